@@ -1,0 +1,1 @@
+"""Hooked models: sites, prompts, batching, activation extraction, the activation store."""
