@@ -1,1 +1,1 @@
-"""Room under construction."""
+"""Console scripts: each reads its configuration, calls the rooms and prints. Nothing imports this package."""
