@@ -1,0 +1,192 @@
+"""`load_model`: a checkpoint folder, a hub id or a live `transformers` model becomes a `HookedModel`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from hooked.anatomy import find_anatomy
+from hooked.artifacts import sha256_file
+from hooked.errors import UserError
+from hooked.model import HookedModel, ModelInfo
+from hooked.selfcheck import probe_tokens, self_check
+from hooked.tokens import tokenizer_sha256
+
+Backend = Literal["nnsight", "transformer-lens"]
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+
+def load_model(
+    model: str | Path | nn.Module,
+    *,
+    tokenizer: Any = None,
+    backend: Backend = "nnsight",
+    device: str = "auto",
+    dtype: Dtype = "auto",
+    device_map: Any = None,
+) -> HookedModel:
+    """Load a causal language model for reading and writing at named sites, and check that the sites are right.
+
+    Args:
+        model: a local checkpoint folder (safetensors), a Hugging Face id, or a live `transformers` model. A live
+            model is used as it is: its device and dtype stay. TransformerLens takes it over (its state-dict keys are
+            renamed); nnsight leaves it intact.
+        tokenizer: needed with a live model; otherwise the checkpoint's own.
+        backend: `nnsight` or `transformer-lens`.
+        device: `auto` (the GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        dtype: `auto` is float32 on the CPU and the checkpoint's own on a GPU.
+        device_map: as in `transformers`, to spread a model over devices; `device="auto"` sets `auto` by itself when
+            the weights exceed the GPU's free memory.
+
+    Raises:
+        UserError: no such model, no safetensors weights, no CUDA where asked, an unsupported architecture, or a
+            failed self-check.
+    """
+    if backend not in get_args(Backend):
+        raise UserError(f"unknown backend {backend!r}; choose {' or '.join(get_args(Backend))}")
+    if isinstance(model, nn.Module):
+        if tokenizer is None:
+            raise UserError("a live model needs its tokenizer: load_model(model, tokenizer=tokenizer)")
+        hf_model, name, weights = model, model.config.name_or_path or type(model).__name__, _state_sha256(model)
+    else:
+        name = str(model)
+        hf_model, own_tokenizer, weights = _load_checkpoint(name, device, dtype, device_map)
+        tokenizer = tokenizer or own_tokenizer
+    hf_model.eval()
+    return _wrap(hf_model, tokenizer, name, weights, backend)
+
+
+def _wrap(hf_model: nn.Module, tokenizer: Any, name: str, weights: str, backend: str) -> HookedModel:
+    anatomy = find_anatomy(hf_model)
+    info = _info(hf_model, name, weights, tokenizer)
+    device = hf_model.get_input_embeddings().weight.device  # type: ignore[operator]
+    with torch.no_grad():
+        plain = hf_model(probe_tokens(_config(hf_model).vocab_size).to(device), use_cache=False).logits
+    hooked: HookedModel
+    if backend == "nnsight":
+        from hooked.nnsight_backend import NnsightModel
+
+        hooked = NnsightModel(hf_model, tokenizer, anatomy, info)
+    else:
+        from hooked.transformer_lens_backend import TransformerLensModel
+
+        hooked = TransformerLensModel(hf_model, tokenizer, anatomy, info)
+    self_check(hooked, plain)
+    return hooked
+
+
+def _config(hf_model: nn.Module) -> Any:
+    return hf_model.config.get_text_config()  # type: ignore[union-attr, operator]
+
+
+def _info(hf_model: nn.Module, name: str, weights: str, tokenizer: Any) -> ModelInfo:
+    config = _config(hf_model)
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return ModelInfo(
+        name=name,
+        weights_sha256=weights,
+        tokenizer_sha256=tokenizer_sha256(tokenizer),
+        n_layers=config.num_hidden_layers,
+        d_model=config.hidden_size,
+        n_heads=config.num_attention_heads,
+        d_head=head_size,
+        context=config.max_position_embeddings,
+    )
+
+
+def _load_checkpoint(name: str, device: str, dtype: str, device_map: Any) -> tuple[nn.Module, Any, str]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = _resolve(name)
+    target = pick_device(device)
+    chosen: Any = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype, torch.float32 if target.type == "cpu" else "auto")
+    weights = _weight_files(folder)
+    if device_map is None:
+        device_map = "auto" if device == "auto" and not _fits(weights, target) else {"": str(target)}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=chosen, device_map=device_map, use_safetensors=True, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"{name}: could not be loaded as a causal language model with its tokenizer: {error}") from error
+    return model, tokenizer, _files_sha256(weights)
+
+
+def _resolve(name: str) -> Path:
+    """The folder of a checkpoint: the one named, or the local copy of a hub snapshot (downloaded where possible)."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{name}: no config.json in this folder, so it is no Hugging Face checkpoint")
+        return folder
+    if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise UserError(f"{name}: no such model; give an embedded organism's name, a checkpoint folder or a Hugging Face id")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(f"{name}: no such folder, and it could not be had from the Hugging Face hub: {error}") from error
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return [index, *sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})]
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    pickled = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt*"))
+    if pickled:
+        raise UserError(f"{folder}: its weights are pickled ({pickled[0].name}), and unpickling can run code; save it again as safetensors")
+    raise UserError(f"{folder}: no model.safetensors here")
+
+
+def pick_device(device: str) -> torch.device:
+    """The device that `auto`, `cpu`, `cuda` or `cuda:N` stands for; under `torchrun` each rank takes its own GPU.
+
+    Raises:
+        UserError: the name is unknown, or there is no such GPU.
+    """
+    from hooked.ranks import local_rank
+
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if device not in ("auto", "cuda") and not (device.startswith("cuda:") and device[5:].isdecimal()):
+        raise UserError(f"unknown device {device!r}; choose auto, cpu, cuda or cuda:N")
+    if not torch.cuda.is_available():
+        raise UserError(f"--device {device}: this machine or this build of torch has no CUDA; use --device cpu")
+    index = int(device[5:]) if ":" in device else local_rank() % torch.cuda.device_count()
+    if index >= torch.cuda.device_count():
+        raise UserError(f"--device {device}: there are only {torch.cuda.device_count()} GPUs, numbered from 0")
+    return torch.device("cuda", index)
+
+
+def _fits(weights: list[Path], target: torch.device) -> bool:
+    """Whether the weights leave a fifth of the GPU's free memory for activations; on the CPU there is no other choice."""
+    if target.type == "cpu":
+        return True
+    return sum(path.stat().st_size for path in weights) < 0.8 * torch.cuda.mem_get_info(target)[0]
+
+
+def _files_sha256(paths: list[Path]) -> str:
+    """The sha256 of a single weight file, or of the sorted digests of several."""
+    digests = [sha256_file(path) for path in paths]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+
+
+def _state_sha256(model: nn.Module) -> str:
+    """The sha256 of a live model's tensors, by name."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(_bytes(value))
+    return digest.hexdigest()
+
+
+def _bytes(value: Tensor) -> memoryview:
+    return memoryview(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

@@ -1,0 +1,208 @@
+"""`HookedModel`: one small interface to a language model that can be read and written at named sites.
+
+Prompts are padded on the right and no attention mask is passed: under causal attention no token sees what stands to
+its right, so each prompt's activations are the same alone and in a batch, and the fastest attention kernels apply.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from hooked.anatomy import Anatomy
+from hooked.errors import UserError
+from hooked.prompts import Prompt
+from hooked.sites import KINDS, Site, parse_site
+from hooked.tokens import TokenizedPrompt, tokenize_prompts
+from hooked.visits import Edit, Read, Visit, plan_visits
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Facts about a loaded model."""
+
+    name: str
+    """What the user called it."""
+    weights_sha256: str
+    """Names its weights: of the weight files, or of the tensors of a live model."""
+    tokenizer_sha256: str
+    n_layers: int
+    d_model: int
+    n_heads: int
+    d_head: int
+    context: int
+    """The longest prompt that it can read, in tokens."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one forward pass gave."""
+
+    logits: Float[Tensor, "batch position vocabulary"] | None
+    """None where the run stopped at a layer."""
+    activations: dict[str, Tensor]
+    """What each read returned, by site."""
+
+
+class HookedModel(ABC):
+    """A causal language model with named sites; see `load_model`."""
+
+    backend: str
+
+    def __init__(self, hf_model: nn.Module, tokenizer: Any, anatomy: Anatomy, info: ModelInfo):
+        self.hf_model, self.tokenizer, self.anatomy, self.info = hf_model, tokenizer, anatomy, info
+        # Taken before an adapter may rename modules.
+        self._projections = [block.get_submodule(anatomy.out_projection) for block in hf_model.get_submodule(anatomy.blocks)]  # type: ignore[union-attr]
+        self.device: torch.device = hf_model.get_input_embeddings().weight.device  # type: ignore[operator]
+        self.dtype: torch.dtype = hf_model.get_input_embeddings().weight.dtype  # type: ignore[operator]
+
+    def sites(self, kind: str | None = None) -> tuple[str, ...]:
+        """Every site of the model, or those of one kind, in forward order.
+
+        Raises:
+            UserError: the kind is unknown, or this architecture has no such site.
+        """
+        kinds = [name for name in KINDS if not (name == "resid_mid" and self.anatomy.parallel)]
+        if kind is not None and kind not in kinds:
+            raise UserError(f"{self.info.name} has no site of kind {kind!r}; it has {', '.join(kinds)}")
+        return tuple(
+            str(site) for layer in range(self.info.n_layers) for name in kinds if kind in (None, name) for site in self._sites(name, layer)
+        )
+
+    def _sites(self, kind: str, layer: int) -> list[Site]:
+        if kind == "head_out":
+            return [Site(kind, layer, head) for head in range(self.info.n_heads)]
+        return [Site(kind, layer)]
+
+    def check_sites(self, names: Sequence[str]) -> None:
+        """Refuse a site that this model does not have.
+
+        Raises:
+            UserError: unknown kind, a layer or head out of range, or no such site in this architecture.
+        """
+        for name in names:
+            site = parse_site(name)
+            self.sites(site.kind)
+            if site.layer >= self.info.n_layers:
+                raise UserError(f"no site {name}: {self.info.name} has layers 0 to {self.info.n_layers - 1}")
+            if site.head is not None and site.head >= self.info.n_heads:
+                raise UserError(f"no site {name}: {self.info.name} has heads 0 to {self.info.n_heads - 1}")
+
+    def tokenize(self, prompts: Sequence[Prompt | str]) -> list[TokenizedPrompt]:
+        """Token ids of each prompt, unpadded, never truncated; chat messages go through the chat template.
+
+        Raises:
+            UserError: a prompt is longer than the context or has no token, or there is no chat template.
+        """
+        return tokenize_prompts(self.tokenizer, prompts, self.info.context)
+
+    def run(
+        self,
+        tokens: Int[Tensor, "batch position"],
+        *,
+        reads: Mapping[str, Read] | Sequence[str] = (),
+        edits: Mapping[str, Edit] | None = None,
+        last_layer: int | None = None,
+    ) -> Run:
+        """One forward pass over token ids padded on the *right*.
+
+        Args:
+            tokens: token ids; shorter prompts are padded on the right with any id.
+            reads: sites to read, or a mapping from site to a function that reduces the activation as it is read
+                ([batch position d_model] to anything), so that only what is needed is kept.
+            edits: site to a function that returns the replacement activation.
+            last_layer: stop after this layer; later layers and the logits are not computed.
+
+        Raises:
+            UserError: a site that the model lacks, or an edit that returns another shape.
+        """
+        readers: Mapping[str, Read] = reads if isinstance(reads, Mapping) else dict.fromkeys(reads, _identity)
+        edits = edits or {}
+        self.check_sites([*readers, *edits])
+        kept: dict[str, Tensor] = {}
+        visits = plan_visits(readers, edits, self.head_weights, kept)
+        if last_layer is not None:
+            visits = [visit for visit in visits if visit.layer <= last_layer]
+        logits = self._forward(tokens.to(self.device), visits, last_layer)
+        return Run(logits, {name: kept[name] for name in readers if name in kept})
+
+    def generate(
+        self, prompts: Sequence[TokenizedPrompt], max_new_tokens: int, *, edits: Mapping[str, Edit] | None = None
+    ) -> list[list[int]]:
+        """Greedy continuations (token ids, without the prompt, up to and without the end-of-sequence token).
+
+        Edits act on the prompt's positions and then on each new token's.
+
+        Raises:
+            UserError: as `run`; or a prompt and its continuation exceed the context.
+        """
+        longest = max(len(prompt.ids) for prompt in prompts)
+        if longest + max_new_tokens > self.info.context:
+            raise UserError(
+                f"a prompt of {longest} tokens and {max_new_tokens} new ones exceed the context of {self.info.context}; "
+                "ask for fewer new tokens"
+            )
+        self.check_sites(list(edits or {}))
+        visits = plan_visits({}, edits or {}, self.head_weights, {})
+        ids, mask = pad_left([prompt.ids for prompt in prompts], self.pad_id)
+        with torch.no_grad():
+            new = self._generate(ids.to(self.device), mask.to(self.device), visits, max_new_tokens)
+        return [_before_end(row, self.end_ids) for row in new.tolist()]
+
+    def head_weights(self, layer: int, head: int) -> Float[Tensor, "d_model d_head"]:
+        """One head's part of the attention's output projection."""
+        module = self._projections[layer]
+        weight: Tensor = module.weight.detach()  # type: ignore[union-attr, operator, assignment]
+        if not isinstance(module, nn.Linear):  # GPT-2's Conv1D keeps its weight transposed.
+            weight = weight.T
+        size = self.info.d_head
+        return weight[:, head * size : (head + 1) * size]
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills padded positions; never seen by a real token."""
+        return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else (min(self.end_ids) if self.end_ids else 0)
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Ids that end a generation."""
+        end = self.hf_model.generation_config.eos_token_id  # type: ignore[union-attr]
+        if end is None:
+            end = self.tokenizer.eos_token_id
+        return frozenset(end if isinstance(end, list) else [] if end is None else [end])
+
+    @abstractmethod
+    def _forward(self, tokens: Tensor, visits: list[Visit], last_layer: int | None) -> Tensor | None:
+        """Run the visits in a forward pass; return logits, or None after stopping at `last_layer`."""
+
+    @abstractmethod
+    def _generate(self, tokens: Tensor, mask: Tensor, visits: list[Visit], max_new_tokens: int) -> Tensor:
+        """Greedy new token ids [batch new] for left-padded prompts, running the visits at each step."""
+
+
+def pad_right(rows: Sequence[Sequence[int]], fill: int) -> Int[Tensor, "batch position"]:
+    """Token ids as one matrix, short rows filled on the right."""
+    longest = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], dtype=torch.long)
+
+
+def pad_left(rows: Sequence[Sequence[int]], fill: int) -> tuple[Int[Tensor, "batch position"], Int[Tensor, "batch position"]]:
+    """Token ids filled on the left, and the attention mask that hides the filling: generation needs the last token last."""
+    longest = max(len(row) for row in rows)
+    ids = [[*[fill] * (longest - len(row)), *row] for row in rows]
+    mask = [[*[0] * (longest - len(row)), *[1] * len(row)] for row in rows]
+    return torch.tensor(ids, dtype=torch.long), torch.tensor(mask, dtype=torch.long)
+
+
+def _identity(value: Tensor) -> Tensor:
+    return value
+
+
+def _before_end(ids: list[int], end_ids: frozenset[int]) -> list[int]:
+    return ids[: next((position for position, token in enumerate(ids) if token in end_ids), len(ids))]

@@ -1,0 +1,87 @@
+"""A loaded model proves that its sites are what their names say, before any number is taken from it.
+
+1. Hooked logits equal those of the plain `transformers` model.
+2. Every activation has the shape [batch position d_model].
+3. Each block's output is its input plus what attention and MLP add; `resid_post.i` is `resid_pre.i+1`;
+   the heads sum to the attention's output, but for its bias.
+4. An edit at each kind of site, in the first and in the last block, changes the logits.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hooked.errors import UserError
+from hooked.model import HookedModel
+from hooked.sites import KINDS
+
+PROBE_LENGTH = 6
+
+
+def probe_tokens(vocabulary: int) -> Int[Tensor, "1 position"]:
+    """A short fixed input, spread over the vocabulary."""
+    return torch.linspace(1, vocabulary - 1, PROBE_LENGTH).long()[None]
+
+
+@torch.no_grad()
+def self_check(model: HookedModel, plain_logits: Float[Tensor, "1 position vocabulary"]) -> None:
+    """Run the checks above.
+
+    Args:
+        plain_logits: what `transformers` gives for `probe_tokens`, before any wrapping.
+
+    Raises:
+        UserError: a check failed; the message names the site.
+    """
+    tokens = probe_tokens(plain_logits.shape[-1])
+    kinds = [kind for kind in KINDS if kind in {site.split(".")[0] for site in model.sites()}]
+    run = model.run(tokens, reads=model.sites())
+    assert run.logits is not None  # no last layer was given
+    _same(model, "the logits", run.logits, plain_logits)
+    for site, value in run.activations.items():
+        if value.shape != (1, PROBE_LENGTH, model.info.d_model):
+            raise _failed(model, f"{site} has shape {tuple(value.shape)}, not {(1, PROBE_LENGTH, model.info.d_model)}")
+    for layer in range(model.info.n_layers):
+        _check_block(model, run.activations, layer)
+    for kind in kinds:
+        for layer in sorted({0, model.info.n_layers - 1}):
+            _check_edit(model, model._sites(kind, layer)[0].__str__(), tokens, run.logits)
+
+
+def _check_block(model: HookedModel, values: dict[str, Tensor], layer: int) -> None:
+    before, after = values[f"resid_pre.{layer}"], values[f"resid_post.{layer}"]
+    attention, mlp = values[f"attn_out.{layer}"], values[f"mlp_out.{layer}"]
+    _same(model, f"resid_post.{layer} (block input + attention + MLP)", after, _sum(before, attention, mlp))
+    if layer + 1 < model.info.n_layers:
+        _same(model, f"resid_pre.{layer + 1}", values[f"resid_pre.{layer + 1}"], after)
+    if not model.anatomy.post_norms:
+        heads = _sum(*(values[f"head_out.{layer}.{head}"] for head in range(model.info.n_heads)))
+        rest = attention.to(heads) - heads  # the projection's bias: the same at every position
+        _same(model, f"head_out.{layer}.* (the heads sum to attn_out.{layer})", rest, rest[:, :1].expand_as(rest), scale=attention)
+
+
+def _check_edit(model: HookedModel, site: str, tokens: Tensor, before: Tensor) -> None:
+    ramp = torch.linspace(-1, 1, model.info.d_model)
+    edited = model.run(tokens, edits={site: lambda value: value + (1 + value.abs().max()) * ramp.to(value)}).logits
+    assert edited is not None  # no last layer was given
+    if not (edited - before).abs().max() > 0:
+        raise _failed(model, f"an edit at {site} does not change the logits")
+
+
+def _sum(*values: Tensor) -> Tensor:
+    return torch.stack([value.to(values[0].device, torch.float32) for value in values]).sum(0)
+
+
+def _same(model: HookedModel, what: str, found: Tensor, expected: Tensor, scale: Tensor | None = None) -> None:
+    """Equal within the rounding of the model's dtype, relative to the largest value."""
+    found, expected = found.float(), expected.to(found.device).float()
+    tolerance = 64 * torch.finfo(model.dtype).eps * max(1e-3, float((expected if scale is None else scale).abs().max()))
+    error = float((found - expected).abs().max())
+    if not error <= tolerance:
+        raise _failed(model, f"{what} differs from what its name says by {error:.2g} (allowed: {tolerance:.2g})")
+
+
+def _failed(model: HookedModel, problem: str) -> UserError:
+    return UserError(f"{model.info.name} ({model.backend}): self-check failed: {problem}; this architecture cannot be trusted here")

@@ -1,0 +1,41 @@
+"""Sites: named places in a transformer where activations are read and edited.
+
+`resid_pre.3`, `resid_mid.3` and `resid_post.3` are the residual stream before block 3, between its attention and its
+MLP, and after it; `attn_out.3` and `mlp_out.3` are what the block adds to the stream; `head_out.3.5` is the part of
+the attention's output projection that head 5 writes (before any norm that follows the projection, as in Gemma 2).
+The names are those of TransformerLens (https://transformerlensorg.github.io/TransformerLens).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hooked.errors import UserError
+
+KINDS = ("resid_pre", "head_out", "attn_out", "resid_mid", "mlp_out", "resid_post")
+"""Every kind of site, in the order in which a block computes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A parsed site name."""
+
+    kind: str
+    layer: int
+    head: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind}.{self.layer}" if self.head is None else f"{self.kind}.{self.layer}.{self.head}"
+
+
+def parse_site(name: str) -> Site:
+    """Parse `kind.layer`, or `head_out.layer.head`.
+
+    Raises:
+        UserError: the name has another form; the message lists the kinds.
+    """
+    kind, *numbers = name.split(".")
+    expected = 2 if kind == "head_out" else 1
+    if kind not in KINDS or len(numbers) != expected or not all(number.isdecimal() for number in numbers):
+        raise UserError(f"unknown site {name!r}; sites are KIND.LAYER with KIND one of {', '.join(KINDS)} (head_out.LAYER.HEAD)")
+    return Site(kind, *map(int, numbers))

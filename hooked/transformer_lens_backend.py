@@ -1,0 +1,67 @@
+"""The TransformerLens backend: visits are hooks of a `TransformerBridge`, which takes the model over for good."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from transformer_lens.model_bridge import TransformerBridge
+
+from hooked.anatomy import Anatomy
+from hooked.model import HookedModel, ModelInfo
+from hooked.visits import Visit
+
+_HOOKS = {
+    "block_in": "hook_in",
+    "heads": "attn.o.hook_in",
+    "projection": "attn.o.hook_out",
+    "attn_out": "attn.o.hook_out",
+    "mlp_out": "mlp.hook_out",
+    "block_out": "hook_out",
+}
+_POST_NORM_HOOKS = _HOOKS | {"attn_out": "ln1_post.hook_out", "mlp_out": "ln2_post.hook_out"}
+
+
+class TransformerLensModel(HookedModel):
+    """A `HookedModel` over TransformerLens; `bridge` is the `TransformerBridge`, for its own analyses."""
+
+    backend = "transformer-lens"
+
+    def __init__(self, hf_model: nn.Module, tokenizer: Any, anatomy: Anatomy, info: ModelInfo):
+        super().__init__(hf_model, tokenizer, anatomy, info)
+        if not hf_model.config.architectures:  # a model made in memory does not name its class, and the bridge looks there
+            hf_model.config.architectures = [type(hf_model).__name__]  # type: ignore[union-attr, assignment]
+        self.bridge = TransformerBridge.boot_transformers(info.name, hf_model=hf_model, tokenizer=tokenizer)
+
+    def _forward(self, tokens: Tensor, visits: list[Visit], last_layer: int | None) -> Tensor | None:
+        stop = None if last_layer is None else last_layer + 1
+        output = self.bridge.run_with_hooks(tokens, fwd_hooks=self._hooks(visits), stop_at_layer=stop, use_cache=False)
+        return output if last_layer is None else None
+
+    def _generate(self, tokens: Tensor, mask: Tensor, visits: list[Visit], max_new_tokens: int) -> Tensor:
+        with self.bridge.hooks(fwd_hooks=self._hooks(visits)):
+            output = self.bridge.original_model.generate(
+                input_ids=tokens, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=self.pad_id
+            )
+        return output[:, tokens.shape[1] :]
+
+    def _hooks(self, visits: list[Visit]) -> list[tuple[str, Callable]]:
+        names = _POST_NORM_HOOKS if self.anatomy.post_norms else _HOOKS
+        handlers: dict[str, list[Callable[[Tensor], Tensor]]] = defaultdict(list)
+        for visit in visits:
+            handlers[f"blocks.{visit.layer}.{names[visit.point]}"].append(visit.handle)
+        return [(name, _in_turn(chain)) for name, chain in handlers.items()]
+
+
+def _in_turn(chain: list[Callable[[Tensor], Tensor]]) -> Callable[[Tensor, Any], Tensor | None]:
+    """One hook that hands the tensor through all handlers; None tells the bridge that nothing changed."""
+
+    def hook(value: Tensor, hook: Any) -> Tensor | None:
+        result = value
+        for handle in chain:
+            result = handle(result)
+        return None if result is value else result
+
+    return hook
