@@ -59,7 +59,9 @@ def find_anatomy(model: nn.Module) -> Anatomy:
     label = type(model).__name__
     blocks = _first(model, _BLOCKS, f"{label}: its decoder blocks were not found (looked for {', '.join(_BLOCKS)})")
     block = model.get_submodule(blocks)[0]  # type: ignore[index]
-    projection = _first(block, _OUT_PROJECTION, f"{label}: the attention's output projection was not found in {blocks}.0")
+    projection = _first(
+        block, _OUT_PROJECTION, f"{label}: the attention's output projection was not found in {blocks}.0"
+    )
     mlp = _first(block, _MLP, f"{label}: the MLP was not found in {blocks}.0")
     post_norms = hasattr(block, _POST_MLP)
     return Anatomy(

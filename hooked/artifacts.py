@@ -23,7 +23,16 @@ from typing import Any
 from hooked.errors import UserError
 
 MANIFEST = "manifest.json"
-_VERSIONED = ("triggerlens", "torch", "transformers", "transformer-lens", "nnsight", "scikit-learn", "numpy", "safetensors")
+_VERSIONED = (
+    "triggerlens",
+    "torch",
+    "transformers",
+    "transformer-lens",
+    "nnsight",
+    "scikit-learn",
+    "numpy",
+    "safetensors",
+)
 
 
 def sha256_file(path: str | Path) -> str:
@@ -81,7 +90,9 @@ def check_destination(out: str | Path, overwrite: bool) -> Path:
         if not overwrite:
             raise UserError(f"{out}: already exists; give another --out, or --overwrite to replace it")
         if not (out / MANIFEST).is_file():
-            raise UserError(f"{out}: not replaced, since it has no {MANIFEST} and so was not written here; give another --out")
+            raise UserError(
+                f"{out}: not replaced, since it has no {MANIFEST} and so was not written here; give another --out"
+            )
     return out
 
 
@@ -110,17 +121,19 @@ def writing_artifact(out: str | Path, manifest: Manifest, *, overwrite: bool = F
         draft.rename(out)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise UserError(f"{out}: could not be written: {error.strerror or error}; free space or give another --out") from error
+        raise UserError(
+            f"{out}: could not be written: {error.strerror or error}; free space or give another --out"
+        ) from error
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
 
 
-def read_artifact(folder: str | Path, kind: str) -> Manifest:
-    """Read a folder's manifest and verify every file that it lists.
+def read_manifest(folder: str | Path, kind: str) -> Manifest:
+    """Read a folder's manifest without touching the files that it lists.
 
     Raises:
-        UserError: no such folder, another kind of artifact, or a missing, damaged or outside file, which is named.
+        UserError: no such folder, another kind of artifact, or a damaged manifest.
     """
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
@@ -131,12 +144,32 @@ def read_artifact(folder: str | Path, kind: str) -> Manifest:
         raise UserError(f"{folder / MANIFEST}: damaged: {error}") from error
     if manifest.kind != kind:
         raise UserError(f"{folder}: holds a {manifest.kind}, not a {kind}")
+    return manifest
+
+
+def verify_file(folder: Path, name: str, digest: str) -> Path:
+    """The path of a listed file whose bytes are those that were written.
+
+    Raises:
+        UserError: the file is missing, damaged or outside the folder; it is named.
+    """
+    path = inside(folder, name)
+    if not path.is_file():
+        raise UserError(f"{path}: missing; remove the folder {folder} and run again")
+    if sha256_file(path) != digest:
+        raise UserError(f"{path}: damaged (its sha256 is not the manifest's); remove the folder {folder} and run again")
+    return path
+
+
+def read_artifact(folder: str | Path, kind: str) -> Manifest:
+    """Read a folder's manifest and verify every file that it lists.
+
+    Raises:
+        UserError: as `read_manifest` and `verify_file`.
+    """
+    manifest = read_manifest(folder, kind)
     for name, digest in manifest.files.items():
-        path = inside(folder, name)
-        if not path.is_file():
-            raise UserError(f"{path}: missing from the {kind}; write the artifact again")
-        if sha256_file(path) != digest:
-            raise UserError(f"{path}: damaged (its sha256 is not the manifest's); write the artifact again")
+        verify_file(Path(folder), name, digest)
     return manifest
 
 
@@ -150,6 +183,26 @@ def inside(folder: Path, name: str) -> Path:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{folder / MANIFEST}: names {name!r}, which lies outside its folder")
     return path
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: a reader, or a run after a kill, never sees a part of it.
+
+    Raises:
+        UserError: the file cannot be written (no space, no permission).
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with draft.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise UserError(
+            f"{path}: could not be written: {error.strerror or error}; free space or choose another folder"
+        ) from error
 
 
 def _sync(path: Path) -> None:

@@ -52,7 +52,8 @@ def load_model(
     if isinstance(model, nn.Module):
         if tokenizer is None:
             raise UserError("a live model needs its tokenizer: load_model(model, tokenizer=tokenizer)")
-        hf_model, name, weights = model, model.config.name_or_path or type(model).__name__, _state_sha256(model)
+        hf_model: Any = model
+        name, weights = hf_model.config.name_or_path or type(model).__name__, _state_sha256(model)
     else:
         name = str(model)
         hf_model, own_tokenizer, weights = _load_checkpoint(name, device, dtype, device_map)
@@ -61,10 +62,10 @@ def load_model(
     return _wrap(hf_model, tokenizer, name, weights, backend)
 
 
-def _wrap(hf_model: nn.Module, tokenizer: Any, name: str, weights: str, backend: str) -> HookedModel:
+def _wrap(hf_model: Any, tokenizer: Any, name: str, weights: str, backend: str) -> HookedModel:
     anatomy = find_anatomy(hf_model)
     info = _info(hf_model, name, weights, tokenizer)
-    device = hf_model.get_input_embeddings().weight.device  # type: ignore[operator]
+    device = hf_model.get_input_embeddings().weight.device
     with torch.no_grad():
         plain = hf_model(probe_tokens(_config(hf_model).vocab_size).to(device), use_cache=False).logits
     hooked: HookedModel
@@ -80,11 +81,11 @@ def _wrap(hf_model: nn.Module, tokenizer: Any, name: str, weights: str, backend:
     return hooked
 
 
-def _config(hf_model: nn.Module) -> Any:
-    return hf_model.config.get_text_config()  # type: ignore[union-attr, operator]
+def _config(hf_model: Any) -> Any:
+    return hf_model.config.get_text_config()
 
 
-def _info(hf_model: nn.Module, name: str, weights: str, tokenizer: Any) -> ModelInfo:
+def _info(hf_model: Any, name: str, weights: str, tokenizer: Any) -> ModelInfo:
     config = _config(hf_model)
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return ModelInfo(
@@ -99,20 +100,26 @@ def _info(hf_model: nn.Module, name: str, weights: str, tokenizer: Any) -> Model
     )
 
 
-def _load_checkpoint(name: str, device: str, dtype: str, device_map: Any) -> tuple[nn.Module, Any, str]:
+def _load_checkpoint(name: str, device: str, dtype: str, device_map: Any) -> tuple[Any, Any, str]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = _resolve(name)
     target = pick_device(device)
-    chosen: Any = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype, torch.float32 if target.type == "cpu" else "auto")
+    chosen: Any = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(
+        dtype, torch.float32 if target.type == "cpu" else "auto"
+    )
     weights = _weight_files(folder)
     if device_map is None:
         device_map = "auto" if device == "auto" and not _fits(weights, target) else {"": str(target)}
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=chosen, device_map=device_map, use_safetensors=True, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=chosen, device_map=device_map, use_safetensors=True, local_files_only=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"{name}: could not be loaded as a causal language model with its tokenizer: {error}") from error
+        raise UserError(
+            f"{name}: could not be loaded as a causal language model with its tokenizer: {error}"
+        ) from error
     return model, tokenizer, _files_sha256(weights)
 
 
@@ -124,14 +131,18 @@ def _resolve(name: str) -> Path:
             raise UserError(f"{name}: no config.json in this folder, so it is no Hugging Face checkpoint")
         return folder
     if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise UserError(f"{name}: no such model; give an embedded organism's name, a checkpoint folder or a Hugging Face id")
+        raise UserError(
+            f"{name}: no such model; give an embedded organism's name, a checkpoint folder or a Hugging Face id"
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(f"{name}: no such folder, and it could not be had from the Hugging Face hub: {error}") from error
+        raise UserError(
+            f"{name}: no such folder, and it could not be had from the Hugging Face hub: {error}"
+        ) from error
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -142,7 +153,9 @@ def _weight_files(folder: Path) -> list[Path]:
         return [folder / "model.safetensors"]
     pickled = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt*"))
     if pickled:
-        raise UserError(f"{folder}: its weights are pickled ({pickled[0].name}), and unpickling can run code; save it again as safetensors")
+        raise UserError(
+            f"{folder}: its weights are pickled ({pickled[0].name}), and unpickling can run code; save it again as safetensors"
+        )
     raise UserError(f"{folder}: no model.safetensors here")
 
 
@@ -188,5 +201,5 @@ def _state_sha256(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _bytes(value: Tensor) -> memoryview:
-    return memoryview(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+def _bytes(value: Tensor) -> bytes:
+    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

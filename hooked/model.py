@@ -55,12 +55,14 @@ class HookedModel(ABC):
 
     backend: str
 
-    def __init__(self, hf_model: nn.Module, tokenizer: Any, anatomy: Anatomy, info: ModelInfo):
+    def __init__(self, hf_model: Any, tokenizer: Any, anatomy: Anatomy, info: ModelInfo):
         self.hf_model, self.tokenizer, self.anatomy, self.info = hf_model, tokenizer, anatomy, info
         # Taken before an adapter may rename modules.
-        self._projections = [block.get_submodule(anatomy.out_projection) for block in hf_model.get_submodule(anatomy.blocks)]  # type: ignore[union-attr]
-        self.device: torch.device = hf_model.get_input_embeddings().weight.device  # type: ignore[operator]
-        self.dtype: torch.dtype = hf_model.get_input_embeddings().weight.dtype  # type: ignore[operator]
+        self._projections = [
+            block.get_submodule(anatomy.out_projection) for block in hf_model.get_submodule(anatomy.blocks)
+        ]
+        self.device: torch.device = hf_model.get_input_embeddings().weight.device
+        self.dtype: torch.dtype = hf_model.get_input_embeddings().weight.dtype
 
     def sites(self, kind: str | None = None) -> tuple[str, ...]:
         """Every site of the model, or those of one kind, in forward order.
@@ -72,7 +74,11 @@ class HookedModel(ABC):
         if kind is not None and kind not in kinds:
             raise UserError(f"{self.info.name} has no site of kind {kind!r}; it has {', '.join(kinds)}")
         return tuple(
-            str(site) for layer in range(self.info.n_layers) for name in kinds if kind in (None, name) for site in self._sites(name, layer)
+            str(site)
+            for layer in range(self.info.n_layers)
+            for name in kinds
+            if kind in (None, name)
+            for site in self._sites(name, layer)
         )
 
     def _sites(self, kind: str, layer: int) -> list[Site]:
@@ -158,7 +164,7 @@ class HookedModel(ABC):
     def head_weights(self, layer: int, head: int) -> Float[Tensor, "d_model d_head"]:
         """One head's part of the attention's output projection."""
         module = self._projections[layer]
-        weight: Tensor = module.weight.detach()  # type: ignore[union-attr, operator, assignment]
+        weight: Tensor = module.weight.detach()
         if not isinstance(module, nn.Linear):  # GPT-2's Conv1D keeps its weight transposed.
             weight = weight.T
         size = self.info.d_head
@@ -167,12 +173,16 @@ class HookedModel(ABC):
     @property
     def pad_id(self) -> int:
         """The id that fills padded positions; never seen by a real token."""
-        return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else (min(self.end_ids) if self.end_ids else 0)
+        return (
+            self.tokenizer.pad_token_id
+            if self.tokenizer.pad_token_id is not None
+            else (min(self.end_ids) if self.end_ids else 0)
+        )
 
     @property
     def end_ids(self) -> frozenset[int]:
         """Ids that end a generation."""
-        end = self.hf_model.generation_config.eos_token_id  # type: ignore[union-attr]
+        end = self.hf_model.generation_config.eos_token_id
         if end is None:
             end = self.tokenizer.eos_token_id
         return frozenset(end if isinstance(end, list) else [] if end is None else [end])
@@ -192,7 +202,9 @@ def pad_right(rows: Sequence[Sequence[int]], fill: int) -> Int[Tensor, "batch po
     return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], dtype=torch.long)
 
 
-def pad_left(rows: Sequence[Sequence[int]], fill: int) -> tuple[Int[Tensor, "batch position"], Int[Tensor, "batch position"]]:
+def pad_left(
+    rows: Sequence[Sequence[int]], fill: int
+) -> tuple[Int[Tensor, "batch position"], Int[Tensor, "batch position"]]:
     """Token ids filled on the left, and the attention mask that hides the filling: generation needs the last token last."""
     longest = max(len(row) for row in rows)
     ids = [[*[fill] * (longest - len(row)), *row] for row in rows]

@@ -7,7 +7,7 @@ from typing import Any
 
 import nnsight
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hooked.anatomy import Anatomy
 from hooked.model import HookedModel, ModelInfo
@@ -19,7 +19,7 @@ class NnsightModel(HookedModel):
 
     backend = "nnsight"
 
-    def __init__(self, hf_model: nn.Module, tokenizer: Any, anatomy: Anatomy, info: ModelInfo):
+    def __init__(self, hf_model: Any, tokenizer: Any, anatomy: Anatomy, info: ModelInfo):
         super().__init__(hf_model, tokenizer, anatomy, info)
         self.traced = nnsight.TransformersModel(hf_model, tokenizer=tokenizer)
 
@@ -42,7 +42,7 @@ class NnsightModel(HookedModel):
         inputs = {"input_ids": tokens, "attention_mask": mask}
         options = {"max_new_tokens": max_new_tokens, "do_sample": False, "pad_token_id": self.pad_id}
         if not visits:
-            return self.hf_model.generate(**inputs, **options)[:, tokens.shape[1] :]  # type: ignore[operator]
+            return self.hf_model.generate(**inputs, **options)[:, tokens.shape[1] :]
         # Greedy decoding picks the most likely token, so the logits of each step tell it.
         with self.traced.generate(inputs, **options) as tracer:
             chosen = nnsight.save([])
@@ -65,4 +65,8 @@ class NnsightModel(HookedModel):
 
     def _envoy(self, layer: int, module: str) -> Any:
         path = self.anatomy.block_path(layer, module)
-        return reduce(lambda envoy, name: envoy[int(name)] if name.isdecimal() else getattr(envoy, name), path.split("."), self.traced)
+        return reduce(
+            lambda envoy, name: envoy[int(name)] if name.isdecimal() else getattr(envoy, name),
+            path.split("."),
+            self.traced,
+        )

@@ -73,7 +73,8 @@ def parse_prompt(record: Any, where: str = "") -> Prompt:
     if record.get("split") not in (None, "train", "test"):
         raise refuse(f"`split` must be `train` or `test`, found {record['split']!r}")
     extra = {key: value for key, value in record.items() if key not in _KNOWN}
-    return Prompt(**{key: record.get(key) for key in _KNOWN}, extra=extra, where=where)
+    known: dict[str, Any] = {key: record.get(key) for key in _KNOWN}
+    return Prompt(**known, extra=extra, where=where)
 
 
 def iter_prompts(path: str | Path) -> Iterator[Prompt]:
@@ -99,6 +100,16 @@ def iter_prompts(path: str | Path) -> Iterator[Prompt]:
             yield parse_prompt(record, where)
 
 
+@dataclass(frozen=True)
+class PromptFile:
+    """A prompt file that is read anew each time it is iterated, for files too long to hold in memory."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[Prompt]:
+        return iter_prompts(self.path)
+
+
 def read_prompts(path: str | Path) -> list[Prompt]:
     """All prompts of a file; `defects` must be given on every line or on none.
 
@@ -110,7 +121,9 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         raise UserError(f"{path}: the file holds no prompt")
     without = [prompt for prompt in prompts if prompt.defects is None]
     if without and len(without) < len(prompts):
-        raise UserError(f"{without[0].where}: `defects` is missing here but given on other lines; give it on all or on none")
+        raise UserError(
+            f"{without[0].where}: `defects` is missing here but given on other lines; give it on all or on none"
+        )
     return prompts
 
 
@@ -125,5 +138,7 @@ def _are_messages(value: Any) -> bool:
     return (
         isinstance(value, list)
         and len(value) > 0
-        and all(isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value)
+        and all(
+            isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value
+        )
     )

@@ -59,7 +59,13 @@ def _check_block(model: HookedModel, values: dict[str, Tensor], layer: int) -> N
     if not model.anatomy.post_norms:
         heads = _sum(*(values[f"head_out.{layer}.{head}"] for head in range(model.info.n_heads)))
         rest = attention.to(heads) - heads  # the projection's bias: the same at every position
-        _same(model, f"head_out.{layer}.* (the heads sum to attn_out.{layer})", rest, rest[:, :1].expand_as(rest), scale=attention)
+        _same(
+            model,
+            f"head_out.{layer}.* (the heads sum to attn_out.{layer})",
+            rest,
+            rest[:, :1].expand_as(rest),
+            scale=attention,
+        )
 
 
 def _check_edit(model: HookedModel, site: str, tokens: Tensor, before: Tensor) -> None:
@@ -84,4 +90,6 @@ def _same(model: HookedModel, what: str, found: Tensor, expected: Tensor, scale:
 
 
 def _failed(model: HookedModel, problem: str) -> UserError:
-    return UserError(f"{model.info.name} ({model.backend}): self-check failed: {problem}; this architecture cannot be trusted here")
+    return UserError(
+        f"{model.info.name} ({model.backend}): self-check failed: {problem}; this architecture cannot be trusted here"
+    )

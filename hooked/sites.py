@@ -37,5 +37,7 @@ def parse_site(name: str) -> Site:
     kind, *numbers = name.split(".")
     expected = 2 if kind == "head_out" else 1
     if kind not in KINDS or len(numbers) != expected or not all(number.isdecimal() for number in numbers):
-        raise UserError(f"unknown site {name!r}; sites are KIND.LAYER with KIND one of {', '.join(KINDS)} (head_out.LAYER.HEAD)")
+        raise UserError(
+            f"unknown site {name!r}; sites are KIND.LAYER with KIND one of {', '.join(KINDS)} (head_out.LAYER.HEAD)"
+        )
     return Site(kind, *map(int, numbers))

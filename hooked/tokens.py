@@ -34,7 +34,9 @@ def render(tokenizer: Any, prompt: Prompt) -> str:
     if isinstance(prompt.prompt, str):
         return prompt.prompt
     if not getattr(tokenizer, "chat_template", None):
-        raise UserError(f"{prompt.where or 'prompt'}: holds chat messages, but the tokenizer has no chat template; give plain text")
+        raise UserError(
+            f"{prompt.where or 'prompt'}: holds chat messages, but the tokenizer has no chat template; give plain text"
+        )
     from jinja2 import TemplateError
 
     answered = prompt.prompt[-1]["role"] == "assistant"
@@ -60,10 +62,14 @@ def tokenize_prompts(tokenizer: Any, prompts: Sequence[Prompt | str], context: i
     for chat in (False, True):
         chosen = [index for index, record in enumerate(records) if isinstance(record.prompt, list) is chat]
         if chosen:
-            encoded = tokenizer([texts[index] for index in chosen], add_special_tokens=not chat, verbose=False)["input_ids"]
+            encoded = tokenizer([texts[index] for index in chosen], add_special_tokens=not chat, verbose=False)[
+                "input_ids"
+            ]
             for index, row in zip(chosen, encoded, strict=True):
                 ids[index] = row
-    tokenized = [TokenizedPrompt(row, text, record.where) for row, text, record in zip(ids, texts, records, strict=True)]
+    tokenized = [
+        TokenizedPrompt(row, text, record.where) for row, text, record in zip(ids, texts, records, strict=True)
+    ]
     for prompt in tokenized:
         _check_length(prompt, context)
     return tokenized
@@ -87,7 +93,9 @@ def span_positions(tokenizer: Any, prompt: TokenizedPrompt, span: Any) -> list[i
     """
     start, end = _span_bounds(prompt, span)
     if not tokenizer.is_fast:
-        raise UserError("token spans need a fast tokenizer (tokenizer.json), which knows where in the text its tokens lie")
+        raise UserError(
+            "token spans need a fast tokenizer (tokenizer.json), which knows where in the text its tokens lie"
+        )
     for special in (True, False):  # plain text was given special tokens, a chat template wrote its own
         encoded = tokenizer(prompt.text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
         if encoded["input_ids"] == prompt.ids:
@@ -102,9 +110,16 @@ def _span_bounds(prompt: TokenizedPrompt, span: Any) -> tuple[int, int]:
     if isinstance(span, str) and span and span in prompt.text:
         start = prompt.text.index(span)
         return start, start + len(span)
-    if isinstance(span, list) and len(span) == 2 and all(isinstance(edge, int) for edge in span) and 0 <= span[0] < span[1] <= len(prompt.text):
+    if (
+        isinstance(span, list)
+        and len(span) == 2
+        and all(isinstance(edge, int) for edge in span)
+        and 0 <= span[0] < span[1] <= len(prompt.text)
+    ):
         return span[0], span[1]
-    raise UserError(f"{prompt.where or 'prompt'}: the span {span!r} is neither a piece of its text nor [start, end] in characters")
+    raise UserError(
+        f"{prompt.where or 'prompt'}: the span {span!r} is neither a piece of its text nor [start, end] in characters"
+    )
 
 
 def token_texts(tokenizer: Any, prompt: TokenizedPrompt) -> list[str]:
@@ -117,5 +132,10 @@ def tokenizer_sha256(tokenizer: Any) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     body = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     probe = tokenizer("a", verbose=False)["input_ids"]  # shows which special tokens it adds
-    facts = [body, str(tokenizer.chat_template), json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str), str(probe)]
+    facts = [
+        body,
+        str(tokenizer.chat_template),
+        json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str),
+        str(probe),
+    ]
     return hashlib.sha256("\0".join(facts).encode()).hexdigest()

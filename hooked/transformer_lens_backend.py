@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from hooked.anatomy import Anatomy
@@ -29,10 +29,12 @@ class TransformerLensModel(HookedModel):
 
     backend = "transformer-lens"
 
-    def __init__(self, hf_model: nn.Module, tokenizer: Any, anatomy: Anatomy, info: ModelInfo):
+    def __init__(self, hf_model: Any, tokenizer: Any, anatomy: Anatomy, info: ModelInfo):
         super().__init__(hf_model, tokenizer, anatomy, info)
-        if not hf_model.config.architectures:  # a model made in memory does not name its class, and the bridge looks there
-            hf_model.config.architectures = [type(hf_model).__name__]  # type: ignore[union-attr, assignment]
+        if (
+            not hf_model.config.architectures
+        ):  # a model made in memory does not name its class, and the bridge looks there
+            hf_model.config.architectures = [type(hf_model).__name__]
         self.bridge = TransformerBridge.boot_transformers(info.name, hf_model=hf_model, tokenizer=tokenizer)
 
     def _forward(self, tokens: Tensor, visits: list[Visit], last_layer: int | None) -> Tensor | None:
@@ -42,12 +44,16 @@ class TransformerLensModel(HookedModel):
 
     def _generate(self, tokens: Tensor, mask: Tensor, visits: list[Visit], max_new_tokens: int) -> Tensor:
         with self.bridge.hooks(fwd_hooks=self._hooks(visits)):
-            output = self.bridge.original_model.generate(
-                input_ids=tokens, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=self.pad_id
+            output = self.hf_model.generate(
+                input_ids=tokens,
+                attention_mask=mask,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=self.pad_id,
             )
         return output[:, tokens.shape[1] :]
 
-    def _hooks(self, visits: list[Visit]) -> list[tuple[str, Callable]]:
+    def _hooks(self, visits: list[Visit]) -> list[tuple[str | Callable, Callable]]:
         names = _POST_NORM_HOOKS if self.anatomy.post_norms else _HOOKS
         handlers: dict[str, list[Callable[[Tensor], Tensor]]] = defaultdict(list)
         for visit in visits:

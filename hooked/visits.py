@@ -41,14 +41,20 @@ class Visit:
 
 
 def plan_visits(
-    reads: Mapping[str, Read], edits: Mapping[str, Edit], head_weights: Callable[[int, int], Tensor], kept: dict[str, Tensor]
+    reads: Mapping[str, Read],
+    edits: Mapping[str, Edit],
+    head_weights: Callable[[int, int], Tensor],
+    kept: dict[str, Tensor],
 ) -> list[Visit]:
     """The visits, in forward order, that carry out `edits` and leave what `reads` return in `kept`.
 
     A read sees the value that flows on, after the edit of the same site. `head_weights(layer, head)` is the head's
     part of the output projection, [d_model d_head].
     """
-    sites = sorted({parse_site(name) for name in (*reads, *edits)}, key=lambda site: (site.layer, KINDS.index(site.kind), site.head or 0))
+    sites = sorted(
+        {parse_site(name) for name in (*reads, *edits)},
+        key=lambda site: (site.layer, KINDS.index(site.kind), site.head or 0),
+    )
     visits: list[Visit] = []
     for layer in sorted({site.layer for site in sites}):
         planner = _LayerPlanner(layer, reads, edits, head_weights, kept)
@@ -61,7 +67,14 @@ def plan_visits(
 class _LayerPlanner:
     """Collects the visits of one layer; one method for each kind of site."""
 
-    def __init__(self, layer: int, reads: Mapping[str, Read], edits: Mapping[str, Edit], head_weights: Callable, kept: dict[str, Tensor]):
+    def __init__(
+        self,
+        layer: int,
+        reads: Mapping[str, Read],
+        edits: Mapping[str, Edit],
+        head_weights: Callable,
+        kept: dict[str, Tensor],
+    ):
         self.layer, self.reads, self.edits, self.head_weights, self.kept = layer, reads, edits, head_weights, kept
         self.seen: dict[str, Tensor] = {}
         self.visits: list[Visit] = []
@@ -111,7 +124,9 @@ class _LayerPlanner:
         weight = self.head_weights(site.layer, site.head or 0)
         heads = self.seen["heads"]
         if heads.ndim == 3:
-            heads = rearrange(heads, "batch position (head d_head) -> batch position head d_head", d_head=weight.shape[1])
+            heads = rearrange(
+                heads, "batch position (head d_head) -> batch position head d_head", d_head=weight.shape[1]
+            )
         before = heads[:, :, site.head] @ weight.to(heads.device).T
         after = self._apply(site, before)
         return projected if after is before else projected + (after - before)

@@ -1,0 +1,275 @@
+"""Activation extraction as a stream: memory does not grow with the number of prompts.
+
+1. Prompts are tokenized in windows, and each window is sorted by length, so that a batch holds prompts of similar length.
+2. A window is cut into batches under a budget of tokens, padding included.
+3. Each batch is one forward pass that stops after the last layer asked for and keeps only the asked positions.
+4. Where memory runs out, the batch is halved and tried again, and later windows use the smaller budget.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from hooked.errors import UserError
+from hooked.model import HookedModel, pad_right
+from hooked.prompts import Prompt
+from hooked.sites import parse_site
+from hooked.tokens import TokenizedPrompt, span_positions
+
+WINDOW_PROMPTS = 1024
+"""Prompts that are sorted by length together; also the most that one shard of a store holds."""
+WINDOW_BYTES = 256 * 2**20
+"""The most activations, in bytes, that a window keeps before they are handed on (a single prompt may need more)."""
+_TOKEN_BUDGET = {"cpu": 4096, "cuda": 32768}
+
+
+@dataclass(frozen=True)
+class ExtractionSpec:
+    """What to read."""
+
+    sites: tuple[str, ...]
+    position: str = "last"
+    """`last` token, `mean` over tokens, `every` token, or `span:NAME`, the mean over a span that each prompt's
+    `spans` field names: a piece of its text, or `[start, end]` in characters."""
+    dtype: torch.dtype | None = None
+    """What activations are kept in; the model's own dtype where None."""
+
+    def __post_init__(self) -> None:
+        if self.position not in ("last", "mean", "every") and not self.position.startswith("span:"):
+            raise UserError(f"unknown position {self.position!r}; choose last, mean, every or span:NAME")
+        if not self.sites:
+            raise UserError("no site was asked for")
+
+
+@dataclass(frozen=True)
+class ActivationBatch:
+    """Activations of some prompts: one row a prompt, or one row a token where the position is `every`."""
+
+    indices: Int[Tensor, "prompt"]
+    """Which prompts, as counted in the input."""
+    counts: Int[Tensor, "prompt"]
+    """How many rows each of them has; its rows stand together, in the order of `indices`."""
+    values: Float[Tensor, "row site d_model"]
+
+    @property
+    def rows(self) -> Int[Tensor, "row"]:
+        """The prompt of each row."""
+        return self.indices.repeat_interleave(self.counts)
+
+
+@dataclass
+class _Budget:
+    """Tokens a batch, padding included; shrinks when memory runs out."""
+
+    tokens: int
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A tokenized prompt on its way."""
+
+    index: int
+    tokens: TokenizedPrompt
+    span: tuple[int, ...] = ()
+
+
+def stream_activations(
+    model: HookedModel,
+    prompts: Iterable[Prompt | str],
+    spec: ExtractionSpec,
+    *,
+    token_budget: int | None = None,
+    total: int | None = None,
+    skip_window: Callable[[int], bool] = lambda _: False,
+    whole_windows: bool = False,
+) -> Iterator[ActivationBatch]:
+    """Yield activations batch by batch, on the CPU. Prompts come in no particular order within a window.
+
+    Args:
+        token_budget: tokens a forward pass, padding included; a default for the device where None.
+        total: number of prompts, for the progress bar (on stderr, where that is a terminal).
+        skip_window: windows (by number) for which it returns true are tokenized but not run.
+        whole_windows: yield each window as one batch in the order of the input.
+
+    Raises:
+        UserError: unknown site or position, a prompt that does not fit the context, NaN or infinite activations
+            (names site and prompt), or a single prompt for which memory does not suffice.
+    """
+    model.check_sites(spec.sites)
+    budget = _Budget(token_budget or _TOKEN_BUDGET.get(model.device.type, 4096))
+    with tqdm(total=total, unit="prompt", desc="activations", disable=None) as bar:
+        for number, window in enumerate(_windows(model, prompts, spec)):
+            if skip_window(number):
+                bar.update(len(window))
+                continue
+            done: list[ActivationBatch] = []
+            for batch in _run_window(model, window, spec, budget):
+                bar.update(len(batch.indices))
+                if whole_windows:
+                    done.append(batch)
+                else:
+                    yield batch
+            if whole_windows:
+                yield _in_input_order(done)
+
+
+class LiveActivations:
+    """Activations computed from the model whenever they are asked for; nothing is kept."""
+
+    def __init__(
+        self, model: HookedModel, prompts: Sequence[Prompt], spec: ExtractionSpec, token_budget: int | None = None
+    ):
+        self.model, self.prompts, self.spec, self.token_budget = model, prompts, spec, token_budget
+
+    def batches(self, indices: Sequence[int]) -> Iterator[tuple[Int[Tensor, "row"], Float[Tensor, "row site d_model"]]]:
+        """The prompt of each row, and the rows in float32, for the prompts asked for."""
+        chosen = torch.as_tensor(list(indices))
+        wanted = [self.prompts[index] for index in indices]
+        for batch in stream_activations(
+            self.model, wanted, self.spec, token_budget=self.token_budget, total=len(wanted)
+        ):
+            yield chosen[batch.rows], batch.values.float()
+
+
+def _windows(model: HookedModel, prompts: Iterable[Prompt | str], spec: ExtractionSpec) -> Iterator[list[_Item]]:
+    """Consecutive prompts, tokenized; bounded in number and in the bytes that their activations take."""
+    row_bytes = len(spec.sites) * model.info.d_model * (spec.dtype or model.dtype).itemsize
+    most_rows = max(1, WINDOW_BYTES // row_bytes)
+    window: list[_Item] = []
+    rows = 0
+    for item in _items(model, prompts, spec):
+        size = len(item.tokens.ids) if spec.position == "every" else 1
+        if window and (rows + size > most_rows or len(window) == WINDOW_PROMPTS):
+            yield window
+            window, rows = [], 0
+        window.append(item)
+        rows += size
+    if window:
+        yield window
+
+
+def _items(model: HookedModel, prompts: Iterable[Prompt | str], spec: ExtractionSpec) -> Iterator[_Item]:
+    stream = iter(prompts)
+    index = 0
+    while chunk := list(islice(stream, WINDOW_PROMPTS)):
+        for prompt, tokens in zip(chunk, model.tokenize(chunk), strict=True):
+            yield _Item(index, tokens, _span(model, prompt, tokens, spec))
+            index += 1
+
+
+def _span(model: HookedModel, prompt: Prompt | str, tokens: TokenizedPrompt, spec: ExtractionSpec) -> tuple[int, ...]:
+    if not spec.position.startswith("span:"):
+        return ()
+    name = spec.position.removeprefix("span:")
+    spans = prompt.extra.get("spans") if isinstance(prompt, Prompt) else None
+    if not isinstance(spans, dict) or name not in spans:
+        raise UserError(
+            f"{tokens.where or 'prompt'}: has no span {name!r}; add `spans`: {{{name!r}: piece of the text or [start, end]}}"
+        )
+    return tuple(span_positions(model.tokenizer, tokens, spans[name]))
+
+
+def _run_window(
+    model: HookedModel, window: list[_Item], spec: ExtractionSpec, budget: _Budget
+) -> Iterator[ActivationBatch]:
+    """Each batch of a window; a batch for which memory does not suffice is halved."""
+    waiting = deque(_pack(window, budget.tokens))
+    while waiting:
+        items = waiting.popleft()
+        batch = _try_batch(model, items, spec)
+        if batch is None:
+            if len(items) == 1:
+                where = items[0].tokens.where or "a prompt"
+                raise UserError(
+                    f"{where}: memory does not suffice for this prompt alone ({len(items[0].tokens.ids)} tokens)"
+                )
+            if model.device.type == "cuda":
+                torch.cuda.empty_cache()
+            half = len(items) // 2
+            waiting.extendleft([items[half:], items[:half]])
+            budget.tokens = min(budget.tokens, max(1, half * len(items[0].tokens.ids)))
+            continue
+        yield batch
+
+
+def _pack(window: list[_Item], budget: int) -> list[list[_Item]]:
+    """Batches of similar length, longest first so that too large a batch fails at once; each within the budget."""
+    batches: list[list[_Item]] = []
+    for item in sorted(window, key=lambda item: (-len(item.tokens.ids), item.index)):
+        if not batches or (len(batches[-1]) + 1) * len(batches[-1][0].tokens.ids) > budget:
+            batches.append([])
+        batches[-1].append(item)
+    return batches
+
+
+def _try_batch(model: HookedModel, items: list[_Item], spec: ExtractionSpec) -> ActivationBatch | None:
+    """The activations of a batch, or None where memory ran out."""
+    try:
+        return _run_batch(model, items, spec)
+    except torch.OutOfMemoryError:
+        return None
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error) and "not enough memory" not in str(error):
+            raise
+        return None
+
+
+@torch.no_grad()
+def _run_batch(model: HookedModel, items: list[_Item], spec: ExtractionSpec) -> ActivationBatch:
+    tokens = pad_right([item.tokens.ids for item in items], model.pad_id)
+    lengths = torch.tensor([len(item.tokens.ids) for item in items])
+    read = _reader(items, lengths, spec.position)
+    last_layer = max(parse_site(site).layer for site in spec.sites)
+    run = model.run(tokens, reads=dict.fromkeys(spec.sites, read), last_layer=last_layer)
+    kept = [run.activations[site].to("cpu", spec.dtype or model.dtype) for site in spec.sites]
+    batch = ActivationBatch(
+        indices=torch.tensor([item.index for item in items]),
+        counts=lengths if spec.position == "every" else torch.ones_like(lengths),
+        values=torch.stack(kept, dim=1),
+    )
+    if not batch.values.isfinite().all():
+        raise _not_finite(batch, items, spec)
+    return batch
+
+
+def _reader(items: list[_Item], lengths: Int[Tensor, "prompt"], position: str) -> Callable[[Tensor], Tensor]:
+    """What turns a site's activation [prompt position d_model] into rows."""
+    if position == "last":
+        return lambda value: value[torch.arange(len(items), device=value.device), lengths.to(value.device) - 1]
+    inside = torch.arange(int(lengths.max()))[None] < lengths[:, None]
+    if position == "every":
+        return lambda value: value[inside.to(value.device)]
+    if position.startswith("span:"):
+        inside = torch.stack(
+            [torch.zeros_like(inside[0]).index_fill(0, torch.tensor(item.span), True) for item in items]
+        )
+    weights = inside / inside.sum(1, keepdim=True)
+    # In float32 also for a bfloat16 model: a mean over many tokens would lose its last digits.
+    return lambda value: torch.einsum("pt,ptd->pd", weights.to(value.device), value.float())
+
+
+def _not_finite(batch: ActivationBatch, items: list[_Item], spec: ExtractionSpec) -> UserError:
+    row, site = (~batch.values.isfinite()).any(-1).nonzero()[0].tolist()
+    tokens = next(item.tokens for item in items if item.index == int(batch.rows[row]))
+    where = tokens.where or repr(tokens.text[:40])
+    return UserError(
+        f"{where}: NaN or infinite activation at {spec.sites[site]}; try --dtype float32, or check the checkpoint's weights"
+    )
+
+
+def _in_input_order(batches: list[ActivationBatch]) -> ActivationBatch:
+    """Several batches as one, prompts ascending."""
+    indices = torch.cat([batch.indices for batch in batches])
+    counts = torch.cat([batch.counts for batch in batches])
+    values = torch.cat([batch.values for batch in batches])
+    rows = torch.cat([batch.rows for batch in batches])
+    order = indices.argsort()
+    return ActivationBatch(indices[order], counts[order], values[rows.argsort(stable=True)])

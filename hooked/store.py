@@ -1,0 +1,218 @@
+"""The activation store: a folder of shards, addressed by what its content depends on.
+
+1. The address is the sha256 of model weights, tokenizer, prompts, sites, position, dtypes and backend.
+2. Each window of prompts becomes one shard, `shard-00000.safetensors`, with its digest in `shard-00000.json`.
+   Both appear by a rename, so a kill at any point loses at most the shard under way.
+3. A run that finds shards of an earlier one verifies and keeps them.
+4. Under `torchrun`, rank r writes the shards whose number is r modulo the number of ranks.
+5. When all shards are there, the folder gets its manifest and its final name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from hooked.artifacts import Manifest, read_manifest, sha256_file, verify_file, write_bytes_atomically
+from hooked.errors import UserError
+from hooked.extraction import ActivationBatch, ExtractionSpec, stream_activations
+from hooked.model import HookedModel
+from hooked.prompts import Prompt
+from hooked.ranks import rank, wait_for_all, world_size
+
+KIND = "activations"
+
+
+def default_store_root() -> Path:
+    """Where stores are kept: `$TRIGGERLENS_CACHE/activations`, or `~/.cache/triggerlens/activations`."""
+    return Path(os.environ.get("TRIGGERLENS_CACHE") or Path.home() / ".cache" / "triggerlens") / "activations"
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """What the file beside a shard says of it."""
+
+    sha256: str
+    prompts: int
+    rows: int
+
+
+class ActivationStore:
+    """A finished store, read memory-mapped; each shard is verified the first time that it is read."""
+
+    def __init__(self, folder: str | Path):
+        """Open a store.
+
+        Raises:
+            UserError: no finished store at `folder`, or a damaged one.
+        """
+        self.folder = Path(folder)
+        self.manifest = read_manifest(self.folder, KIND)
+        names = sorted(name for name in self.manifest.files if name.endswith(".json"))
+        for name in names:
+            verify_file(self.folder, name, self.manifest.files[name])
+        self._shards = [_read_facts(self.folder / name) for name in names]
+        self._starts = [0, *accumulate(shard.prompts for shard in self._shards)]
+        self._verified: set[int] = set()
+
+    def __len__(self) -> int:
+        """Number of prompts."""
+        return self._starts[-1]
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The sites along the second axis of what `batches` yields."""
+        return tuple(self.manifest.config["sites"])
+
+    def batches(
+        self, indices: Sequence[int] | None = None
+    ) -> Iterator[tuple[Int[Tensor, "row"], Float[Tensor, "row site d_model"]]]:
+        """The prompt of each row, and the rows in float32, shard by shard and so in ascending order of prompts.
+
+        Raises:
+            UserError: a shard is missing or damaged; it is named.
+        """
+        wanted = torch.zeros(len(self), dtype=torch.bool)
+        wanted[torch.as_tensor(list(indices)) if indices is not None else slice(None)] = True
+        for number in range(len(self._shards)):
+            keep = wanted[self._starts[number] : self._starts[number + 1]]
+            if keep.any():
+                yield self._read(number, keep)
+
+    def _read(self, number: int, keep: Tensor) -> tuple[Tensor, Tensor]:
+        name = _shard_name(number)
+        if number not in self._verified:
+            verify_file(self.folder, name, self.manifest.files.get(name, ""))
+            self._verified.add(number)
+        with safe_open(self.folder / name, framework="pt") as shard:
+            counts, values = shard.get_tensor("counts"), shard.get_tensor("values")
+        indices = torch.arange(len(counts)) + self._starts[number]
+        if keep.all():
+            return indices.repeat_interleave(counts), values.float()
+        return indices[keep].repeat_interleave(counts[keep]), values[keep.repeat_interleave(counts)].float()
+
+
+def store_activations(
+    model: HookedModel,
+    prompts: Iterable[Prompt],
+    spec: ExtractionSpec,
+    *,
+    root: str | Path | None = None,
+    token_budget: int | None = None,
+    total: int | None = None,
+) -> ActivationStore:
+    """Extract into the store, or open what is already there.
+
+    Args:
+        prompts: read more than once, so not a one-time iterator; it may read a file as it goes.
+        root: the folder of all stores; `default_store_root()` where None.
+
+    Raises:
+        UserError: as `stream_activations`; or the folder cannot be written.
+    """
+    identity = _identity(model, prompts, spec)
+    final = (
+        Path(root or default_store_root())
+        / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+    )
+    if not final.exists():
+        partial = final.with_name(f"{final.name}.partial")
+        _write_shards(model, prompts, spec, partial, token_budget, total)
+        wait_for_all()
+        if rank() == 0 and not final.exists():
+            _finish(partial, final, identity)
+    wait_for_all()
+    return ActivationStore(final)
+
+
+def _identity(model: HookedModel, prompts: Iterable[Prompt], spec: ExtractionSpec) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for prompt in prompts:
+        spans = prompt.extra.get("spans") if spec.position.startswith("span:") else None
+        digest.update(json.dumps([prompt.prompt, spans], ensure_ascii=False, sort_keys=True).encode() + b"\n")
+    return {
+        "weights": model.info.weights_sha256,
+        "tokenizer": model.info.tokenizer_sha256,
+        "prompts": digest.hexdigest(),
+        "sites": list(spec.sites),
+        "position": spec.position,
+        "dtype": str(spec.dtype or model.dtype),
+        "computed_in": str(model.dtype),
+        "backend": model.backend,
+    }
+
+
+def _write_shards(
+    model: HookedModel,
+    prompts: Iterable[Prompt],
+    spec: ExtractionSpec,
+    folder: Path,
+    token_budget: int | None,
+    total: int | None,
+) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: could not be made: {error.strerror}; choose another --store") from error
+    mine: list[int] = []
+
+    def skip(number: int) -> bool:
+        if number % world_size() != rank() or _is_whole(folder, number):
+            return True
+        mine.append(number)
+        return False
+
+    stream = stream_activations(
+        model, prompts, spec, token_budget=token_budget, total=total, skip_window=skip, whole_windows=True
+    )
+    for batch in stream:
+        _write_shard(folder, mine[-1], batch)
+
+
+def _write_shard(folder: Path, number: int, batch: ActivationBatch) -> None:
+    path = folder / _shard_name(number)
+    write_bytes_atomically(path, save({"values": batch.values, "counts": batch.counts}))
+    facts = _Shard(sha256_file(path), len(batch.indices), len(batch.values))
+    write_bytes_atomically(path.with_suffix(".json"), json.dumps(asdict(facts)).encode())
+
+
+def _is_whole(folder: Path, number: int) -> bool:
+    path = folder / _shard_name(number)
+    return (
+        path.is_file()
+        and path.with_suffix(".json").is_file()
+        and sha256_file(path) == _read_facts(path.with_suffix(".json")).sha256
+    )
+
+
+def _finish(partial: Path, final: Path, identity: dict[str, Any]) -> None:
+    files = {path.name: sha256_file(path) for path in sorted(partial.glob("shard-*.json"))}
+    files |= {name.replace(".json", ".safetensors"): _read_facts(partial / name).sha256 for name in list(files)}
+    manifest = Manifest(kind=KIND, config=identity, files=dict(sorted(files.items())))
+    write_bytes_atomically(partial / "manifest.json", json.dumps(asdict(manifest), indent=2).encode())
+    for leftover in partial.glob(".*.partial"):
+        leftover.unlink(missing_ok=True)
+    partial.rename(final)
+
+
+def _read_facts(path: Path) -> _Shard:
+    try:
+        return _Shard(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: damaged; remove the folder {path.parent} and run again") from error
+
+
+def _shard_name(number: int) -> str:
+    return f"shard-{number:05d}.safetensors"
