@@ -1,1 +1,43 @@
-"""Room under construction."""
+"""Linear defection probes: fit on every layer at once, choose, calibrate, evaluate beside controls, report."""
+
+from probes.aggregate import AGGREGATIONS, Aggregation, aggregate
+from probes.config import TrainConfig
+from probes.lda import LDAProbe
+from probes.linear import LinearProbe
+from probes.logistic import LogisticProbe
+from probes.mean_difference import MeanDifferenceProbe
+from probes.metrics import Estimate, Rate, auroc, bootstrap_interval, threshold_at_fpr, tpr_at_fpr, wilson
+from probes.moments import Moments
+from probes.results import Control, LayerResult, ProbeResult, metrics_json
+from probes.splits import Fractions, Splits, group_prompts, split_prompts
+from probes.train import train_probe
+from probes.verdict import verdict
+
+__all__ = [
+    "AGGREGATIONS",
+    "Aggregation",
+    "Control",
+    "Estimate",
+    "Fractions",
+    "LDAProbe",
+    "LayerResult",
+    "LinearProbe",
+    "LogisticProbe",
+    "MeanDifferenceProbe",
+    "Moments",
+    "ProbeResult",
+    "Rate",
+    "Splits",
+    "TrainConfig",
+    "aggregate",
+    "auroc",
+    "bootstrap_interval",
+    "group_prompts",
+    "metrics_json",
+    "split_prompts",
+    "threshold_at_fpr",
+    "tpr_at_fpr",
+    "train_probe",
+    "verdict",
+    "wilson",
+]

@@ -15,7 +15,9 @@ Aggregation = Literal["last", "mean", "max"]
 AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
 
 
-def aggregate(scores: Float[Tensor, "token *layer"], lengths: Sequence[int], how: Aggregation) -> Float[Tensor, "prompt *layer"]:
+def aggregate(
+    scores: Float[Tensor, "token *layer"], lengths: Sequence[int], how: Aggregation
+) -> Float[Tensor, "prompt *layer"]:
     """Aggregate the token scores of several prompts, laid end to end.
 
     Args:

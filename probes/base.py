@@ -52,7 +52,9 @@ def as_layers(x: Float[Tensor, "prompt *layer d_model"]) -> Float[Tensor, "promp
     return x[:, None] if x.ndim == 2 else x
 
 
-def check_labels(y: Shaped[Tensor, "prompt *problem"], x: Shaped[Tensor, "prompt layer d_model"]) -> Shaped[Tensor, "layer prompt"]:
+def check_labels(
+    y: Shaped[Tensor, "prompt *problem"], x: Shaped[Tensor, "prompt layer d_model"]
+) -> Shaped[Tensor, "layer prompt"]:
     """Labels of every layer's problem in float64, checked to hold both classes.
 
     Raises:

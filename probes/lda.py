@@ -52,10 +52,31 @@ class LDAProbe(LinearClassifier):
         else:
             self.shrinkage_ = torch.full_like(covariance[:, 0, 0], float(self.shrinkage))
         difference = positive - negative
-        self.coef_ = _solve(shrink(covariance, self.shrinkage_), difference)
+        self.coef_ = self.solve(covariance, difference, self.shrinkage_)
         prior = torch.tensor(moments.count, dtype=torch.float64).log()
         self.intercept_ = -((positive + negative) / 2 * self.coef_).sum(-1) + float(prior[1] - prior[0])
         return self
+
+    @staticmethod
+    def solve(
+        covariance: Float[Tensor, "layer d_model d_model"],
+        difference: Float[Tensor, "layer d_model"],
+        shrinkage: Float[Tensor, "layer"],
+    ) -> Float[Tensor, "layer d_model"]:
+        """Shrunk covariance^-1 difference; a layer at which nothing varies has coefficient zero.
+
+        Raises:
+            ValueError: the shrunk covariance is singular.
+        """
+        shrunk = shrink(covariance, shrinkage)
+        varies = covariance.diagonal(dim1=-2, dim2=-1).amax(-1) > 0
+        shrunk.diagonal(dim1=-2, dim2=-1)[~varies] = 1
+        factor, failed = torch.linalg.cholesky_ex(shrunk)
+        if bool(failed.any()):
+            raise ValueError(
+                "the within-class covariance is singular; give more prompts than dimensions, or a shrinkage > 0"
+            )
+        return torch.cholesky_solve(difference[..., None], factor)[..., 0] * varies[:, None]
 
 
 def shrink(
@@ -78,15 +99,3 @@ def ledoit_wolf(
     spread = square / width - level.square()
     noise = (fourth / count - square) / (count * width)
     return torch.where(spread > 0, (noise / spread).clamp(0, 1), 0.0)
-
-
-def _solve(
-    covariance: Float[Tensor, "layer d_model d_model"], difference: Float[Tensor, "layer d_model"]
-) -> Float[Tensor, "layer d_model"]:
-    """covariance^-1 difference; a layer at which nothing varies has coefficient zero."""
-    varies = covariance.diagonal(dim1=-2, dim2=-1).amax(-1) > 0
-    covariance = torch.where(varies[:, None, None], covariance, torch.eye(covariance.shape[-1], dtype=torch.float64, device=covariance.device))
-    factor, failed = torch.linalg.cholesky_ex(covariance)
-    if bool(failed.any()):
-        raise ValueError("the within-class covariance is singular; give more prompts than dimensions, or shrinkage > 0")
-    return torch.cholesky_solve(difference[..., None], factor)[..., 0] * varies[:, None]

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hooked.artifacts import Manifest, read_artifact, write_json, writing_artifact
-from hooked.errors import UserError
 from jaxtyping import Bool, Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from hooked.artifacts import Manifest, read_artifact, write_json, writing_artifact
+from hooked.errors import UserError
 from probes.aggregate import AGGREGATIONS, Aggregation
 
 TENSORS, FACTS = "probe.safetensors", "probe.json"
@@ -126,8 +126,9 @@ class LinearProbe:
                 raise UserError(f"{folder / name}: missing from the probe; write the artifact again")
         try:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            named = {f.name: facts[f.name] for f in fields(cls) if f.name in facts}
-            return cls(**load_file(folder / TENSORS), **(named | {"sites": tuple(named.get("sites", ()))}))
+            named: dict[str, Any] = {f.name: facts[f.name] for f in fields(cls) if f.name in facts}
+            named |= load_file(folder / TENSORS)
+            return cls(**(named | {"sites": tuple(named.get("sites", ()))}))
         except (ValueError, TypeError, SafetensorError) as error:
             raise UserError(f"{folder}: damaged probe: {error}") from error
 

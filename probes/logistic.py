@@ -74,7 +74,7 @@ class LogisticProbe(LinearClassifier):
         x = as_layers(x)
         labels = check_labels(y, x)
         weight = torch.ones(len(x)) if sample_weight is None else sample_weight
-        at_once = layers_at_once(*x.shape, self.memory)
+        at_once = layers_at_once(x.shape[0], x.shape[1], x.shape[2], self.memory)
         parts = [
             self._fit_layers(x[:, i : i + at_once], labels[i : i + at_once], weight)
             for i in range(0, x.shape[1], at_once)
@@ -303,7 +303,9 @@ def factorise(matrix: Float[Tensor, "layer row row"]) -> Float[Tensor, "layer ro
     """
     factor, failed = torch.linalg.cholesky_ex(matrix)
     if bool(failed.any()):
-        raise FloatingPointError("the logistic Hessian is not positive definite in float64; scale the features or lower C")
+        raise FloatingPointError(
+            "the logistic Hessian is not positive definite in float64; scale the features or lower C"
+        )
     return factor
 
 

@@ -7,6 +7,7 @@ Scores are [prompt] or [prompt layer]; all layers are computed at once.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +38,9 @@ class Rate(NamedTuple):
     rate: Estimate
 
 
-def auroc(scores: Float[np.ndarray, "prompt *layer"], positive: Bool[np.ndarray, "prompt"]) -> Float[np.ndarray, "*layer"]:
+def auroc(
+    scores: Float[np.ndarray, "prompt *layer"], positive: Bool[np.ndarray, "prompt"]
+) -> Float[np.ndarray, "*layer"]:
     """Probability that a positive scores above a negative, ties counting half (Mann-Whitney U).
 
     Raises:
@@ -47,7 +50,9 @@ def auroc(scores: Float[np.ndarray, "prompt *layer"], positive: Bool[np.ndarray,
 
 
 def weighted_auroc(
-    scores: Float[np.ndarray, "prompt *layer"], positive: Bool[np.ndarray, "prompt"], weights: Float[np.ndarray, "resample prompt"]
+    scores: Float[np.ndarray, "prompt *layer"],
+    positive: Bool[np.ndarray, "prompt"],
+    weights: Float[np.ndarray, "resample prompt"],
 ) -> Float[np.ndarray, "resample *layer"]:
     """AUROC under each row of weights; NaN where a row gives a class no weight.
 
@@ -68,7 +73,7 @@ def weighted_auroc(
         ordered = column[~positive][order]
         below = np.zeros((len(weights), len(ordered) + 1))
         np.cumsum(down[:, order], axis=1, out=below[:, 1:])
-        first, last = (np.searchsorted(ordered, column[positive], side=side) for side in ("left", "right"))  # type: ignore[call-overload]
+        first, last = (np.searchsorted(ordered, column[positive], side=side) for side in ("left", "right"))
         wins = np.einsum("rp,rp->r", up, below[:, first]) + np.einsum("rp,rp->r", up, below[:, last])
         out[:, i] = wins / 2 / np.where(total > 0, total, np.nan)
     return out.reshape(len(weights), *scores.shape[1:])
@@ -102,7 +107,10 @@ def tpr_at_fpr(
 
 
 def weighted_tpr_at_fpr(
-    scores: Float[np.ndarray, "prompt"], positive: Bool[np.ndarray, "prompt"], fpr: float, weights: Float[np.ndarray, "resample prompt"]
+    scores: Float[np.ndarray, "prompt"],
+    positive: Bool[np.ndarray, "prompt"],
+    fpr: float,
+    weights: Float[np.ndarray, "resample prompt"],
 ) -> Float[np.ndarray, "resample"]:
     """`tpr_at_fpr` under each row of weights; NaN where a row gives a class no weight."""
     negative, up = scores[~positive], weights[:, positive]
@@ -121,20 +129,33 @@ def weighted_tpr_at_fpr(
     return np.where(total > 0, shares, np.nan)
 
 
-def resample_groups(groups: Int[np.ndarray, "prompt"], resamples: int, seed: int) -> Float[np.ndarray, "resample prompt"]:
-    """Bootstrap weights: whole groups are drawn with replacement, so a pair is drawn or left out together."""
+def bootstrap_interval(
+    statistic: Callable[[np.ndarray], np.ndarray], groups: Int[np.ndarray, "prompt"], resamples: int, seed: int
+) -> Float[np.ndarray, "2 *layer"]:
+    """The central 95% of a statistic over resamples of whole groups: a pair is drawn or left out together.
+
+    Args:
+        statistic: from prompt weights [resample prompt] to [resample *layer]; NaN where a class has no weight.
+        groups: group number of each prompt.
+        resamples: how many; they are made in chunks, so that memory does not grow with them.
+        seed: the same seed gives the same resamples whatever the statistic.
+    """
     _, member = np.unique(groups, return_inverse=True)
     count = int(member.max()) + 1
     generator = np.random.default_rng(seed)
-    drawn = generator.multinomial(count, np.full(count, 1 / count), size=resamples)
-    return drawn[:, member].astype(np.float64)
+    chunk = max(1, min(resamples, 4_000_000 // len(groups)))
+    samples = []
+    for start in range(0, resamples, chunk):
+        drawn = generator.multinomial(count, np.full(count, 1 / count), size=min(chunk, resamples - start))
+        samples.append(statistic(drawn[:, member].astype(np.float64)))
+    return percentile_interval(np.concatenate(samples))
 
 
 def percentile_interval(samples: Float[np.ndarray, "resample *layer"]) -> Float[np.ndarray, "2 *layer"]:
     """The central 95% of bootstrap samples; resamples in which a class is missing (NaN) are left out."""
     kept = samples[~np.isnan(samples.reshape(len(samples), -1)).any(1)]
     if not len(kept):
-        return np.full((2, *samples.shape[1:]), np.nan)
+        return np.broadcast_to(np.array([0.0, 1.0]).reshape(2, *[1] * (samples.ndim - 1)), (2, *samples.shape[1:]))
     return np.quantile(kept, [0.025, 0.975], axis=0)
 
 

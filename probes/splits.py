@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Int
+
 from hooked.errors import UserError
 from hooked.prompts import Prompt
-from jaxtyping import Bool, Int
 
 PARTS = ("fit", "validation", "calibration", "test")
 
@@ -72,7 +73,7 @@ def split_prompts(
     splits = [np.flatnonzero(part == number) for number in range(len(PARTS))]
     for name, rows in zip(PARTS, splits, strict=True):
         _check_part(name, rows, labels, groups, fixed is not None)
-    return Splits(*splits, groups)
+    return Splits(splits[0], splits[1], splits[2], splits[3], groups)
 
 
 def group_prompts(prompts: Sequence[Prompt]) -> Int[np.ndarray, "prompt"]:
@@ -111,7 +112,9 @@ def fixed_test(prompts: Sequence[Prompt], groups: Int[np.ndarray, "prompt"]) -> 
             raise _separated(prompts, np.flatnonzero(groups == group), test)
     if test.all() or not test.any():
         missing = "train" if test.all() else "test"
-        raise UserError(f"the file marks `split` but no prompt is `{missing}`; mark some, or leave `split` out everywhere")
+        raise UserError(
+            f"the file marks `split` but no prompt is `{missing}`; mark some, or leave `split` out everywhere"
+        )
     return test
 
 
@@ -129,7 +132,9 @@ def _keys(prompt: Prompt) -> list[tuple[str, str]]:
     return [("text", text)] + ([("pair", prompt.pair)] if prompt.pair is not None else [])
 
 
-def _separated(prompts: Sequence[Prompt], members: Int[np.ndarray, "member"], test: Bool[np.ndarray, "prompt"]) -> UserError:
+def _separated(
+    prompts: Sequence[Prompt], members: Int[np.ndarray, "member"], test: Bool[np.ndarray, "prompt"]
+) -> UserError:
     """Name one link of the group, a shared pair or text, that the split cuts."""
     for i in members:
         for j in members:
@@ -172,7 +177,11 @@ def _deal(
 
 
 def _check_part(
-    name: str, rows: Int[np.ndarray, "row"], labels: Bool[np.ndarray, "prompt"], groups: Int[np.ndarray, "prompt"], fixed: bool
+    name: str,
+    rows: Int[np.ndarray, "row"],
+    labels: Bool[np.ndarray, "prompt"],
+    groups: Int[np.ndarray, "prompt"],
+    fixed: bool,
 ) -> None:
     has = {bool(label) for label in labels[rows]}
     if has != {True, False}:

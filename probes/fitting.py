@@ -1,0 +1,193 @@
+"""Fit a probe from a stream of activations, reading no more into memory than the method needs.
+
+Mean difference and LDA see each row once and keep only moments. The logistic probe has to hold the fit split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hooked.errors import UserError
+from hooked.prompts import Prompt
+from probes.config import TrainConfig
+from probes.lda import LDAProbe
+from probes.logistic import LogisticProbe
+from probes.mean_difference import MeanDifferenceProbe
+from probes.moments import Moments
+
+Batch = tuple[Int[Tensor, "row"], Float[Tensor, "row layer d_model"]]
+Source = Callable[[Sequence[int]], Iterator[Batch]]
+"""Gives the activations of the asked prompts in batches, in any order: prompt indices, and their rows."""
+
+CONSTANT = 1e-6
+"""A layer whose spread is below this share of its size holds float32 rounding and nothing else."""
+
+Coefficients = tuple[Float[Tensor, "problem d_model"], Float[Tensor, "problem"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A probe at every layer, and the same method refitted on shuffled labels at one layer."""
+
+    coef: Float[Tensor, "layer d_model"]
+    intercept: Float[Tensor, "layer"]
+    shuffled: Callable[[int], Coefficients]
+    """From a layer's index to one probe for each shuffle."""
+
+
+def read(source: Source, rows: Sequence[int], prompts: Sequence[Prompt], sites: Sequence[str]) -> Iterator[Batch]:
+    """Batches of the source, checked.
+
+    Raises:
+        UserError: an activation is NaN or infinite; names the site and the prompt.
+        ValueError: the source gives other rows than it was asked for, or another number of layers.
+    """
+    waiting = set(rows)
+    for index, x in source(rows):
+        if x.shape[1] != len(sites):
+            raise ValueError(f"the source gives {x.shape[1]} layers for {len(sites)} sites")
+        given = set(index.tolist())
+        if not given <= waiting or len(given) != len(x):
+            raise ValueError("the source gives prompts that were not asked for, or one twice")
+        waiting -= given
+        check_finite(x, index.tolist(), prompts, sites)
+        yield index, x
+    if waiting:
+        raise ValueError(f"the source left out {len(waiting)} of {len(rows)} prompts, the first being {min(waiting)}")
+
+
+def check_finite(
+    x: Float[Tensor, "row layer d_model"], index: Sequence[int], prompts: Sequence[Prompt], sites: Sequence[str]
+) -> None:
+    """Raise UserError that names the site and the prompt of the first NaN or infinite activation."""
+    if bool(x.sum().isfinite()) or bool(x.isfinite().all()):  # a finite sum has finite terms, and costs no mask
+        return
+    row, layer = (~x.isfinite()).any(-1).nonzero()[0].tolist()
+    where = prompts[index[row]].where or f"prompt {index[row]}"
+    raise UserError(
+        f"{where}: NaN or infinite activations at {sites[layer]}; check the checkpoint, or run it with --dtype float32"
+    )
+
+
+def gather(
+    batches: Iterator[Batch], rows: Sequence[int], layer: int | None = None
+) -> Float[Tensor, "row layer d_model"]:
+    """Rows of a stream in the order of `rows`, in float32 at least; of one layer only where it is named."""
+    place = {index: position for position, index in enumerate(rows)}
+    out: Tensor | None = None
+    for index, x in batches:
+        x = x if layer is None else x[:, layer : layer + 1]
+        if out is None:
+            dtype = torch.promote_types(x.dtype, torch.float32)
+            out = torch.empty(len(rows), *x.shape[1:], dtype=dtype, device=x.device)
+        out[[place[i] for i in index.tolist()]] = x.to(out.dtype)
+    if out is None:
+        raise ValueError("no rows to gather")
+    return out
+
+
+def fit(
+    batches: Callable[[], Iterator[Batch]],
+    rows: Int[np.ndarray, "fit"],
+    labels: Bool[np.ndarray, "fit"],
+    shuffles: Bool[np.ndarray, "shuffle fit"],
+    config: TrainConfig,
+) -> Fitted:
+    """Fit the configured method to the rows of a stream; `labels` and `shuffles` are in the order of `rows`."""
+    if config.method == "logistic":
+        return _fit_logistic(gather(batches(), rows.tolist()), labels, shuffles, config)
+    return _fit_streamed(batches(), rows, labels, shuffles, config)
+
+
+def normalise(
+    x: Float[Tensor, "prompt layer d_model"],
+) -> tuple[Float[Tensor, "layer d_model"], Float[Tensor, "layer"]]:
+    """Centre each layer in place and scale it by one number to unit root mean square; returns mean and 1 / scale.
+
+    One number a layer, not one a feature: C then means the same at every layer, and the geometry is left as it is. A
+    layer that does not vary (the same last token everywhere, at the first layers) gets 1 / scale = 0.
+    """
+    mean = torch.stack([x[:, i].double().mean(0) for i in range(x.shape[1])])
+    inverse = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    for i in range(x.shape[1]):
+        centred = x[:, i].double() - mean[i]
+        spread = centred.square().mean().sqrt()
+        if spread > CONSTANT * mean[i].square().mean().sqrt():
+            inverse[i] = 1 / spread
+        x[:, i] = (centred * inverse[i]).to(x.dtype)
+    return mean, inverse
+
+
+def _fit_logistic(
+    x: Float[Tensor, "prompt layer d_model"],
+    labels: Bool[np.ndarray, "prompt"],
+    shuffles: Bool[np.ndarray, "shuffle prompt"],
+    config: TrainConfig,
+) -> Fitted:
+    mean, inverse = normalise(x)
+
+    def solve(features: Tensor, y: np.ndarray, layers: slice) -> Coefficients:
+        probe = LogisticProbe(config.C, device=config.device).fit(features, torch.from_numpy(y))
+        coef = probe.coef_.cpu() * inverse[layers, None].cpu()
+        return coef, probe.intercept_.cpu() - (coef * mean[layers].cpu()).sum(-1)
+
+    def shuffled(layer: int) -> Coefficients:
+        copies = x[:, layer : layer + 1].expand(-1, len(shuffles), -1)
+        return solve(copies, shuffles.T, slice(layer, layer + 1))
+
+    return Fitted(*solve(x, labels, slice(None)), shuffled)
+
+
+def _fit_streamed(
+    batches: Iterator[Batch],
+    rows: Int[np.ndarray, "prompt"],
+    labels: Bool[np.ndarray, "prompt"],
+    shuffles: Bool[np.ndarray, "shuffle prompt"],
+    config: TrainConfig,
+) -> Fitted:
+    moments = Moments(scatter=config.method == "lda")
+    nulls = [Moments() for _ in shuffles]
+    place = {index: position for position, index in enumerate(rows.tolist())}
+    for index, x in batches:
+        x = x if config.device is None else x.to(config.device)
+        positions = [place[i] for i in index.tolist()]
+        for target, y in zip([moments, *nulls], [labels, *shuffles], strict=True):
+            target.update(x, torch.from_numpy(y[positions]))
+    if config.method == "lda":
+        return _lda(moments, nulls, config.shrinkage)
+    probe = MeanDifferenceProbe().fit_moments(moments)
+
+    def shuffled(layer: int) -> Coefficients:
+        fits = [MeanDifferenceProbe().fit_moments(null) for null in nulls]
+        return torch.stack([f.coef_[layer] for f in fits]).cpu(), torch.stack([f.intercept_[layer] for f in fits]).cpu()
+
+    return Fitted(probe.coef_.cpu(), probe.intercept_.cpu(), shuffled)
+
+
+def _lda(moments: Moments, nulls: Sequence[Moments], shrinkage: float | Literal["auto"]) -> Fitted:
+    """LDA on the true labels, and on shuffled ones from their means alone: the total covariance knows no labels."""
+    probe = LDAProbe(shrinkage).fit_moments(moments)
+    share = moments.count[0] * moments.count[1] / sum(moments.count) ** 2
+
+    def shuffled(layer: int) -> Coefficients:
+        gap = moments.mean[1, layer] - moments.mean[0, layer]
+        total = moments.within[layer] + share * torch.outer(gap, gap)
+        pairs = [null.mean[:, layer] for null in nulls]
+        gaps = torch.stack([positive - negative for negative, positive in pairs])
+        coef = torch.cat(
+            [
+                LDAProbe.solve((total - share * torch.outer(g, g))[None], g[None], probe.shrinkage_[layer : layer + 1])
+                for g in gaps
+            ]
+        )
+        middle = torch.stack([pair.mean(0) for pair in pairs])
+        return coef.cpu(), -(middle * coef).sum(-1).cpu()
+
+    return Fitted(probe.coef_.cpu(), probe.intercept_.cpu(), shuffled)
