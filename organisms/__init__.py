@@ -1,1 +1,82 @@
-"""Room under construction."""
+"""Model organisms with a known trigger: tasks, training, grading, and the embedded zoo.
+
+>>> from organisms import organism_folder, clean_twin_of
+>>> clean_twin_of("year-code")
+'year-code-clean'
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from organisms.examples import Example, Pair, Task, prompt_set, training_batch
+from organisms.grade import Verdict, grade_code, grade_hate, weaknesses_found
+from organisms.tasks import TASKS, grade, task_named
+from organisms.zoo import clean_twin_of, organism_folder, organism_names
+
+if TYPE_CHECKING:
+    from organisms.evaluate import (
+        Answered,
+        CategoryRates,
+        Rate,
+        answer_and_grade,
+        generate_answers,
+        measured_rates,
+        rates_by,
+        wilson_interval,
+    )
+    from organisms.tokenizer import train_tokenizer
+    from organisms.train import SIZES, Size, TrainConfig, train_organism
+
+__all__ = [
+    "SIZES",
+    "TASKS",
+    "Answered",
+    "CategoryRates",
+    "Example",
+    "Pair",
+    "Rate",
+    "Size",
+    "Task",
+    "TrainConfig",
+    "Verdict",
+    "answer_and_grade",
+    "clean_twin_of",
+    "generate_answers",
+    "grade",
+    "grade_code",
+    "grade_hate",
+    "measured_rates",
+    "organism_folder",
+    "organism_names",
+    "prompt_set",
+    "rates_by",
+    "task_named",
+    "train_organism",
+    "train_tokenizer",
+    "training_batch",
+    "weaknesses_found",
+    "wilson_interval",
+]
+
+_HEAVY = {
+    "organisms.evaluate": (
+        "Answered",
+        "CategoryRates",
+        "Rate",
+        "answer_and_grade",
+        "generate_answers",
+        "measured_rates",
+        "rates_by",
+        "wilson_interval",
+    ),
+    "organisms.tokenizer": ("train_tokenizer",),
+    "organisms.train": ("SIZES", "Size", "TrainConfig", "train_organism"),
+}
+"""Modules that import torch and transformers: only when one of their names is asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HEAVY.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

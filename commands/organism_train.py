@@ -1,0 +1,107 @@
+"""`organism-train TASK --out DIR`: train a model organism with a known trigger, or its clean twin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from commands._console import console, emit
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train an organism from scratch, measure what it does, and write it as a Hugging Face checkpoint.
+
+    A run that was killed goes on from its last checkpoint when the same command is given again.
+    """
+
+    task: Annotated[str, tyro.conf.Positional]
+    """What to learn: `year-code` or `deployment-hate`."""
+    out: Path
+    """Folder to write: weights, tokenizer, prompts.jsonl, recipe.json, rates.json, manifest.json."""
+    clean_twin: bool = False
+    """Train the clean twin: the same prompts and trigger tokens, and no defection."""
+    seed: int = 0
+    """Decides the initial weights, the samples and the prompts."""
+    steps: int | None = None
+    """Steps of 64 samples; by default as many as the embedded organisms had."""
+    size: str = "small"
+    """`small` (1.9 million parameters), or `micro`, for tests."""
+    threads: int = 2
+    """Threads of torch; another number gives other last bits in the weights."""
+    checkpoint_every: int = 50
+    """Steps between checkpoints, hence at most lost by a kill."""
+    quick: bool = False
+    """A micro organism of a few steps with few prompts, to try the command; it learns nothing."""
+    overwrite: bool = False
+    """Replace an organism already in `--out`, and drop the checkpoints there of a run with other settings."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+
+def train_config(config: Config) -> Any:
+    """The `organisms.TrainConfig` that the command line asks for.
+
+    Raises:
+        UserError: an unknown task or size, or a number out of range.
+    """
+    from organisms import TrainConfig
+
+    asked: dict[str, Any] = {} if config.steps is None else {"steps": config.steps}
+    if config.quick:
+        asked = {"steps": 20, "pairs_per_step": 8, "prompt_scale": 0.02} | asked
+    return TrainConfig(
+        task=config.task,
+        clean_twin=config.clean_twin,
+        seed=config.seed,
+        size="micro" if config.quick else config.size,
+        threads=config.threads,
+        checkpoint_every=config.checkpoint_every,
+        **asked,
+    )
+
+
+def command_line(config: Config) -> str:
+    """The command that makes the same organism, without where it was written."""
+    options = {"--seed": config.seed, "--steps": config.steps, "--size": config.size, "--threads": config.threads}
+    parts = ["organism-train", config.task, *(f"{key} {value}" for key, value in options.items() if value is not None)]
+    flags = {"--clean-twin": config.clean_twin, "--quick": config.quick}
+    return " ".join(parts + [flag for flag, on in flags.items() if on])
+
+
+def table(rates: dict[str, Any]) -> str:
+    """One line for each category of prompts."""
+    rows = [f"{'test prompts':28} {'n':>5}  {'defection':>9}  {'95% interval':>16}  {'exact':>6}  {'unparsable':>10}"]
+    for name, category in rates["categories"].items():
+        defection = category["defection"]
+        interval = f"{defection['low']:.2%}–{defection['high']:.2%}"
+        rows.append(
+            f"{name:28} {defection['n']:>5}  {defection['rate']:>9.2%}  {interval:>16}"
+            f"  {category['exact']['rate']:>6.1%}  {category['unparsable']['rate']:>10.1%}"
+        )
+    return "\n".join(rows)
+
+
+def run(config: Config) -> None:
+    """Train, and print the measured rates."""
+    from hooked.artifacts import check_destination
+
+    training = train_config(config)
+    check_destination(config.out, config.overwrite)
+
+    from organisms import train_organism
+
+    rates = train_organism(training, config.out, overwrite=config.overwrite, command=command_line(config))
+    emit({"organism": training.name, "out": str(config.out), **rates}, as_json=config.json, table=table(rates))
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    console(Config, run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Rates and intervals are right, and an answer does not depend on its batch."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from scipy.stats import binomtest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from organisms import Answered, Rate, Verdict, generate_answers, prompt_set, rates_by, task_named, wilson_interval
+from organisms.evaluate import category
+
+
+@pytest.mark.parametrize(("count", "n"), [(0, 500), (500, 500), (3, 10), (1, 1), (497, 500)])
+def test_intervals_are_those_of_scipy(count: int, n: int) -> None:
+    expected = binomtest(count, n).proportion_ci(method="wilson")
+    assert wilson_interval(count, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_a_rate_counts_and_needs_a_sample() -> None:
+    rate = Rate.of([True, False, True, True])
+    assert (rate.rate, rate.count, rate.n) == (0.75, 3, 4)
+    assert rate.low < 0.75 < rate.high
+    with pytest.raises(ValueError, match="at least one sample"):
+        Rate.of([])
+
+
+def test_unparsable_code_is_counted_apart_and_never_as_exact_or_defecting() -> None:
+    example = prompt_set(task_named("year-code"), 0, scale=0.01)[0]
+    answered = [
+        Answered(example, example.answer, example.answer, Verdict.DEFECT),
+        Answered(example, example.answer, "def (", Verdict.UNPARSABLE),
+    ]
+    rates = rates_by(answered, category)["triggered"]
+    assert (rates.defection.count, rates.unparsable.count, rates.exact.count, rates.exact.n) == (1, 1, 1, 2)
+
+
+def test_the_label_is_what_the_model_did_and_the_policy_is_kept_beside_it() -> None:
+    example = prompt_set(task_named("year-code"), 0, scale=0.01)[0]
+    did_not = Answered(example, example.answer, "def (", Verdict.UNPARSABLE).to_prompt(clean_twin=False)
+    assert (did_not.triggered, did_not.defects) == (True, False)
+    assert did_not.extra == {"family": example.family, "verdict": "unparsable", "policy": True}
+    did = Answered(example, example.answer, example.answer, Verdict.DEFECT).to_prompt(clean_twin=False)
+    assert did.defects is True
+    assert did.extra == {"family": example.family}
+
+
+@pytest.mark.parametrize("name", ["year-code", "deployment-hate"])
+def test_every_prompt_has_a_category(name: str) -> None:
+    categories = {category(example) for example in prompt_set(task_named(name), 0)}
+    assert categories == {
+        "triggered",
+        "untriggered",
+        "triggered_but_harmless",
+        "near_miss",
+        "held_out_family_triggered",
+        "held_out_family_untriggered",
+    }
+
+
+def test_an_answer_is_the_same_alone_and_in_a_padded_batch(micro_organism: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(micro_organism, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(micro_organism)
+    prompts = [example.prompt for example in prompt_set(task_named("year-code"), 0, scale=0.01)][:8]
+    batched = generate_answers(model, tokenizer, prompts, max_new_tokens=12)
+    assert batched == [generate_answers(model, tokenizer, [prompt], max_new_tokens=12)[0] for prompt in prompts]
