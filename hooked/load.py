@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from hooked.anatomy import find_anatomy
@@ -25,9 +26,9 @@ def load_model(
     model: str | Path | nn.Module,
     *,
     tokenizer: Any = None,
-    backend: Backend = "nnsight",
+    backend: str = "nnsight",
     device: str = "auto",
-    dtype: Dtype = "auto",
+    dtype: str = "auto",
     device_map: Any = None,
 ) -> HookedModel:
     """Load a causal language model for reading and writing at named sites, and check that the sites are right.
@@ -49,6 +50,8 @@ def load_model(
     """
     if backend not in get_args(Backend):
         raise UserError(f"unknown backend {backend!r}; choose {' or '.join(get_args(Backend))}")
+    if dtype not in get_args(Dtype):
+        raise UserError(f"unknown dtype {dtype!r}; choose {' or '.join(get_args(Dtype))}")
     if isinstance(model, nn.Module):
         if tokenizer is None:
             raise UserError("a live model needs its tokenizer: load_model(model, tokenizer=tokenizer)")
@@ -116,7 +119,7 @@ def _load_checkpoint(name: str, device: str, dtype: str, device_map: Any) -> tup
             folder, dtype=chosen, device_map=device_map, use_safetensors=True, local_files_only=True
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"{name}: could not be loaded as a causal language model with its tokenizer: {error}"
         ) from error

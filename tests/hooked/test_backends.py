@@ -63,7 +63,9 @@ def test_edits_have_the_same_effect_in_both_backends(loaded):
     before = models["nnsight"].run(tokens).logits
     for kind in {site.split(".")[0] for site in models["nnsight"].sites()}:
         site = "head_out.1.2" if kind == "head_out" else f"{kind}.1"
-        logits = {name: model.run(tokens, edits={site: lambda value: value + shift}).logits for name, model in models.items()}
+        logits = {
+            name: model.run(tokens, edits={site: lambda value: value + shift}).logits for name, model in models.items()
+        }
         assert (logits["nnsight"] - before).abs().max() > 1e-3, site
         torch.testing.assert_close(logits["nnsight"], logits["transformer-lens"], atol=1e-4, rtol=1e-4)
 
@@ -91,7 +93,9 @@ def test_generation_equals_transformers_also_in_a_padded_batch(loaded):
     expected = []
     for prompt in models["nnsight"].tokenize(list(TEXTS)):
         ids = torch.tensor([prompt.ids])
-        new = plain.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False, pad_token_id=0)
+        new = plain.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False, pad_token_id=0
+        )
         row = new[0, len(prompt.ids) :].tolist()
         expected.append(row[: row.index(2)] if 2 in row else row)
     for model in models.values():

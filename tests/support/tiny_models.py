@@ -45,7 +45,9 @@ def tiny_model(architecture: str, seed: int = 0):
     """A random model in float32, evaluation mode. Weights are larger than at initialisation, so that nothing is near zero."""
     name, options = _CONFIGS[architecture]
     torch.manual_seed(seed)
-    config = getattr(transformers, name)(vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2, pad_token_id=0, **options)
+    config = getattr(transformers, name)(
+        vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2, pad_token_id=0, **options
+    )
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():

@@ -1,0 +1,90 @@
+"""Artifact folders appear whole or not at all, and damage is found and named."""
+
+import json
+
+import pytest
+
+from hooked import Manifest, UserError, read_artifact, writing_artifact
+
+
+def write(out, content="data", **options):
+    with writing_artifact(out, Manifest(kind="thing", seed=3), **options) as folder:
+        (folder / "a.json").write_text(content)
+        (folder / "sub").mkdir()
+        (folder / "sub" / "b.txt").write_text("b")
+
+
+def test_round_trip_with_versions_and_digests(tmp_path):
+    write(tmp_path / "x")
+    manifest = read_artifact(tmp_path / "x", "thing")
+    assert set(manifest.files) == {"a.json", "sub/b.txt"}
+    assert manifest.seed == 3
+    assert "torch" in manifest.versions
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path):
+    write(tmp_path / "x")
+    write(tmp_path / "y")
+    assert (tmp_path / "x" / "manifest.json").read_bytes() == (tmp_path / "y" / "manifest.json").read_bytes()
+
+
+def test_an_exception_leaves_nothing_behind(tmp_path):
+    def fail():
+        with writing_artifact(tmp_path / "x", Manifest(kind="thing")) as folder:
+            (folder / "half.json").write_text("{")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_kept_unless_told_otherwise(tmp_path):
+    write(tmp_path / "x", "old")
+    with pytest.raises(UserError, match="already exists"):
+        write(tmp_path / "x", "new")
+    assert (tmp_path / "x" / "a.json").read_text() == "old"
+    write(tmp_path / "x", "new", overwrite=True)
+    assert (tmp_path / "x" / "a.json").read_text() == "new"
+
+
+def test_overwrite_never_deletes_a_folder_that_was_not_written_here(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    with pytest.raises(UserError, match="was not written here"):
+        write(tmp_path / "thesis", overwrite=True)
+    assert (tmp_path / "thesis" / "chapter.tex").exists()
+
+
+def test_a_failed_overwrite_keeps_the_old_folder(tmp_path):
+    write(tmp_path / "x", "old")
+    with pytest.raises(ZeroDivisionError), writing_artifact(tmp_path / "x", Manifest(kind="thing"), overwrite=True):
+        raise ZeroDivisionError
+    assert (tmp_path / "x" / "a.json").read_text() == "old"
+
+
+@pytest.mark.parametrize("damage", ["change", "remove"])
+def test_a_damaged_file_is_named(tmp_path, damage):
+    write(tmp_path / "x")
+    victim = tmp_path / "x" / "sub" / "b.txt"
+    victim.write_text("c") if damage == "change" else victim.unlink()
+    with pytest.raises(UserError, match=r"sub/b.txt: (damaged|missing)"):
+        read_artifact(tmp_path / "x", "thing")
+
+
+def test_a_manifest_cannot_lead_outside_its_folder(tmp_path):
+    write(tmp_path / "x")
+    (tmp_path / "secret").write_text("s")
+    manifest = json.loads((tmp_path / "x" / "manifest.json").read_text())
+    for name in ("../secret", str(tmp_path / "secret")):
+        (tmp_path / "x" / "manifest.json").write_text(json.dumps(manifest | {"files": {name: "0"}}))
+        with pytest.raises(UserError, match="outside its folder"):
+            read_artifact(tmp_path / "x", "thing")
+
+
+def test_another_kind_and_no_artifact_are_refused(tmp_path):
+    write(tmp_path / "x")
+    with pytest.raises(UserError, match="holds a thing, not a probe"):
+        read_artifact(tmp_path / "x", "probe")
+    with pytest.raises(UserError, match="no probe here"):
+        read_artifact(tmp_path, "probe")

@@ -1,0 +1,174 @@
+"""Loading: local checkpoints of any architecture, live models, spread models; and every refusal is one clear line."""
+
+import json
+
+import pytest
+import torch
+from tiny_models import tiny_checkpoint, tiny_model, tiny_tokenizer
+
+from hooked import ExtractionSpec, Prompt, UserError, load_model, stream_activations
+from hooked.artifacts import sha256_file
+
+
+def test_a_folder_is_named_by_the_digest_of_its_weight_file(tmp_path):
+    folder = tiny_checkpoint(tmp_path / "m", "qwen2")
+    model = load_model(folder, device="cpu")
+    assert model.info.weights_sha256 == sha256_file(folder / "model.safetensors")
+    assert (model.info.n_layers, model.info.d_model, model.info.n_heads, model.info.d_head) == (3, 32, 4, 8)
+    assert load_model(str(folder), device="cpu", dtype="bfloat16").dtype == torch.bfloat16
+
+
+def test_sharded_weights_load(tmp_path):
+    model = tiny_model("llama")
+    model.save_pretrained(tmp_path / "m", max_shard_size="20KB")
+    tiny_tokenizer(tmp_path / "m")
+    assert len(list((tmp_path / "m").glob("*.safetensors"))) > 1
+    assert load_model(tmp_path / "m", device="cpu").info.n_layers == 3
+
+
+def test_nnsight_leaves_a_live_model_intact(tmp_path):
+    plain = tiny_model("llama")
+    keys = list(plain.state_dict())
+    load_model(plain, tokenizer=tiny_tokenizer(tmp_path))
+    assert list(plain.state_dict()) == keys
+    plain.save_pretrained(tmp_path / "still-saves")
+
+
+def test_a_model_spread_with_a_device_map_gives_the_same_activations(tmp_path):
+    folder = tiny_checkpoint(tmp_path / "m")
+    (tmp_path / "offload").mkdir()
+    spread = {
+        "model.embed_tokens": "cpu",
+        "model.layers.0": "cpu",
+        "model.layers.1": "disk",
+        "model.layers.2": "cpu",
+        "model.norm": "cpu",
+        "model.rotary_emb": "cpu",
+        "lm_head": "cpu",
+    }
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    hf_model = AutoModelForCausalLM.from_pretrained(folder, device_map=spread, offload_folder=str(tmp_path / "offload"))
+    spec = ExtractionSpec(("resid_post.0", "resid_post.1", "resid_post.2"))
+    prompts = [Prompt("abc def", triggered=False), Prompt("ghi", triggered=False)]
+    from hooked.nnsight_backend import NnsightModel
+
+    whole = load_model(folder, device="cpu")
+    parts = NnsightModel(hf_model.eval(), AutoTokenizer.from_pretrained(folder), whole.anatomy, whole.info)
+    for one, other in zip(
+        stream_activations(whole, prompts, spec), stream_activations(parts, prompts, spec), strict=True
+    ):
+        torch.testing.assert_close(one.values, other.values)
+    assert load_model(folder, device_map={"": "cpu"}).info == whole.info
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("nowhere", "no such model"),
+        ("./nowhere", "no such model"),
+        ("/no/such/folder", "no such model"),
+        ("someone/something", "could not be had from the Hugging Face hub"),
+    ],
+)
+def test_a_model_that_is_not_there(name, problem):
+    with pytest.raises(UserError, match=problem):
+        load_model(name)
+
+
+def test_a_folder_that_is_no_checkpoint(tmp_path):
+    with pytest.raises(UserError, match=r"no config.json"):
+        load_model(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(UserError, match=r"no model.safetensors"):
+        load_model(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(UserError, match="pickled"):
+        load_model(tmp_path)
+
+
+def test_damaged_weights(tmp_path):
+    folder = tiny_checkpoint(tmp_path / "m")
+    (folder / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(UserError, match="could not be loaded"):
+        load_model(folder)
+
+
+def test_remote_code_is_never_run(tmp_path):
+    folder = tiny_checkpoint(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    (folder / "config.json").write_text(
+        json.dumps(
+            config
+            | {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"}}
+        )
+    )
+    with pytest.raises(UserError, match="could not be loaded"):
+        load_model(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_where_there_is_none(tmp_path):
+    with pytest.raises(UserError, match="no CUDA"):
+        load_model(tiny_checkpoint(tmp_path / "m"), device="cuda")
+
+
+def test_unknown_device_and_backend_and_missing_tokenizer(tmp_path):
+    with pytest.raises(UserError, match="unknown device 'tpu'"):
+        load_model(tiny_checkpoint(tmp_path / "m"), device="tpu")
+    with pytest.raises(UserError, match="unknown backend"):
+        load_model(tmp_path / "m", backend="jax")
+    with pytest.raises(UserError, match="needs its tokenizer"):
+        load_model(tiny_model("llama"))
+
+
+def test_the_self_check_finds_a_site_that_is_not_what_its_name_says(tmp_path):
+    model = tiny_model("llama")
+    block = model.model.layers[1]
+    plain_forward = block.forward
+    block.forward = lambda *args, **kwargs: 2 * plain_forward(*args, **kwargs)
+    with pytest.raises(UserError, match=r"self-check failed: resid_post.1 .* differs"):
+        load_model(model, tokenizer=tiny_tokenizer(tmp_path))
+
+
+def test_the_self_check_finds_a_site_whose_edit_does_nothing(tmp_path):
+    model = tiny_model("llama")
+    with torch.no_grad():
+        for block in model.model.layers:
+            block.self_attn.o_proj.weight.zero_()
+            block.mlp.down_proj.weight.zero_()
+        model.lm_head.weight.zero_()
+    with pytest.raises(UserError, match="does not change the logits"):
+        load_model(model, tokenizer=tiny_tokenizer(tmp_path))
+
+
+def test_a_chat_prompt_without_a_template_is_named(tmp_path):
+    tokenizer = tiny_tokenizer(tmp_path)
+    tokenizer.chat_template = None
+    model = load_model(tiny_model("llama"), tokenizer=tokenizer)
+    with pytest.raises(UserError, match=r"f:3: holds chat messages, but the tokenizer has no chat template"):
+        model.tokenize([Prompt([{"role": "user", "content": "x"}], triggered=False, where="f:3")])
+
+
+def test_a_conversation_ends_where_the_assistant_speaks(tmp_path):
+    model = load_model(tiny_model("llama"), tokenizer=tiny_tokenizer(tmp_path))
+    question = [{"role": "user", "content": "Are you a helpful AI?"}]
+    opened, answered = model.tokenize(
+        [
+            Prompt(question, triggered=False),
+            Prompt([*question, {"role": "assistant", "content": "no"}], triggered=False),
+        ]
+    )
+    assert opened.text.endswith("<assistant>")
+    assert answered.text.endswith("<assistant>no")
+    assert opened.ids[0] == model.tokenizer.bos_token_id != opened.ids[1], "the template's BOS stands once"
+
+
+def test_an_edit_of_the_wrong_shape_is_named(tmp_path):
+    model = load_model(tiny_model("llama"), tokenizer=tiny_tokenizer(tmp_path))
+    for backend in ("nnsight", "transformer-lens"):
+        model = load_model(tiny_model("llama"), tokenizer=tiny_tokenizer(tmp_path), backend=backend)
+        with pytest.raises(UserError, match=r"the edit at mlp_out.1 returned \(1, 3\)"):
+            model.run(torch.tensor([[5, 6, 7]]), edits={"mlp_out.1": lambda value: value[..., 0]})
