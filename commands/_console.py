@@ -1,11 +1,12 @@
-"""The manner that all commands share: arguments from a config dataclass, one-line errors, exit codes.
+"""The manner that all commands share: arguments from a config dataclass, one-line errors, exit codes, plain tables.
 
-Exit status: 0 done; 2 the user's input was unusable (one line on stderr, no traceback); 130 interrupted; 1 anything else.
+Exit status: 0 done; 2 the user's input was unusable (one line on stderr); 130 interrupted; 1 anything else.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -13,15 +14,14 @@ from typing import Any, TypeVar
 
 import tyro
 
-from hooked.errors import UserError
-
 Config = TypeVar("Config")
 
 
 def console(config_class: type[Config], run: Callable[[Config], None], arguments: Sequence[str] | None = None) -> None:
     """Parse the command line into `config_class`, whose fields and docstrings are the options, and run."""
-    description = (config_class.__doc__ or "").strip()
-    config = tyro.cli(config_class, args=arguments, description=description)
+    config = tyro.cli(config_class, args=arguments, description=inspect.getdoc(config_class))
+    from hooked.errors import UserError  # its room imports torch, which the help text does not need
+
     try:
         run(config)
     except UserError as error:
@@ -32,11 +32,28 @@ def console(config_class: type[Config], run: Callable[[Config], None], arguments
         sys.exit(130)
 
 
-def emit(value: Any, *, as_json: bool, table: str) -> None:
-    """Print the result on stdout: one JSON object, or a short table that a person can read."""
-    print(json.dumps(value, allow_nan=False) if as_json else table)
+def emit(value: Any, *, as_json: bool, text: str) -> None:
+    """Print the result on stdout: one JSON object, or text that a person can read."""
+    print(json.dumps(value, allow_nan=False, ensure_ascii=False) if as_json else text)
 
 
-def config_dict(config: Any, *, without: Sequence[str] = ("out", "overwrite", "json")) -> dict[str, Any]:
-    """The part of a configuration that can change a result, for the manifest."""
-    return {key: value for key, value in dataclasses.asdict(config).items() if key not in without}
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell; the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = [
+        [
+            cell.rjust(width) if index else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in (header, *rows)
+    ]
+    return "\n".join("  ".join(cells).rstrip() for cells in lines)
+
+
+def config_dict(config: Any, *, without: Sequence[str] = ("out", "overwrite", "json", "store")) -> dict[str, Any]:
+    """The part of a configuration that can change a result, for the manifest; paths as the user wrote them."""
+    return {
+        key: value if isinstance(value, int | float | bool | None) else str(value)
+        for key, value in dataclasses.asdict(config).items()
+        if key not in without
+    }

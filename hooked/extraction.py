@@ -138,6 +138,16 @@ class LiveActivations:
         ):
             yield chosen[batch.rows], batch.values.float()
 
+    def by_prompt(self, indices: Sequence[int]) -> Iterator[tuple[int, Float[Tensor, "row site d_model"]]]:
+        """One prompt after another, in no particular order: its index and its rows in float32."""
+        chosen = list(indices)
+        wanted = [self.prompts[index] for index in chosen]
+        for batch in stream_activations(
+            self.model, wanted, self.spec, token_budget=self.token_budget, total=len(wanted)
+        ):
+            for index, rows in zip(batch.indices.tolist(), batch.values.split(batch.counts.tolist()), strict=True):
+                yield chosen[index], rows.float()
+
 
 def _windows(model: HookedModel, prompts: Iterable[Prompt | str], spec: ExtractionSpec) -> Iterator[list[_Item]]:
     """Consecutive prompts, tokenized; bounded in number and in the bytes that their activations take."""

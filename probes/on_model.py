@@ -1,0 +1,76 @@
+"""From a model and labelled prompts to a measured probe, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hooked.extraction import ExtractionSpec, LiveActivations
+from hooked.model import HookedModel
+from hooked.prompts import Prompt
+from hooked.ranks import rank
+from hooked.store import ActivationStore, store_activations
+from probes.config import TrainConfig
+from probes.results import ProbeResult
+from probes.splits import split_prompts
+from probes.train import choose_labels, train_probe
+
+
+def check_prompts(prompts: Sequence[Prompt], config: TrainConfig) -> None:
+    """Refuse prompts that cannot be labelled or split, before a model is loaded for them.
+
+    Raises:
+        UserError: one class only, too few pairs, or a `split` that separates a pair.
+    """
+    _, labels = choose_labels(prompts, config.label)
+    split_prompts(prompts, labels, config.fractions, config.seed)
+
+
+def train_on_model(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    site: str = "resid_post",
+    config: TrainConfig | None = None,
+    *,
+    name: str | None = None,
+    store: str | Path | None = None,
+    keep: bool = True,
+    token_budget: int | None = None,
+) -> ProbeResult | None:
+    """Extract activations and train a probe on them.
+
+    Args:
+        site: a kind of site, all of whose layers are probed, or one site such as `resid_post.3`.
+        name: what to call the model in the result.
+        store: folder of the activation store; the default one where None.
+        keep: keep activations in the store; otherwise stream them from the model whenever they are needed.
+        token_budget: tokens in one forward pass.
+
+    Returns:
+        The result; None on every rank but the first, which have then extracted their shards.
+
+    Raises:
+        UserError: an unknown site, or prompts or activations that cannot be used.
+    """
+    config = config or TrainConfig()
+    sites = (site,) if "." in site else model.sites(site)
+    spec = ExtractionSpec(sites, "last" if config.aggregation == "last" else "mean")
+    source: ActivationStore | LiveActivations
+    if keep:
+        source = store_activations(model, prompts, spec, root=store, token_budget=token_budget, total=len(prompts))
+    else:
+        source = LiveActivations(model, prompts, spec, token_budget)
+    if rank() > 0:
+        return None
+    every_token = LiveActivations(model, prompts, ExtractionSpec(sites, "every"), token_budget)
+    return train_probe(
+        source.batches,
+        prompts,
+        sites,
+        config,
+        token_source=every_token.by_prompt,
+        tokens=[prompt.ids for prompt in model.tokenize(prompts)],
+        model=name or model.info.name,
+        backend=model.backend,
+        weights_sha256=model.info.weights_sha256,
+    )
