@@ -8,6 +8,7 @@ from probes.logistic import LogisticProbe
 from probes.mean_difference import MeanDifferenceProbe
 from probes.metrics import Estimate, Rate, auroc, bootstrap_interval, threshold_at_fpr, tpr_at_fpr, wilson
 from probes.moments import Moments
+from probes.report import Example, example_rows, make_example, report_html
 from probes.results import Control, LayerResult, ProbeResult, metrics_json
 from probes.splits import Fractions, Splits, group_prompts, split_prompts
 from probes.train import train_probe
@@ -18,6 +19,7 @@ __all__ = [
     "Aggregation",
     "Control",
     "Estimate",
+    "Example",
     "Fractions",
     "LDAProbe",
     "LayerResult",
@@ -32,8 +34,11 @@ __all__ = [
     "aggregate",
     "auroc",
     "bootstrap_interval",
+    "example_rows",
     "group_prompts",
+    "make_example",
     "metrics_json",
+    "report_html",
     "split_prompts",
     "threshold_at_fpr",
     "tpr_at_fpr",
