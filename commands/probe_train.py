@@ -75,7 +75,9 @@ def run(config: Config) -> None:
     """Check the input, extract, train, write and print."""
     from hooked import Manifest, UserError, read_prompts, writing_artifact
     from hooked.artifacts import check_destination, sha256_file, write_json
-    from probes import TrainConfig, check_prompts, metrics_json, report_html, verdict
+    from probes import TrainConfig, metrics_json, verdict
+    from probes.on_model import check_prompts, example_prompts
+    from probes.report import report_html
 
     check_destination(config.out, config.overwrite)
     path = prompts_path(config.model, config.prompts)
@@ -95,6 +97,7 @@ def run(config: Config) -> None:
         result = result.with_control("clean_model", control.as_control(model=clean))
 
     metrics = metrics_json(result) | {"verdict": verdict(result)}
+    examples = example_prompts(model, result, prompts)
     manifest = Manifest(
         kind="probe",
         command="probe-train",
@@ -106,7 +109,7 @@ def run(config: Config) -> None:
     with writing_artifact(config.out, manifest, overwrite=config.overwrite) as folder:
         result.probe.write(folder)
         write_json(folder / "metrics.json", metrics)
-        (folder / "report.html").write_text(report_html(result, prompts, model), encoding="utf-8")
+        (folder / "report.html").write_text(report_html(result, examples), encoding="utf-8")
     emit(metrics, as_json=config.json, text=_text(metrics, config.out))
 
 
@@ -114,7 +117,7 @@ def _train(
     config: Config, name: str, prompts: list[Prompt], settings: TrainConfig
 ) -> tuple[ProbeResult | None, HookedModel]:
     from hooked import load_model
-    from probes import train_on_model
+    from probes.on_model import train_on_model
 
     model = load_model(model_folder(name), backend=config.backend, device=config.device, dtype=config.dtype)
     result = train_on_model(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -71,6 +72,8 @@ def _wrap(hf_model: Any, tokenizer: Any, name: str, weights: str, backend: str) 
     device = hf_model.get_input_embeddings().weight.device
     with torch.no_grad():
         plain = hf_model(probe_tokens(_config(hf_model).vocab_size).to(device), use_cache=False).logits
+    if not plain.isfinite().all():
+        raise UserError(f"{name}: gives NaN or infinite logits; its weights are damaged, or need --dtype float32")
     hooked: HookedModel
     if backend == "nnsight":
         from hooked.nnsight_backend import NnsightModel
@@ -105,7 +108,10 @@ def _info(hf_model: Any, name: str, weights: str, tokenizer: Any) -> ModelInfo:
 
 def _load_checkpoint(name: str, device: str, dtype: str, device_map: Any) -> tuple[Any, Any, str]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     folder = _resolve(name)
     target = pick_device(device)
     chosen: Any = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(

@@ -1,0 +1,32 @@
+import importlib
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+
+@dataclass
+class Outcome:
+    """What a command left: exit status, stdout and stderr."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(capfd, monkeypatch):
+    """Runs a console script's entry point with arguments."""
+
+    def run(name: str, *arguments) -> Outcome:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            importlib.import_module(f"commands.{name.replace('-', '_')}").main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        captured = capfd.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run

@@ -1,0 +1,242 @@
+"""`probe-train` end to end on real checkpoints: what it prints, what it writes, and that it survives a kill."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_models import ARCHITECTURES, tiny_checkpoint
+from tiny_prompts import prompt_file
+
+from hooked import read_artifact
+from probes import LinearProbe
+
+SCRIPT = Path(sys.executable).with_name("probe-train")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return tiny_checkpoint(tmp_path_factory.mktemp("llama") / "model")
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory):
+    return prompt_file(tmp_path_factory.mktemp("prompts") / "prompts.jsonl")
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_json_has_the_promised_keys(command, checkpoint, prompts, tmp_path):
+    outcome = command("probe-train", checkpoint, prompts, "--out", tmp_path / "out", "--json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert found["model"] == str(checkpoint)
+    assert (found["backend"], found["position"], found["probe"], found["label"]) == (
+        "nnsight",
+        "last",
+        "logistic",
+        "defects",
+    )
+    assert found["site"] == f"resid_post.{found['best_layer']}"
+    assert {"auroc", "auroc_ci", "tpr_at_fpr_0.01", "tpr_at_fpr_0.001", "n_positive", "n_negative"} <= found[
+        "test"
+    ].keys()
+    assert [layer["layer"] for layer in found["per_layer"]] == [0, 1, 2]
+    for layer in found["per_layer"]:
+        assert {"layer", "auroc", "auroc_ci", "tpr_at_fpr_0.01"} <= layer.keys()
+        low, high = layer["auroc_ci"]
+        assert 0 <= low <= layer["auroc"] <= high <= 1
+    for name in ("shuffled_labels", "random_directions_best_of_1000", "bag_of_tokens", "triggered_but_harmless"):
+        assert "auroc" in found["controls"][name]
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == found
+
+
+def test_the_table_marks_the_layer_and_states_the_verdict(command, checkpoint, prompts, tmp_path):
+    outcome = command("probe-train", checkpoint, prompts, "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert f"{metrics['site']} *" in outcome.out
+    assert metrics["verdict"] in outcome.out
+    assert "triggered_but_harmless" in outcome.out
+    assert "Traceback" not in outcome.err
+
+
+def test_the_folder_is_a_verified_probe_and_an_offline_report(command, checkpoint, prompts, tmp_path):
+    command("probe-train", checkpoint, prompts, "--out", tmp_path / "out", "--seed", 3)
+    manifest = read_artifact(tmp_path / "out", "probe")
+    assert set(manifest.files) == {"probe.safetensors", "probe.json", "metrics.json", "report.html"}
+    assert (manifest.seed, manifest.command, manifest.config["probe"]) == (3, "probe-train", "logistic")
+    assert len(manifest.model["weights_sha256"]) == len(manifest.prompts["sha256"]) == 64
+    assert LinearProbe.load(tmp_path / "out").d_model == 32
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "Plotly.newPlot" in report
+    assert 'src="http' not in report
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_any_architecture_gives_the_same_metrics_with_either_backend(command, architecture, prompts, tmp_path):
+    model = tiny_checkpoint(tmp_path / "model", architecture)
+    found = {}
+    for backend in ("nnsight", "transformer-lens"):
+        outcome = command("probe-train", model, prompts, "--out", tmp_path / backend, "--backend", backend, "--json")
+        assert outcome.code == 0, outcome.err
+        found[backend] = json.loads(outcome.out)
+    ours, theirs = found["nnsight"], found["transformer-lens"]
+    assert ours["best_layer"] == theirs["best_layer"]
+    assert ours["test"]["auroc"] == pytest.approx(theirs["test"]["auroc"], abs=1e-3)
+    for one, other in zip(ours["per_layer"], theirs["per_layer"], strict=True):
+        assert one["auroc"] == pytest.approx(other["auroc"], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--probe", "mean-difference"),
+        ("--probe", "lda"),
+        ("--position", "mean"),
+        ("--position", "max"),
+        ("--site", "mlp_out"),
+        ("--site", "resid_pre.1"),
+        ("--label", "triggered"),
+        ("--dtype", "bfloat16"),
+    ],
+)
+def test_every_option_gives_a_result(command, checkpoint, prompts, tmp_path, options):
+    outcome = command("probe-train", checkpoint, prompts, "--out", tmp_path / "out", "--json", *options)
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert 0.5 < found["test"]["auroc"] <= 1
+    if options == ("--label", "triggered"):
+        assert found["label"] == "triggered"
+        assert found["controls"]["triggered_but_harmless"]["auroc"] is None
+        assert found["controls"]["triggered_but_harmless"]["reason"]
+
+
+@pytest.mark.parametrize("probe", ["mean-difference", "logistic"])
+def test_streaming_without_the_store_gives_the_same_numbers(command, checkpoint, prompts, tmp_path, probe):
+    found = []
+    for flag in ("--keep-activations", "--no-keep-activations"):
+        outcome = command(
+            "probe-train",
+            checkpoint,
+            prompts,
+            "--out",
+            tmp_path / flag,
+            "--probe",
+            probe,
+            "--json",
+            "--store",
+            tmp_path / "store",
+            flag,
+        )
+        assert outcome.code == 0, outcome.err
+        found.append(json.loads(outcome.out))
+        if flag == "--keep-activations":
+            shutil.rmtree(tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+    assert found[0]["test"]["auroc"] == pytest.approx(found[1]["test"]["auroc"], abs=1e-6)
+
+
+def test_a_clean_model_is_a_control(command, checkpoint, prompts, tmp_path):
+    other = tiny_checkpoint(tmp_path / "other", seed=1)
+    outcome = command("probe-train", checkpoint, prompts, "--clean-model", other, "--out", tmp_path / "out", "--json")
+    assert outcome.code == 0, outcome.err
+    control = json.loads(outcome.out)["controls"]["clean_model"]
+    alone = command("probe-train", other, prompts, "--out", tmp_path / "alone", "--json")
+    assert control["auroc"] == json.loads(alone.out)["test"]["auroc"]
+
+
+def test_a_finished_run_is_kept_and_overwritten_only_where_asked(command, checkpoint, prompts, tmp_path):
+    command("probe-train", checkpoint, prompts, "--out", tmp_path / "out")
+    before = contents(tmp_path / "out")
+    outcome = command("probe-train", checkpoint, prompts, "--out", tmp_path / "out", "--seed", 1)
+    assert outcome.code == 2
+    assert "already exists" in outcome.err
+    assert contents(tmp_path / "out") == before
+    assert command("probe-train", checkpoint, prompts, "--out", tmp_path / "out", "--seed", 1, "--overwrite").code == 0
+    assert contents(tmp_path / "out") != before
+
+
+@pytest.mark.parametrize("name", ["probe-train", "probe-score", "organism-train"])
+def test_help_answers_at_once(name):
+    start = time.perf_counter()
+    outcome = subprocess.run([SCRIPT.with_name(name), "--help"], capture_output=True, text=True, check=True)
+    assert "--out" in outcome.stdout
+    code = f"import sys; sys.argv = ['x', '--help']\nfrom commands.{name.replace('-', '_')} import main\ntry: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    assert time.perf_counter() - start < 5, "two starts of Python without torch"
+
+
+def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(checkpoint, tmp_path):
+    prompts = prompt_file(tmp_path / "prompts.jsonl", pairs=400)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def arguments(name):
+        return [
+            str(SCRIPT),
+            str(checkpoint),
+            str(prompts),
+            "--out",
+            str(tmp_path / name),
+            "--store",
+            str(tmp_path / f"{name}-store"),
+            "--token-budget",
+            "64",
+        ]
+
+    start = time.monotonic()
+    subprocess.run(arguments("whole"), env=environment, check=True, capture_output=True)
+    duration = time.monotonic() - start
+    for share in (0.4, 0.6, 0.8):
+        process = subprocess.Popen(
+            arguments("killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(share * duration)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert (not (tmp_path / "killed").exists()) or process.returncode == 0
+    if not (tmp_path / "killed").exists():
+        subprocess.run(arguments("killed"), env=environment, check=True, capture_output=True)
+    whole, killed = contents(tmp_path / "whole"), contents(tmp_path / "killed")
+    assert whole == killed
+    assert not list(tmp_path.glob(".killed*")), "no leftovers"
+
+
+def test_two_ranks_give_one_probe(checkpoint, prompts, tmp_path):
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--no-python",
+        str(SCRIPT),
+    ]
+    options = [str(checkpoint), str(prompts), "--json", "--store"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    two = subprocess.run(
+        [*launcher, *options, str(tmp_path / "s2"), "--out", str(tmp_path / "two")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    one = subprocess.run(
+        [str(SCRIPT), *options, str(tmp_path / "s1"), "--out", str(tmp_path / "one")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(two.stdout) == json.loads(one.stdout)
+    assert (tmp_path / "two" / "probe.safetensors").read_bytes() == (
+        tmp_path / "one" / "probe.safetensors"
+    ).read_bytes()
