@@ -43,14 +43,20 @@ def layer_figure(result: ProbeResult) -> go.Figure:
     names = [layer.site for layer in result.layers]
     figure = go.Figure()
     low, high = ([getattr(layer.auroc, end) for layer in result.layers] for end in ("low", "high"))
-    band = {"fill": "toself", "fillcolor": "rgba(213,94,0,0.15)", "line": {"width": 0}, "hoverinfo": "skip"}
+    band = {
+        "mode": "lines",
+        "fill": "toself",
+        "fillcolor": "rgba(213,94,0,0.15)",
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+    }
     figure.add_scatter(x=names + names[::-1], y=high + low[::-1], name="95% interval", **band)
     values = [layer.auroc.value for layer in result.layers]
     figure.add_scatter(x=names, y=values, name="probe", mode="lines+markers", line={"color": POSITIVE, "width": 3})
     harmless = [layer.harmless_auroc for layer in result.layers]
     if harmless[0] is not None:
         style = {"mode": "lines+markers", "line": {"color": HARMLESS, "dash": "dot"}, "marker": {"symbol": "diamond"}}
-        figure.add_scatter(x=names, y=harmless, name="triggered but harmless vs untriggered", **style)
+        figure.add_scatter(x=names, y=harmless, name="harmless vs untriggered", **style)
     dashes = {"bag_of_tokens": "dash", "shuffled_labels": "dot", "clean_twin": "longdash"}
     for name, control in result.controls.items():
         if control.auroc is not None and name != "triggered_but_harmless":
@@ -79,7 +85,7 @@ def score_figure(result: ProbeResult) -> go.Figure:
         )
     figure.add_vline(
         x=result.probe.threshold,
-        line={"color": INK, "dash": "dash"},
+        line={"color": INK, "dash": "dash", "width": 2},
         annotation_text="frozen threshold",
         annotation_position="top",
     )

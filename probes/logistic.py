@@ -15,7 +15,7 @@ Minimises C * sum_i s_i log(1 + exp(-z_i (w . x_i + b))) + |w|^2 / 2 over w and 
 from __future__ import annotations
 
 import warnings
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
@@ -24,6 +24,9 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from probes.base import LinearClassifier, as_layers, check_labels, linear_scores
+
+STALLED = 8
+"""Steps without halving the gradient after which rounding, not distance, is what is left."""
 
 Rows = Float[Tensor, "layer prompt"]
 Matrix = Float[Tensor, "layer row column"]
@@ -36,7 +39,8 @@ class LogisticProbe(LinearClassifier):
 
     Args:
         C: inverse strength of the penalty, > 0, as in scikit-learn.
-        tol: stop when the gradient's norm is below `tol` times that of the constant classifier.
+        tol: stop when the gradient's norm is below `tol` |w|. The objective's Hessian is at least the identity, so `tol`
+            bounds the relative error of the weights.
         max_iter: Newton steps at most; about 6 are usual.
         device: where to fit; None means where the data is.
         memory: bytes of working memory, which bounds how many layers are fitted at once.
@@ -45,13 +49,13 @@ class LogisticProbe(LinearClassifier):
     n_iter_: Shaped[Tensor, "layer"]
     """Newton steps taken."""
     gradient_norm_: Float[Tensor, "layer"]
-    """Norm of the objective's gradient at the solution over that of the constant classifier, from the data, in float64."""
+    """Norm of the objective's gradient over |w|, taken anew from the data in float64: bounds the relative error of w."""
 
     def __init__(
         self,
         C: float = 1.0,
         *,
-        tol: float = 1e-8,
+        tol: float = 1e-7,
         max_iter: int = 100,
         device: str | torch.device | None = None,
         memory: int = 1 << 30,
@@ -119,6 +123,8 @@ def layers_at_once(prompts: int, layers: int, width: int, memory: int) -> int:
     return min(layers, max(1, memory // (8 * (2 * prompts * width + 3 * space * space))))
 
 
+@runtime_checkable
+@runtime_checkable
 class Space(Protocol):
     """Coordinates of w in which one step is cheap."""
 
@@ -217,14 +223,17 @@ def newton(
     bias = torch.logit((weight * y).sum(-1) / weight.sum(-1))
     unknown, steps = space.zero(), torch.zeros_like(bias, dtype=torch.int64)
     scores = bias[:, None].expand_as(y)
-    largest = torch.zeros_like(bias)
+    lowest, idle = torch.full_like(bias, torch.inf), torch.zeros_like(steps)
     for _ in range(max_iter):
         probability = torch.sigmoid(scores)
         pull = weight * (y - probability)
         gradient, bias_gradient = space.gradient(unknown, pull), -pull.sum(-1)
         size = space.inner(gradient, gradient, space.scores(gradient)).clamp_min(0).sqrt()
-        largest = torch.maximum(largest, size)
-        active = (size > tol * largest) | (bias_gradient.abs() > tol * weight.sum(-1))
+        norm = space.inner(unknown, unknown, space.scores(unknown)).clamp_min(0).sqrt()
+        moving = (size > tol * norm) | (bias_gradient.abs() > tol * pull.abs().sum(-1))
+        idle = torch.where(size < 0.5 * lowest, 0, idle + 1)
+        lowest = torch.minimum(lowest, size)
+        active = moving & (idle < STALLED)
         if not bool(active.any()):
             break
         step, bias_step = space.step(gradient, bias_gradient, weight * probability * (1 - probability))
@@ -276,12 +285,11 @@ def relative_gradient(
     coef: Float[Tensor, "layer d_model"],
     bias: Scalars,
 ) -> Scalars:
-    """Norm of the objective's gradient by w, over its norm at the constant classifier; 0 where both vanish."""
-    rate = (weight * y).sum(-1, keepdim=True) / weight.sum()
+    """Norm of the objective's gradient by w over |w|; 0 where both vanish."""
     pull = weight * (y - torch.sigmoid(apply(rows, coef) + bias[:, None]))
     gradient = torch.linalg.vector_norm(coef - apply(rows.mT, pull), dim=-1)
-    start = torch.linalg.vector_norm(apply(rows.mT, weight * (y - rate)), dim=-1)
-    return torch.where(start > 0, gradient / positive(start), gradient)
+    size = torch.linalg.vector_norm(coef, dim=-1)
+    return torch.where(gradient > 0, gradient / positive(size), 0.0)
 
 
 def gram(rows: Matrix) -> Float[Tensor, "layer row row"]:

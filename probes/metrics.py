@@ -46,7 +46,7 @@ def auroc(
     Raises:
         ValueError: one class only.
     """
-    return weighted_auroc(scores, positive, np.ones((1, len(positive))))[0]
+    return np.asarray(weighted_auroc(scores, positive, np.ones((1, len(positive))))[0])
 
 
 def weighted_auroc(

@@ -10,7 +10,9 @@ from hooked.model import HookedModel
 from hooked.prompts import Prompt
 from hooked.ranks import rank
 from hooked.store import ActivationStore, store_activations
+from hooked.tokens import token_texts
 from probes.config import TrainConfig
+from probes.report import Example, example_rows, make_example
 from probes.results import ProbeResult
 from probes.splits import split_prompts
 from probes.train import choose_labels, train_probe
@@ -74,3 +76,17 @@ def train_on_model(
         backend=model.backend,
         weights_sha256=model.info.weights_sha256,
     )
+
+
+def example_prompts(model: HookedModel, result: ProbeResult, prompts: Sequence[Prompt]) -> list[Example]:
+    """Test prompts worth showing in the report, with the score of each token."""
+    rows = example_rows(result)
+    live = LiveActivations(model, prompts, ExtractionSpec((result.probe.site,), "every"))
+    activations = {row: values[:, 0] for row, values in live.by_prompt(rows)}
+    tokenized = dict(zip(rows, model.tokenize([prompts[row] for row in rows]), strict=True))
+    return [
+        make_example(
+            result, row, token_texts(model.tokenizer, tokenized[row]), activations[row], Path(prompts[row].where).name
+        )
+        for row in rows
+    ]

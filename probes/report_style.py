@@ -13,7 +13,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "scores": (
         "Scores of the test prompts",
-        "Each kind of prompt on its own scale. The threshold was frozen on other prompts (the calibration split), before "
+        "Bars are shares within each kind of prompt. The threshold was frozen on other prompts (the calibration split), before "
         "any of these was scored.",
     ),
     "datasets": (
@@ -73,8 +73,10 @@ dl div {{ display: flex; gap: 6px; }} dt {{ color: #5b6577; }} dd {{ margin: 0; 
 section {{ margin-top: 18px; padding: 18px 20px; overflow-x: auto; }}
 table {{ border-collapse: collapse; width: 100%; font-size: .92rem; }}
 th, td {{ text-align: left; padding: 6px 10px; border-bottom: 1px solid #e4e7ec; vertical-align: top; overflow-wrap: anywhere; }}
-th {{ color: #475467; font-weight: 600; }}
+th {{ color: #475467; font-weight: 600; white-space: nowrap; }}
 td:nth-child(2), td:nth-child(3) {{ font-variant-numeric: tabular-nums; }}
+#datasets td:not(:first-child) {{ white-space: nowrap; }}
+td:nth-child(3) {{ min-width: 8.5em; }} td:nth-child(2), th:nth-child(2) {{ min-width: 3.6em; }}
 .example {{ margin: 0 0 16px; }}
 figcaption {{ font-size: .85rem; color: #475467; margin-bottom: 4px; }}
 .tokens {{ font: 14px/1.8 ui-monospace, "SF Mono", Menlo, Consolas, monospace; white-space: pre-wrap; overflow-wrap: anywhere;

@@ -136,8 +136,8 @@ def _separated(
     prompts: Sequence[Prompt], members: Int[np.ndarray, "member"], test: Bool[np.ndarray, "prompt"]
 ) -> UserError:
     """Name one link of the group, a shared pair or text, that the split cuts."""
-    for i in members:
-        for j in members:
+    for i in members.tolist():
+        for j in members.tolist():
             shared = sorted(set(_keys(prompts[i])) & set(_keys(prompts[j])))
             if i < j and test[i] != test[j] and shared:
                 kind, name = shared[0]
