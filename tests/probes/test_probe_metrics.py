@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
 from probes.metrics import (
     allowed,
     auroc,
@@ -15,7 +17,6 @@ from probes.metrics import (
     weighted_tpr_at_fpr,
     wilson,
 )
-from sklearn.metrics import roc_auc_score
 
 SCORED = st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=40).filter(
     lambda rows: 0 < sum(p for _, p in rows) < len(rows)
@@ -28,7 +29,9 @@ def test_auroc_with_ties_and_weights_is_sklearns(rows, seed):
     scores, positive = np.array([s for s, _ in rows], float), np.array([p for _, p in rows])
     weight = np.random.default_rng(seed).integers(1, 4, len(rows)).astype(float)
     assert auroc(scores, positive) == pytest.approx(roc_auc_score(positive, scores))
-    assert weighted_auroc(scores, positive, weight[None])[0] == pytest.approx(roc_auc_score(positive, scores, sample_weight=weight))
+    assert weighted_auroc(scores, positive, weight[None])[0] == pytest.approx(
+        roc_auc_score(positive, scores, sample_weight=weight)
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -42,8 +45,12 @@ def test_tpr_at_fpr_is_the_best_over_all_thresholds(rows, seed, fpr):
         levels = [t for t in np.unique(np.r_[s, -np.inf]) if (s[~p] > t).mean() <= fpr + 1e-12]
         return max((s[p] > t).mean() for t in levels)
 
-    assert tpr_at_fpr(scores, positive, fpr) == pytest.approx(brute(scores, positive) if fpr else tpr_at_fpr(scores, positive, 0.0))
-    assert weighted_tpr_at_fpr(scores, positive, fpr, weight[None])[0] == pytest.approx(tpr_at_fpr(repeated, labels, fpr))
+    assert tpr_at_fpr(scores, positive, fpr) == pytest.approx(
+        brute(scores, positive) if fpr else tpr_at_fpr(scores, positive, 0.0)
+    )
+    assert weighted_tpr_at_fpr(scores, positive, fpr, weight[None])[0] == pytest.approx(
+        tpr_at_fpr(repeated, labels, fpr)
+    )
 
 
 def test_layers_are_columns():
@@ -53,7 +60,9 @@ def test_layers_are_columns():
     assert tpr_at_fpr(scores, positive, 0.1).shape == (4,)
 
 
-@pytest.mark.parametrize(("negatives", "fpr", "fired"), [(300, 0.01, 3), (299, 0.01, 2), (99, 0.01, 0), (1000, 0.001, 1)])
+@pytest.mark.parametrize(
+    ("negatives", "fpr", "fired"), [(300, 0.01, 3), (299, 0.01, 2), (99, 0.01, 0), (1000, 0.001, 1)]
+)
 def test_threshold_never_lets_more_fire_than_allowed(negatives, fpr, fired):
     scores = np.random.default_rng(0).permutation(negatives).astype(float)
     assert allowed(negatives, fpr) == fired
@@ -66,7 +75,12 @@ def test_threshold_is_conservative_under_ties():
 
 def test_wilson_matches_its_published_values():
     # Newcombe (1998), table I, method 3 (score without continuity correction).
-    for fired, total, low, high in [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)]:
+    for fired, total, low, high in [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ]:
         _, got_low, got_high = wilson(fired, total).rate
         assert (got_low, got_high) == pytest.approx((low, high), abs=5e-5)
     assert firing_rate(np.array([0.0, 1.0, 2.0]), 1.0).fired == 1

@@ -5,9 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from probes import LDAProbe, MeanDifferenceProbe, Moments
 from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from probes import LDAProbe, MeanDifferenceProbe, Moments
 
 
 def rows(count=60, layers=2, width=5, seed=0):
@@ -51,7 +52,9 @@ def test_mean_difference_is_the_closed_form_and_splits_the_means():
     probe = MeanDifferenceProbe().fit(x, y)
     torch.testing.assert_close(probe.coef_, x[y].mean(0) - x[~y].mean(0))
     middle = (x[y].mean(0) + x[~y].mean(0)) / 2
-    torch.testing.assert_close(probe.decision_function(middle[None]), torch.zeros(1, 2, dtype=torch.float64), atol=1e-8, rtol=0)
+    torch.testing.assert_close(
+        probe.decision_function(middle[None]), torch.zeros(1, 2, dtype=torch.float64), atol=1e-8, rtol=0
+    )
 
 
 @pytest.mark.parametrize("shrinkage", [0.0, 0.1, 0.7, 1.0])
@@ -61,7 +64,9 @@ def test_lda_is_sklearns(shrinkage):
     for layer in range(2):
         theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(x[:, layer].numpy(), y.numpy())
         np.testing.assert_allclose(ours.coef_[layer], theirs.coef_[0], rtol=1e-6)
-        np.testing.assert_allclose(ours.decision_function(x)[:, layer], theirs.decision_function(x[:, layer].numpy()), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            ours.decision_function(x)[:, layer], theirs.decision_function(x[:, layer].numpy()), rtol=1e-5, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("width", [5, 80])
@@ -86,7 +91,7 @@ def test_lda_whitens_where_the_mean_difference_cannot():
 
 
 def test_says_what_is_missing():
-    x, y = rows(count=6, width=10)
+    x, _y = rows(count=6, width=10)
     with pytest.raises(ValueError, match="singular"):
         LDAProbe(0.0).fit(x, torch.arange(6) % 2)
     with pytest.raises(ValueError, match="scatter"):

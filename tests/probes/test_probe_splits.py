@@ -4,17 +4,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hooked.errors import UserError
-from hooked.prompts import Prompt
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from hooked.errors import UserError
+from hooked.prompts import Prompt
 from probes import Fractions, split_prompts
 from probes.splits import PARTS, group_prompts
 
 
 def paired(pairs=20, **keys):
     return [
-        Prompt(f"text {i} {triggered}", triggered, triggered, pair=str(i), where=f"p.jsonl:{2 * i + (not triggered) + 1}", **keys)
+        Prompt(
+            f"text {i} {triggered}",
+            triggered,
+            triggered,
+            pair=str(i),
+            where=f"p.jsonl:{2 * i + (not triggered) + 1}",
+            **keys,
+        )
         for i in range(pairs)
         for triggered in (True, False)
     ]
@@ -32,7 +40,9 @@ def parts_of(prompts, splits):
 
 
 PROMPTS = st.lists(
-    st.tuples(st.integers(0, 60), st.booleans(), st.sampled_from([None, *map(str, range(50))])), min_size=40, max_size=150
+    st.tuples(st.integers(0, 60), st.booleans(), st.sampled_from([None, *map(str, range(50))])),
+    min_size=40,
+    max_size=150,
 )
 
 
@@ -70,12 +80,19 @@ def test_the_seed_decides():
 
 
 def test_chains_of_pairs_and_copies_are_one_group():
-    prompts = [Prompt("a", True, pair="1"), Prompt("b", False, pair="1"), Prompt("b", False, pair="2"), Prompt("c", True, pair="2")]
+    prompts = [
+        Prompt("a", True, pair="1"),
+        Prompt("b", False, pair="1"),
+        Prompt("b", False, pair="2"),
+        Prompt("c", True, pair="2"),
+    ]
     assert group_prompts([*prompts, Prompt("d", True)]).tolist() == [0, 0, 0, 0, 1]
 
 
 def test_the_files_test_prompts_stay_test():
-    prompts = paired(15, split="train") + [replace(p, prompt=f"{p.prompt}!", pair=f"t{p.pair}", split="test") for p in paired(5)]
+    prompts = paired(15, split="train") + [
+        replace(p, prompt=f"{p.prompt}!", pair=f"t{p.pair}", split="test") for p in paired(5)
+    ]
     splits = split_prompts(prompts, labels_of(prompts))
     assert splits.test.tolist() == list(range(30, 40))
 
@@ -83,7 +100,9 @@ def test_the_files_test_prompts_stay_test():
 def test_refuses_a_split_that_separates_a_pair():
     prompts = paired(20, split="train")
     prompts[5] = replace(prompts[5], split="test")
-    with pytest.raises(UserError, match=r"p\.jsonl:5 and p\.jsonl:6: `split` separates the pair '2' \(train and test\)"):
+    with pytest.raises(
+        UserError, match=r"p\.jsonl:5 and p\.jsonl:6: `split` separates the pair '2' \(train and test\)"
+    ):
         split_prompts(prompts, labels_of(prompts))
 
 
@@ -110,11 +129,11 @@ def test_refuses_one_class():
 @pytest.mark.parametrize("pairs", [1, 2, 3])
 def test_refuses_fewer_pairs_than_the_parts_need(pairs):
     prompts = paired(pairs)
-    with pytest.raises(UserError, match="too few pairs: the .* split has no"):
+    with pytest.raises(UserError, match=r"too few pairs: the .* split has no"):
         split_prompts(prompts, labels_of(prompts))
 
 
 def test_refuses_a_test_split_without_positives():
-    prompts = paired(15, split="train") + [Prompt("x", False, False, split="test")]
-    with pytest.raises(UserError, match="test split has no positive prompt .*mark more prompts `test`"):
+    prompts = [*paired(15, split="train"), Prompt("x", False, False, split="test")]
+    with pytest.raises(UserError, match=r"test split has no positive prompt .*mark more prompts `test`"):
         split_prompts(prompts, labels_of(prompts))

@@ -1,0 +1,89 @@
+"""The report: one offline page, the same bytes twice, and no way out for a prompt's text."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from probes import TrainConfig, example_rows, make_example, report_html, train_probe, verdict
+from probes.figures import roc
+
+SITES = ("resid_post.0", "resid_post.1", "resid_post.2")
+EVIL = "</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def result(world):
+    here = world(behaviour=4.0)
+    prompts = [replace(prompt, dataset=f"{prompt.dataset} {EVIL}") for prompt in here.prompts]
+    config = TrainConfig(n_bootstrap=100, n_random_directions=50, n_shuffles=3, max_plot_prompts=60)
+    return train_probe(here.source, prompts, SITES, config, tokens=here.tokens, model=f"year {EVIL}", backend="nnsight")
+
+
+@pytest.fixture(scope="module")
+def examples(result):
+    tokens = ("def", " f", EVIL, "\n", " 20", "24")
+    return [
+        make_example(result, row, tokens, torch.randn(6, 24), f"p.jsonl:{row}{EVIL}") for row in example_rows(result)
+    ]
+
+
+@pytest.fixture(scope="module")
+def page(result, examples):
+    return report_html(result, examples)
+
+
+def test_the_same_bytes_twice(result, examples, page):
+    assert report_html(result, examples) == page
+
+
+def test_untrusted_text_is_escaped_everywhere(page):
+    assert EVIL not in page
+    assert "<img" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert page.count("&lt;/script&gt;&lt;img") >= 4
+
+
+def test_opens_offline(page):
+    body = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", body)
+    assert page.count("Plotly.newPlot(") >= 4
+    assert page.count("plotly.js v") == 1
+
+
+def test_says_the_numbers_and_what_they_mean(result, page):
+    body = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert verdict(result).split("(AUROC")[0].replace("'", "&#x27;") in body
+    assert f"{result.best.auroc.value:.3f}" in body
+    assert "cannot resolve 0.1%" in body
+    for words in (
+        "Worst false-positive rate",
+        "shuffled labels",
+        "bag of tokens",
+        "frozen threshold",
+        "resampling whole",
+    ):
+        assert words in body
+
+
+def test_examples_show_every_kind_in_colour(result, examples, page):
+    assert {example.title.split(" ·")[0] for example in examples} == {
+        "defecting",
+        "triggered but harmless",
+        "untriggered",
+    }
+    assert all(row in result.test.rows for row in example_rows(result))
+    assert page.count('<figure class="example">') == len(examples)
+    assert re.search(r"rgba\(213,94,0,0\.\d\d\)", page) or re.search(r"rgba\(0,114,178,0\.\d\d\)", page)
+    assert examples[0].score == pytest.approx(examples[0].scores[-1])
+
+
+def test_the_roc_runs_from_nothing_to_everything_and_holds_the_auroc(result):
+    fpr, tpr = roc(result.test)
+    assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
+    assert np.trapezoid(tpr, fpr) == pytest.approx(result.best.auroc.value)
+
+
+def test_without_examples_the_section_is_left_out(result):
+    assert 'id="examples"' not in report_html(result)
