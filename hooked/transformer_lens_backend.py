@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import Tensor
@@ -35,7 +36,10 @@ class TransformerLensModel(HookedModel):
             not hf_model.config.architectures
         ):  # a model made in memory does not name its class, and the bridge looks there
             hf_model.config.architectures = [type(hf_model).__name__]
-        self.bridge = TransformerBridge.boot_transformers(info.name, hf_model=hf_model, tokenizer=tokenizer)
+        with TemporaryDirectory() as folder:  # the bridge loads the tokenizer again, from a folder that may be gone
+            tokenizer.save_pretrained(folder)
+            copy = type(tokenizer).from_pretrained(folder)
+            self.bridge = TransformerBridge.boot_transformers(info.name, hf_model=hf_model, tokenizer=copy)
 
     def _forward(self, tokens: Tensor, visits: list[Visit], last_layer: int | None) -> Tensor | None:
         stop = None if last_layer is None else last_layer + 1

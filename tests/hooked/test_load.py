@@ -172,3 +172,13 @@ def test_an_edit_of_the_wrong_shape_is_named(tmp_path):
         model = load_model(tiny_model("llama"), tokenizer=tiny_tokenizer(tmp_path), backend=backend)
         with pytest.raises(UserError, match=r"the edit at mlp_out.1 returned \(1, 3\)"):
             model.run(torch.tensor([[5, 6, 7]]), edits={"mlp_out.1": lambda value: value[..., 0]})
+
+
+@pytest.mark.parametrize("backend", ["nnsight", "transformer-lens"])
+def test_a_tokenizer_made_in_memory_serves(tmp_path, backend):
+    saved = tiny_tokenizer(tmp_path)
+    in_memory = type(saved)(
+        tokenizer_object=saved.backend_tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
+    model = load_model(tiny_model("llama"), tokenizer=in_memory, backend=backend)
+    assert model.tokenize(["abc"])[0].ids == saved("abc")["input_ids"]
