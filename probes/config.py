@@ -36,6 +36,8 @@ class TrainConfig:
     """Resamples of groups behind each interval."""
     n_random_directions: int = 1000
     """Random directions of which the best is the control."""
+    max_control_prompts: int = 10_000
+    """Test prompts on which shuffled labels and random directions are scored."""
     n_shuffles: int = 10
     """Refits on shuffled labels."""
     max_plot_prompts: int = 2000
@@ -50,5 +52,7 @@ class TrainConfig:
             raise ValueError(f"unknown aggregation {self.aggregation!r}; one of {', '.join(AGGREGATIONS)}")
         if not 0 < self.target_fpr < 1 or not self.C > 0:
             raise ValueError(f"target_fpr must be in (0, 1) and C positive, found {self.target_fpr} and {self.C}")
-        if min(self.n_bootstrap, self.n_random_directions, self.n_shuffles, self.max_plot_prompts) < 1:
-            raise ValueError("n_bootstrap, n_random_directions, n_shuffles and max_plot_prompts must be at least 1")
+        counts = ("n_bootstrap", "n_random_directions", "n_shuffles", "max_control_prompts", "max_plot_prompts")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")

@@ -109,20 +109,29 @@ def bag_of_tokens(
 ) -> Float[np.ndarray, "test"]:
     """Test scores of a logistic classifier on token counts: what the text alone gives away, without any model.
 
-    Tokens never seen in the fit split carry no weight.
+    Tokens never seen in the fit split carry no weight: nothing pulls their coefficient away from zero.
     """
-    read = tokens if callable(tokens) else lambda rows: [tokens[row] for row in rows]
-    train = read(fit.tolist())
-    vocabulary = {token: column for column, token in enumerate(sorted({token for ids in train for token in ids}))}
-    classifier = LogisticRegression(max_iter=10_000).fit(_counts(train, vocabulary), labels[fit])
-    return classifier.decision_function(_counts(read(test.tolist()), vocabulary))
+    train = _counts(tokens, fit.tolist(), None)
+    held_out = _counts(tokens, test.tolist(), train.shape[1])
+    classifier = LogisticRegression(max_iter=10_000).fit(train, labels[fit])
+    return classifier.decision_function(held_out)
 
 
-def _counts(lists: Sequence[Sequence[int]], vocabulary: dict[int, int]) -> csr_matrix:
-    """Token counts, one row a prompt (repeated entries of a sparse matrix add up)."""
-    columns = [[vocabulary[token] for token in ids if token in vocabulary] for ids in lists]
-    ends = np.cumsum([0] + [len(c) for c in columns])
-    flat = np.array([c for row in columns for c in row], dtype=np.int64)
-    counts = csr_matrix((np.ones(len(flat)), flat, ends), shape=(len(lists), len(vocabulary)))
+def _counts(tokens: Tokens, rows: Sequence[int], width: int | None) -> csr_matrix:
+    """Token counts, one row a prompt and one column a token id below `width` (None: all that occur).
+
+    Read in pieces, so that long lists of Python integers never lie in memory together.
+    """
+    flat, lengths = [], []
+    for start in range(0, len(rows), 1024):
+        piece = rows[start : start + 1024]
+        for ids in tokens(piece) if callable(tokens) else [tokens[row] for row in piece]:
+            kept = np.asarray(ids, dtype=np.int64)
+            kept = kept if width is None else kept[kept < width]
+            flat.append(kept.astype(np.int32))
+            lengths.append(len(kept))
+    columns = np.concatenate(flat)
+    width = int(columns.max(initial=0)) + 1 if width is None else width
+    counts = csr_matrix((np.ones(len(columns)), columns, np.cumsum([0, *lengths])), shape=(len(rows), width))
     counts.sum_duplicates()
     return counts

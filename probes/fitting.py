@@ -152,26 +152,51 @@ def _fit_streamed(
     shuffles: Bool[np.ndarray, "shuffle prompt"],
     config: TrainConfig,
 ) -> Fitted:
-    moments = Moments(scatter=config.method == "lda")
-    nulls = [Moments() for _ in shuffles]
+    moments, nulls = Moments(scatter=config.method == "lda"), _ShuffledMeans(torch.from_numpy(shuffles))
     place = {index: position for position, index in enumerate(rows.tolist())}
     for index, x in batches:
         x = x if config.device is None else x.to(config.device)
         positions = [place[i] for i in index.tolist()]
-        for target, y in zip([moments, *nulls], [labels, *shuffles], strict=True):
-            target.update(x, torch.from_numpy(y[positions]))
+        moments.update(x, torch.from_numpy(labels[positions]))
+        nulls.update(x, positions)
     if config.method == "lda":
         return _lda(moments, nulls, config.shrinkage)
     probe = MeanDifferenceProbe().fit_moments(moments)
 
     def shuffled(layer: int) -> Coefficients:
-        fits = [MeanDifferenceProbe().fit_moments(null) for null in nulls]
-        return torch.stack([f.coef_[layer] for f in fits]).cpu(), torch.stack([f.intercept_[layer] for f in fits]).cpu()
+        negative, positive = nulls.means(layer)
+        coef = positive - negative
+        return coef, -((positive + negative) / 2 * coef).sum(-1)
 
     return Fitted(probe.coef_.cpu(), probe.intercept_.cpu(), shuffled)
 
 
-def _lda(moments: Moments, nulls: Sequence[Moments], shrinkage: float | Literal["auto"]) -> Fitted:
+class _ShuffledMeans:
+    """Class means under many labellings at once: one matrix product a batch, about the first batch's mean."""
+
+    def __init__(self, shuffles: Bool[Tensor, "shuffle prompt"]) -> None:
+        self.shuffles = shuffles.double()
+        self.sums: Tensor | None = None
+
+    def update(self, x: Float[Tensor, "row layer d_model"], positions: Sequence[int]) -> None:
+        """Add a batch whose rows have these positions among the labels."""
+        flat = x.double().flatten(1)
+        if self.sums is None:
+            self.pivot, self.shape = flat.mean(0), x.shape[1:]
+            self.sums = flat.new_zeros(2, len(self.shuffles), flat.shape[1])
+        positive = self.shuffles[:, positions].to(x.device)
+        flat = flat - self.pivot
+        self.sums += torch.stack([(1 - positive) @ flat, positive @ flat])
+
+    def means(self, layer: int) -> Float[Tensor, "2 shuffle d_model"]:
+        """Mean of the negatives and of the positives of each labelling at one layer."""
+        assert self.sums is not None
+        count = torch.stack([(1 - self.shuffles).sum(1), self.shuffles.sum(1)])
+        means = self.sums.cpu() / count[..., None] + self.pivot.cpu()
+        return means.unflatten(-1, self.shape)[:, :, layer]
+
+
+def _lda(moments: Moments, nulls: _ShuffledMeans, shrinkage: float | Literal["auto"]) -> Fitted:
     """LDA on the true labels, and on shuffled ones from their means alone: the total covariance knows no labels."""
     probe = LDAProbe(shrinkage).fit_moments(moments)
     share = moments.count[0] * moments.count[1] / sum(moments.count) ** 2
@@ -179,15 +204,11 @@ def _lda(moments: Moments, nulls: Sequence[Moments], shrinkage: float | Literal[
     def shuffled(layer: int) -> Coefficients:
         gap = moments.mean[1, layer] - moments.mean[0, layer]
         total = moments.within[layer] + share * torch.outer(gap, gap)
-        pairs = [null.mean[:, layer] for null in nulls]
-        gaps = torch.stack([positive - negative for negative, positive in pairs])
-        coef = torch.cat(
-            [
-                LDAProbe.solve((total - share * torch.outer(g, g))[None], g[None], probe.shrinkage_[layer : layer + 1])
-                for g in gaps
-            ]
-        )
-        middle = torch.stack([pair.mean(0) for pair in pairs])
-        return coef.cpu(), -(middle * coef).sum(-1).cpu()
+        negative, positive = (means.to(total.device) for means in nulls.means(layer))
+        gaps, one = positive - negative, slice(layer, layer + 1)
+        within = (total - share * torch.outer(g, g) for g in gaps)
+        fits = [LDAProbe.solve(w[None], g[None], probe.shrinkage_[one]) for w, g in zip(within, gaps, strict=True)]
+        coef = torch.cat(fits)
+        return coef.cpu(), -((positive + negative) / 2 * coef).sum(-1).cpu()
 
     return Fitted(probe.coef_.cpu(), probe.intercept_.cpu(), shuffled)

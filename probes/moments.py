@@ -7,6 +7,7 @@ loses no digits when means are large beside the spread. All sums are in float64.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,17 +15,17 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Part:
-    """Central moments of some rows of one class."""
+    """Central moments of the rows of one class. The scatter is updated in place: it is by far the largest."""
 
     count: int
     mean: Float[Tensor, "layer d_model"]
-    scatter: Float[Tensor, "layer d_model d_model"] | None
+    scatter: Float[Tensor, "layer d_model d_model"] | None = None
     """Sum of (x - mean)(x - mean)^T."""
-    third: Float[Tensor, "layer d_model"] | None
+    third: Float[Tensor, "layer d_model"] | None = None
     """Sum of |x - mean|^2 (x - mean)."""
-    fourth: Float[Tensor, "layer"] | None
+    fourth: Float[Tensor, "layer"] | None = None
     """Sum of |x - mean|^4: what the Ledoit-Wolf shrinkage needs beyond the scatter."""
 
 
@@ -43,8 +44,8 @@ class Moments:
         """Add a batch; `y` is 0/1 or false/true. Returns self."""
         y = y.to(device=x.device, dtype=torch.bool)
         for label, rows in enumerate((~y, y)):
-            if rows.any():
-                self._parts[label] = _merge(self._parts[label], _summarise(x[rows], self.scatter))
+            if bool(rows.any()):
+                self._parts[label] = self._add(self._parts[label], x[rows].double())
         return self
 
     def merge(self, other: Moments) -> Moments:
@@ -57,6 +58,25 @@ class Moments:
             raise ValueError("cannot merge moments with scatter and moments without")
         self._parts = [_merge(mine, theirs) for mine, theirs in zip(self._parts, other._parts, strict=True)]
         return self
+
+    def _add(self, part: _Part | None, x: Float[Tensor, "row layer d_model"]) -> _Part:
+        """Add the rows of a batch to a class."""
+        mean = x.mean(0)
+        if not self.scatter:
+            return _merge_means(part, _Part(len(x), mean))
+        centred = (x - mean).transpose(0, 1)
+        if part is None:
+            width = x.shape[2]
+            part = _Part(
+                0, mean, x.new_zeros(x.shape[1], width, width), torch.zeros_like(mean), torch.zeros_like(mean[:, 0])
+            )
+        square = centred.square().sum(-1)
+        third, fourth = torch.einsum("ln,lnd->ld", square, centred), square.square().sum(-1)
+        _absorb(
+            part, len(x), mean, third, fourth, square.sum(-1), lambda m: (centred.mT @ (centred @ m[..., None]))[..., 0]
+        )
+        _scatter(part).baddbmm_(centred.mT, centred)
+        return part
 
     @property
     def count(self) -> tuple[int, int]:
@@ -92,40 +112,72 @@ class Moments:
         return scatters  # type: ignore[return-value]
 
 
-def _summarise(x: Float[Tensor, "row layer d_model"], scatter: bool) -> _Part:
-    """Central moments of one batch."""
-    x = x.double()
-    mean = x.mean(0)
-    if not scatter:
-        return _Part(len(x), mean, None, None, None)
-    centred = (x - mean).transpose(0, 1)
-    square = centred.square().sum(-1)
-    third = torch.einsum("ln,lnd->ld", square, centred)
-    return _Part(len(x), mean, centred.mT @ centred, third, square.square().sum(-1))
-
-
 def _merge(a: _Part | None, b: _Part | None) -> _Part | None:
-    """Central moments of the union of two disjoint sets of rows."""
-    if a is None or b is None:
-        return a or b
+    """Moments of the union of two disjoint sets of rows; `a` is changed, `b` is not."""
+    if b is None:
+        return a
+    if b.scatter is None:
+        return _merge_means(a, b)
+    if a is None:
+        return _Part(b.count, b.mean, b.scatter.clone(), b.third, b.fourth)
+    trace = b.scatter.diagonal(dim1=-2, dim2=-1).sum(-1)
+    assert b.third is not None
+    assert b.fourth is not None
+    _absorb(a, b.count, b.mean, b.third, b.fourth, trace, lambda m: (_scatter(b) @ m[..., None])[..., 0])
+    _scatter(a).add_(b.scatter)
+    return a
+
+
+def _merge_means(a: _Part | None, b: _Part) -> _Part:
+    if a is None:
+        return b
     count = a.count + b.count
-    mean = a.mean + (b.mean - a.mean) * (b.count / count)
-    if a.scatter is None or b.scatter is None:
-        return _Part(count, mean, None, None, None)
-    a, b = _move(a, mean), _move(b, mean)
-    return _Part(count, mean, a.scatter + b.scatter, a.third + b.third, a.fourth + b.fourth)  # type: ignore[operator]
+    return _Part(count, a.mean + (b.mean - a.mean) * (b.count / count))
 
 
-def _move(part: _Part, mean: Float[Tensor, "layer d_model"]) -> _Part:
-    """The same rows with their moments about another point, by expanding |z - m|^2 with sum(z) = 0."""
-    assert part.scatter is not None
+def _absorb(
+    part: _Part,
+    count: int,
+    mean: Float[Tensor, "layer d_model"],
+    third: Float[Tensor, "layer d_model"],
+    fourth: Float[Tensor, "layer"],
+    trace: Float[Tensor, "layer"],
+    carry: Callable[[Tensor], Tensor],
+) -> None:
+    """Add other rows, given by their moments, to `part` in place; all but their own scatter, which the caller adds.
+
+    `carry(m)` is their scatter times m, which needs no d_model x d_model matrix where the rows are at hand.
+    """
     assert part.third is not None
     assert part.fourth is not None
-    m = mean - part.mean
-    size, trace = m.square().sum(-1), part.scatter.diagonal(dim1=-2, dim2=-1).sum(-1)
-    carried = (part.scatter @ m[..., None])[..., 0]
-    fourth = part.fourth + 4 * (m * carried).sum(-1) - 4 * (m * part.third).sum(-1)
-    fourth = fourth + 2 * size * trace + part.count * size.square()
-    third = part.third - trace[:, None] * m - 2 * carried - part.count * size[:, None] * m
-    scatter = part.scatter + part.count * m[:, :, None] * m[:, None, :]
-    return _Part(part.count, mean, scatter, third, fourth)
+    scatter, total, gap = _scatter(part), part.count + count, mean - part.mean
+    common = part.mean + gap * (count / total)
+    own_trace = scatter.diagonal(dim1=-2, dim2=-1).sum(-1)
+    m = common - part.mean
+    mine = _shift(part.count, m, (scatter @ m[..., None])[..., 0], own_trace, part.third, part.fourth)
+    m = common - mean
+    theirs = _shift(count, m, carry(m), trace, third, fourth)
+    step = (gap * (part.count * count / total) ** 0.5)[..., None]
+    scatter.baddbmm_(step, step.mT)
+    part.count, part.mean = total, common
+    part.third, part.fourth = mine[0] + theirs[0], mine[1] + theirs[1]
+
+
+def _shift(
+    count: int,
+    m: Float[Tensor, "layer d_model"],
+    carried: Float[Tensor, "layer d_model"],
+    trace: Float[Tensor, "layer"],
+    third: Float[Tensor, "layer d_model"],
+    fourth: Float[Tensor, "layer"],
+) -> tuple[Float[Tensor, "layer d_model"], Float[Tensor, "layer"]]:
+    """Third and fourth moments about a point at `m` from the mean, by expanding |z - m|^2 with sum(z) = 0."""
+    size = m.square().sum(-1)
+    fourth = fourth + 4 * (m * carried).sum(-1) - 4 * (m * third).sum(-1)
+    fourth = fourth + 2 * size * trace + count * size.square()
+    return third - trace[:, None] * m - 2 * carried - count * size[:, None] * m, fourth
+
+
+def _scatter(part: _Part) -> Float[Tensor, "layer d_model d_model"]:
+    assert part.scatter is not None
+    return part.scatter

@@ -90,10 +90,10 @@ def train_probe(
     setting = _Setting(source, token_source, prompts, tuple(sites), config, labels, splits)
 
     fitted = setting.fit()
-    validation = setting.score(splits.validation, fitted.coef, fitted.intercept)
+    validation = setting.score(splits.validation, fitted)
     validation_auroc = auroc(validation, labels[splits.validation])
     best = choose_layer(validation, labels[splits.validation])
-    calibration = setting.score(splits.calibration, fitted.coef, fitted.intercept)
+    calibration = setting.score(splits.calibration, fitted)
     thresholds, facts = calibrate(calibration[~labels[splits.calibration]], config.target_fpr)
     probe = LinearProbe(
         fitted.coef,
@@ -153,6 +153,14 @@ def calibrate(
 
 
 @dataclass(frozen=True, slots=True)
+class _Bank:
+    """Test scores of the shuffled probes, then of the random directions, on some test prompts."""
+
+    scores: Float[np.ndarray, "chosen bank"]
+    positive: Bool[np.ndarray, "chosen"]
+
+
+@dataclass(frozen=True, slots=True)
 class _Setting:
     """What every step reads."""
 
@@ -175,24 +183,57 @@ class _Setting:
     def read(self, rows: Int[np.ndarray, "row"]) -> Iterator[Batch]:
         return read(self.source, rows.tolist(), self.prompts, self.sites)
 
-    def score(
-        self, rows: Int[np.ndarray, "row"], coef: Float[Tensor, "layer d_model"], intercept: Float[Tensor, "layer"]
-    ) -> Float[np.ndarray, "row layer"]:
+    def visit(self, rows: Int[np.ndarray, "row"]) -> Iterator[tuple[list[int], Float[Tensor, "row layer d_model"]]]:
+        """Positions in `rows` and activations: of some prompts, or, for `max`, of the tokens of one prompt.
+
+        Raises:
+            ValueError: the token source leaves a prompt out.
+        """
+        place = {index: position for position, index in enumerate(rows.tolist())}
+        if self.config.aggregation != "max":
+            for indices, x in self.read(rows):
+                yield [place[i] for i in indices.tolist()], x
+            return
+        assert self.token_source is not None
+        for index, x in self.token_source(rows.tolist()):
+            check_finite(x, [index] * len(x), self.prompts, self.sites)
+            yield [place.pop(index)], x
+        if place:
+            raise ValueError(f"the token source left out {len(place)} of {len(rows)} prompts")
+
+    def reduce(self, scores: Float[Tensor, "row score"]) -> Float[np.ndarray, "prompt score"]:
+        """Scores of the prompts of one visit."""
+        scores = scores.amax(0, keepdim=True) if self.config.aggregation == "max" else scores
+        return scores.cpu().numpy()
+
+    def score(self, rows: Int[np.ndarray, "row"], fitted: Fitted) -> Float[np.ndarray, "row layer"]:
         """Scores of prompts at every layer, in the order of `rows`."""
-        return self._score(rows, lambda x: linear_scores(x, coef, intercept), len(coef))
+        out = np.empty((len(rows), len(fitted.coef)))
+        for positions, x in self.visit(rows):
+            out[positions] = self.reduce(linear_scores(x, fitted.coef, fitted.intercept))
+        return out
 
-    def score_with_bank(
-        self, fitted: Fitted, best: int
-    ) -> tuple[Float[np.ndarray, "test layer"], Float[np.ndarray, "test bank"]]:
+    def score_with_bank(self, fitted: Fitted, best: int) -> tuple[Float[np.ndarray, "test layer"], _Bank]:
         """Test scores at every layer; and at the best layer those of the shuffled probes, then the random directions."""
-        bank, offset = self._bank(fitted, best)
+        rows = self.splits.test
+        coef, intercept = self._bank(fitted, best)
+        chosen = self._control_rows()
+        slot = np.full(len(rows), -1)
+        slot[chosen] = np.arange(len(chosen))
+        out, bank = np.empty((len(rows), len(fitted.coef))), np.empty((len(chosen), len(coef)), dtype=np.float32)
+        for positions, x in self.visit(rows):
+            out[positions] = self.reduce(linear_scores(x, fitted.coef, fitted.intercept))
+            wanted = slot[positions] >= 0
+            if wanted.any():
+                x = x[:, best] if self.config.aggregation == "max" else x[torch.from_numpy(wanted), best]
+                bank[slot[positions][wanted]] = self.reduce(x.double() @ coef.T.to(x.device) + intercept.to(x.device))
+        return out, _Bank(bank, self.labels[rows[chosen]])
 
-        def both(x: Tensor) -> Tensor:
-            extra = x[:, best].double() @ bank.to(x.device).T + offset.to(x.device)
-            return torch.cat([linear_scores(x, fitted.coef, fitted.intercept), extra], dim=1)
-
-        scores = self._score(self.splits.test, both, len(fitted.coef) + len(bank))
-        return scores[:, : len(fitted.coef)], scores[:, len(fitted.coef) :]
+    def _control_rows(self) -> Int[np.ndarray, "chosen"]:
+        """Positions of the test prompts that the bank scores: as many of each class as fit; AUROC minds no class ratio."""
+        positive, most = self.labels[self.splits.test], max(1, self.config.max_control_prompts // 2)
+        order = np.random.default_rng([self.config.seed, 3]).permutation(len(positive))
+        return np.sort(np.concatenate([order[positive[order]][:most], order[~positive[order]][:most]]))
 
     def _bank(self, fitted: Fitted, best: int) -> Coefficients:
         coef, intercept = fitted.shuffled(best)
@@ -202,23 +243,6 @@ class _Setting:
         directions /= torch.linalg.vector_norm(directions, dim=1, keepdim=True)
         return torch.cat([coef, directions]), torch.cat([intercept, torch.zeros(len(directions), dtype=torch.float64)])
 
-    def _score(
-        self, rows: Int[np.ndarray, "row"], score: Callable[[Tensor], Tensor], width: int
-    ) -> Float[np.ndarray, "row score"]:
-        place = {index: position for position, index in enumerate(rows.tolist())}
-        out = np.full((len(rows), width), np.nan)
-        if self.config.aggregation == "max":
-            assert self.token_source is not None
-            for index, x in self.token_source(rows.tolist()):
-                check_finite(x, [index] * len(x), self.prompts, self.sites)
-                out[place[index]] = score(x).amax(0).cpu().numpy()
-        else:
-            for indices, x in self.read(rows):
-                out[[place[i] for i in indices.tolist()]] = score(x).cpu().numpy()
-        if np.isnan(out).any():
-            raise ValueError(f"the source left out {int(np.isnan(out).any(1).sum())} of {len(rows)} prompts")
-        return out
-
 
 def _evaluate(
     setting: _Setting,
@@ -226,7 +250,7 @@ def _evaluate(
     backend: str,
     validation_auroc: Float[np.ndarray, "layer"],
     scores: Float[np.ndarray, "test layer"],
-    bank: Float[np.ndarray, "test bank"],
+    bank: _Bank,
     tokens: Tokens | None,
 ) -> ProbeResult:
     """Step 5."""
@@ -236,9 +260,9 @@ def _evaluate(
     comparison = compare_harmless(setting.prompts, labels, rows)
     text = None if tokens is None else bag_of_tokens(tokens, splits.fit, labels, rows)
     controls = {
-        "shuffled_labels": shuffled_labels(bank[:, : config.n_shuffles], positive),
+        "shuffled_labels": shuffled_labels(bank.scores[:, : config.n_shuffles], bank.positive),
         f"random_directions_best_of_{config.n_random_directions}": random_directions(
-            bank[:, config.n_shuffles :], positive
+            bank.scores[:, config.n_shuffles :], bank.positive
         ),
         "bag_of_tokens": _text_control(text, positive, groups, config),
         "triggered_but_harmless": triggered_but_harmless(
