@@ -42,8 +42,8 @@ class Anatomy:
     """The module whose output the MLP adds to the stream."""
     post_norms: bool
     """Whether a norm follows each sub-layer, so that `attn_out` is no sum of `head_out`."""
-    parallel: bool
-    """Attention and MLP both read the block's input (GPT-NeoX): there is no `resid_mid`."""
+    parallel: bool = False
+    """Attention and MLP both read the block's input (GPT-NeoX): there is no `resid_mid`. Found by trial when loading."""
 
     def block_path(self, layer: int, module: str = "") -> str:
         """The full path of a block, or of a module in it."""
@@ -70,7 +70,6 @@ def find_anatomy(model: nn.Module) -> Anatomy:
         attn_out=_POST_ATTENTION if post_norms else projection,
         mlp_out=_POST_MLP if post_norms else mlp,
         post_norms=post_norms,
-        parallel=bool(getattr(model.config, "use_parallel_residual", False)),
     )
 
 

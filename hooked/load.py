@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,7 +17,7 @@ from hooked.anatomy import find_anatomy
 from hooked.artifacts import sha256_file
 from hooked.errors import UserError
 from hooked.model import HookedModel, ModelInfo
-from hooked.selfcheck import probe_tokens, self_check
+from hooked.selfcheck import probe_tokens, runs_in_parallel, self_check
 from hooked.tokens import tokenizer_sha256
 
 Backend = Literal["nnsight", "transformer-lens"]
@@ -83,6 +84,8 @@ def _wrap(hf_model: Any, tokenizer: Any, name: str, weights: str, backend: str) 
         from hooked.transformer_lens_backend import TransformerLensModel
 
         hooked = TransformerLensModel(hf_model, tokenizer, anatomy, info)
+    tokens = probe_tokens(plain.shape[-1])
+    hooked.anatomy = replace(anatomy, parallel=runs_in_parallel(hooked, tokens))
     self_check(hooked, plain)
     return hooked
 
@@ -102,7 +105,7 @@ def _info(hf_model: Any, name: str, weights: str, tokenizer: Any) -> ModelInfo:
         d_model=config.hidden_size,
         n_heads=config.num_attention_heads,
         d_head=head_size,
-        context=config.max_position_embeddings,
+        context=getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length,
     )
 
 
@@ -135,6 +138,10 @@ def _load_checkpoint(name: str, device: str, dtype: str, device_map: Any) -> tup
 def _resolve(name: str) -> Path:
     """The folder of a checkpoint: the one named, or the local copy of a hub snapshot (downloaded where possible)."""
     folder = Path(name).expanduser()
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"{name}: holds a LoRA adapter alone; merge it into its base model (merge_and_unload) and save that"
+        )
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UserError(f"{name}: no config.json in this folder, so it is no Hugging Face checkpoint")

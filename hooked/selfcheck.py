@@ -50,6 +50,16 @@ def self_check(model: HookedModel, plain_logits: Float[Tensor, "1 position vocab
             _check_edit(model, model._sites(kind, layer)[0].__str__(), tokens, run.logits)
 
 
+@torch.no_grad()
+def runs_in_parallel(model: HookedModel, tokens: Int[Tensor, "1 position"]) -> bool:
+    """Whether the MLP does not see what the attention of its block adds."""
+    before, after = (
+        model.run(tokens, reads=["mlp_out.0"], edits=edits, last_layer=0).activations["mlp_out.0"]
+        for edits in ({}, {"attn_out.0": lambda value: value + torch.ones_like(value).cumsum(-1)})
+    )
+    return torch.equal(before, after)
+
+
 def _check_block(model: HookedModel, values: dict[str, Tensor], layer: int) -> None:
     before, after = values[f"resid_pre.{layer}"], values[f"resid_post.{layer}"]
     attention, mlp = values[f"attn_out.{layer}"], values[f"mlp_out.{layer}"]

@@ -20,6 +20,12 @@ def loaded(request, tmp_path_factory):
     return plain, {name: load_model(copy.deepcopy(plain), tokenizer=tokenizer, backend=name) for name in BACKENDS}
 
 
+def test_parallel_attention_is_found_by_trial(loaded):
+    plain, models = loaded
+    for model in models.values():
+        assert model.anatomy.parallel is bool(getattr(plain.config, "use_parallel_residual", False))
+
+
 def padded(model):
     prompts = model.tokenize(list(TEXTS))
     return pad_right([prompt.ids for prompt in prompts], model.pad_id), [len(prompt.ids) for prompt in prompts]
