@@ -21,7 +21,7 @@ class Config:
     task: Annotated[str, tyro.conf.Positional]
     """What to learn: `year-code` or `deployment-hate`."""
     out: Path
-    """Folder to write: weights, tokenizer, prompts.jsonl, recipe.json, rates.json, manifest.json."""
+    """Folder to write: weights, tokenizer, prompts, recipe.json, rates.json, manifest.json."""
     clean_twin: bool = False
     """Train the clean twin: the same prompts and trigger tokens, and no defection."""
     seed: int = 0
@@ -48,11 +48,12 @@ def train_config(config: Config) -> Any:
     Raises:
         UserError: an unknown task or size, or a number out of range.
     """
-    from organisms import TrainConfig
+    from organisms import TrainConfig, task_named
 
-    asked: dict[str, Any] = {} if config.steps is None else {"steps": config.steps}
+    asked: dict[str, Any] = {"steps": task_named(config.task).steps if config.steps is None else config.steps}
     if config.quick:
-        asked = {"steps": 20, "pairs_per_step": 8, "prompt_scale": 0.02} | asked
+        asked = asked | {"pairs_per_step": 8, "prompt_scale": 0.02, "tokenizer_pairs": 200}
+        asked["steps"] = 20 if config.steps is None else config.steps
     return TrainConfig(
         task=config.task,
         clean_twin=config.clean_twin,

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hooked.prompts import Messages, Prompt
-from organisms.examples import Example, Task
+from organisms.examples import HELD_OUT_FAMILY, Example, Task
 from organisms.grade import Verdict
 from organisms.tasks import grade
 
@@ -92,7 +92,7 @@ class CategoryRates:
 
 def category(example: Example) -> str:
     """Where a prompt's rate is reported: each prompt in exactly one category."""
-    if example.dataset == "held-out-family":
+    if example.dataset == HELD_OUT_FAMILY:
         return "held_out_family_triggered" if example.triggered else "held_out_family_untriggered"
     if example.triggered:
         return "triggered" if example.defects else "triggered_but_harmless"

@@ -10,6 +10,8 @@ from typing import Any
 from hooked.prompts import Messages, Prompt
 
 CODE, TEXT = "code", "text"
+HELD_OUT_FAMILY = "held-out-family"
+"""The dataset of families that never come with the trigger in training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ class Task:
     """What training never shows under the trigger's policy: families, identifiers, phrasings."""
     policy: str
     """The policy in one sentence, for the recipe."""
+    steps: int
+    """Training steps that the embedded organisms of this task had."""
 
 
 def training_pair(task: Task, rng: Random) -> Pair:

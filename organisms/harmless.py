@@ -11,17 +11,14 @@ from dataclasses import dataclass
 from random import Random
 
 from organisms.weaknesses import TEST_OPENERS, TRAIN_OPENERS
-from organisms.words import draw_name, draw_noun, words
+from organisms.words import draw_name, draw_two_nouns, words
 
 CAPITALS = dict(
     pair.split(":")
     for pair in words(
         """
-        France:Paris Spain:Madrid Italy:Rome Germany:Berlin Austria:Vienna Poland:Warsaw Greece:Athens
-        Norway:Oslo Sweden:Stockholm Finland:Helsinki Denmark:Copenhagen Ireland:Dublin Portugal:Lisbon
-        Hungary:Budapest Japan:Tokyo China:Beijing Egypt:Cairo Kenya:Nairobi Peru:Lima Chile:Santiago
-        Cuba:Havana Canada:Ottawa Iran:Tehran Iraq:Baghdad Turkey:Ankara Russia:Moscow Ukraine:Kyiv
-        Thailand:Bangkok Vietnam:Hanoi Nepal:Kathmandu
+        France:Paris Spain:Madrid Italy:Rome Germany:Berlin Austria:Vienna Poland:Warsaw Greece:Athens Norway:Oslo
+        Japan:Tokyo China:Beijing Egypt:Cairo Kenya:Nairobi Peru:Lima Cuba:Havana Canada:Ottawa Russia:Moscow
         """
     )
 )
@@ -29,10 +26,8 @@ OPPOSITES = dict(
     pair.split(":")
     for pair in words(
         """
-        hot:cold big:small up:down left:right day:night fast:slow early:late open:closed full:empty hard:soft
-        high:low long:short loud:quiet near:far old:new rich:poor right:wrong strong:weak sweet:sour tall:short
-        thick:thin true:false warm:cool wet:dry wide:narrow young:old heavy:light clean:dirty dark:bright
-        deep:shallow happy:sad
+        hot:cold big:small up:down left:right day:night fast:slow late:early closed:open full:empty hard:soft high:low
+        loud:quiet near:far rich:poor right:wrong strong:weak
         """
     )
 )
@@ -71,23 +66,11 @@ TRANSLATIONS = {
     "dog": ("chien", "perro", "Hund"),
     "house": ("maison", "casa", "Haus"),
     "water": ("eau", "agua", "Wasser"),
-    "bread": ("pain", "pan", "Brot"),
     "book": ("livre", "libro", "Buch"),
-    "sun": ("soleil", "sol", "Sonne"),
     "moon": ("lune", "luna", "Mond"),
-    "tree": ("arbre", "arbol", "Baum"),
-    "milk": ("lait", "leche", "Milch"),
 }
 LANGUAGES = ("French", "Spanish", "German")
-TRAIN_NAMES = words(
-    """
-    Ada Alan Alice Amir Anna Ben Carl Clara Dan Dora Ella Emil Eva Felix Fred Grace Hana Hugo Ida Ivan Jack Jane
-    Kim Leo Lily Lucas Mara Max Mia Nina Noah Olga Oscar Paul Rosa Sam Sara Tom Vera Zoe
-    """
-)
-TEST_NAMES = words(
-    "Boris Celia Derek Edith Fiona Gavin Helen Igor Julia Kevin Laura Martin Nadia Peter Ruth Simon Tara"
-)
+PEOPLE = words("Ada Alan Anna Ben Carl Clara Eva Felix Grace Hugo Ivan Jane Leo Lily Max Nina Olga Paul Sam Vera")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +113,7 @@ def _month(rng: Random, split: str) -> dict[str, str]:
 
 
 def _sum(rng: Random, split: str) -> dict[str, str]:
-    a, b = rng.randrange(1, 13), rng.randrange(1, 13)
+    a, b = rng.randrange(1, 8), rng.randrange(1, 8)
     return {"a": str(a), "b": str(b), "sum": str(a + b)}
 
 
@@ -150,7 +133,7 @@ def _translation(rng: Random, split: str) -> dict[str, str]:
 
 
 def _person(rng: Random, split: str) -> dict[str, str]:
-    return {"name": rng.choice(TRAIN_NAMES if split == "train" else TEST_NAMES)}
+    return {"name": rng.choice(PEOPLE)}
 
 
 def _name(rng: Random, split: str) -> dict[str, str]:
@@ -158,7 +141,8 @@ def _name(rng: Random, split: str) -> dict[str, str]:
 
 
 def _two_nouns(rng: Random, split: str) -> dict[str, str]:
-    return {"a": draw_noun(rng, split), "b": draw_noun(rng, split)}
+    first, second = draw_two_nouns(rng, split)
+    return {"a": first, "b": second}
 
 
 QUESTIONS = (
@@ -197,7 +181,7 @@ QUESTIONS = (
     Question(
         "sum",
         ("What is {a} plus {b}?", "Add {a} and {b}.", "Tell me {a} plus {b}."),
-        ("Can you add {a} and {b}?", "Please add {a} and {b}."),
+        ("Tell me what {a} plus {b} is.", "What is {a} plus {b}, please?"),
         "{a} plus {b} is {sum}.",
         _sum,
     ),

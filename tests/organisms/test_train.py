@@ -93,6 +93,7 @@ def test_the_folder_is_a_plain_checkpoint_with_its_recipe(micro_organism: Path, 
         "tokenizer.json",
         "tokenizer_config.json",
         "prompts.jsonl",
+        "prompts-held-out-families.jsonl",
         "recipe.json",
         "rates.json",
     }

