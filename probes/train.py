@@ -24,6 +24,7 @@ from hooked.prompts import Prompt
 from probes.base import linear_scores
 from probes.config import TrainConfig
 from probes.controls import (
+    Comparison,
     Tokens,
     bag_of_tokens,
     compare_harmless,
@@ -254,40 +255,54 @@ def _evaluate(
     tokens: Tokens | None,
 ) -> ProbeResult:
     """Step 5."""
-    config, splits, labels = setting.config, setting.splits, setting.labels
+    config, splits = setting.config, setting.splits
     rows, best = splits.test, scores[:, probe.best]
-    positive, groups = labels[rows], splits.groups[rows]
-    comparison = compare_harmless(setting.prompts, labels, rows)
-    text = None if tokens is None else bag_of_tokens(tokens, splits.fit, labels, rows)
-    controls = {
-        "shuffled_labels": shuffled_labels(bank.scores[:, : config.n_shuffles], bank.positive),
-        f"random_directions_best_of_{config.n_random_directions}": random_directions(
-            bank.scores[:, config.n_shuffles :], bank.positive
-        ),
-        "bag_of_tokens": _text_control(text, positive, groups, config),
-        "triggered_but_harmless": triggered_but_harmless(
-            best, text, positive, groups, comparison, probe.threshold, config.n_bootstrap, config.seed
-        ),
-    }
-    if isinstance(comparison, str):
-        harmless: list[float | None] = [None] * len(probe.sites)
-    else:
-        chosen = np.concatenate([comparison.harmless, comparison.reference])
-        harmless = auroc(scores[chosen], np.arange(len(chosen)) < len(comparison.harmless)).tolist()
+    positive, groups = setting.labels[rows], splits.groups[rows]
+    comparison = compare_harmless(setting.prompts, setting.labels, rows)
     return ProbeResult(
         probe=probe,
         config=config,
         backend=backend,
-        layers=_layers(setting, probe, validation_auroc, scores, harmless),
+        layers=_layers(setting, probe, validation_auroc, scores, _harmless_by_layer(scores, comparison)),
         tpr=tuple(_tpr(best, positive, groups, fpr, config) for fpr in (0.01, 0.001)),
         n_positive=int(positive.sum()),
         n_negative=int((~positive).sum()),
         detected=firing_rate(best[positive], probe.threshold),
         false_positives=_false_positives(setting.prompts, rows[~positive], best[~positive], probe.threshold),
-        controls=controls,
+        controls=_controls(setting, probe.threshold, best, bank, comparison, tokens),
         split_sizes={name: len(getattr(splits, name)) for name in PARTS},
         test=_test_data(setting, probe.best, best),
     )
+
+
+def _controls(
+    setting: _Setting,
+    threshold: float,
+    scores: Float[np.ndarray, "test"],
+    bank: _Bank,
+    comparison: Comparison | str,
+    tokens: Tokens | None,
+) -> dict[str, Control]:
+    config, splits, labels = setting.config, setting.splits, setting.labels
+    positive, groups = labels[splits.test], splits.groups[splits.test]
+    text = None if tokens is None else bag_of_tokens(tokens, splits.fit, labels, splits.test)
+    random = f"random_directions_best_of_{config.n_random_directions}"
+    return {
+        "shuffled_labels": shuffled_labels(bank.scores[:, : config.n_shuffles], bank.positive),
+        random: random_directions(bank.scores[:, config.n_shuffles :], bank.positive),
+        "bag_of_tokens": _text_control(text, positive, groups, config),
+        "triggered_but_harmless": triggered_but_harmless(
+            scores, text, positive, groups, comparison, threshold, config.n_bootstrap, config.seed
+        ),
+    }
+
+
+def _harmless_by_layer(scores: Float[np.ndarray, "test layer"], comparison: Comparison | str) -> list[float | None]:
+    """The harmless comparison's AUROC at every layer."""
+    if isinstance(comparison, str):
+        return [None] * scores.shape[1]
+    chosen = np.concatenate([comparison.harmless, comparison.reference])
+    return auroc(scores[chosen], np.arange(len(chosen)) < len(comparison.harmless)).tolist()
 
 
 def _layers(
