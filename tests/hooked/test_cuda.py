@@ -1,0 +1,38 @@
+"""On a GPU: the same activations as on the CPU, and a batch too large for its memory is halved."""
+
+import pytest
+import torch
+from tiny_models import ARCHITECTURES, TEXTS, tiny_checkpoint
+
+from hooked import ExtractionSpec, load_model, stream_activations
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def rows(model, spec, **options):
+    found = {}
+    for batch in stream_activations(model, list(TEXTS) * 8, spec, **options):
+        found |= dict(zip(batch.indices.tolist(), batch.values, strict=True))
+    return torch.stack([found[index] for index in sorted(found)])
+
+
+@pytest.mark.parametrize("backend", ["nnsight", "transformer-lens"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_gpu_gives_the_activations_of_the_cpu(tmp_path, architecture, backend):
+    folder = tiny_checkpoint(tmp_path / "m", architecture)
+    cpu = load_model(folder, device="cpu")
+    gpu = load_model(folder, device="cuda", dtype="float32", backend=backend)
+    spec = ExtractionSpec(cpu.sites())
+    torch.testing.assert_close(rows(gpu, spec), rows(cpu, spec), atol=1e-4, rtol=1e-4)
+
+
+def test_a_batch_too_large_for_the_gpu_is_halved(tmp_path):
+    model = load_model(tiny_checkpoint(tmp_path / "m"), device="cuda", dtype="float32")
+    spec = ExtractionSpec(("resid_post.1",))
+    expected = rows(model, spec, token_budget=64)
+    used = torch.cuda.memory_allocated()
+    torch.cuda.set_per_process_memory_fraction((used + 2**21) / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        torch.testing.assert_close(rows(model, spec, token_budget=2**20), expected, atol=1e-4, rtol=1e-4)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
