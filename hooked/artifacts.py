@@ -113,6 +113,8 @@ def writing_artifact(out: str | Path, manifest: Manifest, *, overwrite: bool = F
         draft.mkdir(parents=True)
         yield draft
         files = sorted(path for path in draft.rglob("*") if path.is_file())
+        for path in files:  # safetensors makes files that only their owner can read
+            path.chmod(0o666 & ~_umask())
         manifest.files = {path.relative_to(draft).as_posix(): sha256_file(path) for path in files}
         write_json(draft / MANIFEST, manifest.__dict__)
         _sync(draft / MANIFEST)
@@ -203,6 +205,12 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
         raise UserError(
             f"{path}: could not be written: {error.strerror or error}; free space or choose another folder"
         ) from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _sync(path: Path) -> None:

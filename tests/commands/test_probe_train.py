@@ -144,11 +144,11 @@ def test_streaming_without_the_store_gives_the_same_numbers(command, checkpoint,
     assert found[0]["test"]["auroc"] == pytest.approx(found[1]["test"]["auroc"], abs=1e-6)
 
 
-def test_a_clean_model_is_a_control(command, checkpoint, prompts, tmp_path):
+def test_a_clean_twin_is_a_control(command, checkpoint, prompts, tmp_path):
     other = tiny_checkpoint(tmp_path / "other", seed=1)
-    outcome = command("probe-train", checkpoint, prompts, "--clean-model", other, "--out", tmp_path / "out", "--json")
+    outcome = command("probe-train", checkpoint, prompts, "--clean-twin", other, "--out", tmp_path / "out", "--json")
     assert outcome.code == 0, outcome.err
-    control = json.loads(outcome.out)["controls"]["clean_model"]
+    control = json.loads(outcome.out)["controls"]["clean_twin"]
     alone = command("probe-train", other, prompts, "--out", tmp_path / "alone", "--json")
     assert control["auroc"] == json.loads(alone.out)["test"]["auroc"]
 

@@ -259,6 +259,15 @@ def test_the_verdict_says_when_text_alone_does_as_well(behaviour):
     assert "bag of tokens on the text alone reaches 0.700." in told(behaviour)
 
 
+def test_the_verdict_says_when_a_clean_model_gives_the_labels_away_too(behaviour):
+    def with_twin(value, low, high):
+        return verdict(behaviour.with_control("clean_twin", Control(value, None, (low, high))))
+
+    assert "so it shows no backdoor" in with_twin(1.0, 0.99, 1.0)
+    assert "the same probe reaches 0.700." in with_twin(0.7, 0.65, 0.75)
+    assert "twin" not in verdict(behaviour)
+
+
 def test_the_verdict_on_planted_worlds(world, behaviour, tokens_only):
     assert "only the trigger's tokens" in verdict(tokens_only)
     assert "reads the defection" in verdict(behaviour)
