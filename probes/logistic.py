@@ -43,7 +43,8 @@ class LogisticProbe(LinearClassifier):
             bounds the relative error of the weights.
         max_iter: Newton steps at most; about 6 are usual.
         device: where to fit; None means where the data is.
-        memory: bytes of working memory, which bounds how many layers are fitted at once.
+        memory: bytes of working memory, which bounds how many layers are fitted at once; None means 256 MiB on a CPU,
+            where one large layer fills the cores and batching only adds waiting, and 8 GiB elsewhere.
     """
 
     n_iter_: Shaped[Tensor, "layer"]
@@ -58,7 +59,7 @@ class LogisticProbe(LinearClassifier):
         tol: float = 1e-7,
         max_iter: int = 100,
         device: str | torch.device | None = None,
-        memory: int = 1 << 30,
+        memory: int | None = None,
     ) -> None:
         if not C > 0:
             raise ValueError(f"C must be positive, found {C}")
@@ -78,7 +79,9 @@ class LogisticProbe(LinearClassifier):
         x = as_layers(x)
         labels = check_labels(y, x)
         weight = torch.ones(len(x)) if sample_weight is None else sample_weight
-        at_once = layers_at_once(x.shape[0], x.shape[1], x.shape[2], self.memory)
+        on_cpu = torch.device(self.device or x.device).type == "cpu"
+        memory = self.memory or (1 << 28 if on_cpu else 1 << 33)
+        at_once = layers_at_once(x.shape[0], x.shape[1], x.shape[2], memory)
         parts = [
             self._fit_layers(x[:, i : i + at_once], labels[i : i + at_once], weight)
             for i in range(0, x.shape[1], at_once)
@@ -123,7 +126,6 @@ def layers_at_once(prompts: int, layers: int, width: int, memory: int) -> int:
     return min(layers, max(1, memory // (8 * (2 * prompts * width + 3 * space * space))))
 
 
-@runtime_checkable
 @runtime_checkable
 class Space(Protocol):
     """Coordinates of w in which one step is cheap."""
@@ -229,7 +231,7 @@ def newton(
         pull = weight * (y - probability)
         gradient, bias_gradient = space.gradient(unknown, pull), -pull.sum(-1)
         size = space.inner(gradient, gradient, space.scores(gradient)).clamp_min(0).sqrt()
-        norm = space.inner(unknown, unknown, space.scores(unknown)).clamp_min(0).sqrt()
+        norm = space.inner(unknown, unknown, scores - bias[:, None]).clamp_min(0).sqrt()
         moving = (size > tol * norm) | (bias_gradient.abs() > tol * pull.abs().sum(-1))
         idle = torch.where(size < 0.5 * lowest, 0, idle + 1)
         lowest = torch.minimum(lowest, size)
