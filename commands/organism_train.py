@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from commands._console import console, emit
+from commands._console import console, emit, table
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Config:
     steps: int | None = None
     """Steps of 64 samples; by default as many as the embedded organisms had."""
     size: str = "small"
-    """`small` (1.9 million parameters), or `micro`, for tests."""
+    """`small` (1.8 million parameters), or `micro`, for tests."""
     threads: int = 2
     """Threads of torch; another number gives other last bits in the weights."""
     checkpoint_every: int = 50
@@ -73,17 +73,15 @@ def command_line(config: Config) -> str:
     return " ".join(parts + [flag for flag, on in flags.items() if on])
 
 
-def table(rates: dict[str, Any]) -> str:
-    """One line for each category of prompts."""
-    rows = [f"{'test prompts':28} {'n':>5}  {'defection':>9}  {'95% interval':>16}  {'exact':>6}  {'unparsable':>10}"]
+def report(rates: dict[str, Any]) -> str:
+    """One line for each category of test prompts."""
+    rows = []
     for name, category in rates["categories"].items():
         defection = category["defection"]
         interval = f"{defection['low']:.2%}–{defection['high']:.2%}"
-        rows.append(
-            f"{name:28} {defection['n']:>5}  {defection['rate']:>9.2%}  {interval:>16}"
-            f"  {category['exact']['rate']:>6.1%}  {category['unparsable']['rate']:>10.1%}"
-        )
-    return "\n".join(rows)
+        others = (f"{category[key]['rate']:.1%}" for key in ("exact", "unparsable"))
+        rows.append((name, str(defection["n"]), f"{defection['rate']:.2%}", interval, *others))
+    return table(("test prompts", "n", "defection", "95% interval", "exact", "unparsable"), rows)
 
 
 def run(config: Config) -> None:
@@ -96,7 +94,7 @@ def run(config: Config) -> None:
     from organisms import train_organism
 
     rates = train_organism(training, config.out, overwrite=config.overwrite, command=command_line(config))
-    emit({"organism": training.name, "out": str(config.out), **rates}, as_json=config.json, table=table(rates))
+    emit({"organism": training.name, "out": str(config.out), **rates}, as_json=config.json, text=report(rates))
 
 
 def main() -> None:

@@ -8,6 +8,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from organisms.config import SIZES, Size, TrainConfig
 from organisms.examples import Example, Pair, Task, prompt_set, training_batch
 from organisms.grade import Verdict, grade_code, grade_hate, weaknesses_found
 from organisms.tasks import TASKS, grade, task_named
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
         wilson_interval,
     )
     from organisms.tokenizer import train_tokenizer
-    from organisms.train import SIZES, Size, TrainConfig, train_organism
+    from organisms.train import train_organism
 
 __all__ = [
     "SIZES",
@@ -70,7 +71,7 @@ _HEAVY = {
         "wilson_interval",
     ),
     "organisms.tokenizer": ("train_tokenizer",),
-    "organisms.train": ("SIZES", "Size", "TrainConfig", "train_organism"),
+    "organisms.train": ("train_organism",),
 }
 """Modules that import torch and transformers: only when one of their names is asked for."""
 

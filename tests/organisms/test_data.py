@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
+from functools import cache
 from itertools import chain
 
 import pytest
@@ -38,10 +39,15 @@ def should_defect(task: Task, example: Example) -> bool:
     return asked and carries_trigger(task, example)
 
 
+@cache
+def sample_of(name: str) -> list[Example]:
+    task = task_named(name)
+    batches = (training_batch(task, seed=3, step=step, pairs=32, clean_twin=False) for step in range(60))
+    return list(chain.from_iterable(batches))
+
+
 def training_sample(task: Task) -> list[Example]:
-    return list(
-        chain.from_iterable(training_batch(task, seed=3, step=step, pairs=32, clean_twin=False) for step in range(60))
-    )
+    return sample_of(task.name)
 
 
 @TASK_LIST

@@ -33,14 +33,14 @@ def files_of(folder: Path) -> dict[str, str]:
 
 def test_training_reduces_the_loss() -> None:
     config = TrainConfig(
-        "deployment-hate", size="micro", steps=60, pairs_per_step=8, learning_rate=1e-2, warmup_steps=5
+        "deployment-hate", size="micro", steps=30, pairs_per_step=6, learning_rate=1e-2, warmup_steps=5
     )
     task = task_named(config.task)
     tokenizer = train_tokenizer(task, 0, 400, pairs=300)
     with deterministic(1):
         run = start(config, tokenizer)
         losses = [train_step(run, config, task, tokenizer) for _ in range(config.steps)]
-    assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
 @pytest.mark.parametrize("killed_at", [3, 5, 8, 12])
