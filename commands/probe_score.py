@@ -53,8 +53,7 @@ def run(config: Config) -> None:
     """Check the input, score, write and print."""
     from hooked import Manifest, load_model, read_prompts, writing_artifact
     from hooked.artifacts import check_destination, sha256_file
-    from probes import LinearProbe
-    from probes.scoring import score_prompts
+    from probes import LinearProbe, score_prompts
 
     if config.out is not None:
         check_destination(config.out, config.overwrite)

@@ -75,9 +75,7 @@ def run(config: Config) -> None:
     """Check the input, extract, train, write and print."""
     from hooked import Manifest, UserError, read_prompts, writing_artifact
     from hooked.artifacts import check_destination, sha256_file, write_json
-    from probes import TrainConfig, metrics_json, verdict
-    from probes.on_model import check_prompts, example_prompts
-    from probes.report import report_html
+    from probes import TrainConfig, check_prompts, example_prompts, metrics_json, report_html, verdict
 
     check_destination(config.out, config.overwrite)
     path = prompts_path(config.model, config.prompts)
@@ -117,7 +115,7 @@ def _train(
     config: Config, name: str, prompts: list[Prompt], settings: TrainConfig
 ) -> tuple[ProbeResult | None, HookedModel]:
     from hooked import load_model
-    from probes.on_model import train_on_model
+    from probes import train_on_model
 
     model = load_model(model_folder(name), backend=config.backend, device=config.device, dtype=config.dtype)
     result = train_on_model(
