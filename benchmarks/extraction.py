@@ -38,7 +38,7 @@ VOCABULARY = 4096
 class Config:
     """Extraction speed as ratios to named references, and memory against the number of prompts."""
 
-    sizes: tuple[str, ...] = ("2M", "6M", "124M")
+    sizes: tuple[str, ...] = ("6M", "124M")
     """Models to time."""
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
     """Precisions to time; the references run in the same."""
@@ -46,11 +46,11 @@ class Config:
     """cpu or cuda; auto takes the GPU where there is one."""
     layer_shares: tuple[float, ...] = (0.5, 1.0)
     """How deep to read, as shares of the depth."""
-    tokens: int = 60_000
+    tokens: int = 30_000
     """Tokens of all prompts together, for the 6M model; fewer for the larger ones."""
     reference_batch: int = 16
     """Prompts a batch for TransformerLens and nnsight."""
-    rounds: int = 5
+    rounds: int = 3
     """Turns of each contestant."""
     memory: bool = True
     """Also measure memory."""
@@ -195,7 +195,7 @@ def ours(plain: Any, tokenizer: Any, prompts: list[str], last: int) -> Callable[
     """The stream, consumed and dropped."""
     from hooked import ExtractionSpec, load_model, stream_activations
 
-    model = load_model(plain, tokenizer=tokenizer)
+    model = load_model(copy.deepcopy(plain), tokenizer=tokenizer)
     spec = ExtractionSpec(tuple(f"resid_post.{layer}" for layer in range(last + 1)))
 
     def run() -> None:
@@ -207,22 +207,23 @@ def ours(plain: Any, tokenizer: Any, prompts: list[str], last: int) -> Callable[
 
 def bare(plain: Any, tokenizer: Any, prompts: list[str], last: int) -> Callable[[], None]:
     """The same model cut after the same layer, on the very batches of the stream, already tokenized and padded."""
-    from torch import nn
+    from transformers import LlamaModel
 
     from hooked import ExtractionSpec, load_model, stream_activations
 
     batches: list[Any] = []
-    model = load_model(plain, tokenizer=tokenizer)
-    handle = plain.model.register_forward_pre_hook(
+    model = load_model(copy.deepcopy(plain), tokenizer=tokenizer)
+    model.hf_model.model.register_forward_pre_hook(
         lambda _, args, kwargs: batches.append((args[0] if args else kwargs["input_ids"]).clone()), with_kwargs=True
     )
     for _ in stream_activations(model, prompts, ExtractionSpec((f"resid_post.{last}",))):
         pass
-    handle.remove()
-    cut = copy.copy(plain.model)
-    cut._modules = dict(plain.model._modules)
-    cut.layers = nn.ModuleList(plain.model.layers[: last + 1])
-    cut.norm = nn.Identity()
+    config = copy.deepcopy(plain.config)
+    config.num_hidden_layers = last + 1
+    cut = LlamaModel(config).to(plain.device, plain.dtype).eval()
+    missing, _ = cut.load_state_dict(plain.model.state_dict(), strict=False)
+    assert not missing, "the cut model has the same weights"
+    assert len(cut.layers) == last + 1
 
     def run() -> None:
         for batch in batches:
