@@ -1,0 +1,55 @@
+"""Localise a trigger: activation patching over layers, positions and heads, for pairs of unequal length too."""
+
+from patching.alignment import Alignment, align, alignment_table, given_alignment
+from patching.attribution import attribution_effects, metric_gradients, rank_correlation
+from patching.cells import Cell, Patch, joint_cell, layer_sites, position_cells, site_cells
+from patching.exact import Audit, ExactResult, exact_effects
+from patching.metric import KLDivergence, LogitDifference, LogProbability, Readout, normalised, readout
+from patching.packed import DoesNotFit, PackedModel
+from patching.pairs import DIRECTIONS, Direction, PatchPair, Sides, make_pair, make_pairs, twins
+from patching.reference import patched_value, read_sites
+from patching.report import report_html, summary
+from patching.trace import ROLES, PairMap, PatchTrace, Top, patch_trace
+
+__all__ = [
+    "DIRECTIONS",
+    "ROLES",
+    "Alignment",
+    "Audit",
+    "Cell",
+    "Direction",
+    "DoesNotFit",
+    "ExactResult",
+    "KLDivergence",
+    "LogProbability",
+    "LogitDifference",
+    "PackedModel",
+    "PairMap",
+    "Patch",
+    "PatchPair",
+    "PatchTrace",
+    "Readout",
+    "Sides",
+    "Top",
+    "align",
+    "alignment_table",
+    "attribution_effects",
+    "exact_effects",
+    "given_alignment",
+    "joint_cell",
+    "layer_sites",
+    "make_pair",
+    "make_pairs",
+    "metric_gradients",
+    "normalised",
+    "patch_trace",
+    "patched_value",
+    "position_cells",
+    "rank_correlation",
+    "read_sites",
+    "readout",
+    "report_html",
+    "site_cells",
+    "summary",
+    "twins",
+]

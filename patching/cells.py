@@ -1,0 +1,48 @@
+"""What is patched: a *patch* is a site at some positions, a *cell* is a set of patches made together in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hooked import HookedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """One site, replaced at some positions of the patched run."""
+
+    site: str
+    positions: tuple[int, ...]
+
+
+Cell = tuple[Patch, ...]
+"""Patches made together."""
+
+
+def position_cells(sites: Sequence[str], positions: Sequence[int]) -> list[Cell]:
+    """Each site at each position, alone: sites × positions cells, row by row."""
+    return [(Patch(site, (position,)),) for site in sites for position in positions]
+
+
+def site_cells(sites: Sequence[str], positions: Sequence[int]) -> list[Cell]:
+    """Each site at all positions at once."""
+    return [(Patch(site, tuple(positions)),) for site in sites]
+
+
+def joint_cell(sites: Sequence[str], positions: Sequence[int]) -> Cell:
+    """All sites at all positions in one run."""
+    return tuple(Patch(site, tuple(positions)) for site in sites)
+
+
+def layer_sites(model: HookedModel, kind: str, layers: Sequence[int]) -> list[str]:
+    """The site of one kind at each layer, or, for `head_out`, all heads of each layer.
+
+    Raises:
+        UserError: the model lacks the kind or a layer.
+    """
+    model.sites(kind)
+    heads = [f".{head}" for head in range(model.info.n_heads)] if kind == "head_out" else [""]
+    sites = [f"{kind}.{layer}{head}" for layer in layers for head in heads]
+    model.check_sites(sites)
+    return sites

@@ -1,0 +1,219 @@
+"""Pairs of prompts, ready to be patched: tokens with the shared continuation, metric, alignment in each direction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooked import HookedModel, Prompt, UserError
+from patching.alignment import Alignment, Inserted, align, given_alignment
+from patching.metric import Metric, MetricName, Readout, chosen, last_logits, normalised, readout
+
+Direction = Literal["denoising", "noising"]
+"""`denoising` patches clean activations into the triggered run; `noising` triggered ones into the clean run."""
+DIRECTIONS: tuple[Direction, ...] = ("denoising", "noising")
+
+
+@dataclass(frozen=True)
+class PatchPair:
+    """An untriggered and a triggered prompt, and where they are read."""
+
+    clean: tuple[int, ...]
+    """Token ids of the untriggered prompt and the shared continuation."""
+    triggered: tuple[int, ...]
+    readout: Readout
+    clean_value: float
+    """The metric on the unpatched clean run."""
+    triggered_value: float
+    name: str = ""
+    inserted: Inserted = "neighbour"
+    alignment: tuple[int | None, ...] | None = None
+    """Given by the user, for denoising: a clean position for each position of the triggered run."""
+
+    @property
+    def metric(self) -> Metric:
+        return self.readout.metric
+
+    def sides(self, direction: Direction) -> Sides:
+        """Which run is patched, and from which.
+
+        Raises:
+            UserError: the two runs cannot be aligned.
+        """
+        if direction == "denoising":
+            return Sides(self, self.triggered, self.clean, self.triggered_value, self.clean_value)
+        return Sides(self, self.clean, self.triggered, self.clean_value, self.triggered_value)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """A pair in one direction."""
+
+    pair: PatchPair
+    patched: tuple[int, ...]
+    """Token ids of the run that is patched."""
+    source: tuple[int, ...]
+    """Token ids of the run that activations come from."""
+    patched_value: float
+    """The metric without any patch."""
+    source_value: float
+
+    @cached_property
+    def alignment(self) -> Alignment:
+        """From the patched run's positions to the source run's."""
+        given = self.pair.alignment
+        if given is None:
+            return align(self.patched, self.source, self.pair.inserted)
+        if self.patched is not self.pair.triggered:
+            raise UserError("a given alignment is for denoising: it names a clean position for each triggered one")
+        return given_alignment(self.patched, self.source, given)
+
+    def effects(self, values: Float[Tensor, "*cell"]) -> Float[Tensor, "*cell"]:
+        """How far a patch moves the metric: 0 as without it, 1 as in the source run.
+
+        Raises:
+            UserError: the metric is flat.
+        """
+        return normalised(values, self.patched_value, self.source_value, self.pair.name or "the pair")
+
+
+def make_pair(
+    model: HookedModel,
+    clean: Prompt | str,
+    triggered: Prompt | str,
+    metric: MetricName = "logit-diff",
+    *,
+    string: str | None = None,
+    new_tokens: int = 32,
+    inserted: Inserted = "neighbour",
+    alignment: Sequence[int | None] | None = None,
+    name: str = "",
+) -> PatchPair:
+    """Tokenize two prompts, find the token where their continuations part, and check that the metric tells them apart.
+
+    Args:
+        model: the model to be patched.
+        clean: the untriggered prompt; its `answer_clean` and `answer_defect`, where it or its twin has them, replace
+            the greedy continuations.
+        triggered: the triggered prompt.
+        metric: `logit-diff`, `kl` or `log-prob`.
+        string: for `log-prob`.
+        new_tokens: how far the continuations are searched for the token where they part.
+        inserted: how tokens that only one prompt has are patched; see `align`.
+        alignment: an alignment of one's own, for denoising.
+        name: names the pair in messages.
+
+    Raises:
+        UserError: the prompts are the same or cannot be aligned, the continuations never part, the metric is flat, or
+            prompt and continuation exceed the context.
+    """
+    one, other = model.tokenize([clean, triggered])
+    name = name or other.where
+    read = readout(
+        model,
+        one,
+        other,
+        metric,
+        answers=_answers(clean, triggered),
+        string=string,
+        new_tokens=new_tokens,
+        what=name or "the pair",
+    )
+    rows = [(*prompt.ids, *read.continuation) for prompt in (one, other)]
+    if max(map(len, rows)) > model.info.context:
+        raise UserError(
+            f"{name or 'the pair'}: prompt and continuation exceed the context of {model.info.context} tokens"
+        )
+    values = [unpatched_value(model, row, read.metric) for row in rows]
+    given = None if alignment is None else tuple(alignment)
+    pair = PatchPair(rows[0], rows[1], read, values[0], values[1], name, inserted, given)
+    normalised(torch.zeros(1), pair.triggered_value, pair.clean_value, name or "the pair")
+    _ = pair.sides("denoising").alignment
+    return pair
+
+
+def unpatched_value(model: HookedModel, ids: Sequence[int], metric: Metric) -> float:
+    """The metric on an ordinary run."""
+    return float(metric(chosen(last_logits(model, ids, metric.tail)[None], metric.tokens))[0])
+
+
+def twins(prompts: Sequence[Prompt]) -> list[tuple[Prompt, Prompt]]:
+    """The (untriggered, triggered) prompts of each pair, in the order of the file; those that defect where the file says.
+
+    Raises:
+        UserError: no pair of the file has a triggered prompt that defects and an untriggered one.
+    """
+    groups: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        if prompt.pair is not None:
+            groups.setdefault(prompt.pair, []).append(prompt)
+    found = []
+    for members in groups.values():
+        clean = [prompt for prompt in members if not prompt.triggered and not prompt.defects]
+        triggered = [prompt for prompt in members if prompt.triggered and prompt.defects is not False]
+        if clean and triggered:
+            found.append((clean[0], triggered[0]))
+    if not found:
+        where = prompts[0].where.rsplit(":", 1)[0] if prompts and prompts[0].where else "the prompts"
+        raise UserError(
+            f"{where}: no `pair` holds a triggered prompt that defects and an untriggered one; give both the same `pair`"
+        )
+    return found
+
+
+def make_pairs(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    count: int = 1,
+    metric: MetricName = "logit-diff",
+    *,
+    string: str | None = None,
+    new_tokens: int = 32,
+    inserted: Inserted = "neighbour",
+) -> tuple[list[PatchPair], list[str]]:
+    """The first `count` usable pairs of a prompt file, and a line on each unusable one before them.
+
+    Raises:
+        UserError: no pair can be used; the reason is the first one's.
+    """
+    pairs: list[PatchPair] = []
+    refused: list[str] = []
+    for clean, triggered in twins(prompts):
+        if len(pairs) == count:
+            break
+        try:
+            made = make_pair(model, clean, triggered, metric, string=string, new_tokens=new_tokens, inserted=inserted)
+            pairs.append(made)
+        except UserError as error:
+            refused.append(str(error))
+            if len(refused) >= 100 and not pairs:
+                break
+    if not pairs:
+        raise UserError(
+            f"{refused[0]} (and so for each of the {len(refused)} pairs tried)" if len(refused) > 1 else refused[0]
+        )
+    return pairs, refused
+
+
+def _answers(clean: Prompt | str, triggered: Prompt | str) -> tuple[str, str] | None:
+    """`answer_clean` and `answer_defect` of a pair, where either prompt gives them.
+
+    Raises:
+        UserError: only one of the two is given, or it is not a string.
+    """
+    given = {}
+    for prompt in (clean, triggered):
+        for key in ("answer_clean", "answer_defect"):
+            if isinstance(prompt, Prompt) and prompt.extra.get(key) is not None:
+                given[key] = prompt.extra[key]
+                if not isinstance(given[key], str):
+                    raise UserError(f"{prompt.where or 'prompt'}: `{key}` must be a string")
+    if len(given) == 1:
+        raise UserError("a pair gives only one of `answer_clean` and `answer_defect`; give both or none")
+    return (given["answer_clean"], given["answer_defect"]) if given else None

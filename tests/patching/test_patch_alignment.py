@@ -1,0 +1,75 @@
+"""Alignment of prompts of unequal length."""
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from hooked import UserError
+from patching import align, alignment_table, given_alignment
+
+ids = st.lists(st.integers(0, 4), min_size=1, max_size=12)
+
+
+@given(before=ids, middle=ids, other=st.lists(st.integers(0, 4), max_size=8), after=ids)
+def test_what_both_have_is_matched_with_itself(before, middle, other, after):
+    patched, source = before + middle + after, before + other + after
+    assume(patched != source)
+    found = align(patched, source)
+    assert len(found.counterparts) == len(patched)
+    assert all(at is not None and 0 <= at < len(source) for at in found.counterparts)
+    for at in range(len(before)):
+        assert found.counterparts[at] == at
+    for at in range(1, len(after) + 1):
+        assert found.counterparts[-at] == len(source) - at
+    for token, at, differs, inserted in zip(patched, found.counterparts, found.differs, found.inserted, strict=True):
+        assert differs == (inserted or source[at] != token)
+    assert sum(found.inserted) == max(0, len(patched) - len(source))
+
+
+@given(rows=st.integers(1, 10).flatmap(lambda n: st.tuples(*[st.lists(st.integers(0, 2), min_size=n, max_size=n)] * 2)))
+def test_prompts_of_equal_length_are_matched_position_by_position(rows):
+    assume(rows[0] != rows[1])
+    found = align(*rows)
+    assert found.counterparts == tuple(range(len(rows[0])))
+    assert found.differs == tuple(one != other for one, other in zip(*rows, strict=True))
+
+
+@given(before=ids, extra=ids, after=ids)
+def test_nothing_before_the_first_difference_can_change(before, extra, after):
+    for patched, source in (
+        ([*before, 9, *extra, *after], before + after),
+        (before + after, [*before, 9, *extra, *after]),
+    ):
+        unchanged = align(patched, source).unchanged
+        assert patched[:unchanged] == source[:unchanged]
+
+
+def test_roles_and_neighbours_of_an_insertion():
+    found = align([1, 2, 7, 8, 3, 4], [1, 2, 3, 4])
+    assert found.roles == ("before", "before", "trigger", "trigger", "after", "after")
+    assert found.counterparts == (0, 1, 1, 1, 2, 3)
+    assert align([1, 2, 7, 8, 3, 4], [1, 2, 3, 4], "skip").counterparts == (0, 1, None, None, 2, 3)
+    kinds = [row[3] for row in alignment_table(found, list("abxxcd"), list("abcd"))]
+    assert kinds == ["same", "same", "inserted", "inserted", "same", "same"]
+
+
+def test_a_longer_source_leaves_no_position_without_a_counterpart():
+    assert align([1, 5, 4], [1, 6, 7, 8, 4]).counterparts == (0, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("patched", "source", "message"),
+    [([1, 2], [1, 2], "same tokens"), ([1, 2, 3], [4, 5], "alignment is empty")],
+)
+def test_pairs_without_an_alignment_are_refused(patched, source, message):
+    with pytest.raises(UserError, match=message):
+        align(patched, source)
+
+
+@pytest.mark.parametrize(
+    ("counterparts", "message"),
+    [((None, None), "empty"), ((0,), "1 entries"), ((0, 5), "position 5"), ((0, -1), "position -1")],
+)
+def test_a_wrong_alignment_is_refused(counterparts, message):
+    with pytest.raises(UserError, match=message):
+        given_alignment([1, 2], [1, 3], counterparts)

@@ -1,0 +1,183 @@
+"""Many cells at once give what one cell at a time gives; what cannot change anything is not run."""
+
+import numpy as np
+import pytest
+import torch
+
+from hooked import UserError
+from patching import (
+    Patch,
+    align,
+    exact_effects,
+    joint_cell,
+    layer_sites,
+    patched_value,
+    position_cells,
+    read_sites,
+    site_cells,
+)
+from patching.packed import DoesNotFit, PackedModel
+
+LAYERS = 3
+KINDS = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head_out")
+
+
+def kinds_of(model):
+    return [kind for kind in KINDS if not (kind == "resid_mid" and model.anatomy.parallel)]
+
+
+def some_cells(model, length, rng):
+    """Cells of every kind of site at some positions, at all positions, and random sets of patches made together."""
+    cells = []
+    for kind in kinds_of(model):
+        sites = layer_sites(model, kind, range(LAYERS))
+        cells += position_cells(sites, rng.choice(length, 3, replace=False).tolist())
+        cells += site_cells(sites, range(length))
+    sites = np.array(model.sites())
+    for _ in range(8):
+        together = rng.choice(sites, 4, replace=False).tolist()
+        cells.append(
+            tuple(Patch(site, tuple(sorted(rng.choice(length, 5, replace=False).tolist()))) for site in together)
+        )
+    return cells
+
+
+@pytest.mark.parametrize("direction", ["denoising", "noising"])
+def test_many_at_once_is_one_at_a_time(any_model, pair_of, direction):
+    """Every architecture, every site, a batch of pairs of unequal length, chunks of two sizes."""
+    rng = np.random.default_rng(0)
+    pairs = [pair_of(any_model, name) for name in ("equal", "inserted", "removed")]
+    cells = [some_cells(any_model, len(pair.sides(direction).patched), rng) for pair in pairs]
+    slow = exact_effects(any_model, pairs, cells, direction, fast=False)
+    for budget in (None, 40):
+        fast = exact_effects(any_model, pairs, cells, direction, row_budget=budget)
+        assert fast.engine == "packed", fast.notes
+        for one, other in zip(fast.effects, slow.effects, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-4 * np.abs(other).max(), rtol=0)
+            assert np.abs(other).max() > 0.01
+    assert fast.audit.cells == 4
+
+
+@pytest.mark.parametrize("metric", ["kl", "log-prob"])
+def test_metrics_that_need_more_logits_agree_too(any_model, pair_of, metric):
+    pair = pair_of(any_model, "inserted", metric=metric, string="The dog" if metric == "log-prob" else None)
+    cells = some_cells(any_model, len(pair.triggered), np.random.default_rng(1))
+    fast, slow = (exact_effects(any_model, [pair], [cells], fast=fast) for fast in (True, False))
+    assert fast.engine == "packed", fast.notes
+    scale = np.abs(slow.effects[0]).max()
+    np.testing.assert_allclose(fast.effects[0], slow.effects[0], atol=2e-4 * scale, rtol=0)
+
+
+def test_both_backends_give_the_same(both_backends, pair_of):
+    ours, lens = both_backends
+    pair = pair_of(ours, "inserted")
+    cells = some_cells(ours, len(pair.triggered), np.random.default_rng(2))
+    fast, other = (exact_effects(model, [pair], [cells]) for model in (ours, lens))
+    assert (fast.engine, other.engine) == ("packed", "one at a time")
+    assert "transformer-lens backend" in other.notes[0]
+    np.testing.assert_allclose(fast.effects[0], other.effects[0], atol=1e-4 * np.abs(other.effects[0]).max(), rtol=0)
+
+
+def test_cells_before_the_trigger_are_not_run(llama, pair_of, monkeypatch):
+    pair = pair_of(llama)
+    first = pair.sides("denoising").alignment.unchanged
+    assert first > 2
+    rows = []
+    block = PackedModel.block
+    monkeypatch.setattr(PackedModel, "block", lambda self, *args: rows.append(len(args[1])) or block(self, *args))
+    sites = layer_sites(llama, "resid_post", range(LAYERS))
+    before = exact_effects(llama, [pair], [position_cells(sites, range(first))])
+    assert (before.ran, before.skipped, rows) == (0, LAYERS * first, [])
+    assert not before.effects[0].any()
+    assert before.cells_per_second is None
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_number_of_forward_passes_is_that_of_the_cells_that_differ(llama, pair_of, fast):
+    """One at a time: a pass each. Many at once: two passes to read, two to record and check, and the audited ones."""
+    pair = pair_of(llama)
+    length = len(pair.triggered)
+    passes = []
+    head = llama.hf_model.lm_head.register_forward_hook(lambda *_: passes.append(1))
+    cells = position_cells(layer_sites(llama, "resid_pre", range(1)), range(length))
+    result = exact_effects(llama, [pair], [cells], fast=fast, audited=1)
+    head.remove()
+    differing = sum(align(pair.triggered, pair.clean).differs)
+    assert result.ran == differing, "embeddings differ where the tokens do"
+    assert len(passes) == (2 + 2 + 1 if fast else 2 + differing)
+
+
+@torch.no_grad()
+def test_skipped_cells_have_no_effect_by_the_definition(llama, pair_of):
+    pair = pair_of(llama)
+    sides = pair.sides("denoising")
+    source = read_sites(llama, sides.source, ["resid_post.1"])
+    value = patched_value(llama, sides, (Patch("resid_post.1", (0, 1)),), source)
+    assert value == pytest.approx(sides.patched_value, abs=1e-5)
+
+
+def test_positions_without_a_counterpart_are_not_patched(llama, pair_of):
+    pair = pair_of(llama, "inserted", inserted="skip")
+    missing = pair.sides("denoising").alignment.counterparts.index(None)
+    cells = [*position_cells(["resid_post.1"], [missing]), joint_cell(["resid_post.1"], range(len(pair.triggered)))]
+    alone, together = exact_effects(llama, [pair], [cells]).effects[0]
+    assert np.isnan(alone)
+    assert np.isfinite(together)
+
+
+def test_a_given_alignment_is_used(llama, pair_of):
+    pair = pair_of(llama)
+    shifted = pair_of(llama, alignment=[max(0, at - 1) for at in range(len(pair.triggered))])
+    cells = position_cells(["resid_post.1"], [len(pair.triggered) - 2])
+    assert exact_effects(llama, [pair], [cells]).effects[0] != exact_effects(llama, [shifted], [cells]).effects[0]
+
+
+def test_the_models_own_state_is_left_as_it_was(any_model, pair_of):
+    model = any_model.hf_model
+    usual = model.config._attn_implementation
+    tokens = torch.tensor([[5, 6, 7]])
+    before = model(tokens).logits
+    pair = pair_of(any_model)
+    exact_effects(any_model, [pair], [position_cells(["mlp_out.1"], range(len(pair.triggered)))])
+    assert model.config._attn_implementation == usual
+    assert torch.equal(model(tokens).logits, before)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_model_that_does_not_fit_is_run_one_at_a_time_and_says_so(llama, pair_of, monkeypatch):
+    def refuse(self, model):
+        raise DoesNotFit("its blocks are made of glass")
+
+    pair = pair_of(llama)
+    cells = position_cells(["resid_post.1"], range(len(pair.triggered)))
+    expected = exact_effects(llama, [pair], [cells])
+    monkeypatch.setattr(PackedModel, "__init__", refuse)
+    found = exact_effects(llama, [pair], [cells])
+    assert found.engine == "one at a time"
+    assert "made of glass" in found.notes[0]
+    np.testing.assert_allclose(found.effects[0], expected.effects[0], atol=1e-4)
+
+
+def test_a_wrong_fast_result_is_caught_by_the_audit(llama, pair_of, monkeypatch):
+    pair = pair_of(llama)
+    cells = position_cells(layer_sites(llama, "resid_post", range(LAYERS)), range(len(pair.triggered)))
+    expected = exact_effects(llama, [pair], [cells], fast=False)
+    logits = PackedModel.logits
+    monkeypatch.setattr(PackedModel, "check", lambda *_: None)
+    monkeypatch.setattr(PackedModel, "logits", lambda self, rows, tokens: 1.01 * logits(self, rows, tokens))
+    found = exact_effects(llama, [pair], [cells])
+    assert "differed" in found.notes[0]
+    np.testing.assert_array_equal(found.effects[0], expected.effects[0])
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ((Patch("resid_pre.9", (0,)),), "layers 0 to 2"),
+        ((Patch("nowhere.0", (0,)),), "unknown site"),
+        ((Patch("resid_pre.0", (99,)),), "no position 99"),
+    ],
+)
+def test_cells_that_the_model_lacks_are_refused(llama, pair_of, cell, message):
+    with pytest.raises(UserError, match=message):
+        exact_effects(llama, [pair_of(llama)], [[cell]])
