@@ -20,6 +20,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from hooked.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -121,11 +123,10 @@ def writing_artifact(out: str | Path, manifest: Manifest, *, overwrite: bool = F
         if out.exists():
             shutil.rmtree(check_destination(out, overwrite))
         draft.rename(out)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors has an exception of its own for a full disk
         shutil.rmtree(draft, ignore_errors=True)
-        raise UserError(
-            f"{out}: could not be written: {error.strerror or error}; free space or give another --out"
-        ) from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{out}: could not be written: {reason}; free space or give another --out") from error
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise

@@ -1,8 +1,12 @@
 """Artifact folders appear whole or not at all, and damage is found and named."""
 
 import json
+import resource
+import signal
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from hooked import Manifest, UserError, read_artifact, writing_artifact
 
@@ -88,3 +92,24 @@ def test_another_kind_and_no_artifact_are_refused(tmp_path):
         read_artifact(tmp_path / "x", "probe")
     with pytest.raises(UserError, match="no probe here"):
         read_artifact(tmp_path, "probe")
+
+
+@pytest.mark.parametrize("tensors", [True, False])
+def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path, tensors):
+    def fill():
+        with writing_artifact(tmp_path / "x", Manifest(kind="thing")) as folder:
+            if tensors:
+                save_file({"a": torch.zeros(100_000)}, folder / "a.safetensors")
+            else:
+                (folder / "a.txt").write_text("a" * 100_000)
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"could not be written: .*free space"):
+            fill()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
