@@ -95,7 +95,7 @@ def timed(function: Callable[[], Any]) -> tuple[Any, float]:
     return result, time.perf_counter() - start
 
 
-def measure(architecture: str, shape: Shape, rounds: int) -> dict[str, Any]:
+def measure(architecture: str, shape: Shape, rounds: int, lens_cells: int | None = None) -> dict[str, Any]:
     """Both sides, round by round."""
     from transformer_lens import patching as lens
 
@@ -113,7 +113,8 @@ def measure(architecture: str, shape: Shape, rounds: int) -> dict[str, Any]:
         )
         order = torch.randperm(len(grid), generator=torch.Generator().manual_seed(2)).chunk(rounds)
         seconds = {"ours": [], "transformer-lens": [], "matrix rate": []}
-        values = torch.zeros(len(grid))
+        order = tuple(share[: lens_cells or None] for share in order)
+        values = torch.full((len(grid),), torch.nan)
         exact_effects(ours, [pair], [cells[:: shape.tokens]], audited=0)  # load the libraries first
         for share in order:
             found, took = timed(lambda: exact_effects(ours, [pair], [cells], audited=0))
@@ -135,18 +136,20 @@ def measure(architecture: str, shape: Shape, rounds: int) -> dict[str, Any]:
     assert found.engine == "packed", found.notes
     assert found.ran == len(cells)
     lens_effects = pair.sides("denoising").effects(values.double())
-    error = float((torch.from_numpy(found.effects[0]) - lens_effects).abs().max() / lens_effects.abs().max())
-    return report(architecture, shape, seconds, len(cells), error)
+    both = ~lens_effects.isnan()
+    error = (torch.from_numpy(found.effects[0]) - lens_effects)[both].abs().max() / lens_effects[both].abs().max()
+    return report(architecture, shape, seconds, len(cells), int(both.sum()), float(error))
 
 
 def report(
-    architecture: str, shape: Shape, seconds: dict[str, list[float]], cells: int, error: float
+    architecture: str, shape: Shape, seconds: dict[str, list[float]], cells: int, lens_cells: int, error: float
 ) -> dict[str, Any]:
     """Rates, ratio and share of the limit."""
     ours = cells * len(seconds["ours"]) / sum(seconds["ours"])
-    theirs = cells / sum(seconds["transformer-lens"])
+    rounds = len(seconds["ours"])
+    theirs = lens_cells / sum(seconds["transformer-lens"])
     per_round = [
-        (cells / mine) / (cells / len(seconds["ours"]) / lens)
+        (cells / mine) / (lens_cells / rounds / lens)
         for mine, lens in zip(seconds["ours"], seconds["transformer-lens"], strict=True)
     ]
     rate = max(seconds["matrix rate"])
@@ -155,6 +158,7 @@ def report(
         "model": f"{architecture}, {shape.layers} layers, {shape.width} wide, vocabulary {shape.vocabulary}, "
         f"{shape.tokens} tokens, float32",
         "cells": cells,
+        "cells_timed_of_transformer_lens": lens_cells,
         "ours_cells_per_second": ours,
         "transformer_lens_cells_per_second": theirs,
         "times_as_fast_as_transformer_lens": ours / theirs,
@@ -197,12 +201,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--architecture", choices=["gpt2", "llama", "both"], default="both")
+    parser.add_argument(
+        "--lens-cells", type=int, help="time TransformerLens on this many random cells a round, not all"
+    )
     parser.add_argument("--quick", action="store_true", help="2 layers, 128 wide, 12 tokens, one round")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     shape = Shape(2, 128, 512, 12) if args.quick else Shape(12, 768, 50257, 48)
     names = ["gpt2", "llama"] if args.architecture == "both" else [args.architecture]
-    rows = [measure(name, shape, 1 if args.quick else args.rounds) for name in names]
+    rows = [measure(name, shape, 1 if args.quick else args.rounds, args.lens_cells) for name in names]
     result = {"speed": rows, "threads": torch.get_num_threads(), "cpu": platform.processor() or platform.machine()}
     if args.json:
         print(json.dumps(result))
