@@ -61,6 +61,7 @@ def plan_visits(
         for site in (site for site in sites if site.layer == layer):
             getattr(planner, site.kind)(site)
         visits += sorted(planner.visits, key=lambda visit: POINTS.index(visit.point))
+        planner.visits = []  # else planner and visits refer to each other, and activations live until the next collection
     return visits
 
 
