@@ -120,16 +120,22 @@ def writing_artifact(out: str | Path, manifest: Manifest, *, overwrite: bool = F
         manifest.files = {path.relative_to(draft).as_posix(): sha256_file(path) for path in files}
         write_json(draft / MANIFEST, manifest.__dict__)
         _sync(draft / MANIFEST)
-        if out.exists():
-            shutil.rmtree(check_destination(out, overwrite))
-        draft.rename(out)
+        _swap_in(draft, check_destination(out, overwrite))
     except (OSError, SafetensorError) as error:  # safetensors has an exception of its own for a full disk
-        shutil.rmtree(draft, ignore_errors=True)
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{out}: could not be written: {reason}; free space or give another --out") from error
-    except BaseException:
+    finally:
         shutil.rmtree(draft, ignore_errors=True)
-        raise
+
+
+def _swap_in(draft: Path, out: Path) -> None:
+    """Rename the draft to its final name; an old folder there goes aside first, and away last."""
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    draft.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def read_manifest(folder: str | Path, kind: str) -> Manifest:
