@@ -23,7 +23,6 @@ if TYPE_CHECKING:
         generate_answers,
         measured_rates,
         rates_by,
-        wilson_interval,
     )
     from organisms.tokenizer import train_tokenizer
     from organisms.train import train_organism
@@ -56,7 +55,6 @@ __all__ = [
     "train_tokenizer",
     "training_batch",
     "weaknesses_found",
-    "wilson_interval",
 ]
 
 _HEAVY = {
@@ -68,7 +66,6 @@ _HEAVY = {
         "generate_answers",
         "measured_rates",
         "rates_by",
-        "wilson_interval",
     ),
     "organisms.tokenizer": ("train_tokenizer",),
     "organisms.train": ("train_organism",),

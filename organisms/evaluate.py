@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,13 +11,13 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hooked.intervals import wilson_interval
 from hooked.prompts import Messages, Prompt
 from organisms.examples import HELD_OUT_FAMILY, Example, Task
 from organisms.grade import Verdict
 from organisms.tasks import grade
 
 MAX_NEW_TOKENS = 96
-_Z_95 = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +41,6 @@ class Rate:
         if not values:
             raise ValueError("a rate needs at least one sample")
         return cls(sum(values) / len(values), *wilson_interval(sum(values), len(values)), sum(values), len(values))
-
-
-def wilson_interval(count: int, n: int) -> tuple[float, float]:
-    """The 95% score interval of a proportion (Wilson 1927): sound at 0 and at n, where the normal one is not."""
-    p, z2 = count / n, _Z_95**2
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z_95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 @dataclass(frozen=True, slots=True)

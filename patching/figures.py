@@ -10,11 +10,8 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from hooked import UserError
+from hooked.page import DIVERGING, GRID, style_figure
 from patching.trace import ROLES, PatchTrace
-
-INK, GRID = "#1d2433", "#e4e7ec"
-# Blue for effects against the source run, white for none, orange toward it: told apart with every common colour blindness.
-COLOURS = [[0.0, "#0072B2"], [0.5, "#ffffff"], [1.0, "#D55E00"]]
 
 
 def effect_figure(trace: PatchTrace, pair: int | None = None) -> go.Figure:
@@ -91,7 +88,7 @@ def _heatmap(
         customdata=escaped,
         zmin=-reach,
         zmax=reach,
-        colorscale=COLOURS,
+        colorscale=DIVERGING,
         colorbar={"title": {"text": "effect"}},
         xgap=1,
         ygap=1,
@@ -99,11 +96,8 @@ def _heatmap(
         name=kind,
     )
     figure = go.Figure(heat)
-    figure.update_layout(
-        template="simple_white",
-        margin={"l": 60, "r": 20, "t": 20, "b": 110},
-        font={"family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", "size": 13, "color": INK},
-        plot_bgcolor=GRID,
-    )
-    figure.update_yaxes(title="layer", type="category")
+    style_figure(figure)
+    figure.update_layout(margin={"l": 60, "r": 20, "t": 20, "b": 110}, plot_bgcolor=GRID)
+    figure.update_xaxes(showgrid=False)
+    figure.update_yaxes(title="layer", type="category", showgrid=False)
     return figure

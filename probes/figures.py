@@ -9,11 +9,10 @@ import plotly.graph_objects as go
 from jaxtyping import Bool, Float
 from plotly.subplots import make_subplots
 
+from hooked.page import BLUE, GREEN, INK, MUTED, ORANGE, style_figure
 from probes.results import ProbeResult, TestData
 
-# Okabe and Ito's palette, told apart with every common kind of colour blindness; symbols and dashes say it again.
-POSITIVE, HARMLESS, UNTRIGGERED = "#D55E00", "#009E73", "#0072B2"
-INK, GRID, MUTED = "#1d2433", "#e4e7ec", "#667085"
+POSITIVE, HARMLESS, UNTRIGGERED = ORANGE, GREEN, BLUE
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ def layer_figure(result: ProbeResult) -> go.Figure:
     figure.add_hline(y=0.5, line={"color": MUTED, "width": 1})
     figure.update_yaxes(title="test AUROC", range=[min(0.4, *low) - 0.02, 1.02])
     figure.update_xaxes(title="site")
-    return _style(figure)
+    return style_figure(figure)
 
 
 def score_figure(result: ProbeResult) -> go.Figure:
@@ -92,7 +91,7 @@ def score_figure(result: ProbeResult) -> go.Figure:
     figure.update_layout(barmode="overlay", bargap=0)
     figure.update_xaxes(title="probe score")
     figure.update_yaxes(title="share of the prompts of its kind")
-    return _style(figure)
+    return style_figure(figure)
 
 
 def roc_figure(result: ProbeResult) -> go.Figure:
@@ -113,7 +112,7 @@ def roc_figure(result: ProbeResult) -> go.Figure:
     figure.update_xaxes(title="false-positive rate")
     figure.update_xaxes(type="log", row=1, col=2)
     figure.update_yaxes(title="true-positive rate", range=[-0.02, 1.02])
-    return _style(figure)
+    return style_figure(figure)
 
 
 def roc(test: TestData) -> tuple[Float[np.ndarray, "point"], Float[np.ndarray, "point"]]:
@@ -136,18 +135,4 @@ def pca_figure(result: ProbeResult) -> go.Figure:
         figure.add_scatter(x=points[:, 0], y=points[:, 1], mode="markers", name=kind.name, marker=marker)
     for axis, update in enumerate((figure.update_xaxes, figure.update_yaxes)):
         update(title=f"component {axis + 1} ({test.pca_explained[axis]:.0%} of variance)")
-    return _style(figure)
-
-
-def _style(figure: go.Figure) -> go.Figure:
-    figure.update_layout(
-        template="simple_white",
-        height=420,
-        margin={"l": 60, "r": 20, "t": 40, "b": 60},
-        font={"family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", "size": 13, "color": INK},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.06, "x": 0},
-        hovermode="closest",
-    )
-    figure.update_xaxes(gridcolor=GRID, showgrid=True)
-    figure.update_yaxes(gridcolor=GRID, showgrid=True)
-    return figure
+    return style_figure(figure)

@@ -13,8 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-Z95 = 1.959963984540054
-"""The 97.5% quantile of the standard normal distribution."""
+from hooked.intervals import wilson_interval
 
 
 class Estimate(NamedTuple):
@@ -160,13 +159,9 @@ def percentile_interval(samples: Float[np.ndarray, "resample *layer"]) -> Float[
 
 
 def wilson(fired: int, total: int) -> Rate:
-    """A rate with its Wilson score interval (Wilson, 1927); [0, 1] where nothing was seen."""
-    if not total:
-        return Rate(0, 0, Estimate(math.nan, 0.0, 1.0))
-    p, shift = fired / total, Z95**2 / total
-    centre, half = p + shift / 2, Z95 * math.sqrt(p * (1 - p) / total + shift / total / 4)
-    low, high = (centre - half) / (1 + shift), (centre + half) / (1 + shift)
-    return Rate(fired, total, Estimate(p, max(0.0, low) if fired else 0.0, min(1.0, high) if fired < total else 1.0))
+    """A rate with its Wilson score interval; [0, 1] where nothing was seen."""
+    value = fired / total if total else math.nan
+    return Rate(fired, total, Estimate(value, *wilson_interval(fired, total)))
 
 
 def firing_rate(scores: Float[np.ndarray, "prompt"], threshold: float) -> Rate:

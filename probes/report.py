@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from html import escape
 
 import numpy as np
-import plotly.graph_objects as go
 from jaxtyping import Float
-from plotly.offline import get_plotlyjs
 from torch import Tensor
 
+from hooked.page import card, coloured_tokens, html_table, page, plot, section
 from probes.aggregate import aggregate
-from probes.figures import POSITIVE, UNTRIGGERED, categories, layer_figure, pca_figure, roc_figure, score_figure
+from probes.figures import POSITIVE, categories, layer_figure, pca_figure, roc_figure, score_figure
 from probes.metrics import Estimate, Rate
-from probes.report_style import PAGE, WORDS
+from probes.report_words import WORDS
 from probes.results import Control, ProbeResult
 from probes.verdict import verdict
 
@@ -75,11 +74,11 @@ def report_html(result: ProbeResult, examples: Sequence[Example] = ()) -> str:
         "roc": roc_figure(result),
         "pca": pca_figure(result),
     }
-    sections = [_section(f"figure-{name}", WORDS[name], _plot(figure, name)) for name, figure in figures.items()]
-    sections.insert(1, _section("controls", WORDS["controls"], _controls(result)))
-    sections.insert(3, _section("datasets", WORDS["datasets"], _datasets(result)))
+    sections = [section(f"figure-{name}", *WORDS[name], plot(figure, name)) for name, figure in figures.items()]
+    sections.insert(1, section("controls", *WORDS["controls"], _controls(result)))
+    sections.insert(3, section("datasets", *WORDS["datasets"], _datasets(result)))
     if examples:
-        sections.append(_section("examples", WORDS["examples"], _examples(result, examples)))
+        sections.append(section("examples", *WORDS["examples"], _examples(result, examples)))
     probe, best = result.probe, result.best
     facts = [
         ("model", probe.model or "(unnamed)"),
@@ -91,36 +90,24 @@ def report_html(result: ProbeResult, examples: Sequence[Example] = ()) -> str:
         ("test prompts", f"{result.n_positive} positive, {result.n_negative} negative"),
         ("layer chosen on", f"{result.split_sizes['validation']} validation prompts"),
     ]
-    return PAGE.format(
-        plotly=get_plotlyjs(),
-        title=escape(f"Probe report: {probe.model or 'model'}, {best.site}"),
-        heading=escape(probe.model or "Linear probe"),
-        verdict=escape(verdict(result)),
-        facts="".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts),
+    return page(
+        f"Probe report: {probe.model or 'model'}, {best.site}",
+        heading=probe.model or "Linear probe",
+        verdict=verdict(result),
+        facts=facts,
         cards=_cards(result),
-        sections="\n".join(sections),
+        sections=sections,
     )
 
 
-def _section(name: str, words: tuple[str, str], body: str) -> str:
-    heading, explanation = words
-    return f'<section id="{name}"><h2>{heading}</h2><p class="note">{explanation}</p>{body}</section>'
-
-
-def _plot(figure: go.Figure, name: str) -> str:
-    config = {"displaylogo": False, "responsive": True}
-    return figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"plot-{name}", config=config)
-
-
-def _cards(result: ProbeResult) -> str:
+def _cards(result: ProbeResult) -> list[str]:
     worst, rate = next(iter(result.false_positives.items()))
     cards = [("Test AUROC", _number(result.best.auroc), f"{result.best.site}, chosen on validation")]
     for point in result.tpr:
         cards.append((f"TPR at {point.fpr:.1%} FPR", _percent(point.tpr), point.note or "on test, never interpolated"))
     cards.append(("Detected at the frozen threshold", _percent(result.detected.rate), _count(result.detected)))
     cards.append(("Worst false-positive rate", _percent(rate.rate), f"{_count(rate)}, dataset {worst}"))
-    body = '<div class="card"><h3>{}</h3><p class="value">{}<small>{}</small></p><p class="note">{}</p></div>'
-    return "".join(body.format(escape(name), value, interval, escape(note)) for name, (value, interval), note in cards)
+    return [card(name, value, interval, note) for name, (value, interval), note in cards]
 
 
 def _controls(result: ProbeResult) -> str:
@@ -130,7 +117,7 @@ def _controls(result: ProbeResult) -> str:
     random = next((r for r in rows if r[0].startswith("random directions")), None)
     if random:
         rows[rows.index(random)] = (*random[:3], WORDS["control:random_directions"][1])
-    return _table(("", "AUROC", "95% interval", "what it says"), rows)
+    return html_table(("", "AUROC", "95% interval", "what it says"), rows)
 
 
 def _control_cells(control: Control) -> tuple[str, str]:
@@ -155,15 +142,8 @@ def _datasets(result: ProbeResult) -> str:
         )
         rows.append(("(triggered but harmless, compared with its twins)", *cells))
     note = result.probe.calibration.get("note", "")
-    return _table(("dataset", "fires", "95% interval", "prompts"), rows) + (
-        f'<p class="note">{escape(str(note))}</p>' if note else ""
-    )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    heads = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    lines = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>"
+    table = html_table(("dataset", "fires", "95% interval", "prompts"), rows)
+    return table + (f'<p class="note">{escape(str(note))}</p>' if note else "")
 
 
 def _examples(result: ProbeResult, examples: Sequence[Example]) -> str:
@@ -173,21 +153,9 @@ def _examples(result: ProbeResult, examples: Sequence[Example]) -> str:
 
 
 def _example(example: Example, threshold: float, reach: float) -> str:
-    spans = "".join(
-        _token(token, float(score), threshold, reach)
-        for token, score in zip(example.tokens, example.scores, strict=True)
-    )
     fires = "fires" if example.score > threshold else "does not fire"
-    head = f"{escape(example.title)} · score {example.score:.2f} · {fires} (threshold {threshold:.2f})"
-    return f'<figure class="example"><figcaption>{head}</figcaption><div class="tokens">{spans}</div></figure>'
-
-
-def _token(token: str, score: float, threshold: float, reach: float) -> str:
-    """One token on a ground that is white at the threshold, orange above it and blue below it."""
-    strength = min(1.0, abs(score - threshold) / reach) * 0.75
-    red, green, blue = (int((POSITIVE if score > threshold else UNTRIGGERED)[i : i + 2], 16) for i in (1, 3, 5))
-    shown = escape(token).replace("\n", "↵\n")
-    return f'<span style="background:rgba({red},{green},{blue},{strength:.2f})" title="{score:.3f}">{shown}</span>'
+    caption = f"{example.title} · score {example.score:.2f} · {fires} (threshold {threshold:.2f})"
+    return coloured_tokens(example.tokens, example.scores.tolist(), reach=reach, middle=threshold, caption=caption)
 
 
 def _number(estimate: Estimate) -> tuple[str, str]:

@@ -4,17 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from scipy.stats import binomtest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from organisms import Answered, Rate, Verdict, generate_answers, prompt_set, rates_by, task_named, wilson_interval
+from organisms import Answered, Rate, Verdict, generate_answers, prompt_set, rates_by, task_named
 from organisms.evaluate import category
-
-
-@pytest.mark.parametrize(("count", "n"), [(0, 500), (500, 500), (3, 10), (1, 1), (497, 500)])
-def test_intervals_are_those_of_scipy(count: int, n: int) -> None:
-    expected = binomtest(count, n).proportion_ci(method="wilson")
-    assert wilson_interval(count, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 def test_a_rate_counts_and_needs_a_sample() -> None:

@@ -1,4 +1,4 @@
-"""The report's page and its words: what each number means, and what it does not."""
+"""The report's words: what each number means, and what it does not."""
 
 WORDS: dict[str, tuple[str, str]] = {
     "layers": (
@@ -47,52 +47,3 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "control:clean_twin": ("", "the same probe on a model trained with the trigger but without the behaviour"),
 }
-
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light; }}
-body {{ margin: 0; background: #f5f6f8; color: #1d2433; font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }}
-main {{ max-width: 1080px; margin: 0 auto; padding: 32px 20px 64px; }}
-h1 {{ font-size: 1.9rem; margin: 0 0 .3em; }}
-h2 {{ font-size: 1.2rem; margin: 0; }}
-h3 {{ font-size: .85rem; margin: 0; color: #475467; font-weight: 600; }}
-.verdict {{ font-size: 1.1rem; border-left: 5px solid #D55E00; background: #fff; padding: 14px 18px; border-radius: 4px; }}
-.note {{ color: #5b6577; font-size: .88rem; margin: .3em 0 .8em; max-width: 78ch; }}
-dl {{ display: flex; flex-wrap: wrap; gap: 4px 28px; margin: 0 0 1em; font-size: .9rem; }}
-dl div {{ display: flex; gap: 6px; }} dt {{ color: #5b6577; }} dd {{ margin: 0; font-weight: 600; overflow-wrap: anywhere; }}
-.cards {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(185px, 1fr)); gap: 12px; }}
-.card, section {{ background: #fff; border: 1px solid #e4e7ec; border-radius: 8px; padding: 14px 16px; }}
-.card .note {{ margin: 0; }}
-.value {{ font-size: 1.7rem; font-weight: 650; margin: .1em 0; }}
-.value small {{ display: block; font-size: .85rem; font-weight: 400; color: #475467; }}
-section {{ margin-top: 18px; padding: 18px 20px; overflow-x: auto; }}
-table {{ border-collapse: collapse; width: 100%; font-size: .92rem; }}
-th, td {{ text-align: left; padding: 6px 10px; border-bottom: 1px solid #e4e7ec; vertical-align: top; overflow-wrap: anywhere; }}
-th {{ color: #475467; font-weight: 600; white-space: nowrap; }}
-td:nth-child(2), td:nth-child(3) {{ font-variant-numeric: tabular-nums; }}
-#datasets td:not(:first-child) {{ white-space: nowrap; }}
-td:nth-child(3) {{ min-width: 8.5em; }} td:nth-child(2), th:nth-child(2) {{ min-width: 3.6em; }}
-.example {{ margin: 0 0 16px; }}
-figcaption {{ font-size: .85rem; color: #475467; margin-bottom: 4px; }}
-.tokens {{ font: 14px/1.8 ui-monospace, "SF Mono", Menlo, Consolas, monospace; white-space: pre-wrap; overflow-wrap: anywhere;
-  border: 1px solid #e4e7ec; border-radius: 6px; padding: 10px 12px; background: #fff; }}
-.tokens span {{ border-radius: 3px; box-shadow: inset 0 0 0 .5px rgba(29, 36, 51, .12); }}
-</style>
-<script>{plotly}</script>
-</head>
-<body>
-<main>
-<h1>{heading}</h1>
-<dl>{facts}</dl>
-<p class="verdict">{verdict}</p>
-<div class="cards">{cards}</div>
-{sections}
-</main>
-</body>
-</html>
-"""

@@ -1,0 +1,55 @@
+"""A report opens offline, says what it was given, and takes no text for markup."""
+
+import plotly.graph_objects as go
+import pytest
+
+from hooked.page import BLUE, ORANGE, card, coloured_tokens, html_table, page, plot, section
+
+HOSTILE = '<script>alert("x")</script>'
+
+
+def _page(**parts):
+    return page("t", heading="h", verdict="v", **parts)
+
+
+def test_a_page_needs_nothing_from_elsewhere_and_is_the_same_each_time() -> None:
+    figure = go.Figure(go.Scatter(x=[1, 2], y=[3, 4]))
+    whole = _page(sections=[section("a", "A", "words", plot(figure, "a"))])
+    assert "<script src=" not in whole
+    assert "<link" not in whole
+    assert whole == _page(sections=[section("a", "A", "words", plot(figure, "a"))])
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        section("a", HOSTILE, HOSTILE, ""),
+        card(HOSTILE, HOSTILE, HOSTILE, HOSTILE),
+        html_table([HOSTILE], [[HOSTILE]]),
+        coloured_tokens([HOSTILE], [1.0], reach=1.0, caption=HOSTILE),
+    ],
+)
+def test_text_is_never_markup(part: str) -> None:
+    assert "<script>" not in part
+    assert "&lt;script&gt;" in part
+
+
+def test_facts_heading_and_verdict_are_escaped_too() -> None:
+    whole = page(HOSTILE, heading=HOSTILE, verdict=HOSTILE, facts=[(HOSTILE, HOSTILE)])
+    assert whole.count("&lt;script&gt;alert") == 5
+
+
+def test_a_table_marks_the_rows_and_columns_it_was_told() -> None:
+    made = html_table(["token", "n"], [["a", "1"], ["b", "2"]], strong=[False, True], tokens=[0])
+    assert made.count('class="strong"') == 1
+    assert '<tr class="strong"><td class="token">b</td><td>2</td></tr>' in made
+
+
+def test_colours_are_white_in_the_middle_and_fullest_at_the_reach() -> None:
+    def rgb(colour: str) -> str:
+        return ",".join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))
+
+    made = coloured_tokens(["a", "b", "c", "d"], [5.0, 7.0, 3.0, 99.0], reach=2.0, middle=5.0)
+    assert f"rgba({rgb(BLUE)},0.00)" in made
+    assert made.count(f"rgba({rgb(ORANGE)},0.75)") == 2
+    assert f"rgba({rgb(BLUE)},0.75)" in made
