@@ -21,7 +21,7 @@ from tqdm import tqdm
 from hooked.errors import UserError
 from hooked.model import HookedModel, pad_right
 from hooked.prompts import Prompt
-from hooked.sites import parse_site
+from hooked.sites import INNER_KINDS, parse_site
 from hooked.tokens import TokenizedPrompt, span_positions
 
 WINDOW_PROMPTS = 1024
@@ -47,6 +47,10 @@ class ExtractionSpec:
             raise UserError(f"unknown position {self.position!r}; choose last, mean, every or span:NAME")
         if not self.sites:
             raise UserError("no site was asked for")
+        if inner := [name for name in self.sites if parse_site(name).kind in INNER_KINDS]:
+            raise UserError(
+                f"{inner[0]}: only sites of the residual stream's width are extracted; read it with model.run"
+            )
 
 
 @dataclass(frozen=True)

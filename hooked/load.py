@@ -17,7 +17,7 @@ from hooked.anatomy import find_anatomy
 from hooked.artifacts import sha256_file
 from hooked.errors import UserError
 from hooked.model import HookedModel, ModelInfo
-from hooked.selfcheck import probe_tokens, runs_in_parallel, self_check
+from hooked.selfcheck import attention_holds, probe_tokens, runs_in_parallel, self_check
 from hooked.tokens import tokenizer_sha256
 
 Backend = Literal["nnsight", "transformer-lens"]
@@ -87,6 +87,8 @@ def _wrap(hf_model: Any, tokenizer: Any, name: str, weights: str, backend: str) 
     tokens = probe_tokens(plain.shape[-1])
     hooked.anatomy = replace(anatomy, parallel=runs_in_parallel(hooked, tokens))
     self_check(hooked, plain)
+    if hooked.anatomy.projections is not None and not attention_holds(hooked, tokens):
+        hooked.anatomy = replace(hooked.anatomy, projections=None)
     return hooked
 
 
@@ -104,6 +106,7 @@ def _info(hf_model: Any, name: str, weights: str, tokenizer: Any) -> ModelInfo:
         n_layers=config.num_hidden_layers,
         d_model=config.hidden_size,
         n_heads=config.num_attention_heads,
+        n_kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
         d_head=head_size,
         context=getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length,
     )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from hooked.anatomy import Anatomy
 from hooked.errors import UserError
 from hooked.prompts import Prompt
-from hooked.sites import KINDS, Site, parse_site
+from hooked.sites import HEAD_KINDS, INNER_KINDS, KINDS, Site, parse_site
 from hooked.tokens import TokenizedPrompt, tokenize_prompts
 from hooked.visits import Edit, Read, Visit, plan_visits
 
@@ -35,6 +35,8 @@ class ModelInfo:
     n_layers: int
     d_model: int
     n_heads: int
+    n_kv_heads: int
+    """Heads of keys and values: fewer than of queries where queries are grouped."""
     d_head: int
     context: int
     """The longest prompt that it can read, in tokens."""
@@ -65,26 +67,50 @@ class HookedModel(ABC):
         self.dtype: torch.dtype = hf_model.get_input_embeddings().weight.dtype
 
     def sites(self, kind: str | None = None) -> tuple[str, ...]:
-        """Every site of the model, or those of one kind, in forward order.
+        """Every site of the residual stream's width, or those of one kind, in forward order.
 
         Raises:
             UserError: the kind is unknown, or this architecture has no such site.
         """
-        kinds = [name for name in KINDS if not (name == "resid_mid" and self.anatomy.parallel)]
-        if kind is not None and kind not in kinds:
-            raise UserError(f"{self.info.name} has no site of kind {kind!r}; it has {', '.join(kinds)}")
+        if kind is not None and kind not in self.kinds:
+            raise UserError(f"{self.info.name} has no site of kind {kind!r}; it has {', '.join(self.kinds)}")
         return tuple(
             str(site)
             for layer in range(self.info.n_layers)
-            for name in kinds
-            if kind in (None, name)
+            for name in self.kinds
+            if kind == name or (kind is None and name not in INNER_KINDS)
             for site in self._sites(name, layer)
         )
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of site that this architecture has."""
+        lacking = {"resid_mid"} if self.anatomy.parallel else set()
+        return tuple(
+            kind
+            for kind in KINDS
+            if kind not in lacking and not (kind in INNER_KINDS and self.anatomy.projections is None)
+        )
+
+    def heads(self, kind: str) -> int:
+        """How many heads a kind of site has; 0 for one that is not of a single head."""
+        if kind not in HEAD_KINDS:
+            return 0
+        return self.info.n_kv_heads if kind in ("k", "v") else self.info.n_heads
+
+    def width(self, kind: str, positions: int) -> int:
+        """The size of the last axis of a site's activation on a run of so many positions."""
+        if kind == "pattern":
+            return positions
+        return self.info.d_head if kind in INNER_KINDS else self.info.d_model
+
     def _sites(self, kind: str, layer: int) -> list[Site]:
-        if kind == "head_out":
-            return [Site(kind, layer, head) for head in range(self.info.n_heads)]
-        return [Site(kind, layer)]
+        return [Site(kind, layer, head) for head in range(self.heads(kind))] or [Site(kind, layer)]
+
+    def _columns(self, site: Site) -> slice:
+        assert self.anatomy.projections is not None  # check_sites has refused the site otherwise
+        counts = (self.info.n_heads, self.info.n_kv_heads, self.info.n_kv_heads)
+        return self.anatomy.projections.columns(site.kind, site.head or 0, counts, self.info.d_head)
 
     def check_sites(self, names: Sequence[str]) -> None:
         """Refuse a site that this model does not have.
@@ -97,8 +123,8 @@ class HookedModel(ABC):
             self.sites(site.kind)
             if site.layer >= self.info.n_layers:
                 raise UserError(f"no site {name}: {self.info.name} has layers 0 to {self.info.n_layers - 1}")
-            if site.head is not None and site.head >= self.info.n_heads:
-                raise UserError(f"no site {name}: {self.info.name} has heads 0 to {self.info.n_heads - 1}")
+            if site.head is not None and site.head >= self.heads(site.kind):
+                raise UserError(f"no site {name}: {self.info.name} has heads 0 to {self.heads(site.kind) - 1} there")
 
     def tokenize(self, prompts: Sequence[Prompt | str]) -> list[TokenizedPrompt]:
         """Token ids of each prompt, unpadded, never truncated; chat messages go through the chat template.
@@ -121,7 +147,7 @@ class HookedModel(ABC):
         Args:
             tokens: token ids; shorter prompts are padded on the right with any id.
             reads: sites to read, or a mapping from site to a function that reduces the activation as it is read
-                ([batch position d_model] to anything), so that only what is needed is kept.
+                (mostly [batch position d_model]; see `hooked.sites`), so that only what is needed is kept.
             edits: site to a function that returns the replacement activation.
             last_layer: stop after this layer; later layers and the logits are not computed.
 
@@ -132,7 +158,7 @@ class HookedModel(ABC):
         edits = edits or {}
         self.check_sites([*readers, *edits])
         kept: dict[str, Tensor] = {}
-        visits = plan_visits(readers, edits, self.head_weights, kept)
+        visits = plan_visits(readers, edits, self.head_weights, kept, self._columns)
         if last_layer is not None:
             visits = [visit for visit in visits if visit.layer <= last_layer]
         logits = self._forward(tokens.to(self.device), visits, last_layer)
@@ -155,7 +181,7 @@ class HookedModel(ABC):
                 "ask for fewer new tokens"
             )
         self.check_sites(list(edits or {}))
-        visits = plan_visits({}, edits or {}, self.head_weights, {})
+        visits = plan_visits({}, edits or {}, self.head_weights, {}, self._columns)
         ids, mask = pad_left([prompt.ids for prompt in prompts], self.pad_id)
         with torch.no_grad():
             new = self._generate(ids.to(self.device), mask.to(self.device), visits, max_new_tokens)

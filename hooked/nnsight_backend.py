@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hooked.anatomy import Anatomy
 from hooked.model import HookedModel, ModelInfo
+from hooked.patterns import attending
 from hooked.visits import Visit, module_of
 
 
@@ -26,7 +27,11 @@ class NnsightModel(HookedModel):
 
     def _forward(self, tokens: Tensor, visits: list[Visit], last_layer: int | None) -> Tensor | None:
         graded = torch.is_grad_enabled()
-        with self.traced.trace({"input_ids": tokens}, use_cache=False) as tracer:
+        patterns, visits = _parted(visits)
+        with (
+            attending(self.hf_model, self.anatomy, patterns),
+            self.traced.trace({"input_ids": tokens}, use_cache=False) as tracer,
+        ):
             output = nnsight.save({})
             torch.set_grad_enabled(graded)  # the body runs in a thread of its own, which does not inherit the setting
             for visit in visits:
@@ -34,7 +39,7 @@ class NnsightModel(HookedModel):
             if last_layer is None:
                 output["logits"] = self.traced.output.logits
             else:
-                if not visits or visits[-1].layer < last_layer:
+                if patterns or not visits or visits[-1].layer < last_layer:
                     _ = self._envoy(last_layer, "").output
                 tracer.stop()
         logits = output.get("logits")
@@ -46,10 +51,15 @@ class NnsightModel(HookedModel):
     def _generate(self, tokens: Tensor, mask: Tensor, visits: list[Visit], max_new_tokens: int) -> Tensor:
         inputs = {"input_ids": tokens, "attention_mask": mask}
         options = {"max_new_tokens": max_new_tokens, "do_sample": False, "pad_token_id": self.pad_id}
+        patterns, visits = _parted(visits)
         if not visits:
-            return self.hf_model.generate(**inputs, **options)[:, tokens.shape[1] :]
+            with attending(self.hf_model, self.anatomy, patterns):
+                return self.hf_model.generate(**inputs, **options)[:, tokens.shape[1] :]
         # Greedy decoding picks the most likely token, so the logits of each step tell it.
-        with self.traced.generate(inputs, **options) as tracer:
+        with (
+            attending(self.hf_model, self.anatomy, patterns),
+            self.traced.generate(inputs, **options) as tracer,
+        ):
             chosen = nnsight.save([])
             for _ in tracer.iter[:max_new_tokens]:
                 torch.set_grad_enabled(False)
@@ -75,3 +85,8 @@ class NnsightModel(HookedModel):
             path.split("."),
             self.traced,
         )
+
+
+def _parted(visits: list[Visit]) -> tuple[list[Visit], list[Visit]]:
+    """Visits of attention patterns, which no module gives (`hooked.patterns`), and the others."""
+    return [visit for visit in visits if visit.point == "pattern"], [v for v in visits if v.point != "pattern"]

@@ -5,6 +5,9 @@
 3. Each block's output is its input plus what attention and MLP add; `resid_post.i` is `resid_pre.i+1`;
    the heads sum to the attention's output, but for its bias.
 4. An edit at each kind of site, in the first and in the last block, changes the logits.
+5. Attention patterns are causal and sum to 1, and mixing the values by them gives what the heads write; an edit of one
+   head's query or key changes that head's pattern alone (or its group's), at that position alone (or from it on). Where
+   this fails the model has no such sites, and works without them.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from torch import Tensor
 
 from hooked.errors import UserError
 from hooked.model import HookedModel
-from hooked.sites import KINDS
+from hooked.sites import INNER_KINDS
+from hooked.visits import Edit
 
 PROBE_LENGTH = 6
 
@@ -36,7 +40,7 @@ def self_check(model: HookedModel, plain_logits: Float[Tensor, "1 position vocab
         UserError: a check failed; the message names the site.
     """
     tokens = probe_tokens(plain_logits.shape[-1])
-    kinds = [kind for kind in KINDS if kind in {site.split(".")[0] for site in model.sites()}]
+    kinds = [kind for kind in model.kinds if kind not in INNER_KINDS]
     run = model.run(tokens, reads=model.sites())
     assert run.logits is not None  # no last layer was given
     _same(model, "the logits", run.logits, plain_logits)
@@ -58,6 +62,54 @@ def runs_in_parallel(model: HookedModel, tokens: Int[Tensor, "1 position"]) -> b
         for edits in ({}, {"attn_out.0": lambda value: value + torch.ones_like(value).cumsum(-1)})
     )
     return torch.equal(before, after)
+
+
+@torch.no_grad()
+def attention_holds(model: HookedModel, tokens: Int[Tensor, "1 position"]) -> bool:
+    """Whether the sites inside attention are what their names say (step 5), in the first and in the last block."""
+    try:
+        for layer in sorted({0, model.info.n_layers - 1}):
+            _check_pattern(model, layer, tokens)
+            for kind in ("q", "k"):
+                _check_reach(model, kind, layer, tokens)
+    except UserError:
+        return False
+    return True
+
+
+def _check_pattern(model: HookedModel, layer: int, tokens: Tensor) -> None:
+    patterns = [f"pattern.{layer}.{head}" for head in range(model.info.n_heads)]
+    written = [f"head_out.{layer}.{head}" for head in range(model.info.n_heads)]
+    values = [f"v.{layer}.{head}" for head in range(model.info.n_kv_heads)]
+    found = model.run(tokens, reads=[*patterns, *written, *values], last_layer=layer).activations
+    group = model.info.n_heads // model.info.n_kv_heads
+    for head, (pattern, wrote) in enumerate(zip(patterns, written, strict=True)):
+        attended = found[pattern]
+        if attended.shape != (1, PROBE_LENGTH, PROBE_LENGTH) or attended.triu(1).any():
+            raise _failed(model, f"{pattern} is not causal")
+        _same(model, f"{pattern} (its rows sum to 1)", attended.float().sum(-1), torch.ones(1, PROBE_LENGTH))
+        mixed = attended @ found[values[head // group]] @ model.head_weights(layer, head).to(attended.device).T
+        _same(model, f"{wrote} (values mixed by the pattern)", found[wrote], mixed)
+
+
+def _check_reach(model: HookedModel, kind: str, layer: int, tokens: Tensor) -> None:
+    """Edit the last but two position of the last head."""
+    patterns = [f"pattern.{layer}.{head}" for head in range(model.info.n_heads)]
+    place, edited = PROBE_LENGTH - 3, model.heads(kind) - 1
+    group = model.info.n_heads // model.heads(kind)
+    bump = torch.zeros(1, PROBE_LENGTH, model.info.d_head, device=model.device)
+    bump[0, place] = torch.linspace(-1, 2, model.info.d_head)
+    edits: dict[str, Edit] = {
+        f"{kind}.{layer}.{edited}": lambda value: value + (1 + value.abs().max()) * bump.to(value)
+    }
+    before = model.run(tokens, reads=patterns, last_layer=layer).activations
+    after = model.run(tokens, reads=patterns, edits=edits, last_layer=layer).activations
+    for head, name in enumerate(patterns):
+        moved = (before[name] != after[name]).any(-1)[0].tolist()
+        expected = head // group == edited
+        rows = range(place, PROBE_LENGTH) if kind == "k" else range(place, place + 1)
+        if any(moved[at] for at in range(PROBE_LENGTH) if at not in rows) or moved[place] != expected:
+            raise _failed(model, f"an edit at {kind}.{layer}.{edited} does not act on the pattern as it should")
 
 
 def _check_block(model: HookedModel, values: dict[str, Tensor], layer: int) -> None:

@@ -16,6 +16,10 @@ from hooked.visits import Visit
 
 _HOOKS = {
     "block_in": "hook_in",
+    "q": "attn.q.hook_out",
+    "k": "attn.k.hook_out",
+    "v": "attn.v.hook_out",
+    "pattern": "attn.hook_pattern",
     "heads": "attn.o.hook_in",
     "projection": "attn.o.hook_out",
     "attn_out": "attn.o.hook_out",

@@ -1,7 +1,8 @@
 """Sites in terms of modules: which module inputs and outputs a run must read or replace, and how.
 
-1. Each site of a layer is expressed by four tensors that modules of the block take or give: the block's input, the
-   heads' values (the output projection's input), what each sub-layer adds, and the block's output.
+1. Each site of a layer is expressed by tensors that modules of the block take or give: the block's input, queries, keys
+   and values, the heads' mixed values (the output projection's input), what each sub-layer adds, the block's output; and
+   by the attention pattern, which no module gives.
 2. The reads and edits asked for become *visits*: functions from such a tensor to its replacement (or itself).
 3. An adapter carries out the visits in forward order, and knows nothing of sites.
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -23,11 +25,11 @@ from hooked.errors import UserError
 from hooked.sites import KINDS, Site, parse_site
 
 Read = Callable[[Tensor], Tensor]
-"""Reduces an activation [batch position d_model] when it is read; what it returns is kept."""
+"""Reduces an activation (as wide as its site, mostly [batch position d_model]) when it is read; what it returns is kept."""
 Edit = Callable[[Tensor], Tensor]
-"""Maps an activation [batch position d_model] to its replacement of the same shape, without changing it in place."""
+"""Maps an activation to its replacement of the same shape, without changing it in place."""
 
-POINTS = ("block_in", "heads", "projection", "attn_out", "mlp_out", "block_out")
+POINTS = ("block_in", "q", "k", "v", "pattern", "heads", "projection", "attn_out", "mlp_out", "block_out")
 """Tensors of a block that can be visited, in forward order."""
 
 
@@ -45,11 +47,12 @@ def plan_visits(
     edits: Mapping[str, Edit],
     head_weights: Callable[[int, int], Tensor],
     kept: dict[str, Tensor],
+    columns: Callable[[Site], slice],
 ) -> list[Visit]:
     """The visits, in forward order, that carry out `edits` and leave what `reads` return in `kept`.
 
     A read sees the value that flows on, after the edit of the same site. `head_weights(layer, head)` is the head's
-    part of the output projection, [d_model d_head].
+    part of the output projection, [d_model d_head]; `columns(site)` a head's part of a projection's output.
     """
     sites = sorted(
         {parse_site(name) for name in (*reads, *edits)},
@@ -57,7 +60,7 @@ def plan_visits(
     )
     visits: list[Visit] = []
     for layer in sorted({site.layer for site in sites}):
-        planner = _LayerPlanner(layer, reads, edits, head_weights, kept)
+        planner = _LayerPlanner(layer, reads, edits, head_weights, kept, columns)
         for site in (site for site in sites if site.layer == layer):
             getattr(planner, site.kind)(site)
         visits += sorted(planner.visits, key=lambda visit: POINTS.index(visit.point))
@@ -75,13 +78,20 @@ class _LayerPlanner:
         edits: Mapping[str, Edit],
         head_weights: Callable,
         kept: dict[str, Tensor],
+        columns: Callable[[Site], slice],
     ):
         self.layer, self.reads, self.edits, self.head_weights, self.kept = layer, reads, edits, head_weights, kept
+        self.columns = columns
         self.seen: dict[str, Tensor] = {}
         self.visits: list[Visit] = []
 
     def resid_pre(self, site: Site) -> None:
         self._visit("block_in", lambda value: self._apply(site, value))
+
+    def q(self, site: Site) -> None:
+        self._visit(site.kind, lambda value: self._apply_part(site, value))
+
+    k = v = pattern = q
 
     def head_out(self, site: Site) -> None:
         if "heads" not in {visit.point for visit in self.visits}:
@@ -116,6 +126,22 @@ class _LayerPlanner:
             self.kept[name] = self.reads[name](value)
         return value
 
+    def _apply_part(self, site: Site, value: Tensor) -> Tensor:
+        """One head of a tensor that holds all: a pattern, queries already split into heads, or a projection's output."""
+        if site.kind == "pattern":
+            part: tuple[Any, ...] = (slice(None), site.head)
+        elif value.ndim == 4:
+            part = (slice(None), slice(None), site.head)
+        else:
+            part = (..., self.columns(site))
+        before = value[part]
+        after = self._apply(site, before)
+        if after is before:
+            return value
+        replaced = value.clone()
+        replaced[part] = after
+        return replaced
+
     def _apply_mid(self, site: Site, attention: Tensor) -> Tensor:
         middle = self.seen["block_in"] + attention
         edited = self._apply(site, middle)
@@ -143,6 +169,8 @@ def _checked_edit(name: str, edit: Edit, value: Tensor) -> Tensor:
 
 def module_of(anatomy: Anatomy, point: str) -> tuple[str, bool]:
     """The module (a path relative to the block; empty for the block itself) of a point, and whether it is its input."""
+    if anatomy.projections is not None and point in ("q", "k", "v"):
+        return anatomy.projections.modules["qkv".index(point)], False
     return {
         "block_in": ("", True),
         "heads": (anatomy.out_projection, True),

@@ -76,6 +76,91 @@ def test_edits_have_the_same_effect_in_both_backends(loaded):
         torch.testing.assert_close(logits["nnsight"], logits["transformer-lens"], atol=1e-4, rtol=1e-4)
 
 
+INNER = ("q", "k", "v", "pattern")
+
+
+def inner_sites(model):
+    return [site for kind in INNER for site in model.sites(kind)]
+
+
+@torch.no_grad()
+def test_the_sites_inside_attention_are_transformer_lens_own(loaded):
+    """`hook_q`, `hook_k`, `hook_v` and `hook_pattern`, through both backends; grouped queries share keys and values."""
+    _, models = loaded
+    tokens = torch.tensor([list(range(5, 17))])
+    _, cache = models["transformer-lens"].bridge.run_with_cache(tokens)
+    for model in models.values():
+        assert len(model.sites("k")) == LAYERS * model.info.n_kv_heads
+        for site, value in model.run(tokens, reads=inner_sites(model)).activations.items():
+            kind, layer, head = site.split(".")
+            theirs = cache[f"blocks.{layer}.attn.hook_{kind}"]
+            expected = theirs[:, int(head)] if kind == "pattern" else theirs[:, :, int(head)]
+            assert value.shape == (1, 12, 12 if kind == "pattern" else model.info.d_head)
+            torch.testing.assert_close(value, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_edits_inside_attention_have_the_same_effect_in_both_backends(loaded):
+    _, models = loaded
+    tokens = torch.tensor([list(range(5, 17))])
+    before = models["nnsight"].run(tokens).logits
+    for kind in INNER:
+        site = models["nnsight"].sites(kind)[-1]  # the last layer's last head
+        edits = {site: lambda value: 0.5 * value.roll(1, 1)}
+        logits = {name: model.run(tokens, edits=edits).logits for name, model in models.items()}
+        assert (logits["nnsight"] - before).abs().max() > 1e-3, site
+        torch.testing.assert_close(logits["nnsight"], logits["transformer-lens"], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_pattern_is_the_softmax_of_queries_with_keys_and_mixes_the_values(tmp_path):
+    model = load_model(tiny_model("gpt2"), tokenizer=tiny_tokenizer(tmp_path))
+    tokens = torch.tensor([[5, 6, 7, 8, 9]])
+    found = model.run(tokens, reads=[*inner_sites(model), *model.sites("head_out")]).activations
+    q, k, v, pattern = (found[f"{kind}.1.2"][0] for kind in INNER)
+    scores = (q @ k.T / model.info.d_head**0.5).masked_fill(torch.ones(5, 5).triu(1).bool(), -torch.inf)
+    torch.testing.assert_close(pattern, scores.softmax(-1))
+    torch.testing.assert_close(found["head_out.1.2"][0], pattern @ v @ model.head_weights(1, 2).T)
+
+
+@torch.no_grad()
+def test_the_model_attends_as_before_once_patterns_were_read(loaded):
+    plain, models = loaded
+    model = models["nnsight"]
+    tokens = torch.tensor([[5, 6, 7]])
+    usual = model.hf_model.config._attn_implementation
+    model.run(tokens, reads=["pattern.0.0"], last_layer=0)
+    with pytest.raises(UserError, match="must return a tensor"):
+        model.run(tokens, edits={"pattern.1.0": lambda value: value[..., :2]})
+    assert model.hf_model.config._attn_implementation == usual
+    torch.testing.assert_close(model.run(tokens).logits, plain(tokens).logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("layout", [{}, {"c_attn": "interleaved"}])
+def test_a_model_lacks_the_sites_inside_attention_where_they_are_not_what_their_names_say(
+    tmp_path, monkeypatch, backend, layout
+):
+    """Not found by name, or found in a layout that the trial refutes: it loads, and says so when they are asked for."""
+    monkeypatch.setattr("hooked.anatomy._FUSED", layout)
+    if layout and backend == "transformer-lens":
+        pytest.skip("the bridge splits the projection itself")
+    model = load_model(tiny_model("gpt2"), tokenizer=tiny_tokenizer(tmp_path), backend=backend)
+    for site in ("q.0.0", "pattern.0.0"):
+        with pytest.raises(UserError, match="has no site of kind"):
+            model.run(torch.tensor([[5, 6]]), reads=[site])
+    assert model.sites("head_out")
+
+
+def test_heads_of_keys_and_values_are_counted_as_such(tmp_path):
+    model = load_model(tiny_model("qwen2"), tokenizer=tiny_tokenizer(tmp_path))
+    model.check_sites(["q.0.3", "pattern.0.3", "k.0.1"])
+    with pytest.raises(UserError, match=r"no site k\.0\.3: .* heads 0 to 1 there"):
+        model.check_sites(["k.0.3"])
+    with pytest.raises(UserError, match=r"unknown site 'q\.0'"):
+        model.check_sites(["q.0"])
+
+
 @torch.no_grad()
 def test_resid_mid_edit_moves_the_stream_and_not_only_what_the_norm_reads(loaded):
     _, models = loaded
@@ -111,7 +196,12 @@ def test_generation_equals_transformers_also_in_a_padded_batch(loaded):
 def test_edits_act_at_every_step_of_generation_in_both_backends(loaded):
     _, models = loaded
     shift = 20 * torch.linspace(-1, 1, WIDTH)
-    edits = {"resid_post.1": lambda value: value + shift, "head_out.0.1": lambda value: 0 * value}
+    edits = {
+        "resid_post.1": lambda value: value + shift,
+        "head_out.0.1": lambda value: 0 * value,
+        "pattern.2.1": lambda value: 0 * value,
+        "v.1.0": lambda value: -value,
+    }
     found = {name: model.generate(model.tokenize(list(TEXTS)), 5, edits=edits) for name, model in models.items()}
     assert found["nnsight"] == found["transformer-lens"]
     assert found["nnsight"] != models["nnsight"].generate(models["nnsight"].tokenize(list(TEXTS)), 5)

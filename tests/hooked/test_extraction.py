@@ -169,3 +169,8 @@ def test_live_activations_give_the_prompts_asked_for(model):
     assert {int(index) for index in found} == {3, 5, 17}
     for index, value in found.items():
         torch.testing.assert_close(value[None], expected[int(index)], atol=1e-5, rtol=1e-5)
+
+
+def test_only_sites_of_the_streams_width_are_extracted():
+    with pytest.raises(UserError, match=r"pattern\.0\.1: only sites of the residual stream's width"):
+        ExtractionSpec(("resid_pre.0", "pattern.0.1"))
