@@ -72,6 +72,11 @@ class ActivationStore:
         return self._starts[-1]
 
     @property
+    def rows(self) -> int:
+        """Number of rows: of prompts, or of tokens where the position is `every`."""
+        return sum(shard.rows for shard in self._shards)
+
+    @property
     def sites(self) -> tuple[str, ...]:
         """The sites along the second axis of what `batches` yields."""
         return tuple(self.manifest.config["sites"])

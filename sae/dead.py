@@ -1,0 +1,73 @@
+"""Dead latents: ways to bring them back.
+
+- The auxiliary loss (Gao et al., 2024, arXiv:2406.04093, section A.2): the dead latents with the largest
+  pre-activations reconstruct what the living ones leave over.
+- Resampling (Bricken et al., 2023, transformer-circuits.pub/2023/monosemantic-features, "Neuron Resampling"): a dead
+  latent starts anew as the direction of a sample that is reconstructed badly.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from sae.core import SparseAutoencoder
+
+AUXILIARY_WEIGHT = 1 / 32
+"""Weight of the auxiliary loss; the paper's."""
+RESAMPLED_ENCODER_NORM = 0.2
+"""Norm of a resampled encoder column, relative to the mean of the living ones; the source's."""
+
+
+def auxiliary_loss(
+    sae: SparseAutoencoder,
+    x: Float[Tensor, "batch d_in"],
+    residual: Float[Tensor, "batch d_in"],
+    dead: Bool[Tensor, "d_sae"],
+) -> Float[Tensor, ""]:
+    """Squared error of the residual's reconstruction by d_in / 2 dead latents a sample, relative to the residual's own size.
+
+    Args:
+        x: the batch.
+        residual: what its reconstruction leaves over, without gradient.
+        dead: latents that take part.
+    """
+    pre = (x - sae.b_dec.detach()) @ sae.W_enc[:, dead] + sae.b_enc[dead]
+    values, chosen = pre.topk(min(max(1, sae.d_in // 2), pre.shape[1]), dim=1, sorted=False)
+    latents = torch.zeros_like(pre).scatter(1, chosen, values.relu())
+    error = (residual - (latents @ sae.W_dec[dead]).float()).square().mean()
+    return (error / residual.square().mean().clamp_min(1e-12)).nan_to_num(0.0)
+
+
+@torch.no_grad()
+def resample(
+    sae: SparseAutoencoder,
+    optimizer: torch.optim.Adam,
+    x: Float[Tensor, "batch d_in"],
+    dead: Bool[Tensor, "d_sae"],
+    *,
+    seed: int,
+) -> None:
+    """Start dead latents anew as directions of samples, drawn with probability proportional to their squared error.
+
+    Their encoder points the same way, small; their bias is 0, and Adam forgets them.
+    """
+    if not dead.any():
+        return
+    errors = (x - sae(x)).square().sum(1).square().clamp_min(1e-12)
+    generator = torch.Generator(device=x.device).manual_seed(seed)
+    chosen = torch.multinomial(errors, int(dead.sum()), replacement=True, generator=generator)
+    rows = x[chosen] - sae.b_dec
+    rows /= rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    living = sae.W_enc[:, ~dead].norm(dim=0)
+    size = RESAMPLED_ENCODER_NORM * (living.mean() if len(living) else 1.0)
+    sae.W_dec[dead], sae.b_enc[dead] = rows, 0.0
+    sae.W_enc[:, dead] = (rows * size).T
+    for parameter, part in ((sae.W_dec, dead), (sae.b_enc, dead), (sae.W_enc, (slice(None), dead))):
+        for name in ("exp_avg", "exp_avg_sq"):
+            if name in optimizer.state[parameter]:
+                optimizer.state[parameter][name][part] = 0.0

@@ -1,0 +1,268 @@
+"""Train one or several sparse autoencoders on one stream of activations.
+
+1. The first block gives the scale that brings activations to unit mean square a dimension, and each decoder's bias.
+2. A step is the same batch for every autoencoder: loss and gradient under bfloat16 autocast, gradients averaged over
+   processes, the part of the decoder's gradient that would only change a row's norm taken out, Adam, unit rows again.
+3. A latent that has not fired for `dead_after` activations is dead, and takes part in the auxiliary loss.
+4. Every `checkpoint_every` steps weights, optimiser, counters and the place in the stream are written. On one machine with
+   one number of threads, a run that was killed ends with the same bytes as one that was not.
+5. At the end the scale is folded into the offsets, so that the autoencoder takes raw activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from hooked.checkpoints import load_checkpoint, save_checkpoint
+from hooked.errors import UserError
+from hooked.ranks import rank, wait_for_all, world_size
+from sae.config import TrainConfig
+from sae.core import Moment, SparseAutoencoder
+from sae.dead import resample
+from sae.stream import ActivationSource, Position, ShuffledBatches, scale_of
+
+_CHECKPOINT = "sae-checkpoint"
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Means over the steps since the point before."""
+
+    step: int
+    loss: float
+    l0: float
+    """Latents that are not 0, a sample."""
+    fvu: float
+    """Fraction of the variance that is left unexplained, of training batches."""
+    dead: float
+    """Share of dead latents, at the step."""
+
+
+@dataclass
+class Run:
+    """An autoencoder in training."""
+
+    sae: SparseAutoencoder
+    optimizer: torch.optim.Adam
+    peak_rate: float
+    idle: Int[Tensor, "d_sae"]
+    """Activations since each latent fired."""
+    sums: Float[Tensor, "3"]
+    """Loss, L0 and FVU summed since the last point of the curve."""
+    curve: list[CurvePoint] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, sae: SparseAutoencoder, config: TrainConfig) -> Run:
+        """Before the first step."""
+        optimizer = torch.optim.Adam(sae.parameters(), lr=0.0, fused=True)
+        device = sae.W_dec.device
+        idle = torch.zeros(sae.d_sae, dtype=torch.long, device=device)
+        return cls(sae, optimizer, config.peak_rate(sae.d_sae), idle, torch.zeros(3, device=device))
+
+
+def train_sae(
+    source: ActivationSource, sae: SparseAutoencoder, config: TrainConfig, **options: Any
+) -> list[CurvePoint]:
+    """Train one autoencoder in place; as `train_saes`. Returns its training curve."""
+    return train_saes(source, [sae], config, **options)[0]
+
+
+def train_saes(
+    source: ActivationSource,
+    saes: Sequence[SparseAutoencoder],
+    config: TrainConfig,
+    *,
+    checkpoints: Path | None = None,
+    identity: dict[str, Any] | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> list[list[CurvePoint]]:
+    """Train autoencoders in place on the same batches; go on from a checkpoint if a run of the same configuration left one.
+
+    Args:
+        source: activations of width d_in.
+        saes: fresh autoencoders; afterwards they take raw activations.
+        config: how to train.
+        checkpoints: folder of this run's checkpoints; None for none.
+        identity: what else a checkpoint must agree with: the activations' origin.
+        on_step: called after each step with its number, from 1.
+
+    Returns:
+        The training curve of each.
+
+    Raises:
+        UserError: activations of another width, NaN among them, a loss that is no longer finite, or a checkpoint
+            of another configuration.
+    """
+    for sae in saes:
+        if sae.d_in != sum(source.widths):
+            raise UserError(f"activations are {sum(source.widths)} wide, and the autoencoder takes {sae.d_in}")
+    runs = [Run.start(sae, config) for sae in saes]
+    facts = {"config": asdict(config), "ranks": world_size(), "saes": [_facts(sae) for sae in saes], **(identity or {})}
+    wait_for_all()
+    found = load_checkpoint(_of_rank(checkpoints), _CHECKPOINT, facts) if checkpoints else None
+    if found:
+        scale, batches, step = _restore(runs, source, config, *found)
+    else:
+        batches, step = _batches(source, config, None), 0
+        scale = _begin(runs, source)
+    with tqdm(total=config.steps, initial=step, desc="training", unit="step", disable=None) as bar:
+        while step < config.steps:
+            x = next(batches).to(scale.device) * scale
+            for run in runs:
+                train_step(run, x, config, step)
+            step += 1
+            if step % config.log_every == 0 or step == config.steps:
+                bar.set_postfix(_log(runs, config, step), refresh=False)
+            bar.update()
+            if checkpoints and (step % config.checkpoint_every == 0 or step == config.steps):
+                _save(_of_rank(checkpoints), facts, runs, scale, batches.position, step)
+            if on_step is not None:
+                on_step(step)
+    for run in runs:
+        run.sae.fold_scale(scale)
+    return [run.curve for run in runs]
+
+
+def train_step(run: Run, x: Float[Tensor, "batch d_in"], config: TrainConfig, step: int) -> None:
+    """One step of one autoencoder on scaled activations."""
+    dead = run.idle > config.dead_after
+    moment = Moment(dead if dead.any() else None, config.sparsity_share(step))
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        losses = run.sae.loss(x, moment)
+    losses.total.backward()
+    fired = losses.fired
+    if world_size() > 1:
+        fired = _share(run, fired)
+    remove_radial_gradient(run.sae)
+    for group in run.optimizer.param_groups:
+        group["lr"] = run.peak_rate * config.rate_share(step)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    run.sae.unit_decoder()
+    run.idle += config.batch
+    run.idle[fired] = 0
+    variance = (x - x.mean(0)).square().mean()
+    run.sums += torch.stack([losses.total.detach(), losses.l0, losses.error / variance])
+    if config.resample_every and (step + 1) % config.resample_every == 0 and step + 1 <= config.steps // 2:
+        resample(run.sae, run.optimizer, x, run.idle > config.dead_after, seed=config.seed + step)
+        run.idle[run.idle > config.dead_after] = 0
+
+
+@torch.no_grad()
+def remove_radial_gradient(sae: SparseAutoencoder) -> None:
+    """Take out of the decoder's gradient what would only change its rows' norms, which are set back to 1 anyway.
+
+    Otherwise Adam's moments fill up with it (Bricken et al., 2023).
+    """
+    gradient = sae.W_dec.grad
+    assert gradient is not None
+    radial = torch.linalg.vecdot(gradient, sae.W_dec)
+    gradient.addcmul_(sae.W_dec, radial[:, None], value=-1)
+
+
+def _begin(runs: list[Run], source: ActivationSource) -> Float[Tensor, "d_in"]:
+    """The scale of the activations, from the first block; and what each autoencoder takes from them before it is trained."""
+    rows = source.block(0)
+    scale = scale_of(rows, source.widths).to(runs[0].sae.W_dec.device)
+    rows = rows[:8192].to(scale.device) * scale
+    for run in runs:
+        run.sae.start_from(rows)
+    return scale
+
+
+def _batches(source: ActivationSource, config: TrainConfig, position: Position | None) -> ShuffledBatches:
+    if config.batch % world_size():
+        raise UserError(f"a batch of {config.batch} cannot be shared evenly by {world_size()} processes")
+    share = config.batch // world_size()
+    return ShuffledBatches(source, share, config.seed, rank=rank(), ranks=world_size(), position=position)
+
+
+def _share(run: Run, fired: Tensor) -> Tensor:
+    """Average gradients over processes; a latent fired if it fired on any of them."""
+    for parameter in run.sae.parameters():
+        if parameter.grad is not None:
+            # A transposed view of contiguous memory is what the encoder's gradient is.
+            gradient = parameter.grad if parameter.grad.is_contiguous() else parameter.grad.T
+            assert gradient.is_contiguous()
+            dist.all_reduce(gradient)
+            gradient /= world_size()
+    counts = fired.int()
+    dist.all_reduce(counts)
+    return counts > 0
+
+
+def _log(runs: list[Run], config: TrainConfig, step: int) -> dict[str, str]:
+    """Add a point to each curve; what the progress bar shows is the first autoencoder's.
+
+    Raises:
+        UserError: a loss is no longer finite.
+    """
+    steps = (step - 1) % config.log_every + 1
+    for run in runs:
+        loss, l0, fvu = (run.sums / steps).tolist()
+        if not torch.isfinite(run.sums).all():
+            raise UserError(
+                f"{run.sae.architecture}: the loss is no longer finite at step {step}; lower the learning rate"
+            )
+        dead = float((run.idle > config.dead_after).float().mean())
+        run.curve.append(CurvePoint(step, loss, l0, fvu, dead))
+        run.sums.zero_()
+    point = runs[0].curve[-1]
+    return {
+        "loss": f"{point.loss:.4f}",
+        "L0": f"{point.l0:.1f}",
+        "FVU": f"{point.fvu:.3f}",
+        "dead": f"{point.dead:.1%}",
+    }
+
+
+def _facts(sae: SparseAutoencoder) -> dict[str, Any]:
+    return {"architecture": sae.architecture, "d_in": sae.d_in, "d_sae": sae.d_sae, **sae.settings()}
+
+
+def _of_rank(folder: Path) -> Path:
+    """Each process keeps its own place in the stream, so each writes checkpoints of its own."""
+    return folder / f"rank-{rank()}" if world_size() > 1 else folder
+
+
+def _save(folder: Path, facts: dict[str, Any], runs: list[Run], scale: Tensor, position: Position, step: int) -> None:
+    tensors = {"scale": scale, "stream/carried": position.carried}
+    for number, run in enumerate(runs):
+        tensors |= {f"{number}/model/{name}": value for name, value in run.sae.state_dict().items()}
+        tensors |= {f"{number}/idle": run.idle, f"{number}/sums": run.sums}
+        for index, state in run.optimizer.state_dict()["state"].items():
+            tensors |= {f"{number}/optimizer/{index}/{key}": value for key, value in state.items()}
+    stream = {"passes": position.passes, "place": position.place, "used": position.used}
+    curves = [[asdict(point) for point in run.curve] for run in runs]
+    save_checkpoint(folder, _CHECKPOINT, facts, step, tensors, {"stream": stream, "curves": curves})
+
+
+def _restore(
+    runs: list[Run], source: ActivationSource, config: TrainConfig, tensors: dict[str, Tensor], facts: dict[str, Any]
+) -> tuple[Tensor, ShuffledBatches, int]:
+    for number, run in enumerate(runs):
+        run.sae.load_state_dict(_under(tensors, f"{number}/model/"))
+        run.idle, run.sums = tensors[f"{number}/idle"], tensors[f"{number}/sums"]
+        run.curve = [CurvePoint(**point) for point in facts["curves"][number]]
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _under(tensors, f"{number}/optimizer/").items():
+            index, key = name.split("/")
+            # Laid out in memory as the parameter is, as Adam itself would have it.
+            like = list(run.sae.parameters())[int(index)]
+            state.setdefault(int(index), {})[key] = torch.empty_like(like).copy_(value) if value.ndim else value
+        run.optimizer.load_state_dict(run.optimizer.state_dict() | {"state": state})
+    position = Position(**facts["stream"], carried=tensors["stream/carried"])
+    return tensors["scale"], _batches(source, config, position), facts["step"]
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
