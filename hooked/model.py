@@ -107,7 +107,8 @@ class HookedModel(ABC):
     def _sites(self, kind: str, layer: int) -> list[Site]:
         return [Site(kind, layer, head) for head in range(self.heads(kind))] or [Site(kind, layer)]
 
-    def _columns(self, site: Site) -> slice:
+    def columns(self, site: Site) -> slice:
+        """Where queries, keys or values of one head stand in what their projection gives."""
         assert self.anatomy.projections is not None  # check_sites has refused the site otherwise
         counts = (self.info.n_heads, self.info.n_kv_heads, self.info.n_kv_heads)
         return self.anatomy.projections.columns(site.kind, site.head or 0, counts, self.info.d_head)
@@ -158,7 +159,7 @@ class HookedModel(ABC):
         edits = edits or {}
         self.check_sites([*readers, *edits])
         kept: dict[str, Tensor] = {}
-        visits = plan_visits(readers, edits, self.head_weights, kept, self._columns)
+        visits = plan_visits(readers, edits, self.head_weights, kept, self.columns)
         if last_layer is not None:
             visits = [visit for visit in visits if visit.layer <= last_layer]
         logits = self._forward(tokens.to(self.device), visits, last_layer)
@@ -181,7 +182,7 @@ class HookedModel(ABC):
                 "ask for fewer new tokens"
             )
         self.check_sites(list(edits or {}))
-        visits = plan_visits({}, edits or {}, self.head_weights, {}, self._columns)
+        visits = plan_visits({}, edits or {}, self.head_weights, {}, self.columns)
         ids, mask = pad_left([prompt.ids for prompt in prompts], self.pad_id)
         with torch.no_grad():
             new = self._generate(ids.to(self.device), mask.to(self.device), visits, max_new_tokens)

@@ -30,19 +30,24 @@ def site_cells(sites: Sequence[str], positions: Sequence[int]) -> list[Cell]:
     return [(Patch(site, tuple(positions)),) for site in sites]
 
 
+def layer_cells(model: HookedModel, kind: str, layers: Sequence[int], positions: Sequence[int]) -> list[Cell]:
+    """Each layer at each position, alone; all heads of the layer together where the kind is of a single head."""
+    return [joint_cell(layer_sites(model, kind, [layer]), [position]) for layer in layers for position in positions]
+
+
 def joint_cell(sites: Sequence[str], positions: Sequence[int]) -> Cell:
     """All sites at all positions in one run."""
     return tuple(Patch(site, tuple(positions)) for site in sites)
 
 
 def layer_sites(model: HookedModel, kind: str, layers: Sequence[int]) -> list[str]:
-    """The site of one kind at each layer, or, for `head_out`, all heads of each layer.
+    """The site of one kind at each layer, or, for the kinds of a single head, all heads of each layer.
 
     Raises:
         UserError: the model lacks the kind or a layer.
     """
     model.sites(kind)
-    heads = [f".{head}" for head in range(model.info.n_heads)] if kind == "head_out" else [""]
+    heads = [f".{head}" for head in range(model.heads(kind))] or [""]
     sites = [f"{kind}.{layer}{head}" for layer in layers for head in heads]
     model.check_sites(sites)
     return sites

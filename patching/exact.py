@@ -26,7 +26,7 @@ from hooked import HookedModel, UserError
 from patching.cells import Cell, Patch
 from patching.packed import DoesNotFit, PackedModel
 from patching.pairs import Direction, PatchPair, Sides
-from patching.reference import patched_value, read_sites
+from patching.reference import patched_value, read_sites, replacements
 from patching.sweep import Sweep, make_job
 
 
@@ -69,7 +69,9 @@ class _Work:
     """One pair in one direction, with the activations of both runs."""
 
     sides: Sides
-    source: Mapping[str, Float[Tensor, "source_position d_model"]]
+    source: Mapping[str, Float[Tensor, "source_position _"]]
+    replacement: Mapping[str, Float[Tensor, "position _"]]
+    """What each position of the patched run is replaced by."""
     live: Mapping[str, Bool[np.ndarray, "position"]]
     """Positions where a patch at the site changes anything."""
 
@@ -136,15 +138,13 @@ def _work(model: HookedModel, pair: PatchPair, cells: Sequence[Cell], direction:
     sides = pair.sides(direction)
     _check_positions(cells, len(sides.patched))
     patched, source = (read_sites(model, ids, sites) for ids in (sides.patched, sides.source))
-    matched = [at for at, other in enumerate(sides.alignment.counterparts) if other is not None]
-    origins = [other for other in sides.alignment.counterparts if other is not None]
+    replacement = {site: replacements(sides, site, source[site]) for site in sites}
     live = {}
     for site in sites:
-        changes = np.zeros(len(sides.patched), dtype=bool)
-        changes[matched] = (patched[site][matched] != source[site][origins]).any(-1).cpu().numpy()
+        changes = (patched[site] != replacement[site]).any(-1).cpu()
         changes[: sides.alignment.unchanged] = False
-        live[site] = changes
-    return _Work(sides, source, live)
+        live[site] = (changes & sides.alignment.mask).numpy()
+    return _Work(sides, source, replacement, live)
 
 
 def _check_positions(cells: Sequence[Cell], length: int) -> None:
@@ -181,7 +181,7 @@ def _packed_values(
     values = [works[which].sides.patched_value for which, _, _ in todo]
     jobs = []
     for index, (which, _, cell) in enumerate(todo):
-        job = make_job(index, which, cell, works[which].sides, works[which].source, model.info.n_layers)
+        job = make_job(index, which, cell, works[which].sides, works[which].replacement, model.info.n_layers)
         if job is not None:
             jobs.append(job)
     found = Sweep(packed, runs, [work.sides for work in works], budget).values(jobs)

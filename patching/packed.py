@@ -7,6 +7,7 @@
 3. Attention is the model's own function, called for each *group* of rows in turn: cells that share a recorded run and
    positions. Positions before a group's first are the recorded run's, read from its keys and values.
 4. Where only keys and values are wanted, the block is left as soon as its attention has them.
+5. A head's attention pattern is replaced without being known: its output is the values mixed by the new pattern.
 
 Nothing here knows an architecture: the blocks' own code runs. What does not fit is refused, and the caller takes the slow
 way; what fits is compared with the slow way on a sample of cells whenever it is used (`patching.exact`).
@@ -90,7 +91,7 @@ class RowEdit:
 
     site: Site
     rows: Int[Tensor, "edited"]
-    values: Float[Tensor, "edited d_model"]
+    values: Float[Tensor, "edited _"]
 
 
 @dataclass
@@ -101,6 +102,7 @@ class _Attending:
     groups: Sequence[Group]
     attend: Callable[..., Any]
     only_keys: bool = False
+    patterns: Sequence[RowEdit] = ()
     found: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
@@ -117,13 +119,34 @@ def _packed_attention(
     if now.only_keys:
         now.found = [(_by_cell(k, g), _by_cell(v, g)) for g, k, v in zip(now.groups, *split[1:], strict=True)]
         raise _Left
-    outputs = []
+    outputs, offset = [], 0
     for group, q, k, v in zip(now.groups, *split, strict=True):
         keys, values = _whole(group, now.layer, k, v)
         mask = group.run.calls[now.layer].mask[:, :, group.positions]
         attended = now.attend(module, _by_cell(q, group), keys, values, mask, **options)[0]
-        outputs.append(attended.reshape(1, group.rows, *attended.shape[2:]))
-    return torch.cat(outputs, dim=1), None
+        outputs.append(
+            _patterned(attended.reshape(group.rows, *attended.shape[2:]), values, group, offset, now.patterns)
+        )
+        offset += group.rows
+    return torch.cat(outputs)[None], None
+
+
+def _patterned(
+    attended: Float[Tensor, "row head d_value"],
+    values: Float[Tensor, "cell kv_head position d_value"],
+    group: Group,
+    offset: int,
+    edits: Sequence[RowEdit],
+) -> Float[Tensor, "row head d_value"]:
+    """Step 5, for the edits that fall on a group whose rows begin at `offset`."""
+    for edit in edits:
+        here = (edit.rows >= offset) & (edit.rows < offset + group.rows)
+        if here.any():
+            rows, head = edit.rows[here] - offset, edit.site.head or 0
+            own = values[rows // len(group.positions), head * values.shape[1] // attended.shape[1]]
+            attended = attended.clone()
+            attended[rows, head] = (edit.values[here].to(own)[:, None] @ own)[:, 0]
+    return attended
 
 
 def _by_cell(rows: Tensor, group: Group) -> Tensor:
@@ -211,12 +234,13 @@ class PackedModel:
         return Recorded(calls, inputs, tuple(k[0] for k, _ in both), tuple(v[0] for _, v in both))
 
     def keys(
-        self, layer: int, rows: Float[Tensor, "row d_model"], groups: Sequence[Group]
+        self, layer: int, rows: Float[Tensor, "row d_model"], groups: Sequence[Group], edits: Sequence[RowEdit] = ()
     ) -> list[tuple[Tensor, Tensor]]:
-        """Step 4: keys and values of each group's rows, each [cell kv_head position d_head]."""
+        """Step 4: keys and values of each group's rows, each [cell kv_head position d_head], with edits of these two."""
         now = _Attending(layer, groups, self.attend, only_keys=True)
         try:
-            self._call(layer, rows, now)
+            with self._editing(layer, edits):
+                self._call(layer, rows, now)
         except _Left:
             return now.found
         raise DoesNotFit("its blocks do not call the attention function of their configuration")
@@ -226,7 +250,8 @@ class PackedModel:
     ) -> Float[Tensor, "row d_model"]:
         """Steps 2 and 3: the block's output, with edits inside the block and of its output carried out."""
         with self._editing(layer, edits):
-            output = self._call(layer, rows, _Attending(layer, groups, self.attend))
+            patterns = [edit for edit in edits if edit.site.kind == "pattern"]
+            output = self._call(layer, rows, _Attending(layer, groups, self.attend, patterns=patterns))
         return apply_edits(output, [edit for edit in edits if edit.site.kind == "resid_post"])
 
     def logits(
@@ -272,7 +297,9 @@ class PackedModel:
         """Carry out edits inside a block, in forward order."""
         block, anatomy = self.blocks[layer], self.model.anatomy
         seen: list[Tensor] = []
+        projections = anatomy.projections.modules if anatomy.projections else ("", "", "")
         handlers = {
+            **{kind: (module, self._edit_part) for kind, module in zip("qkv", projections, strict=True)},
             "head_out": (anatomy.out_projection, self._edit_head),
             "attn_out": (anatomy.attn_out, lambda edit, inputs, output: _replaced(output, edit, edit.values)),
             "resid_mid": (
@@ -295,6 +322,12 @@ class PackedModel:
                     )
                     stack.callback(hook.remove)
             yield
+
+    def _edit_part(self, edit: RowEdit, inputs: Tensor, output: Tensor) -> Tensor:
+        """Replace one head's columns of what gives queries, keys or values."""
+        replaced = output.clone()
+        replaced[0, edit.rows, self.model.columns(edit.site)] = edit.values.to(output.dtype)
+        return replaced
 
     def _edit_head(self, edit: RowEdit, inputs: Tensor, output: Tensor) -> Tensor:
         """Add what the head's replacement adds to the projection's output over its own value."""

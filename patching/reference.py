@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooked import HookedModel
+from hooked import HookedModel, parse_site
 from patching.cells import Cell
 from patching.metric import chosen
 from patching.pairs import Sides
@@ -16,16 +16,36 @@ from patching.pairs import Sides
 
 @torch.no_grad()
 def read_sites(
-    model: HookedModel, ids: tuple[int, ...], sites: list[str]
-) -> dict[str, Float[Tensor, "position d_model"]]:
+    model: HookedModel, ids: tuple[int, ...], sites: Sequence[str]
+) -> dict[str, Float[Tensor, "position _"]]:
     """Activations of one run at every position of the sites."""
     run = model.run(torch.tensor([ids]), reads={site: lambda value: value[0].detach().clone() for site in sites})
     return run.activations
 
 
+def replacements(
+    sides: Sides, site: str, source: Float[Tensor, "source_position _"]
+) -> Float[Tensor, "patched_position _"]:
+    """What each position of the patched run is replaced by; rows of positions without a counterpart mean nothing.
+
+    The columns of a pattern are positions too, and are aligned in the same way. A token that only the patched run has gets no
+    attention, and what the source run paid to tokens that only it has is lost.
+    """
+    alignment = sides.alignment
+    rows = source[[other or 0 for other in alignment.counterparts]]
+    if parse_site(site).kind != "pattern":
+        return rows
+    columns = rows[:, [other or 0 for other in alignment.counterparts]]
+    shared = [
+        other is not None and not inserted
+        for other, inserted in zip(alignment.counterparts, alignment.inserted, strict=True)
+    ]
+    return (columns * torch.tensor(shared, device=columns.device)).tril()
+
+
 @torch.no_grad()
 def patched_value(
-    model: HookedModel, sides: Sides, cell: Cell, source: Mapping[str, Float[Tensor, "position d_model"]]
+    model: HookedModel, sides: Sides, cell: Cell, source: Mapping[str, Float[Tensor, "position _"]]
 ) -> float:
     """The metric of one patched run: the definition that every faster way must agree with.
 
@@ -42,15 +62,14 @@ def patched_value(
     edits = {}
     for patch in cell:
         places = [at for at in patch.positions if counterparts[at] is not None]
-        origins = [counterparts[at] for at in places]
-        edits[patch.site] = _replacing(places, source[patch.site][origins])
+        edits[patch.site] = _replacing(places, replacements(sides, patch.site, source[patch.site])[places])
     logits = model.run(torch.tensor([sides.patched]), edits=edits).logits
     assert logits is not None  # no last layer was given
     metric = sides.pair.metric
     return float(metric(chosen(logits[:, -metric.tail :].float(), metric.tokens))[0])
 
 
-def _replacing(places: list[int], values: Float[Tensor, "edited d_model"]) -> Callable[[Tensor], Tensor]:
+def _replacing(places: list[int], values: Float[Tensor, "edited _"]) -> Callable[[Tensor], Tensor]:
     def edit(activation: Tensor) -> Tensor:
         edited = activation.clone()
         edited[0, places] = values.to(edited)

@@ -4,7 +4,8 @@
    patched layer, and only rows from its first patched position on are run; keys and values left of it are the
    unpatched run's.
 2. Where the first patch lies inside a block (`attn_out`, `mlp_out`, …), only the patched positions change in that block:
-   only they are run through it. `resid_post` of one layer is `resid_pre` of the next.
+   only they are run through it. Not so for keys and values, which later positions read. `resid_post` of one layer is
+   `resid_pre` of the next.
 3. Cells that start at later layers join those already on their way, so each block runs once for a whole chunk.
 4. In the last block all rows give keys and values, but only the rows that are read go on; from them, only the logits
    that the metric needs.
@@ -22,10 +23,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hooked import Site, parse_site
+from hooked.sites import KINDS
 from patching.cells import Cell
 from patching.packed import Group, PackedModel, Recorded, RowEdit, apply_edits
 from patching.pairs import Sides
 
+_READ_BY_LATER = ("resid_pre", "k", "v")
+"""Kinds of site whose patch at one position reaches later positions in the same block."""
 ROW_BUDGET = {"cpu": 2048, "cuda": 65536}
 """Rows in one chunk: enough for fast matrix products, few enough for the processor's cache (or a GPU's memory)."""
 
@@ -36,7 +40,7 @@ class Piece:
 
     site: Site
     positions: Int[Tensor, "edited"]
-    values: Float[Tensor, "edited d_model"]
+    values: Float[Tensor, "edited _"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Job:
     @cached_property
     def enters_inside(self) -> bool:
         """Whether its first patched layer gets its input unpatched (step 2)."""
-        return all(piece.site.kind != "resid_pre" for piece in self.pieces if piece.site.layer == self.layer)
+        return not any(piece.site.kind in _READ_BY_LATER for piece in self.pieces if piece.site.layer == self.layer)
 
     def touched(self) -> Int[Tensor, "touched"]:
         """The positions patched in its first layer, sorted."""
@@ -71,24 +75,28 @@ def make_job(
     run: int,
     cell: Cell,
     sides: Sides,
-    source: Mapping[str, Float[Tensor, "position d_model"]],
+    replacement: Mapping[str, Float[Tensor, "position _"]],
     n_layers: int,
 ) -> Job | None:
-    """Turn a cell into a job; None where no patch of it can reach the positions that are read."""
+    """Turn a cell into a job; None where no patch of it can reach the positions that are read.
+
+    `replacement` has, by site, what each position of the patched run is replaced by.
+    """
     read_from = start = len(sides.patched) - sides.pair.metric.tail
     pieces = []
     for patch in cell:
         site = parse_site(patch.site)
-        ends = site.layer == n_layers - 1 and site.kind != "resid_pre"  # nothing carries it to other positions any more
+        # In the last layer nothing carries a patch to other positions any more, but for what its attention still reads.
+        ends = site.layer == n_layers - 1 and site.kind not in _READ_BY_LATER
         places = [at for at in patch.positions if not ends or at >= read_from]
         if not places:
             continue
         start = min(start, *places)
-        values = source[patch.site]
-        origins = torch.tensor([sides.alignment.counterparts[at] for at in places], device=values.device)
+        values = replacement[patch.site]
         if site.kind == "resid_post" and site.layer < n_layers - 1:
             site = Site("resid_pre", site.layer + 1)
-        pieces.append(Piece(site, torch.tensor(places, device=values.device), values[origins]))
+        at = torch.tensor(places, device=values.device)
+        pieces.append(Piece(site, at, values[at]))
     return Job(index, run, start, tuple(pieces)) if pieces else None
 
 
@@ -187,7 +195,7 @@ class Sweep:
         tails, last_groups, last_placed = [], [], []
         if rows:
             packed = apply_edits(torch.cat(rows), _edits(placed, self.last, ("resid_pre",)))
-            own = self.model.keys(self.last, packed, groups)
+            own = self.model.keys(self.last, packed, groups, _edits(placed, self.last, ("k", "v")))
             parts = packed.split([group.rows for group in groups])
             for (run, _), group, part, both in zip(moving, groups, parts, own, strict=True):
                 tail = self._tail(run)
@@ -202,7 +210,7 @@ class Sweep:
         for job in jobs:
             last_placed.append(_Placed(job, offset, self._tail(job.run)))
             offset += len(last_placed[-1].positions)
-        kinds = ("head_out", "attn_out", "resid_mid", "mlp_out", "resid_post")
+        kinds = tuple(kind for kind in KINDS if kind not in _READ_BY_LATER)
         output = self.model.block(self.last, torch.cat(tails), last_groups, _edits(last_placed, self.last, kinds))
         return self._read(last_placed, output)
 
@@ -247,9 +255,9 @@ class Sweep:
 
 
 def _edits(placed: Sequence[_Placed], layer: int, kinds: Sequence[str] | None = None) -> list[RowEdit]:
-    """What is replaced at a layer, site by site, in rows of the packed matrix."""
-    rows: dict[Site, list[Tensor]] = {}
-    values: dict[Site, list[Tensor]] = {}
+    """What is replaced at a layer, site by site, in rows of the packed matrix; patterns also run by run, as wide as each is long."""
+    rows: dict[tuple[Site, int], list[Tensor]] = {}
+    values: dict[tuple[Site, int], list[Tensor]] = {}
     for place in placed:
         for piece in place.job.pieces:
             if piece.site.layer != layer or (kinds is not None and piece.site.kind not in kinds):
@@ -257,6 +265,7 @@ def _edits(placed: Sequence[_Placed], layer: int, kinds: Sequence[str] | None = 
             at = torch.searchsorted(place.positions, piece.positions)
             here = at < len(place.positions)
             here &= place.positions[at.clamp(max=len(place.positions) - 1)] == piece.positions
-            rows.setdefault(piece.site, []).append(at[here] + place.offset)
-            values.setdefault(piece.site, []).append(piece.values[here])
-    return [RowEdit(site, torch.cat(rows[site]), torch.cat(values[site])) for site in rows]
+            key = (piece.site, place.job.run if piece.site.kind == "pattern" else 0)
+            rows.setdefault(key, []).append(at[here] + place.offset)
+            values.setdefault(key, []).append(piece.values[here])
+    return [RowEdit(key[0], torch.cat(rows[key]), torch.cat(values[key])) for key in rows]

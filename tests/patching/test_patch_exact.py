@@ -19,21 +19,18 @@ from patching import (
 from patching.packed import DoesNotFit, PackedModel
 
 LAYERS = 3
-KINDS = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head_out")
-
-
-def kinds_of(model):
-    return [kind for kind in KINDS if not (kind == "resid_mid" and model.anatomy.parallel)]
 
 
 def some_cells(model, length, rng):
     """Cells of every kind of site at some positions, at all positions, and random sets of patches made together."""
     cells = []
-    for kind in kinds_of(model):
+    for kind in model.kinds:
         sites = layer_sites(model, kind, range(LAYERS))
+        if model.heads(kind):
+            sites = [rng.choice(layer_sites(model, kind, [layer])).item() for layer in range(LAYERS)]
         cells += position_cells(sites, rng.choice(length, 2, replace=False).tolist())
         cells += site_cells(sites, range(length))
-    sites = np.array(model.sites())
+    sites = np.array([site for kind in model.kinds for site in model.sites(kind)])
     for _ in range(4):
         together = rng.choice(sites, 4, replace=False).tolist()
         cells.append(
