@@ -257,7 +257,8 @@ def _run_batch(model: HookedModel, items: list[_Item], spec: ExtractionSpec) -> 
 def _reader(items: list[_Item], lengths: Int[Tensor, "prompt"], position: str) -> Callable[[Tensor], Tensor]:
     """What turns a site's activation [prompt position d_model] into rows."""
     if position == "last":
-        return lambda value: value[torch.arange(len(items), device=value.device), lengths.to(value.device) - 1]
+        rows, last = torch.arange(len(items)), lengths - 1
+        return lambda value: value[rows.to(value.device), last.to(value.device)]
     inside = torch.arange(int(lengths.max()))[None] < lengths[:, None]
     if position == "every":
         return lambda value: value[inside.to(value.device)]

@@ -1,4 +1,8 @@
-"""The nnsight backend: visits are carried out in a trace, which leaves the `transformers` model as it was."""
+"""The nnsight backend: edits are made in a trace, which leaves the `transformers` model as it was.
+
+A run that only reads needs no trace: forward hooks on the same modules see the same tensors. On a small bfloat16 model a
+trace takes 2 to 3 ms of a batch of 50 ms, and keeps every activation alive to its end.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,10 @@ from hooked.anatomy import Anatomy
 from hooked.model import HookedModel, ModelInfo
 from hooked.patterns import attending
 from hooked.visits import Visit, module_of
+
+
+class _Stopped(Exception):
+    pass
 
 
 class NnsightModel(HookedModel):
@@ -47,6 +55,33 @@ class NnsightModel(HookedModel):
         # collector happens to run. A young collection takes 0.1 ms; without it memory grows by gigabytes.
         gc.collect(1)
         return logits
+
+    def _read_only(self, tokens: Tensor, visits: list[Visit], last_layer: int | None) -> Tensor | None:
+        patterns, visits = _parted(visits)
+        handles = [self._read_hook(visit) for visit in visits]
+        if last_layer is not None:
+            handles.append(self._module(last_layer, "").register_forward_hook(_stop))
+        try:
+            with attending(self.hf_model, self.anatomy, patterns):
+                return self.hf_model(tokens, use_cache=False).logits
+        except _Stopped:
+            return None
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _read_hook(self, visit: Visit) -> Any:
+        module, is_input = module_of(self.anatomy, visit.point)
+        if is_input:
+            return self._module(visit.layer, module).register_forward_pre_hook(
+                lambda _, args, kwargs: _nothing(visit.handle(next(iter((*args, *kwargs.values()))))), with_kwargs=True
+            )
+        return self._module(visit.layer, module).register_forward_hook(
+            lambda _, args, output: _nothing(visit.handle(output))
+        )
+
+    def _module(self, layer: int, module: str) -> torch.nn.Module:
+        return self.hf_model.get_submodule(self.anatomy.block_path(layer, module))
 
     def _generate(self, tokens: Tensor, mask: Tensor, visits: list[Visit], max_new_tokens: int) -> Tensor:
         inputs = {"input_ids": tokens, "attention_mask": mask}
@@ -90,3 +125,11 @@ class NnsightModel(HookedModel):
 def _parted(visits: list[Visit]) -> tuple[list[Visit], list[Visit]]:
     """Visits of attention patterns, which no module gives (`hooked.patterns`), and the others."""
     return [visit for visit in visits if visit.point == "pattern"], [v for v in visits if v.point != "pattern"]
+
+
+def _stop(*_: Any) -> None:
+    raise _Stopped
+
+
+def _nothing(_: Any) -> None:
+    """A hook that returned a value would replace what it saw."""

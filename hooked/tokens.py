@@ -62,27 +62,42 @@ def tokenize_prompts(tokenizer: Any, prompts: Sequence[Prompt | str], context: i
     for chat in (False, True):
         chosen = [index for index, record in enumerate(records) if isinstance(record.prompt, list) is chat]
         if chosen:
-            encoded = tokenizer([texts[index] for index in chosen], add_special_tokens=not chat, verbose=False)[
-                "input_ids"
-            ]
-            for index, row in zip(chosen, encoded, strict=True):
+            rows = _encode(tokenizer, [texts[index] for index in chosen], special=not chat)
+            for index, row in zip(chosen, rows, strict=True):
                 ids[index] = row
     tokenized = [
         TokenizedPrompt(row, text, record.where) for row, text, record in zip(ids, texts, records, strict=True)
     ]
     for prompt in tokenized:
-        _check_length(prompt, context)
+        if not 0 < len(prompt.ids) <= context:
+            raise _wrong_length(prompt, context)
     return tokenized
 
 
-def _check_length(prompt: TokenizedPrompt, context: int) -> None:
+def _encode(tokenizer: Any, texts: list[str], special: bool) -> list[list[int]]:
+    """Token ids of each text.
+
+    The ordinary call also finds where in the text each token lies, which takes as long as the rest. Where the tokenizer
+    encodes in the library's own way, without a method of its own, the same backend is asked for the ids alone.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    kind = type(tokenizer)
+    if not issubclass(kind, PreTrainedTokenizerFast) or any(
+        getattr(kind, name) is not getattr(PreTrainedTokenizerFast, name) for name in ("__call__", "_encode_plus")
+    ):
+        return tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]  # type: ignore[no-any-return]
+    tokenizer("", add_special_tokens=special, verbose=False)  # switches truncation and padding off
+    return [row.ids for row in tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=special)]
+
+
+def _wrong_length(prompt: TokenizedPrompt, context: int) -> UserError:
     label = prompt.where or repr(prompt.text[:40])
     if not prompt.ids:
-        raise UserError(f"{label}: the prompt has no token")
-    if len(prompt.ids) > context:
-        raise UserError(
-            f"{label}: the prompt has {len(prompt.ids)} tokens, more than the model's context of {context}; shorten or remove it"
-        )
+        return UserError(f"{label}: the prompt has no token")
+    return UserError(
+        f"{label}: the prompt has {len(prompt.ids)} tokens, more than the model's context of {context}; shorten or remove it"
+    )
 
 
 def span_positions(tokenizer: Any, prompt: TokenizedPrompt, span: Any) -> list[int]:

@@ -62,6 +62,26 @@ def test_backends_agree_at_every_site_and_padding_changes_nothing(loaded):
 
 
 @torch.no_grad()
+def test_reading_alone_gives_what_reading_beside_an_edit_gives_and_leaves_no_hook(loaded):
+    _, models = loaded
+    tokens, _ = padded(models["nnsight"])
+    for model in models.values():
+        sites = [site for kind in model.kinds for site in model.sites(kind)]
+        alone = model.run(tokens, reads=sites)
+        beside = model.run(tokens, reads=sites, edits={"resid_pre.0": torch.clone})
+        torch.testing.assert_close(alone.logits, beside.logits, atol=1e-5, rtol=1e-5)
+        for site in sites:
+            torch.testing.assert_close(alone.activations[site], beside.activations[site], atol=1e-5, rtol=1e-5)
+
+        def fail(_):
+            raise KeyError("from a reader")
+
+        with pytest.raises(KeyError, match="from a reader"):
+            model.run(tokens, reads={sites[0]: fail})
+        assert model.run(tokens).logits is not None, "the failed reader is gone"
+
+
+@torch.no_grad()
 def test_edits_have_the_same_effect_in_both_backends(loaded):
     _, models = loaded
     tokens, _ = padded(models["nnsight"])
