@@ -86,7 +86,7 @@ def _encode(tokenizer: Any, texts: list[str], special: bool) -> list[list[int]]:
     if not issubclass(kind, PreTrainedTokenizerFast) or any(
         getattr(kind, name) is not getattr(PreTrainedTokenizerFast, name) for name in ("__call__", "_encode_plus")
     ):
-        return tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]  # type: ignore[no-any-return]
+        return tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
     tokenizer("", add_special_tokens=special, verbose=False)  # switches truncation and padding off
     return [row.ids for row in tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=special)]
 
