@@ -29,16 +29,15 @@ from typing import Any, Literal
 
 import tyro
 
-SIZES = {"2M": (4, 192, 512), "6M": (6, 256, 683), "124M": (12, 768, 3072)}
-"""Layers, width and MLP width of the random Llama models; the vocabulary has 4,096 tokens."""
-VOCABULARY = 4096
+SIZES = {"2M": (4, 192, 512, 4096), "6M": (6, 256, 683, 4096), "134M": (12, 768, 2048, 32_000)}
+"""Layers, width, MLP width and vocabulary of the random Llama models, as models of their size have them."""
 
 
 @dataclass(frozen=True)
 class Config:
     """Extraction speed as ratios to named references, and memory against the number of prompts."""
 
-    sizes: tuple[str, ...] = ("6M", "124M")
+    sizes: tuple[str, ...] = ("6M", "134M")
     """Models to time."""
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
     """Precisions to time; the references run in the same."""
@@ -107,7 +106,7 @@ def time_one(config: Config, size: str, dtype: str, share: float) -> dict[str, A
     layers = SIZES[size][0]
     last = max(0, round(layers * share) - 1)
     plain, tokenizer = make_model(size, dtype, config.device)
-    prompts = make_prompts(config.tokens if size != "124M" else config.tokens // 5)
+    prompts = make_prompts(config.tokens if size != "134M" else config.tokens // 5, SIZES[size][3])
     tokens = sum(len(row) for row in tokenizer(prompts)["input_ids"])
     contestants = {
         "ours": ours(plain, tokenizer, prompts, last),
@@ -146,10 +145,10 @@ def make_model(size: str, dtype: str, device: str) -> tuple[Any, Any]:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    layers, width, inner = SIZES[size]
+    layers, width, inner, vocabulary = SIZES[size]
     torch.manual_seed(0)
     shape = LlamaConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         hidden_size=width,
         num_hidden_layers=layers,
         num_attention_heads=width // 64,
@@ -160,17 +159,17 @@ def make_model(size: str, dtype: str, device: str) -> tuple[Any, Any]:
         pad_token_id=0,
     )
     target = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
-    return LlamaForCausalLM(shape).to(target, getattr(torch, dtype)).eval(), make_tokenizer()
+    return LlamaForCausalLM(shape).to(target, getattr(torch, dtype)).eval(), make_tokenizer(vocabulary)
 
 
-def make_tokenizer() -> Any:
+def make_tokenizer(vocabulary: int) -> Any:
     """A tokenizer that splits at spaces, saved and loaded as a checkpoint's would be."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     words = {
         name: index
-        for index, name in enumerate(["<pad>", "<s>", "</s>", *(f"w{index}" for index in range(3, VOCABULARY))])
+        for index, name in enumerate(["<pad>", "<s>", "</s>", *(f"w{index}" for index in range(3, vocabulary))])
     }
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="</s>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -180,13 +179,13 @@ def make_tokenizer() -> Any:
     return AutoTokenizer.from_pretrained(folder)
 
 
-def make_prompts(tokens: int) -> list[str]:
+def make_prompts(tokens: int, vocabulary: int) -> list[str]:
     """Prompts of 8 to 400 tokens, most of them short, as real prompt sets are."""
     draw = random.Random(0)
     prompts, total = [], 0
     while total < tokens:
         length = min(400, max(8, int(draw.lognormvariate(4.0, 0.8))))
-        prompts.append(" ".join(f"w{draw.randint(3, VOCABULARY - 1)}" for _ in range(length)))
+        prompts.append(" ".join(f"w{draw.randint(3, vocabulary - 1)}" for _ in range(length)))
         total += length
     return prompts
 
@@ -297,7 +296,7 @@ def write_prompt_file(path: Path, count: int) -> None:
     draw = random.Random(1)
     with path.open("w") as lines:
         for index in range(count):
-            text = " ".join(f"w{draw.randint(3, VOCABULARY - 1)}" for _ in range(draw.randint(5, 60)))
+            text = " ".join(f"w{draw.randint(3, SIZES['2M'][3] - 1)}" for _ in range(draw.randint(5, 60)))
             lines.write(json.dumps({"prompt": text, "triggered": index % 2 == 0}) + "\n")
 
 
