@@ -45,7 +45,7 @@ class BatchTopK(TopK):
             values, layout = sparse.largest_of_all(self.pre_activations(x), self.k)
             if len(values):
                 self._follow(values.min().float())
-        return sparse.encode(values.float(), layout, x, self.W_enc, self.b_enc, self.b_dec)
+        return sparse.encode(values.float(), layout, x, self.encoder_rows, self.b_enc, self.b_dec)
 
     def _follow(self, smallest: Float[Tensor, ""]) -> None:
         """Step 3; the first batch sets it."""

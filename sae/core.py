@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hooked.errors import UserError
 
@@ -62,12 +63,17 @@ class SparseAutoencoder(nn.Module, ABC):
         rows = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed))
         rows /= rows.norm(dim=1, keepdim=True)
         self.W_dec = nn.Parameter(rows)
-        # A row a latent in memory, as W_dec: what a step reads and writes of a latent stands together.
-        self.W_enc = nn.Parameter(rows.clone().T)
+        self.encoder_rows = nn.Parameter(rows.clone())
+        """W_enc transposed: a row a latent, as W_dec, since that is how a step reads and writes it."""
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.b_dec = nn.Parameter(torch.zeros(d_in))
         self.metadata: dict[str, Any] = {}
         """Where the activations came from: model, site, and what training measured; saved with the weights."""
+
+    @property
+    def W_enc(self) -> Float[Tensor, "d_in d_sae"]:
+        """The encoder; a view, which can be changed in place."""
+        return self.encoder_rows.T
 
     @property
     def d_in(self) -> int:
@@ -85,7 +91,7 @@ class SparseAutoencoder(nn.Module, ABC):
 
     def pre_activations(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:
         """What the sparsifying step is given."""
-        return (x - self.b_dec) @ self.W_enc + self.b_enc
+        return functional.linear(x - self.b_dec, self.encoder_rows, self.b_enc)
 
     @abstractmethod
     def encode(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:

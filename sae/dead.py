@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from sae.core import SparseAutoencoder
@@ -36,7 +37,7 @@ def auxiliary_loss(
         residual: what its reconstruction leaves over, without gradient.
         dead: latents that take part.
     """
-    pre = (x - sae.b_dec.detach()) @ sae.W_enc[:, dead] + sae.b_enc[dead]
+    pre = functional.linear(x - sae.b_dec.detach(), sae.encoder_rows[dead], sae.b_enc[dead])
     values, chosen = pre.topk(min(max(1, sae.d_in // 2), pre.shape[1]), dim=1, sorted=False)
     latents = torch.zeros_like(pre).scatter(1, chosen, values.relu())
     error = (residual - (latents @ sae.W_dec[dead]).float()).square().mean()
@@ -63,11 +64,10 @@ def resample(
     chosen = torch.multinomial(errors, int(dead.sum()), replacement=True, generator=generator)
     rows = x[chosen] - sae.b_dec
     rows /= rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    living = sae.W_enc[:, ~dead].norm(dim=0)
+    living = sae.encoder_rows[~dead].norm(dim=1)
     size = RESAMPLED_ENCODER_NORM * (living.mean() if len(living) else 1.0)
-    sae.W_dec[dead], sae.b_enc[dead] = rows, 0.0
-    sae.W_enc[:, dead] = (rows * size).T
-    for parameter, part in ((sae.W_dec, dead), (sae.b_enc, dead), (sae.W_enc, (slice(None), dead))):
+    sae.W_dec[dead], sae.encoder_rows[dead], sae.b_enc[dead] = rows, rows * size, 0.0
+    for parameter in (sae.W_dec, sae.encoder_rows, sae.b_enc):
         for name in ("exp_avg", "exp_avg_sq"):
             if name in optimizer.state[parameter]:
-                optimizer.state[parameter][name][part] = 0.0
+                optimizer.state[parameter][name][dead] = 0.0

@@ -234,6 +234,7 @@ def _fill(sae: SparseAutoencoder, tensors: dict[str, Tensor]) -> None:
         KeyError: one is missing.
         ValueError: one has another shape.
     """
+    tensors["encoder_rows"] = tensors["W_enc"].T
     if isinstance(sae, JumpReLU):
         # A threshold below 0 does what 0 does, since the kept value is never negative.
         tensors["log_threshold"] = tensors["threshold"].clamp_min(0).log()

@@ -22,6 +22,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+_GROUP = 8
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -76,80 +78,90 @@ def weighted_rows(
     return functional.embedding_bag(chosen, rows, starts, mode="sum", per_sample_weights=weights.to(rows.dtype))
 
 
-def row_products(
-    left: Float[Tensor, "n d"], right: Float[Tensor, "m d"], rows: Int[Tensor, "alive"], columns: Int[Tensor, "alive"]
-) -> Float[Tensor, "alive"]:
-    """The entries (rows, columns) of left · rightᵀ."""
-    return torch.linalg.vecdot(left[rows], right[columns])
+class _WeightRows(torch.autograd.Function):
+    """Passes its first input on; its gradient with respect to the rows that were summed is the transposed sum."""
 
-
-class _Decode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, W_dec: Tensor, layout: Layout) -> Tensor:
-        ctx.save_for_backward(values, W_dec)
+    def forward(ctx: Any, total: Tensor, rows: Tensor, weights: Tensor, layout: Layout) -> Tensor:
+        ctx.save_for_backward(weights)
         ctx.layout = layout
-        return weighted_rows(values, W_dec, layout.latents, layout.starts)
+        return total.view_as(total)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        values, W_dec = ctx.saved_tensors
-        layout: Layout = ctx.layout
-        by_value = row_products(gradient, W_dec, layout.rows, layout.latents)
-        order, rows, starts = layout.by_latent
-        by_weight = weighted_rows(values[order], gradient, rows, starts)
-        return by_value, by_weight, None
+        (weights,) = ctx.saved_tensors
+        order, rows, starts = ctx.layout.by_latent
+        return gradient, weighted_rows(weights[order], gradient, rows, starts), None, None
 
 
 class _Encode(torch.autograd.Function):
-    """Given values, recomputes nothing: its backward is that of the chosen pre-activations."""
+    """Passes values on; its backward is that of the pre-activations that they are."""
 
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor, layout: Layout
+        ctx: Any, values: Tensor, x: Tensor, encoder_rows: Tensor, b_enc: Tensor, b_dec: Tensor, layout: Layout
     ) -> Tensor:
-        ctx.save_for_backward(x, W_enc, b_dec)
+        ctx.save_for_backward(x, encoder_rows, b_dec)
         ctx.layout = layout
-        return values.clone()
+        return values.view_as(values)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        x, W_enc, b_dec = ctx.saved_tensors
+        x, encoder_rows, b_dec = ctx.saved_tensors
         layout: Layout = ctx.layout
         order, rows, starts = layout.by_latent
-        by_weight = weighted_rows(gradient[order], x - b_dec, rows, starts).T
+        by_weight = weighted_rows(gradient[order], x - b_dec, rows, starts)
         by_b_enc = gradient.new_zeros(layout.d_sae).index_add_(0, layout.latents, gradient)
-        return None, None, by_weight, by_b_enc, -(W_enc @ by_b_enc), None
+        return None, None, by_weight, by_b_enc, -(by_b_enc @ encoder_rows), None
 
 
 def decode(codes: Codes, W_dec: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "row d_in"]:
     """For each row of the codes the weighted sum of decoder rows, without the bias."""
-    return _Decode.apply(codes.values, W_dec, codes.layout)
+    layout = codes.layout
+    # torch's own gradient with respect to the values is good, that with respect to the rows is slow.
+    total = weighted_rows(codes.values, W_dec.detach(), layout.latents, layout.starts)
+    return _WeightRows.apply(total, W_dec, codes.values.detach(), layout)
 
 
 def encode(
     values: Float[Tensor, "alive"],
     layout: Layout,
     x: Float[Tensor, "batch d_in"],
-    W_enc: Float[Tensor, "d_in d_sae"],
+    encoder_rows: Float[Tensor, "d_sae d_in"],
     b_enc: Float[Tensor, "d_sae"],
     b_dec: Float[Tensor, "d_in"],
 ) -> Codes:
     """Chosen pre-activations as codes whose gradient reaches the encoder's parameters (not x)."""
-    return Codes(_Encode.apply(values, x, W_enc, b_enc, b_dec, layout), layout)
+    return Codes(_Encode.apply(values, x, encoder_rows, b_enc, b_dec, layout), layout)
 
 
 def largest_of_each(pre: Float[Tensor, "batch d_sae"], k: int) -> tuple[Float[Tensor, "alive"], Layout]:
-    """The k largest of each row, as far as they are positive; negative ones are kept as zeros."""
-    values, latents = pre.topk(k, dim=1, sorted=False)
+    """The k largest of each row."""
+    values, latents = _largest(pre, k)
     starts = torch.arange(0, latents.numel(), k, device=pre.device)
     return values.flatten(), Layout(latents.flatten(), starts, pre.shape[1])
 
 
 def largest_of_all(pre: Float[Tensor, "batch d_sae"], k: int) -> tuple[Float[Tensor, "alive"], Layout]:
-    """The batch · k largest of all rows together, as far as they are positive."""
-    values, places = pre.flatten().topk(min(k * len(pre), pre.numel()), sorted=False)
+    """The batch · k largest of all rows together, as far as they are positive; latents ascend within a row."""
+    values, places = _largest(pre.reshape(1, -1), min(k * len(pre), pre.numel()))
     places = places[values > 0].sort().values
     starts = torch.searchsorted(places // pre.shape[1], torch.arange(len(pre), device=pre.device))
     return pre.flatten()[places], Layout(places % pre.shape[1], starts, pre.shape[1])
+
+
+def _largest(x: Float[Tensor, "row n"], k: int) -> tuple[Float[Tensor, "row k"], Int[Tensor, "row k"]]:
+    """The k largest of each row, and their places; exact, and faster on a CPU than `topk` where k is far below n.
+
+    The k largest lie in the k groups with the largest maxima, so only those groups are searched.
+    """
+    groups = x.shape[1] // _GROUP
+    if x.shape[1] % _GROUP or groups < _GROUP * k or x.is_cuda:
+        return x.topk(k, dim=1, sorted=False)
+    grouped = x.view(len(x), _GROUP, groups)
+    chosen = _largest(grouped.amax(1), k)[1]
+    candidates = grouped.gather(2, chosen[:, None].expand(-1, _GROUP, -1)).flatten(1)
+    values, places = candidates.topk(k, dim=1, sorted=False)
+    return values, places // k * groups + chosen.gather(1, places % k)

@@ -54,7 +54,7 @@ class TopK(SparseAutoencoder):
         """The kept latents, as training sees them."""
         with torch.no_grad():
             values, layout = sparse.largest_of_each(self.pre_activations(x), self.k)
-        codes = sparse.encode(values.float(), layout, x, self.W_enc, self.b_enc, self.b_dec)
+        codes = sparse.encode(values.float(), layout, x, self.encoder_rows, self.b_enc, self.b_dec)
         return Codes(codes.values.relu(), layout)
 
     def loss(self, x: Float[Tensor, "batch d_in"], moment: Moment) -> Losses:

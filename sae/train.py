@@ -28,9 +28,11 @@ from hooked.ranks import rank, wait_for_all, world_size
 from sae.config import TrainConfig
 from sae.core import Moment, SparseAutoencoder
 from sae.dead import resample
+from sae.memory import reused_memory
 from sae.stream import ActivationSource, Position, ShuffledBatches, scale_of
 
 _CHECKPOINT = "sae-checkpoint"
+_CACHED_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ def train_saes(
     else:
         batches, step = _batches(source, config, None), 0
         scale = _begin(runs, source)
-    with tqdm(total=config.steps, initial=step, desc="training", unit="step", disable=None) as bar:
+    progress = tqdm(total=config.steps, initial=step, desc="training", unit="step", disable=None)
+    with progress as bar, reused_memory():
         while step < config.steps:
             x = next(batches).to(scale.device) * scale
             for run in runs:
@@ -163,10 +166,10 @@ def remove_radial_gradient(sae: SparseAutoencoder) -> None:
 
     Otherwise Adam's moments fill up with it (Bricken et al., 2023).
     """
-    gradient = sae.W_dec.grad
-    assert gradient is not None
-    radial = torch.linalg.vecdot(gradient, sae.W_dec)
-    gradient.addcmul_(sae.W_dec, radial[:, None], value=-1)
+    assert sae.W_dec.grad is not None
+    # Few rows at a time: they then stay in the cache for the second look.
+    for gradient, rows in zip(sae.W_dec.grad.split(_CACHED_ROWS), sae.W_dec.split(_CACHED_ROWS), strict=True):
+        gradient.addcmul_(rows, (gradient * rows).sum(1, keepdim=True), value=-1)
 
 
 def _begin(runs: list[Run], source: ActivationSource) -> Float[Tensor, "d_in"]:
@@ -190,11 +193,8 @@ def _share(run: Run, fired: Tensor) -> Tensor:
     """Average gradients over processes; a latent fired if it fired on any of them."""
     for parameter in run.sae.parameters():
         if parameter.grad is not None:
-            # A transposed view of contiguous memory is what the encoder's gradient is.
-            gradient = parameter.grad if parameter.grad.is_contiguous() else parameter.grad.T
-            assert gradient.is_contiguous()
-            dist.all_reduce(gradient)
-            gradient /= world_size()
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= world_size()
     counts = fired.int()
     dist.all_reduce(counts)
     return counts > 0
@@ -256,9 +256,7 @@ def _restore(
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in _under(tensors, f"{number}/optimizer/").items():
             index, key = name.split("/")
-            # Laid out in memory as the parameter is, as Adam itself would have it.
-            like = list(run.sae.parameters())[int(index)]
-            state.setdefault(int(index), {})[key] = torch.empty_like(like).copy_(value) if value.ndim else value
+            state.setdefault(int(index), {})[key] = value
         run.optimizer.load_state_dict(run.optimizer.state_dict() | {"state": state})
     position = Position(**facts["stream"], carried=tensors["stream/carried"])
     return tensors["scale"], _batches(source, config, position), facts["step"]
