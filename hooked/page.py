@@ -44,9 +44,9 @@ dl div {{ display: flex; gap: 6px; }} dt {{ color: #5b6577; }} dd {{ margin: 0; 
 .value small {{ display: block; font-size: .85rem; font-weight: 400; color: #475467; }}
 section {{ margin-top: 18px; padding: 18px 20px; overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: .92rem; min-width: 50%; }}
-th, td {{ text-align: left; padding: 6px 14px 6px 0; border-bottom: 1px solid #e4e7ec; vertical-align: top; overflow-wrap: anywhere; }}
-th {{ color: #475467; font-weight: 600; }}
-td {{ font-variant-numeric: tabular-nums; min-width: 3.6em; }}
+th, td {{ text-align: left; padding: 6px 14px 6px 0; border-bottom: 1px solid #e4e7ec; vertical-align: top; }}
+th {{ color: #475467; font-weight: 600; white-space: nowrap; }}
+td {{ font-variant-numeric: tabular-nums; min-width: 3.6em; overflow-wrap: anywhere; }}
 td.token {{ font-family: ui-monospace, Menlo, Consolas, monospace; }}
 tr.strong td {{ font-weight: 700; color: #9a4300; }}
 .example {{ margin: 0 0 16px; }}
