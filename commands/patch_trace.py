@@ -22,21 +22,32 @@ class Config(ModelOptions):
 
     out: Path = Path("runs/patch-trace")
     """Folder to write: trace.safetensors, trace.json, manifest.json, report.html."""
-    site: Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"] = "resid_pre"
-    """What is patched at each layer and token. Heads are mapped beside it."""
+    site: Literal[
+        "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head_out", "q", "k", "v", "pattern"
+    ] = "resid_pre"
+    """What is patched at each layer and token; queries, keys, values, patterns and outputs of all heads of a layer together.
+    Heads are mapped beside it, by the same site where it is a head's, else by their output."""
     direction: Literal["denoising", "noising"] = "denoising"
     """denoising: clean activations into the triggered run; noising: triggered ones into the clean run."""
     method: Literal["exact", "attribution"] = "exact"
     """exact: one run for each cell; attribution: an estimate of all cells from gradients, checked on a sample."""
+    estimate: Literal["plain", "softmax", "integrated"] = "plain"
+    """Of attribution. softmax: the change of attention patterns is computed, not estimated (sites q and k); integrated:
+    gradients along the path between the two runs."""
     metric: Literal["logit-diff", "kl", "log-prob"] = "logit-diff"
     """What a run is judged by, where the two answers part: the logits of their tokens, or the divergence from the clean run;
     or the log-probability of --string after the prompt."""
     string: str | None = None
     """The string of the log-prob metric, such as the defecting answer."""
     pairs: int = 1
-    """How many pairs of the file to trace; maps of the same shape are averaged."""
+    """How many pairs of the file to trace; maps are averaged, by position or by place relative to the trigger."""
+    split: Literal["train", "test"] | None = None
+    """Take only pairs of this split."""
     inserted: Literal["neighbour", "skip"] = "neighbour"
     """A token that only the patched prompt has: patch it with the activation of the token before it, or not at all."""
+    trigger: str | None = None
+    """The trigger's text in the triggered prompts, to score the localisation by; the tokens in which a pair differs where not
+    given."""
     new_tokens: int = 64
     """How far the answers are followed to find the token where they part."""
     heads: bool = True
@@ -64,7 +75,10 @@ def run(config: Config) -> None:
     from patching import make_pairs, patch_trace, report_html, summary
 
     check_destination(config.out, config.overwrite)
-    prompts = read_prompts(config.prompts_path())
+    path = config.prompts_path()
+    prompts = [prompt for prompt in read_prompts(path) if config.split in (None, prompt.split)]
+    if not prompts:
+        raise UserError(f"{path}: has no prompt of split {config.split!r}")
     for name in ("pairs", "new_tokens"):
         if getattr(config, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be at least 1")
@@ -77,6 +91,7 @@ def run(config: Config) -> None:
         string=config.string,
         new_tokens=config.new_tokens,
         inserted=config.inserted,
+        trigger=config.trigger,
     )
     trace = patch_trace(
         model,
@@ -84,6 +99,7 @@ def run(config: Config) -> None:
         site=config.site,
         direction=config.direction,
         method=config.method,
+        estimate=config.estimate,
         heads=config.heads,
         audited=config.audited,
         row_budget=config.row_budget,
@@ -122,5 +138,6 @@ def _text(found: dict[str, Any], verdict: str, out: Path) -> str:
         lines.append(
             f"checked: {audit['cells']} cells against {audit['against']}, largest difference {audit['largest_difference']:.1e}"
             + (f", rank correlation {rank:.3f}" if rank is not None else "")
+            + (f"; worst miss: {audit['worst']}" if audit["worst"] else "")
         )
     return "\n".join([*lines, f"report: {out / 'report.html'}"])

@@ -1,15 +1,17 @@
 """Localise a trigger: activation patching over layers, positions and heads, for pairs of unequal length too."""
 
 from patching.alignment import Alignment, align, alignment_table, given_alignment
-from patching.attribution import attribution_effects, metric_gradients, rank_correlation
-from patching.cells import Cell, Patch, joint_cell, layer_sites, position_cells, site_cells
+from patching.attribution import Estimate, attribution_effects, metric_gradients, rank_correlation
+from patching.cells import Cell, Patch, joint_cell, layer_cells, layer_sites, position_cells, site_cells
 from patching.exact import Audit, ExactResult, exact_effects
+from patching.landmarks import landmarks
 from patching.metric import KLDivergence, LogitDifference, LogProbability, Readout, normalised, readout
 from patching.packed import DoesNotFit, PackedModel
 from patching.pairs import DIRECTIONS, Direction, PatchPair, Sides, make_pair, make_pairs, twins
 from patching.reference import patched_value, read_sites
 from patching.report import report_html, summary
-from patching.trace import ROLES, PairMap, PatchTrace, Top, patch_trace
+from patching.route import HeadRoute
+from patching.trace import ROLES, PairMap, PatchTrace, Share, Top, patch_trace
 
 __all__ = [
     "DIRECTIONS",
@@ -19,7 +21,9 @@ __all__ = [
     "Cell",
     "Direction",
     "DoesNotFit",
+    "Estimate",
     "ExactResult",
+    "HeadRoute",
     "KLDivergence",
     "LogProbability",
     "LogitDifference",
@@ -29,6 +33,7 @@ __all__ = [
     "PatchPair",
     "PatchTrace",
     "Readout",
+    "Share",
     "Sides",
     "Top",
     "align",
@@ -37,6 +42,8 @@ __all__ = [
     "exact_effects",
     "given_alignment",
     "joint_cell",
+    "landmarks",
+    "layer_cells",
     "layer_sites",
     "make_pair",
     "make_pairs",

@@ -39,6 +39,8 @@ class Audit:
     """Of an effect; the unit is the whole distance between the two runs."""
     rank_correlation: float | None = None
     """Spearman's, of estimates with exact effects; None for exact patching, and where all effects are the same."""
+    worst: str = ""
+    """The cell of the largest difference, for estimates."""
 
 
 @dataclass(frozen=True)

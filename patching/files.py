@@ -15,11 +15,13 @@ from safetensors.numpy import load_file, save_file
 from hooked import Manifest, UserError, read_artifact, writing_artifact
 from hooked.artifacts import write_json
 from patching.exact import Audit
+from patching.route import HeadRoute
 from patching.trace import ROLES, PairMap, PatchTrace
 
 KIND = "patch-trace"
 _MAPS = ("effect", "heads")
 _UNSAVED = ("cells_per_second",)
+_PARTS = ("pairs", "audit", "routes")
 
 
 def trace_json(trace: PatchTrace) -> dict[str, Any]:
@@ -33,11 +35,14 @@ def trace_json(trace: PatchTrace) -> dict[str, Any]:
         "layers": list(trace.layers),
         "tokens": list(trace.tokens),
         "effect": _listed(trace.effect),
-        "effect_of": "mean over pairs" if trace.same_shape and len(trace.pairs) > 1 else "first pair",
+        "effect_of": _effect_of(trace),
         "top": [asdict(cell) for cell in trace.top()],
-        "trigger_share": trace.trigger_share,
+        "trigger_share": None if trace.trigger_share is None else trace.trigger_share.mean,
+        "trigger_share_over_pairs": None if trace.trigger_share is None else asdict(trace.trigger_share),
         "roles": {role: _listed(column) for role, column in zip(ROLES, trace.by_role.T, strict=True)},
         "heads": None if trace.heads is None else _listed(trace.heads),
+        "head_site": trace.head_site,
+        "routes": [asdict(route) for route in trace.routes],
         "audit": {
             "against": "one cell at a time" if trace.method == "exact" else "exact patching",
             **asdict(trace.audit),
@@ -49,6 +54,12 @@ def trace_json(trace: PatchTrace) -> dict[str, Any]:
         "pairs": [_pair_json(pair) for pair in trace.pairs],
         "cells_per_second": trace.cells_per_second,
     }
+
+
+def _effect_of(trace: PatchTrace) -> str:
+    if len(trace.pairs) == 1:
+        return "the pair"
+    return "mean over pairs" if trace.same_shape else "mean over pairs, summed by landmark"
 
 
 def _pair_json(pair: PairMap) -> dict[str, Any]:
@@ -79,10 +90,13 @@ def write_trace(trace: PatchTrace, folder: Path) -> None:
         if getattr(pair, name) is not None
     }
     save_file(maps, folder / "trace.safetensors")
-    plain = {f.name: getattr(trace, f.name) for f in fields(trace) if f.name not in (*_UNSAVED, "pairs", "audit")}
-    write_json(
-        folder / "trace.json", plain | {"audit": asdict(trace.audit), "pairs": [_facts(pair) for pair in trace.pairs]}
-    )
+    plain = {f.name: getattr(trace, f.name) for f in fields(trace) if f.name not in (*_UNSAVED, *_PARTS)}
+    parts = {
+        "audit": asdict(trace.audit),
+        "pairs": [_facts(pair) for pair in trace.pairs],
+        "routes": [asdict(route) for route in trace.routes],
+    }
+    write_json(folder / "trace.json", plain | parts)
 
 
 def save_trace(trace: PatchTrace, out: str | Path, *, overwrite: bool = False) -> None:
@@ -107,7 +121,8 @@ def load_trace(folder: str | Path) -> PatchTrace:
             PairMap(**_tupled(pair) | {name: maps.get(f"{name}.{at}") for name in _MAPS})
             for at, pair in enumerate(facts.pop("pairs"))
         )
-        return PatchTrace(**_tupled(facts) | {"audit": Audit(**facts["audit"]), "pairs": pairs})
+        routes = tuple(HeadRoute(**_tupled(route)) for route in facts["routes"])
+        return PatchTrace(**_tupled(facts) | {"audit": Audit(**facts["audit"]), "pairs": pairs, "routes": routes})
     except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
         raise UserError(f"{folder}: holds no readable trace: {error}") from error
 

