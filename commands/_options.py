@@ -48,7 +48,7 @@ class ModelOptions:
         """What the artifact of this run was made of."""
         from commands._console import config_dict
         from hooked import Manifest
-        from hooked.artifacts import sha256_file
+        from hooked.artifacts import sha256_file, sha256_folder
 
         path = self.prompts_path()
         weights: dict[str, Any] = {"name": self.model, "weights_sha256": model.info.weights_sha256}
@@ -58,5 +58,5 @@ class ModelOptions:
             config=config_dict(self),
             seed=seed,
             model=weights,
-            prompts={"name": path.name, "sha256": sha256_file(path)},
+            prompts={"name": path.name, "sha256": sha256_folder(path) if path.is_dir() else sha256_file(path)},
         )

@@ -43,6 +43,13 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def sha256_folder(path: str | Path) -> str:
+    """The sha256 of a folder's files: of their relative names and digests."""
+    files = sorted(one for one in Path(path).rglob("*") if one.is_file())
+    lines = [f"{one.relative_to(path).as_posix()} {sha256_file(one)}\n" for one in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def package_versions() -> dict[str, str]:
     """Installed versions of the packages that can change a number."""
     versions = {}

