@@ -1,14 +1,14 @@
 """Exact activation patching, all layer × position cells of `resid_pre`: ours against TransformerLens, in one run.
 
-A random model of GPT-2 small's shape (12 layers, 768 wide, its vocabulary) in float32, and two prompts of 48 tokens that
-differ from the first token on, so that no cell can be skipped. The reference is TransformerLens's
-`patching.get_act_patch_resid_pre` on the same weights, tokens and metric. The two are timed in turn, round by round, so that
+A random model of GPT-2 small's shape (12 layers, 768 wide, its vocabulary) in float32 and in bfloat16, and two prompts of 48
+tokens that differ from the first token on, so that no cell can be skipped. The reference is TransformerLens's
+`patching.get_act_patch_resid_pre` on the same weights (in the same dtype), tokens and metric. The two are timed in turn, round by round, so that
 other load on the machine falls on both; TransformerLens gets a share of the cells in each round, ours all of them. Ours includes
 reading the activations of both runs; TransformerLens is given its cache.
 
 The floating-point limit: the operations that the cells need (each layer from the patched one on, tokens from the patched one
 on; in the patched layer no queries, keys and values but the patched token's; in the last layer keys and values, and the last token
-alone for the rest), over the rate of a large float32 matrix product measured in the same run.
+alone for the rest), over the rate of a large matrix product in the same dtype, measured in the same run.
 
     python benchmarks/patching.py            # about a minute a round
     python benchmarks/patching.py --quick    # a few seconds
@@ -48,6 +48,7 @@ class Shape:
     width: int
     vocabulary: int
     tokens: int
+    dtype: torch.dtype = torch.float32
 
 
 def random_model(architecture: str, shape: Shape) -> Any:
@@ -57,7 +58,7 @@ def random_model(architecture: str, shape: Shape) -> Any:
     heads = shape.width // 64
     if architecture == "gpt2":
         config = GPT2Config(n_layer=shape.layers, n_embd=shape.width, n_head=heads, **common)
-        return GPT2LMHeadModel(config).eval()
+        return GPT2LMHeadModel(config).eval().to(shape.dtype)
     llama = LlamaConfig(
         num_hidden_layers=shape.layers,
         hidden_size=shape.width,
@@ -66,7 +67,7 @@ def random_model(architecture: str, shape: Shape) -> Any:
         max_position_embeddings=1024,
         **common,
     )
-    return LlamaForCausalLM(llama).eval()
+    return LlamaForCausalLM(llama).eval().to(shape.dtype)
 
 
 def small_tokenizer() -> PreTrainedTokenizerFast:
@@ -132,7 +133,7 @@ def measure(architecture: str, shape: Shape, rounds: int, lens_cells: int | None
             )
             values[share] = part
             seconds["transformer-lens"].append(took)
-            seconds["matrix rate"].append(matrix_rate())
+            seconds["matrix rate"].append(matrix_rate(shape.dtype))
     assert found.engine == "packed", found.notes
     assert found.ran == len(cells)
     lens_effects = pair.sides("denoising").effects(values.double())
@@ -156,7 +157,7 @@ def report(
     needed = needed_operations(shape, architecture) / cells
     return {
         "model": f"{architecture}, {shape.layers} layers, {shape.width} wide, vocabulary {shape.vocabulary}, "
-        f"{shape.tokens} tokens, float32",
+        f"{shape.tokens} tokens, {str(shape.dtype).removeprefix('torch.')}",
         "cells": cells,
         "cells_timed_of_transformer_lens": lens_cells,
         "ours_cells_per_second": ours,
@@ -189,9 +190,9 @@ def needed_operations(shape: Shape, architecture: str) -> float:
     return total
 
 
-def matrix_rate() -> float:
-    """Operations a second of a large float32 product."""
-    a, b = torch.randn(2048, 768), torch.randn(768, 3072)
+def matrix_rate(dtype: torch.dtype) -> float:
+    """Operations a second of a large product."""
+    a, b = torch.randn(2048, 768, dtype=dtype), torch.randn(768, 3072, dtype=dtype)
     best = min(timed(lambda: a @ b)[1] for _ in range(10))
     return 2 * a.shape[0] * a.shape[1] * b.shape[1] / best
 
@@ -201,15 +202,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--architecture", choices=["gpt2", "llama", "both"], default="both")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "both"], default="both")
     parser.add_argument(
         "--lens-cells", type=int, help="time TransformerLens on this many random cells a round, not all"
     )
     parser.add_argument("--quick", action="store_true", help="2 layers, 128 wide, 12 tokens, one round")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
-    shape = Shape(2, 128, 512, 12) if args.quick else Shape(12, 768, 50257, 48)
+    size = (2, 128, 512, 12) if args.quick else (12, 768, 50257, 48)
     names = ["gpt2", "llama"] if args.architecture == "both" else [args.architecture]
-    rows = [measure(name, shape, 1 if args.quick else args.rounds, args.lens_cells) for name in names]
+    dtypes = ["float32", "bfloat16"] if args.dtype == "both" else [args.dtype]
+    rounds = 1 if args.quick else args.rounds
+    rows = [
+        measure(name, Shape(*size, dtype=getattr(torch, dtype)), rounds, args.lens_cells)
+        for dtype in dtypes
+        for name in names
+    ]
     result = {"speed": rows, "threads": torch.get_num_threads(), "cpu": platform.processor() or platform.machine()}
     if args.json:
         print(json.dumps(result))
