@@ -164,7 +164,7 @@ def test_a_finished_run_is_kept_and_overwritten_only_where_asked(command, checkp
     assert contents(tmp_path / "out") != before
 
 
-@pytest.mark.parametrize("name", ["probe-train", "probe-score", "patch-trace", "organism-train"])
+@pytest.mark.parametrize("name", ["probe-train", "probe-score", "patch-trace", "organism-train", "sae-train"])
 def test_help_answers_at_once(name):
     start = time.perf_counter()
     outcome = subprocess.run([SCRIPT.with_name(name), "--help"], capture_output=True, text=True, check=True)
