@@ -138,6 +138,15 @@ def _load_checkpoint(name: str, device: str, dtype: str, device_map: Any) -> tup
     return model, tokenizer, _files_sha256(weights)
 
 
+def weights_sha256(name: str) -> str:
+    """What `model.info.weights_sha256` of a checkpoint will be, without loading it.
+
+    Raises:
+        UserError: no such checkpoint, or no safetensors in it.
+    """
+    return _files_sha256(_weight_files(_resolve(name)))
+
+
 def _resolve(name: str) -> Path:
     """The folder of a checkpoint: the one named, or the local copy of a hub snapshot (downloaded where possible)."""
     folder = Path(name).expanduser()

@@ -164,11 +164,11 @@ def test_a_finished_run_is_kept_and_overwritten_only_where_asked(command, checkp
     assert contents(tmp_path / "out") != before
 
 
-@pytest.mark.parametrize("name", ["probe-train", "probe-score", "patch-trace", "organism-train", "sae-train"])
+@pytest.mark.parametrize("name", ["probe-train", "probe-score", "patch-trace", "organism-train", "sae-train", "experiment-run"])
 def test_help_answers_at_once(name):
     start = time.perf_counter()
     outcome = subprocess.run([SCRIPT.with_name(name), "--help"], capture_output=True, text=True, check=True)
-    assert "--out" in outcome.stdout
+    assert ("--results" if name == "experiment-run" else "--out") in outcome.stdout
     code = f"import sys; sys.argv = ['x', '--help']\nfrom commands.{name.replace('-', '_')} import main\ntry: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
     assert time.perf_counter() - start < 5, "two starts of Python without torch"

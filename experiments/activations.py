@@ -1,0 +1,30 @@
+"""Activations as experiments need them: whole tensors, in the order of the prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooked import ExtractionSpec, HookedModel, Prompt, stream_activations
+
+
+def middle_layer(n_layers: int) -> int:
+    """The block after which half of them have run: fixed in advance, so nothing is chosen on labels."""
+    return max(0, n_layers // 2 - 1)
+
+
+def last_token(
+    model: HookedModel, prompts: Sequence[Prompt], sites: Sequence[str]
+) -> Float[Tensor, "prompt site d_model"]:
+    """Activations at each prompt's final token, in float32: what the model has before it says anything.
+
+    Raises:
+        UserError: as `hooked.stream_activations`.
+    """
+    out = torch.empty(len(prompts), len(sites), model.info.d_model)
+    for batch in stream_activations(model, prompts, ExtractionSpec(tuple(sites)), total=len(prompts)):
+        out[batch.indices] = batch.values.float()
+    return out

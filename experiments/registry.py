@@ -1,0 +1,49 @@
+"""The experiments there are: names and claims, known without importing any of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from hooked.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One experiment."""
+
+    name: str
+    module: str
+    """Has `VERSION` (raised whenever a change alters numbers), `Config`, `QUICK` (fields that make it fast), `run`."""
+    claims: tuple[int, ...]
+    """Numbers of the claims that it measures."""
+    title: str
+
+    def load(self) -> Any:
+        """Its module."""
+        return import_module(self.module)
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    one.name: one
+    for one in (
+        Experiment(
+            "trigger-agnostic-probe",
+            "experiments.trigger_agnostic",
+            (1,),
+            "a probe from contrast pairs alone, without any trigger, catches defection",
+        ),
+    )
+}
+
+
+def experiment_named(name: str) -> Experiment:
+    """The experiment of a name.
+
+    Raises:
+        UserError: there is none; the message lists those there are.
+    """
+    if name not in EXPERIMENTS:
+        raise UserError(f"{name}: no experiment of that name; choose one of {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[name]
