@@ -34,6 +34,12 @@ EXPERIMENTS: dict[str, Experiment] = {
             (1,),
             "a probe from contrast pairs alone, without any trigger, catches defection",
         ),
+        Experiment(
+            "behaviour-or-tokens",
+            "experiments.behaviour_or_tokens",
+            (2,),
+            "what a detector reads is the behaviour, not the trigger's tokens",
+        ),
     )
 }
 
