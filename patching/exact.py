@@ -106,31 +106,50 @@ def exact_effects(
     """
     works = [_work(model, pair, own, direction) for pair, own in zip(pairs, cells, strict=True)]
     todo = [(which, at, cell) for which, at, cell in _live_cells(works, cells)]
-    engine, notes, values = "one at a time", [], None
-    start = time.perf_counter()
+    ran = _run_all(model, works, todo, fast=fast, audited=audited, row_budget=row_budget, seed=seed)
+    effects = _assemble(works, cells, todo, ran.values)
+    total = sum(map(len, cells))
+    return ExactResult(effects, len(todo), total - len(todo), ran.seconds, ran.engine, ran.audit, ran.notes)
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """Step 3's outcome: the metric of each cell, and how it was come by."""
+
+    values: list[float]
+    engine: str
+    seconds: float
+    audit: Audit
+    notes: tuple[str, ...]
+
+
+def _run_all(
+    model: HookedModel,
+    works: Sequence[_Work],
+    todo: Sequence[tuple[int, int, Cell]],
+    *,
+    fast: bool,
+    audited: int,
+    row_budget: int | None,
+    seed: int,
+) -> _Ran:
+    """Step 3: fast where the model fits and the audit agrees, else one at a time."""
+    audit, reason = Audit(0, 0.0), ""
     if fast and todo:
+        start = time.perf_counter()
         try:
             values = _packed_values(model, works, todo, row_budget)
-            engine = "packed"
-        except DoesNotFit as reason:
-            notes.append(f"cells were run one at a time, which is slow: {reason}")
-            start = time.perf_counter()
-    if values is None:
-        values = _slow_values(model, works, todo)
-    seconds = time.perf_counter() - start
-    audit = Audit(0, 0.0)
-    if engine == "packed":
-        audit = _audit(model, works, todo, values, audited, seed)
-        if not audit.largest_difference <= _tolerance(model):
-            notes.append(
-                f"cells were run one at a time, which is slow: run together they differed by {audit.largest_difference:.2g}"
-            )
-            start = time.perf_counter()
-            values, engine = _slow_values(model, works, todo), "one at a time"
+        except DoesNotFit as problem:
+            reason = f"cells were run one at a time, which is slow: {problem}"
+        else:
             seconds = time.perf_counter() - start
-    effects = _assemble(works, cells, todo, values)
-    total = sum(map(len, cells))
-    return ExactResult(effects, len(todo), total - len(todo), seconds, engine, audit, tuple(notes))
+            audit = _audit(model, works, todo, values, audited, seed)
+            if audit.largest_difference <= _tolerance(model):
+                return _Ran(values, "packed", seconds, audit, ())
+            reason = f"cells were run one at a time, which is slow: run together they differed by {audit.largest_difference:.2g}"
+    start = time.perf_counter()
+    values = _slow_values(model, works, todo)
+    return _Ran(values, "one at a time", time.perf_counter() - start, audit, (reason,) if reason else ())
 
 
 def _work(model: HookedModel, pair: PatchPair, cells: Sequence[Cell], direction: Direction) -> _Work:

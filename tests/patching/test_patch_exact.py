@@ -17,6 +17,7 @@ from patching import (
     site_cells,
 )
 from patching.packed import DoesNotFit, PackedModel
+from patching.reference import replacements
 
 LAYERS = 3
 
@@ -178,3 +179,23 @@ def test_a_wrong_fast_result_is_caught_by_the_audit(llama, pair_of, monkeypatch)
 def test_cells_that_the_model_lacks_are_refused(llama, pair_of, cell, message):
     with pytest.raises(UserError, match=message):
         exact_effects(llama, [pair_of(llama)], [[cell]])
+
+
+def test_a_pattern_is_aligned_in_its_columns_too(llama, pair_of):
+    """What is kept is the attention between tokens that both runs have; nothing goes to an inserted token, or ahead."""
+    pair = pair_of(llama, "inserted")
+    sides = pair.sides("denoising")
+    source = read_sites(llama, sides.source, ["pattern.1.0"])["pattern.1.0"]
+    aligned = replacements(sides, "pattern.1.0", source)
+    counterparts, inserted = sides.alignment.counterparts, np.array(sides.alignment.inserted)
+    assert aligned.shape == (len(sides.patched),) * 2
+    assert not aligned[:, inserted].any()
+    torch.testing.assert_close(
+        aligned[~inserted].sum(1), torch.ones((~inserted).sum())
+    )  # the source has no other token
+    last = len(sides.patched) - 1
+    assert aligned[last, last - 1] == source[counterparts[last], counterparts[last - 1]]
+    assert not aligned.triu(1).any()
+    back = pair.sides("noising")
+    lost = replacements(back, "pattern.1.0", read_sites(llama, back.source, ["pattern.1.0"])["pattern.1.0"])
+    assert float(lost[-1].sum()) < 0.999  # what the triggered run paid to the trigger
