@@ -112,19 +112,14 @@ def experiment_config(config: Config, module: Any) -> Any:
 
 
 def report(result: Result, title: str, folder: Path) -> str:
-    """What was found, a line for each number."""
-    rows = [
-        [
-            str(one.claim),
-            one.model,
-            one.role,
-            one.method,
-            one.measure,
-            f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]",
-        ]
-        for one in result.findings
-    ]
-    head = ["claim", "model", "role", "method", "measure", "value [95% interval]"]
+    """What was found, with 95% intervals: a line for each model and method."""
+    measures = list(dict.fromkeys(one.measure for one in result.findings))
+    found: dict[tuple[str, str, str], dict[str, str]] = {}
+    for one in result.findings:
+        cells = found.setdefault((one.model, one.role, one.method), {})
+        cells[one.measure] = f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
+    rows = [[*names, *(cells.get(measure, "") for measure in measures)] for names, cells in found.items()]
+    head = ["model", "role", "method", *measures]
     seeds = len(result.config["seeds"])
     return "\n".join(
         [

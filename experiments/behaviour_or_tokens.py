@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from experiments.activations import middle_layer
@@ -203,7 +205,9 @@ def fit_all(config: Config, x: Float[Tensor, "pair side d_model"]) -> dict[str, 
     rows = x.flatten(0, 1).double()
     labels = torch.tensor([1, 0]).repeat(len(x))
     scale = rows.std(0).square().mean().sqrt().clamp(min=1e-12)
-    logistic = LogisticProbe().fit(rows / scale, labels)
+    with warnings.catch_warnings():  # before the trigger both classes are the same rows, and nothing can converge
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        logistic = LogisticProbe().fit(rows / scale, labels)
     mean = MeanDifferenceProbe().fit(rows, labels)
     return {
         "PCA": _component(config, rows, labels.bool().numpy()),
@@ -276,7 +280,7 @@ def summarise(model: str, role: str, cells: Sequence[Mapping[str, Any]]) -> list
     kinds = {"AUROC, defecting": "defecting", "AUROC, triggered but harmless": "harmless"}
     found = []
     for measure_name, kind in kinds.items():
-        for read_out in READ_OUTS:
+        for read_out in READ_OUTS[:-1]:  # the last one is a check of the measurement, and no finding
             for method in cells[0]["read_outs"][read_out]:
                 estimates = over_seeds([one["read_outs"][read_out][method][kind] for one in cells])
                 name = f"{method}, {read_out}"

@@ -40,6 +40,12 @@ EXPERIMENTS: dict[str, Experiment] = {
             (2,),
             "what a detector reads is the behaviour, not the trigger's tokens",
         ),
+        Experiment(
+            "clean-data-detectors",
+            "experiments.clean_detectors",
+            (3, 4),
+            "anomaly detectors that have seen clean prompts alone, and what they cost as a monitor",
+        ),
     )
 }
 
