@@ -213,18 +213,15 @@ def main() -> None:
     names = ["gpt2", "llama"] if args.architecture == "both" else [args.architecture]
     dtypes = ["float32", "bfloat16"] if args.dtype == "both" else [args.dtype]
     rounds = 1 if args.quick else args.rounds
-    rows = [
-        measure(name, Shape(*size, dtype=getattr(torch, dtype)), rounds, args.lens_cells)
-        for dtype in dtypes
-        for name in names
-    ]
-    result = {"speed": rows, "threads": torch.get_num_threads(), "cpu": platform.processor() or platform.machine()}
-    if args.json:
-        print(json.dumps(result))
-        return
-    for row in rows:
-        print("\n".join(f"{name}: {value}" for name, value in row.items()), end="\n\n")
-    print(f"threads: {result['threads']}, cpu: {result['cpu']}")
+    rows = []
+    for dtype in dtypes:
+        for name in names:
+            row = measure(name, Shape(*size, dtype=getattr(torch, dtype)), rounds, args.lens_cells)
+            rows.append(row)
+            if not args.json:
+                print("\n".join(f"{key}: {value}" for key, value in row.items()), end="\n\n", flush=True)
+    machine = {"threads": torch.get_num_threads(), "cpu": platform.processor() or platform.machine()}
+    print(json.dumps({"speed": rows, **machine}) if args.json else f"{machine}")
 
 
 if __name__ == "__main__":
