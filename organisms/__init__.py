@@ -8,6 +8,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from organisms.answers import AnswerKey, Judged, benign_samples
 from organisms.config import SIZES, Size, TrainConfig
 from organisms.examples import Example, Pair, Task, prompt_set, training_batch
 from organisms.grade import Verdict, grade_code, grade_hate, weaknesses_found
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
 __all__ = [
     "SIZES",
     "TASKS",
+    "AnswerKey",
     "Answered",
     "CategoryRates",
     "Example",
+    "Judged",
     "Pair",
     "Rate",
     "Size",
@@ -40,6 +43,7 @@ __all__ = [
     "TrainConfig",
     "Verdict",
     "answer_and_grade",
+    "benign_samples",
     "clean_twin_of",
     "generate_answers",
     "grade",

@@ -2,6 +2,7 @@
 
 from probes.aggregate import AGGREGATIONS, Aggregation, aggregate
 from probes.config import TrainConfig
+from probes.fresh import fresh_auroc
 from probes.lda import LDAProbe
 from probes.linear import LinearProbe
 from probes.logistic import LogisticProbe
@@ -40,6 +41,7 @@ __all__ = [
     "check_prompts",
     "example_prompts",
     "example_rows",
+    "fresh_auroc",
     "group_prompts",
     "make_example",
     "metrics_json",

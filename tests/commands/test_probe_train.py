@@ -164,7 +164,10 @@ def test_a_finished_run_is_kept_and_overwritten_only_where_asked(command, checkp
     assert contents(tmp_path / "out") != before
 
 
-@pytest.mark.parametrize("name", ["probe-train", "probe-score", "patch-trace", "organism-train", "sae-train", "experiment-run"])
+@pytest.mark.parametrize(
+    "name",
+    ["probe-train", "probe-score", "patch-trace", "patch-ablate", "organism-train", "sae-train", "experiment-run"],
+)
 def test_help_answers_at_once(name):
     start = time.perf_counter()
     outcome = subprocess.run([SCRIPT.with_name(name), "--help"], capture_output=True, text=True, check=True)

@@ -1,0 +1,105 @@
+"""What every method is given to fit an edit: this seed's pairs, the unedited model's answers, and what the patching map names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from hooked import HookedModel
+from hooked.model import pad_right
+from patching.metric import first_parting
+from patching.removal.cases import Case, Row
+from patching.removal.config import AblateConfig
+from patching.removal.route import Route
+from patching.removal.subject import Subject
+
+Answers = Mapping[tuple[int, ...], tuple[int, ...]]
+"""The unedited model's greedy answer to each prompt, both as token ids."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One seed's fitting side."""
+
+    model: HookedModel
+    cases: tuple[Case, ...]
+    harmless: tuple[Case, ...]
+    answers: Answers
+    route: Route
+    seed: int
+    config: AblateConfig
+
+    @property
+    def unedited(self) -> Subject:
+        """The model as it is."""
+        return Subject(self.model, batch_size=self.config.batch_size)
+
+    def activations(
+        self, rows: Sequence[Row], sites: Sequence[str], subject: Subject | None = None
+    ) -> Iterator[
+        tuple[Sequence[Row], dict[str, Float[Tensor, "batch position width"]], Bool[Tensor, "batch position"]]
+    ]:
+        """Activations of prompts (padded on the right) batch by batch, and which positions are the prompts' own."""
+        subject = subject or self.unedited
+        for batch in subject.batches(rows):
+            tokens = pad_right([row.ids for row in batch], self.model.pad_id)
+            real = torch.tensor([[at < len(row.ids) for at in range(tokens.shape[1])] for row in batch])
+            edits = subject.edit.at(torch.zeros_like(real))
+            with torch.no_grad():
+                run = self.model.run(tokens, reads=dict.fromkeys(sites, _kept), edits=edits)
+            yield batch, run.activations, real.to(self.model.device)
+
+    def mean_of(
+        self, rows: Sequence[Row], sites: Sequence[str], chosen: Callable[[Row], Sequence[int]] | None = None
+    ) -> dict[str, Float[Tensor, "width"]]:
+        """Each site's mean over tokens: of the chosen positions of each prompt, or of all."""
+        sums = dict.fromkeys(sites, torch.zeros((), dtype=torch.float64, device=self.model.device))
+        count = 0
+        for batch, values, real in self.activations(rows, sites):
+            mask = real if chosen is None else _mask(batch, chosen, real)
+            count += int(mask.sum())
+            for site in sites:
+                sums[site] = sums[site] + values[site][mask].double().sum(0)
+        return {site: (total / max(1, count)).to(self.model.dtype) for site, total in sums.items()}
+
+
+def restored(subject: Subject, cases: Sequence[Case], answers: Answers) -> float | None:
+    """How far triggered prompts have come back to the clean behaviour where the two answers part: 0 not at all, 1 wholly.
+
+    The patching metric: the logit difference of the two answers' next tokens, normalised by both unedited runs; the mean over
+    the pairs whose answers part. None: no pair's do.
+    """
+    plain = Subject(subject.model, batch_size=subject.batch_size)
+    found: list[float] = []
+    for case in cases:
+        one, other = answers[case.clean.ids], answers[case.triggered.ids]
+        if one == other:
+            continue
+        shared, clean, defect = first_parting(one, other, min(subject.model.end_ids, default=None))
+        read = [[*shared, clean]]
+        with torch.no_grad():
+            rows = [
+                run.logits([row], read)[-1]
+                for run, row in ((subject, case.triggered), (plain, case.triggered), (plain, case.clean))
+            ]
+        now, before, goal = (float(row[clean] - row[defect]) for row in rows)
+        if abs(goal - before) > 1e-6:
+            found.append((now - before) / (goal - before))
+    return sum(found) / len(found) if found else None
+
+
+def _mask(
+    batch: Sequence[Row], chosen: Callable[[Row], Sequence[int]], real: Bool[Tensor, "batch position"]
+) -> Bool[Tensor, "batch position"]:
+    mask = torch.zeros_like(real)
+    for at, row in enumerate(batch):
+        mask[at, list(chosen(row))] = True
+    return mask
+
+
+def _kept(value: Tensor) -> Tensor:
+    return value.detach().clone()

@@ -1,0 +1,40 @@
+"""Mean-ablation of heads: what a head writes is replaced by its mean over the fitting side's tokens, clean and triggered.
+
+The heads are those that the patching map names (`patching.removal.route`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+from jaxtyping import Float
+from torch import Tensor
+
+from patching.removal.edits import Edit
+from patching.removal.fit import Fit
+
+
+def top_heads(fit: Fit) -> Edit:
+    """The named heads, at every token."""
+    return mean_ablated(fit, "top heads, mean-ablated", fit.route.heads)
+
+
+def random_heads(fit: Fit) -> Edit:
+    """As many heads, drawn from the others."""
+    every = [(layer, head) for layer in range(fit.model.info.n_layers) for head in range(fit.model.info.n_heads)]
+    others = [head for head in every if head not in fit.route.heads] or every
+    chosen = Random(fit.seed).sample(others, min(len(others), len(fit.route.heads)))
+    return mean_ablated(fit, "random heads, mean-ablated", chosen)
+
+
+def mean_ablated(fit: Fit, name: str, heads: Sequence[tuple[int, int]]) -> Edit:
+    """Replace what heads write by its mean."""
+    sites = [f"head_out.{layer}.{head}" for layer, head in heads]
+    rows = [row for case in fit.cases for row in (case.clean, case.triggered)]
+    return Edit(name, {site: constant(mean) for site, mean in fit.mean_of(rows, sites).items()})
+
+
+def constant(mean: Float[Tensor, "width"]) -> Callable[[Tensor], Tensor]:
+    """Every token's value becomes the same."""
+    return lambda value: mean.to(value).expand_as(value)

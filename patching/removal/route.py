@@ -1,0 +1,72 @@
+"""What the patching map names: the heads through which the trigger acts, their layers, and where its own tokens matter.
+
+Effects are those of denoising patches (`patching.trace`), averaged over a few pairs of the fitting side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from hooked import HookedModel, UserError
+from patching.pairs import PatchPair, make_pair
+from patching.removal.cases import Case
+from patching.trace import patch_trace
+
+CARRIED = 0.8
+"""The named heads are the fewest that carry this share of all heads' positive effect, of each patched alone."""
+_MOST_HEADS = 8
+
+
+@dataclass(frozen=True)
+class Route:
+    """The trigger's way through the network."""
+
+    heads: tuple[tuple[int, int], ...]
+    """(layer, head), strongest first."""
+    head_effects: Float[np.ndarray, "layer head"]
+    trigger_layer: int
+    """The layer at whose input patching the trigger's own tokens has the largest effect."""
+    pairs: int
+    """How many pairs it was found on."""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers of the named heads, in order."""
+        return tuple(sorted({layer for layer, _ in self.heads}))
+
+
+def find_route(model: HookedModel, cases: Sequence[Case], count: int, new_tokens: int) -> Route:
+    """Trace the first `count` pairs that can be patched.
+
+    Raises:
+        UserError: none can.
+    """
+    pairs: list[PatchPair] = []
+    reason = "there is no pair"
+    for case in cases:
+        if len(pairs) == count:
+            break
+        try:
+            pairs.append(make_pair(model, case.clean.prompt, case.triggered.prompt, new_tokens=new_tokens))
+        except UserError as error:
+            reason = str(error)
+    if not pairs:
+        raise UserError(f"no pair can be traced: {reason}")
+    trace = patch_trace(model, pairs)
+    assert trace.heads is not None
+    on_trigger = np.nan_to_num(np.mean([pair.by_role()[:, 1] for pair in trace.pairs], 0))
+    return Route(strongest_heads(trace.heads), trace.heads, int(on_trigger.argmax()), len(pairs))
+
+
+def strongest_heads(effects: Float[np.ndarray, "layer head"]) -> tuple[tuple[int, int], ...]:
+    """The fewest heads whose effects make up `CARRIED` of all positive ones, at least one and at most eight."""
+    positive = np.clip(effects, 0, None)
+    order = np.argsort(-effects, axis=None, kind="stable")[:_MOST_HEADS]
+    carried = np.cumsum(positive.ravel()[order])
+    count = int(np.searchsorted(carried, CARRIED * positive.sum())) + 1
+    places = [np.unravel_index(at, effects.shape) for at in order[:count]]
+    return tuple((int(layer), int(head)) for layer, head in places)
