@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sae import sparse
 from sae.core import Losses, Moment
-from sae.dead import AUXILIARY_WEIGHT, auxiliary_loss
+from sae.dead import auxiliary_loss
 from sae.sparse import Codes
 from sae.topk import TopK
 
@@ -44,21 +44,20 @@ class BatchTopK(TopK):
         with torch.no_grad():
             values, layout = sparse.largest_of_all(self.pre_activations(x), self.k)
             if len(values):
-                self._follow(values.min().float())
-        return sparse.encode(values.float(), layout, x, self.encoder_rows, self.b_enc, self.b_dec)
+                self._follow(values.min())
+        return sparse.encode(values.to(x.dtype), layout, x, self.encoder_rows, self.b_enc, self.b_dec)
 
     def _follow(self, smallest: Float[Tensor, ""]) -> None:
         """Step 3; the first batch sets it."""
         rate = THRESHOLD_RATE if self.threshold > 0 else 1.0
-        self.threshold.lerp_(smallest, rate)
+        self.threshold.lerp_(smallest.to(self.threshold.dtype), rate)
 
     def loss(self, x: Float[Tensor, "batch d_in"], moment: Moment) -> Losses:
         codes = self.codes(x)
         residuals = self.residuals(x, codes)
         error = residuals[-1].square().mean()
         total = torch.stack([residual.square().mean() for residual in residuals]).mean()
-        if moment.dead is not None:
-            total = total + AUXILIARY_WEIGHT * auxiliary_loss(self, x, residuals[-1].detach(), moment.dead)
+        total = total + auxiliary_loss(self, x, residuals[-1], moment.dead)
         return Losses(total, error.detach(), (codes.values > 0).sum() / len(x), codes.fired())
 
     def residuals(self, x: Float[Tensor, "batch d_in"], codes: Codes) -> list[Float[Tensor, "batch d_in"]]:

@@ -28,20 +28,27 @@ def auxiliary_loss(
     sae: SparseAutoencoder,
     x: Float[Tensor, "batch d_in"],
     residual: Float[Tensor, "batch d_in"],
-    dead: Bool[Tensor, "d_sae"],
-) -> Float[Tensor, ""]:
-    """Squared error of the residual's reconstruction by d_in / 2 dead latents a sample, relative to the residual's own size.
+    dead: Bool[Tensor, "d_sae"] | None,
+) -> Float[Tensor, ""] | float:
+    """Weighted squared error of the residual's reconstruction by d_in / 2 dead latents a sample, relative to its own size.
+
+    The paper has it for TopK; it serves every architecture, since it needs nothing but pre-activations.
 
     Args:
+        sae: whose latents.
         x: the batch.
-        residual: what its reconstruction leaves over, without gradient.
-        dead: latents that take part.
+        residual: what its reconstruction leaves over.
+        dead: latents that take part; None for none, and no loss.
     """
+    if dead is None:
+        return 0.0
+    residual = residual.detach()
     pre = functional.linear(x - sae.b_dec.detach(), sae.encoder_rows[dead], sae.b_enc[dead])
     values, chosen = pre.topk(min(max(1, sae.d_in // 2), pre.shape[1]), dim=1, sorted=False)
-    latents = torch.zeros_like(pre).scatter(1, chosen, values.relu())
+    # Negative ones too, as in SAELens: a latent that is below 0 on every sample would have no gradient to come back by.
+    latents = torch.zeros_like(pre).scatter(1, chosen, values)
     error = (residual - (latents @ sae.W_dec[dead]).float()).square().mean()
-    return (error / residual.square().mean().clamp_min(1e-12)).nan_to_num(0.0)
+    return AUXILIARY_WEIGHT * (error / residual.square().mean().clamp_min(1e-12)).nan_to_num(0.0)
 
 
 @torch.no_grad()

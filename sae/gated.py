@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sae.core import Losses, Moment, SparseAutoencoder
+from sae.dead import auxiliary_loss
 
 
 class Gated(SparseAutoencoder):
@@ -47,9 +48,11 @@ class Gated(SparseAutoencoder):
     def loss(self, x: Float[Tensor, "batch d_in"], moment: Moment) -> Losses:
         gate = self.pre_activations(x).float()
         latents = self._latents(gate)
-        error = (x - self.decode(latents)).square().mean()
+        residual = x - self.decode(latents)
+        error = residual.square().mean()
         opened = gate.relu()
-        auxiliary = (x - opened @ self.W_dec.detach() - self.b_dec.detach()).square().mean()
+        by_gate = (x - opened @ self.W_dec.detach() - self.b_dec.detach()).square().mean()
         sparsity = self.penalty * moment.sparsity * opened.sum(1).mean() / self.d_in
         alive = latents.detach() > 0
-        return Losses(error + auxiliary + sparsity, error.detach(), alive.sum() / len(x), alive.any(0))
+        total = error + by_gate + sparsity + auxiliary_loss(self, x, residual, moment.dead)
+        return Losses(total, error.detach(), alive.sum() / len(x), alive.any(0))

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sae.core import Losses, Moment, SparseAutoencoder
+from sae.dead import auxiliary_loss
 from sae.topk import check_k
 
 BANDWIDTH = 0.2
@@ -83,7 +84,9 @@ class JumpReLU(SparseAutoencoder):
 
     def loss(self, x: Float[Tensor, "batch d_in"], moment: Moment) -> Losses:
         latents, open_ = _Jump.apply(self.pre_activations(x).float(), self.log_threshold)
-        error = (x - self.decode(latents)).square().mean()
+        residual = x - self.decode(latents)
+        error = residual.square().mean()
         l0 = open_.sum() / len(x)
         penalty = PENALTY * moment.sparsity * (l0 / self.k - 1).square()
-        return Losses(error + penalty, error.detach(), l0.detach(), (open_ > 0).any(0))
+        total = error + penalty + auxiliary_loss(self, x, residual, moment.dead)
+        return Losses(total, error.detach(), l0.detach(), (open_ > 0).any(0))

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae.core import Losses, Moment, SparseAutoencoder
+from sae.dead import auxiliary_loss
 
 
 class ReLU(SparseAutoencoder):
@@ -35,7 +36,9 @@ class ReLU(SparseAutoencoder):
 
     def loss(self, x: Float[Tensor, "batch d_in"], moment: Moment) -> Losses:
         latents = self.encode(x).float()
-        error = (x - self.decode(latents)).square().mean()
+        residual = x - self.decode(latents)
+        error = residual.square().mean()
         sparsity = self.penalty * moment.sparsity * latents.sum(1).mean() / self.d_in
         alive = latents.detach() > 0
-        return Losses(error + sparsity, error.detach(), alive.sum() / len(x), alive.any(0))
+        total = error + sparsity + auxiliary_loss(self, x, residual, moment.dead)
+        return Losses(total, error.detach(), alive.sum() / len(x), alive.any(0))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ BLOCK_ROWS = 65536
 _SAMPLED_PROMPTS = 256
 
 
+@runtime_checkable
 class ActivationSource(Protocol):
     """Activations in blocks that can be read in any order."""
 

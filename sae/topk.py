@@ -18,7 +18,7 @@ from torch import Tensor
 from hooked.errors import UserError
 from sae import sparse
 from sae.core import Losses, Moment, SparseAutoencoder
-from sae.dead import AUXILIARY_WEIGHT, auxiliary_loss
+from sae.dead import auxiliary_loss
 from sae.sparse import Codes
 
 
@@ -54,15 +54,13 @@ class TopK(SparseAutoencoder):
         """The kept latents, as training sees them."""
         with torch.no_grad():
             values, layout = sparse.largest_of_each(self.pre_activations(x), self.k)
-        codes = sparse.encode(values.float(), layout, x, self.encoder_rows, self.b_enc, self.b_dec)
+        codes = sparse.encode(values.to(x.dtype), layout, x, self.encoder_rows, self.b_enc, self.b_dec)
         return Codes(codes.values.relu(), layout)
 
     def loss(self, x: Float[Tensor, "batch d_in"], moment: Moment) -> Losses:
         codes = self.codes(x)
         residual = x - sparse.decode(codes, self.W_dec) - self.b_dec
         error = residual.square().mean()
-        total = error
-        if moment.dead is not None:
-            total = error + AUXILIARY_WEIGHT * auxiliary_loss(self, x, residual.detach(), moment.dead)
+        total = error + auxiliary_loss(self, x, residual, moment.dead)
         l0 = (codes.values > 0).sum() / len(x)
         return Losses(total, error.detach(), l0, codes.fired())
