@@ -1,0 +1,246 @@
+"""Training: the stream, exact resumption, several processes, bad activations."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from sparse_worlds import ALIVE, D_IN, FEATURES
+from tiny_models import tiny_checkpoint
+from tiny_prompts import labelled_prompts
+
+from hooked import ExtractionSpec, UserError, load_model, store_activations
+from sae import (
+    Mixed,
+    ModelSource,
+    SideBySide,
+    StoreSource,
+    TensorSource,
+    TextPieces,
+    TopK,
+    TrainConfig,
+    build_sae,
+    read_texts,
+    train_and_held_out,
+    train_sae,
+    train_saes,
+)
+from sae.stream import ShuffledBatches
+
+CONFIG = TrainConfig(steps=60, batch=256, learning_rate=4e-3, dead_after=2_000, checkpoint_every=10, log_every=10)
+SCRIPT = """
+import sys, torch
+from pathlib import Path
+from sparse_worlds import make_world
+from sae import TensorSource, TrainConfig, build_sae, train_saes
+torch.set_num_threads(1)
+config = TrainConfig(steps=60, batch=256, learning_rate=4e-3, dead_after=2_000, checkpoint_every=10, log_every=10)
+saes = [build_sae(n, 64, 128, k=4) for n in ("topk", "batch-topk", "jumprelu")]
+stop = int(sys.argv[2]) if len(sys.argv) > 2 else None
+def on_step(step):
+    if step == stop:
+        print("reached", flush=True)
+        sys.stdin.read()
+train_saes(TensorSource(make_world(rows=3_000).rows, 700), saes, config, checkpoints=Path(sys.argv[1]) / "c", on_step=on_step)
+from safetensors.torch import save_file
+save_file({f"{i}.{k}": v for i, s in enumerate(saes) for k, v in s.state_dict().items()}, Path(sys.argv[1]) / "end.safetensors")
+"""
+ENVIRONMENT = os.environ | {
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": os.pathsep.join([os.path.abspath("tests/support"), os.getcwd()]),
+}
+
+
+def run_script(folder, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(folder), *map(str, arguments)],
+        env=ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_killed_at_any_step_and_run_again_gives_the_same_weights(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    killed.mkdir()
+    assert run_script(whole).wait() == 0
+    for stop in (14, 40):  # between two checkpoints; at one, a block of the stream later
+        process = run_script(killed, stop)
+        assert process.stdout.readline() == "reached\n"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (killed / "end.safetensors").exists()
+    assert [path.name for path in (killed / "c").iterdir()] == ["step-00000040"]
+    assert run_script(killed).wait() == 0
+    expected, found = load_file(whole / "end.safetensors"), load_file(killed / "end.safetensors")
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_checkpoint_of_another_configuration_is_kept(world, tmp_path):
+    train_sae(world.source, TopK(D_IN, FEATURES, k=ALIVE), CONFIG, checkpoints=tmp_path)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError, match=r"an unfinished run with saes .*--overwrite"):
+        train_sae(world.source, TopK(D_IN, FEATURES, k=ALIVE + 1), CONFIG, checkpoints=tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+DISTRIBUTED = """
+import sys, torch
+from sparse_worlds import make_world
+from sae import TensorSource, TrainConfig, TopK, train_sae
+from hooked.ranks import rank, world_size
+from safetensors.torch import save_file
+torch.set_num_threads(1)
+rows = make_world(rows=2_048).rows
+config = TrainConfig(steps=8, batch=2_048, learning_rate=4e-3, precision="float32", seed=3)
+sae = TopK(64, 128, k=4)
+curve = train_sae(TensorSource(rows, 1_024), sae, config)
+save_file(dict(sae.state_dict()), f"{sys.argv[1]}.{rank()}")
+"""
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """A step of two processes on half of the rows each is a step of one on all of them."""
+    arguments = ["-c", DISTRIBUTED, str(tmp_path / "one")]
+    subprocess.run([sys.executable, *arguments], env=ENVIRONMENT, check=True)
+    (tmp_path / "script.py").write_text(DISTRIBUTED)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
+    subprocess.run(
+        [*launch, str(tmp_path / "script.py"), str(tmp_path / "two")],
+        env=ENVIRONMENT,
+        check=True,
+        capture_output=True,
+    )
+    one, first, second = (load_file(tmp_path / name) for name in ("one.0", "two.0", "two.1"))
+    start = TopK(D_IN, FEATURES, k=ALIVE).state_dict()
+    for name, value in one.items():
+        assert torch.equal(first[name], second[name]), name
+        moved = (value - start[name]).abs().max()
+        assert (first[name] - value).abs().max() < 0.02 * moved, name
+
+
+def test_every_row_comes_once_in_a_pass_and_passes_differ():
+    rows = torch.arange(1000.0)[:, None].expand(1000, 2).contiguous()
+    stream = ShuffledBatches(TensorSource(rows, 300), 50, seed=0)
+    first, second = ([x for _ in range(20) for x in next(stream)[:, 0].tolist()] for _ in range(2))
+    assert sorted(first) == sorted(second) == list(range(1000))
+    assert first != second
+    assert sum(abs(a - b) for a, b in pairwise(first)) / 999 > 80, "neighbours are mixed"
+
+
+def test_model_store_and_a_crosscoder_see_the_same_tokens(tmp_path):
+    model = load_model(str(tiny_checkpoint(tmp_path / "m")))
+    prompts = labelled_prompts(pairs=20, harmless=0)
+    stored = store_activations(model, prompts, ExtractionSpec(("resid_post.0", "resid_post.1"), "every"))
+    live = ModelSource(model, prompts, "resid_post.1", block_rows=200)
+    kept = StoreSource(stored, "resid_post.1", block_rows=200)
+    both = SideBySide([live, live])
+    assert len(live) > 3
+    one = torch.cat([live.block(number) for number in range(len(live))])
+    two = torch.cat([kept.block(number) for number in range(len(kept))])
+    torch.testing.assert_close(one, two)
+    assert len(one) == sum(len(tokens.ids) - 1 for tokens in model.tokenize(prompts)), "all but each first token"
+    torch.testing.assert_close(both.block(1), torch.cat([live.block(1), live.block(1)], dim=1))
+    with pytest.raises(UserError, match=r"holds resid_post\.0, resid_post\.1, not resid_pre\.0"):
+        StoreSource(stored, "resid_pre.0")
+
+
+def test_pieces_of_text_cover_the_text_and_fit_the_context(tmp_path):
+    words = [f"wörd{number}" for number in range(3000)]
+    (tmp_path / "a.txt").write_text(" ".join(words[:2000]))
+    (tmp_path / "b.md").write_text("\n".join(words[2000:]))
+    pieces = read_texts(tmp_path, 128)
+    assert isinstance(pieces, TextPieces)
+    assert " ".join(piece.prompt for piece in pieces).split() == words
+    model = load_model(str(tiny_checkpoint(tmp_path / "m")))
+    assert len(model.tokenize(pieces[:])) == len(pieces), "none is too long"
+    train, held_out = train_and_held_out(pieces, seed=0)
+    assert Counter(piece.where for piece in [*train, *held_out]) == Counter(piece.where for piece in pieces)
+    assert isinstance(train, Mixed)
+    assert [piece.where for piece in train] != sorted(piece.where for piece in train)
+
+
+def test_bfloat16_products_change_little(world):
+    curves = {}
+    for precision in ("bfloat16", "float32"):
+        sae = TopK(D_IN, FEATURES, k=ALIVE)
+        config = TrainConfig(steps=400, batch=256, learning_rate=8e-3, precision=precision)
+        curves[precision] = train_sae(world.source, sae, config)[-1].fvu
+        assert sae.W_dec.dtype == torch.float32
+    assert curves["bfloat16"] < 1.1 * curves["float32"] + 0.01
+
+
+def test_memory_does_not_grow_with_the_number_of_activations():
+    """Blocks are made when they are asked for, and no more than one is alive."""
+    alive, most = 0, 0
+
+    class Endless:
+        widths = (D_IN,)
+
+        def __init__(self, blocks):
+            self.blocks = blocks
+
+        def __len__(self):
+            return self.blocks
+
+        def block(self, number):
+            nonlocal alive, most
+            import weakref
+
+            rows = torch.randn(1_000, D_IN, generator=torch.Generator().manual_seed(number))
+            alive += 1
+            most = max(most, alive)
+
+            def gone():
+                nonlocal alive
+                alive -= 1
+
+            weakref.finalize(rows, gone)
+            return rows
+
+    for blocks in (5, 50):
+        most = 0
+        config = TrainConfig(steps=blocks * 4, batch=250)
+        train_sae(Endless(blocks), TopK(D_IN, 32, k=2), config)
+        assert most <= 2
+
+
+def test_unusable_activations_are_named(world):
+    sae = TopK(D_IN, FEATURES, k=ALIVE)
+    rows = world.rows[:2000].clone()
+    rows[1500, 7] = float("nan")
+    with pytest.raises(UserError, match=r"NaN or infinite activation in row 500 \(dimension 7\) of block 1"):
+        train_sae(TensorSource(rows, 1000), sae, CONFIG)
+    with pytest.raises(UserError, match="activations are 64 wide, and the autoencoder takes 32"):
+        train_sae(world.source, TopK(32, FEATURES, k=ALIVE), CONFIG)
+    with pytest.raises(UserError, match="all activations are zero"):
+        train_sae(TensorSource(torch.zeros(500, D_IN)), sae, CONFIG)
+    with pytest.raises(UserError, match="no longer finite"):
+        train_sae(world.source, build_sae("gated", D_IN, FEATURES, penalty=float("inf")), CONFIG)
+
+
+def test_several_share_one_stream(world):
+    """Trained together or alone: the same weights."""
+    together = [TopK(D_IN, FEATURES, seed, k=ALIVE) for seed in (0, 1)]
+    train_saes(world.source, together, CONFIG)
+    alone = TopK(D_IN, FEATURES, 1, k=ALIVE)
+    train_sae(world.source, alone, CONFIG)
+    assert torch.equal(together[1].W_dec, alone.W_dec)
+    assert not torch.equal(together[0].W_dec, alone.W_dec)
+
+
+def test_rates_rise_stay_and_fall():
+    config = TrainConfig(steps=100, warmup=0.1, decay=0.2)
+    shares = [config.rate_share(step) for step in range(100)]
+    assert shares[0] == pytest.approx(0.1)
+    assert shares[9:81] == [1.0] * 72
+    assert shares[99] == pytest.approx(0.05)
+    assert config.peak_rate(2**16) == pytest.approx(1e-4)
