@@ -81,6 +81,8 @@ def _estimates(
     model: HookedModel, sides: Sides, cells: Sequence[Cell], estimate: Estimate
 ) -> Float[np.ndarray, "cell"]:
     """Steps 2 and 3 for all cells of a pair."""
+    if any(patch.keys is not None for cell in cells for patch in cell):
+        raise UserError("a part of an attention pattern is patched exactly or not at all: it has no estimate here")
     sites = list(dict.fromkeys(patch.site for cell in cells for patch in cell))
     source, patched = read_sites(model, sides.source, sites), read_sites(model, sides.patched, sites)
     matched = sides.alignment.mask

@@ -14,6 +14,8 @@ class Patch:
 
     site: str
     positions: tuple[int, ...]
+    keys: tuple[int, ...] | None = None
+    """Of a pattern: replace only the attention to these positions; all where None."""
 
 
 Cell = tuple[Patch, ...]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,8 +22,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from hooked import HookedModel, UserError
-from patching.cells import Cell, Patch
+from hooked import HookedModel, UserError, parse_site
+from patching.cells import Cell
 from patching.packed import DoesNotFit, PackedModel
 from patching.pairs import Direction, PatchPair, Sides
 from patching.reference import patched_value, read_sites, replacements
@@ -71,6 +71,7 @@ class _Work:
     """One pair in one direction, with the activations of both runs."""
 
     sides: Sides
+    patched: Mapping[str, Float[Tensor, "position _"]]
     source: Mapping[str, Float[Tensor, "source_position _"]]
     replacement: Mapping[str, Float[Tensor, "position _"]]
     """What each position of the patched run is replaced by."""
@@ -165,14 +166,16 @@ def _work(model: HookedModel, pair: PatchPair, cells: Sequence[Cell], direction:
         changes = (patched[site] != replacement[site]).any(-1).cpu()
         changes[: sides.alignment.unchanged] = False
         live[site] = (changes & sides.alignment.mask).numpy()
-    return _Work(sides, source, replacement, live)
+    return _Work(sides, patched, source, replacement, live)
 
 
 def _check_positions(cells: Sequence[Cell], length: int) -> None:
     for patch in (patch for cell in cells for patch in cell):
-        outside = next((at for at in patch.positions if not 0 <= at < length), None)
+        outside = next((at for at in (*patch.positions, *(patch.keys or ())) if not 0 <= at < length), None)
         if outside is not None:
             raise UserError(f"{patch.site}: no position {outside}; the patched run has {length} tokens")
+        if patch.keys is not None and parse_site(patch.site).kind != "pattern":
+            raise UserError(f"{patch.site}: only a pattern has keys")
 
 
 def _live_cells(works: Sequence[_Work], cells: Sequence[Sequence[Cell]]) -> list[tuple[int, int, Cell]]:
@@ -180,7 +183,7 @@ def _live_cells(works: Sequence[_Work], cells: Sequence[Sequence[Cell]]) -> list
     found = []
     for which, (work, own) in enumerate(zip(works, cells, strict=True)):
         for at, cell in enumerate(own):
-            left = tuple(Patch(p.site, tuple(q for q in p.positions if work.live[p.site][q])) for p in cell)
+            left = tuple(replace(p, positions=tuple(q for q in p.positions if work.live[p.site][q])) for p in cell)
             left = tuple(patch for patch in left if patch.positions)
             if left:
                 found.append((which, at, left))
@@ -202,11 +205,29 @@ def _packed_values(
     values = [works[which].sides.patched_value for which, _, _ in todo]
     jobs = []
     for index, (which, _, cell) in enumerate(todo):
-        job = make_job(index, which, cell, works[which].sides, works[which].replacement, model.info.n_layers)
+        job = make_job(index, which, cell, works[which].sides, _written(works[which], cell), model.info.n_layers)
         if job is not None:
             jobs.append(job)
     found = Sweep(packed, runs, [work.sides for work in works], budget).values(jobs)
     return [found.get(index, value) for index, value in enumerate(values)]
+
+
+def _written(work: _Work, cell: Cell) -> Mapping[str, Float[Tensor, "position _"]]:
+    """What a cell writes at whole positions. A pattern that is replaced in part keeps the rest of what the unpatched run had:
+    so it is where nothing else is patched.
+
+    Raises:
+        DoesNotFit: something else is.
+    """
+    keys = cell[0].keys
+    if all(patch.keys is None for patch in cell):
+        return work.replacement
+    if len(cell) > 1 or keys is None:
+        raise DoesNotFit("parts of attention patterns are patched together with other things")
+    site = cell[0].site
+    row = work.patched[site].clone()
+    row[:, list(keys)] = work.replacement[site][:, list(keys)]
+    return {site: row}
 
 
 def _slow_values(model: HookedModel, works: Sequence[_Work], todo: Sequence[tuple[int, int, Cell]]) -> list[float]:

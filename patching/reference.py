@@ -62,17 +62,21 @@ def patched_value(
     edits = {}
     for patch in cell:
         places = [at for at in patch.positions if counterparts[at] is not None]
-        edits[patch.site] = _replacing(places, replacements(sides, patch.site, source[patch.site])[places])
+        edits[patch.site] = _replacing(places, replacements(sides, patch.site, source[patch.site])[places], patch.keys)
     logits = model.run(torch.tensor([sides.patched]), edits=edits).logits
     assert logits is not None  # no last layer was given
     metric = sides.pair.metric
     return float(metric(chosen(logits[:, -metric.tail :].float(), metric.tokens))[0])
 
 
-def _replacing(places: list[int], values: Float[Tensor, "edited _"]) -> Callable[[Tensor], Tensor]:
+def _replacing(
+    places: list[int], values: Float[Tensor, "edited _"], keys: tuple[int, ...] | None
+) -> Callable[[Tensor], Tensor]:
+    columns = list(range(values.shape[1]) if keys is None else keys)
+
     def edit(activation: Tensor) -> Tensor:
         edited = activation.clone()
-        edited[0, places] = values.to(edited)
+        edited[0, torch.tensor(places)[:, None], torch.tensor(columns)] = values[:, columns].to(edited)
         return edited
 
     return edit

@@ -174,6 +174,8 @@ def test_a_wrong_fast_result_is_caught_by_the_audit(llama, pair_of, monkeypatch)
         ((Patch("resid_pre.9", (0,)),), "layers 0 to 2"),
         ((Patch("nowhere.0", (0,)),), "unknown site"),
         ((Patch("resid_pre.0", (99,)),), "no position 99"),
+        ((Patch("pattern.0.0", (3,), keys=(99,)),), "no position 99"),
+        ((Patch("resid_pre.0", (3,), keys=(2,)),), "only a pattern has keys"),
     ],
 )
 def test_cells_that_the_model_lacks_are_refused(llama, pair_of, cell, message):

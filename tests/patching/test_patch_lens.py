@@ -111,3 +111,23 @@ def test_heads_at_each_position(sharp_backends, pair_of, kind):
     expected = their_effects(theirs, pair, BY_POSITION[kind], **{name: [row[name] for row in rows] for name in order})
     assert found.engine == "packed"
     np.testing.assert_allclose(found.effects[0], expected, atol=rounding(expected), rtol=0)
+
+
+def test_patterns_from_one_position_to_another(sharp_backends, pair_of):
+    ours, theirs = sharp_backends
+    pair = pair_of(ours, "far")
+    last = len(pair.triggered) - 1
+    rows = [
+        {"layer": layer, "head": head, "dest": at, "src": key}
+        for layer in LAYERS
+        for head in range(ours.heads("pattern"))
+        for at, key in ((last, last - 1), (last, 2), (last - 3, 1))
+    ]
+    cells = [(Patch(f"pattern.{r['layer']}.{r['head']}", (r["dest"],), keys=(r["src"],)),) for r in rows]
+    found = exact_effects(ours, [pair], [cells])
+    columns = {name: [row[name] for row in rows] for name in ("layer", "head", "dest", "src")}
+    expected = their_effects(theirs, pair, lens.get_act_patch_attn_head_pattern_dest_src_pos, **columns)
+    assert found.engine == "packed"
+    np.testing.assert_allclose(found.effects[0], expected, atol=rounding(expected), rtol=0)
+    both = (*cells[0], Patch("mlp_out.0", (last,)))
+    assert exact_effects(ours, [pair], [[both]]).engine == "one at a time"
