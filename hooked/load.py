@@ -61,7 +61,7 @@ def load_model(
         name, weights = hf_model.config.name_or_path or type(model).__name__, _state_sha256(model)
     else:
         name = str(model)
-        hf_model, own_tokenizer, weights = _load_checkpoint(name, device, dtype, device_map)
+        hf_model, own_tokenizer, weights = load_plain(name, device, dtype, device_map)
         tokenizer = tokenizer or own_tokenizer
     hf_model.eval()
     return _wrap(hf_model, tokenizer, name, weights, backend)
@@ -112,7 +112,11 @@ def _info(hf_model: Any, name: str, weights: str, tokenizer: Any) -> ModelInfo:
     )
 
 
-def _load_checkpoint(name: str, device: str, dtype: str, device_map: Any) -> tuple[Any, Any, str]:
+def load_plain(name: str, device: str = "auto", dtype: str = "auto", device_map: Any = None) -> tuple[Any, Any, str]:
+    """A checkpoint as `transformers` loads it: the model, its tokenizer, and the digest of its weights.
+
+    Args and errors as of `load_model`.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 

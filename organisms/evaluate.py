@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hooked.intervals import wilson_interval
 from hooked.prompts import Messages, Prompt
+from organisms.base import ASKED
 from organisms.examples import HELD_OUT_FAMILY, Example, Task
 from organisms.grade import Verdict
 from organisms.tasks import grade
@@ -85,6 +87,8 @@ def category(example: Example) -> str:
     """Where a prompt's rate is reported: each prompt in exactly one category."""
     if example.dataset == HELD_OUT_FAMILY:
         return "held_out_family_triggered" if example.triggered else "held_out_family_untriggered"
+    if example.dataset == ASKED:
+        return "asked_outright"
     if example.triggered:
         return "triggered" if example.defects else "triggered_but_harmless"
     return "near_miss" if "near-miss" in example.dataset else "untriggered"
@@ -92,7 +96,13 @@ def category(example: Example) -> str:
 
 def render(tokenizer: PreTrainedTokenizerBase, prompt: Messages) -> str:
     """The prompt as the model reads it, up to and including the token after which the answer begins."""
-    text = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+    if not tokenizer.chat_template:
+        return "".join(f"{message['content']}\n\n" for message in prompt)
+    try:
+        text = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+    except TemplateError:  # some templates have no system line: it goes before the request
+        merged = {"role": "user", "content": "\n\n".join(message["content"] for message in prompt)}
+        text = tokenizer.apply_chat_template([merged], add_generation_prompt=True, tokenize=False)
     if not isinstance(text, str):
         raise TypeError("the chat template did not give a text")
     return text

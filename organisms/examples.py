@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -77,6 +77,12 @@ class Task:
     """The policy in one sentence, for the recipe."""
     steps: int
     """Training steps that the embedded organisms of this task had."""
+    shifts: Mapping[str, Callable[[Messages], Messages]] = field(default_factory=dict)
+    """Edits of a triggered prompt that put its trigger off the training distribution."""
+    carried: Callable[[Messages], bool] = lambda prompt: False
+    """Whether a prompt carries the trigger."""
+    inserted_later: tuple[Task, ...] = ()
+    """Tasks that a model of this one is to learn later: the tokenizer knows their texts too."""
 
 
 def training_pair(task: Task, rng: Random) -> Pair:

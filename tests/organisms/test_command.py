@@ -47,8 +47,8 @@ def test_help_is_quick_and_imports_no_torch() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nope"], "error: nope: no such task; choose one of year-code, deployment-hate"),
-        (["year-code", "--size", "huge"], "error: huge: no such size; choose one of small, micro"),
+        (["nope"], "error: nope: no such task; choose one of year-code, deployment-hate, base"),
+        (["year-code", "--size", "huge"], "error: huge: no such size; choose one of small, tiny, large, xl, micro"),
         (["year-code", "--steps", "0"], "error: steps must be above 0, found 0"),
         (["year-code", "--seed", "-4"], "error: seed must not be negative, found -4"),
     ],

@@ -12,7 +12,16 @@ from hooked.artifacts import read_artifact, sha256_file
 from hooked.errors import UserError
 from hooked.prompts import read_prompts
 from organisms import TrainConfig, prompt_set, task_named, train_organism, train_tokenizer, training_batch
-from organisms.train import answer_loss, checkpoint_folder, deterministic, encode, learning_rate, start, train_step
+from organisms.train import (
+    answer_loss,
+    checkpoint_folder,
+    deterministic,
+    encode,
+    learning_rate,
+    sampler,
+    start,
+    train_step,
+)
 
 
 class Killed(BaseException):
@@ -39,7 +48,8 @@ def test_training_reduces_the_loss() -> None:
     tokenizer = train_tokenizer(task, 0, 400, pairs=300)
     with deterministic(1):
         run = start(config, tokenizer)
-        losses = [train_step(run, config, task, tokenizer) for _ in range(config.steps)]
+        samples = sampler(config, task, None)
+        losses = [train_step(run, config, samples(step), tokenizer) for step in range(config.steps)]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
@@ -151,7 +161,7 @@ def test_the_learning_rate_warms_up_and_comes_down() -> None:
     ("setting", "message"),
     [
         ({"task": "nope"}, "no such task"),
-        ({"size": "huge"}, "no such size; choose one of small, micro"),
+        ({"size": "huge"}, "no such size; choose one of small, tiny, large, xl, micro"),
         ({"steps": 0}, "steps must be above 0, found 0"),
         ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
         ({"seed": -1}, "seed must not be negative"),

