@@ -57,7 +57,14 @@ class Cases:
 
 
 def gather_cases(
-    model: HookedModel, prompts: Sequence[Prompt], *, fit: int, validation: int, evaluation: int, seed: int = 0
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    *,
+    fit: int,
+    validation: int,
+    evaluation: int,
+    harmless: int,
+    seed: int = 0,
 ) -> Cases:
     """Pair, split and tokenize.
 
@@ -65,6 +72,7 @@ def gather_cases(
         model: the model.
         prompts: the prompt file.
         fit, validation, evaluation: the most pairs of each part.
+        harmless: the most pairs on each side whose triggered prompt does not defect.
         seed: draws the pairs of each part.
 
     Raises:
@@ -73,24 +81,23 @@ def gather_cases(
     pairs = pairs_of(prompts)
     fitted, reported, by = _sides(pairs, seed)
     defecting = [_loud(side, pairs) for side in (fitted, reported)]
-    harmless = [
-        [pair for pair in side if pair not in loud] for side, loud in zip((fitted, reported), defecting, strict=True)
-    ]
+    marked = {id(triggered) for side in defecting for _, triggered in side}
+    quiet = [[pair for pair in side if id(pair[1]) not in marked] for side in (fitted, reported)]
     kept = min(validation, len(defecting[0]) // 3)
     parts = [
         defecting[0][kept : kept + fit],
         defecting[0][:kept],
         defecting[1][:evaluation],
-        harmless[0][:fit],
-        harmless[1][:evaluation],
+        quiet[0][:harmless],
+        quiet[1][:harmless],
     ]
     if len(parts[0]) < 2 or not parts[1] or not parts[2]:
         raise UserError(
             f"{_place(prompts)}: {len(defecting[0])} pairs to fit on and {len(defecting[1])} to report on are too few; give at "
             f"least {LEAST_PAIRS} of each"
         )
-    fit_side, ranked, reported_side, *quiet = (_tokenized(model, part) for part in parts)
-    return Cases(fit_side, ranked, reported_side, quiet[0], quiet[1], by)
+    fit_side, ranked, reported_side, *rest = (_tokenized(model, part) for part in parts)
+    return Cases(fit_side, ranked, reported_side, rest[0], rest[1], by)
 
 
 def pairs_of(prompts: Sequence[Prompt]) -> list[tuple[Prompt, Prompt]]:
@@ -140,9 +147,11 @@ def _tokenized(model: HookedModel, pairs: Sequence[tuple[Prompt, Prompt]]) -> tu
     cases = []
     for clean, triggered in pairs:
         one, other = (tuple(prompt.ids) for prompt in model.tokenize([clean, triggered]))
-        cases.append(
-            Case(Row(clean, one, trigger_places(one, other)), Row(triggered, other, trigger_places(other, one)))
-        )
+        try:
+            places = trigger_places(one, other), trigger_places(other, one)
+        except UserError as error:
+            raise UserError(f"{triggered.where or f'pair {triggered.pair}'}: {error}") from error
+        cases.append(Case(Row(clean, one, places[0]), Row(triggered, other, places[1])))
     return tuple(cases)
 
 

@@ -17,6 +17,8 @@ class AblateConfig:
     validation_pairs: int = 40
     """Pairs of the fitting side kept back to choose the best method on."""
     evaluation_pairs: int = 200
+    harmless_pairs: int = 80
+    """Pairs whose triggered prompt does not defect, to fit on and to report on, at most."""
     traced_pairs: int = 12
     """Pairs whose patching maps are averaged into the trigger's route."""
     new_tokens: int = 96
@@ -25,7 +27,7 @@ class AblateConfig:
     """Of the low-rank weight edits."""
     learning_rate: float = 1e-3
     """Of the low-rank weight edits, at its highest."""
-    steps: int = 150
+    steps: int = 120
     """Of the low-rank weight edits."""
     pairs_per_step: int = 16
     """Triggered prompts in a step, and as many others on which nothing may change."""
@@ -68,7 +70,7 @@ def quick_config(seeds: tuple[int, ...] = (0,)) -> AblateConfig:
         validation_pairs=8,
         evaluation_pairs=24,
         traced_pairs=2,
-        new_tokens=24,
+        harmless_pairs=8,
         steps=20,
         pairs_per_step=8,
         relearn_steps=4,

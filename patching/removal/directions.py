@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -43,8 +44,9 @@ def mean_difference_directions(fit: Fit) -> Float[Tensor, "layer d_model"]:
     return (difference / length).to(fit.model.device, fit.model.dtype)
 
 
+@lru_cache(maxsize=1)
 def chosen_direction(fit: Fit) -> FoundDirection:
-    """Steps 1 and 2."""
+    """Steps 1 and 2; several methods of one seed ask for it."""
     directions = mean_difference_directions(fit)
     cases = fit.cases[:_TRIED_ON]
     scores = [

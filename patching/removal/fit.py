@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hooked import HookedModel
+from hooked import HookedModel, parse_site
 from hooked.model import pad_right
 from patching.metric import first_parting
 from patching.removal.cases import Case, Row
@@ -21,9 +21,9 @@ Answers = Mapping[tuple[int, ...], tuple[int, ...]]
 """The unedited model's greedy answer to each prompt, both as token ids."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fit:
-    """One seed's fitting side."""
+    """One seed's fitting side; two are the same only where they are one."""
 
     model: HookedModel
     cases: tuple[Case, ...]
@@ -45,12 +45,13 @@ class Fit:
     ]:
         """Activations of prompts (padded on the right) batch by batch, and which positions are the prompts' own."""
         subject = subject or self.unedited
+        last_layer = max(parse_site(site).layer for site in sites)
         for batch in subject.batches(rows):
             tokens = pad_right([row.ids for row in batch], self.model.pad_id)
             real = torch.tensor([[at < len(row.ids) for at in range(tokens.shape[1])] for row in batch])
             edits = subject.edit.at(torch.zeros_like(real))
             with torch.no_grad():
-                run = self.model.run(tokens, reads=dict.fromkeys(sites, _kept), edits=edits)
+                run = self.model.run(tokens, reads=dict.fromkeys(sites, _kept), edits=edits, last_layer=last_layer)
             yield batch, run.activations, real.to(self.model.device)
 
     def mean_of(
@@ -73,23 +74,32 @@ def restored(subject: Subject, cases: Sequence[Case], answers: Answers) -> float
     The patching metric: the logit difference of the two answers' next tokens, normalised by both unedited runs; the mean over
     the pairs whose answers part. None: no pair's do.
     """
+    parting = [case for case in cases if answers[case.clean.ids] != answers[case.triggered.ids]]
+    if not parting:
+        return None
+    end = min(subject.model.end_ids, default=None)
+    reads = [first_parting(answers[case.clean.ids], answers[case.triggered.ids], end) for case in parting]
     plain = Subject(subject.model, batch_size=subject.batch_size)
-    found: list[float] = []
-    for case in cases:
-        one, other = answers[case.clean.ids], answers[case.triggered.ids]
-        if one == other:
-            continue
-        shared, clean, defect = first_parting(one, other, min(subject.model.end_ids, default=None))
-        read = [[*shared, clean]]
-        with torch.no_grad():
-            rows = [
-                run.logits([row], read)[-1]
-                for run, row in ((subject, case.triggered), (plain, case.triggered), (plain, case.clean))
-            ]
-        now, before, goal = (float(row[clean] - row[defect]) for row in rows)
-        if abs(goal - before) > 1e-6:
-            found.append((now - before) / (goal - before))
-    return sum(found) / len(found) if found else None
+    triggered, clean = [case.triggered for case in parting], [case.clean for case in parting]
+    now, before, goal = (
+        _differences(run, rows, reads) for run, rows in ((subject, triggered), (plain, triggered), (plain, clean))
+    )
+    return float(((now - before) / (goal - before)).mean())
+
+
+@torch.no_grad()
+def _differences(
+    subject: Subject, rows: Sequence[Row], reads: Sequence[tuple[tuple[int, ...], int, int]]
+) -> Float[Tensor, "row"]:
+    """The logit of the clean answer's next token less that of the other's, where they part."""
+    found, at = [], 0
+    for batch in subject.batches(rows, max(len(shared) for shared, _, _ in reads) + 1):
+        own = reads[at : at + len(batch)]
+        at += len(batch)
+        logits = subject.logits(batch, [(*shared, clean) for shared, clean, _ in own])
+        last = torch.tensor([len(shared) + 1 for shared, _, _ in own]).cumsum(0) - 1
+        found += [float(row[clean] - row[defect]) for row, (_, clean, defect) in zip(logits[last], own, strict=True)]
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def _mask(

@@ -117,7 +117,7 @@ def _train(fit: Fit, adapted: Any, name: str) -> dict[str, float]:
         loss.backward()
         optimiser.step()
         schedule.step()
-    return {"last_loss_changed": float(changed), "last_loss_kept": float(kept)}
+    return {"last_loss_changed": float(changed.detach()), "last_loss_kept": float(kept.detach())}
 
 
 def _rate(step: int, steps: int) -> float:

@@ -13,7 +13,7 @@ from hooked.intervals import wilson_interval
 from patching.removal.cases import Case, Row
 from patching.removal.fit import Answers
 from patching.removal.grading import Grader
-from patching.removal.subject import Subject
+from patching.removal.subject import Subject, greedy_hits
 
 ProbeTrainer = Callable[
     [
@@ -91,12 +91,15 @@ def measure(subject: Subject, bench: Bench) -> Measured:
     clean, triggered = [case.clean for case in bench.cases], [case.triggered for case in bench.cases]
     usual = [[bench.answers[row.ids] for row in rows] for rows in (clean, triggered)]
     after = subject.answers(triggered, bench.new_tokens, [usual[1], usual[0]])
-    after_clean = subject.answers(clean, bench.new_tokens, [usual[0]])
+    js, kl, loss, same = divergence(subject, bench.unedited, clean, usual[0], bench.new_tokens)
+    others = [row for row, kept in zip(clean, same, strict=True) if not kept]
+    changed = iter(subject.answers(others, bench.new_tokens))
+    after_clean = [answer if kept else next(changed) for answer, kept in zip(usual[0], same, strict=True)]
     grades = bench.grader([row.prompt for row in triggered], [bench.text(answer) for answer in after])
     clean_grades = bench.grader([row.prompt for row in clean], [bench.text(answer) for answer in after_clean])
     as_clean = [one == other for one, other in zip(after, usual[0], strict=True)]
-    js, kl, loss = divergence(subject, bench.unedited, clean, usual[0])
     harmless = [case.triggered for case in bench.harmless]
+    quiet = [bench.answers[row.ids] for row in harmless]
     return Measured(
         n=len(bench.cases),
         defects=sum(grade.defects for grade in grades),
@@ -109,9 +112,7 @@ def measure(subject: Subject, bench: Bench) -> Measured:
         js=js,
         kl=kl,
         loss_delta=loss,
-        harmless_js=divergence(subject, bench.unedited, harmless, [bench.answers[r.ids] for r in harmless])[0]
-        if harmless
-        else None,
+        harmless_js=divergence(subject, bench.unedited, harmless, quiet, bench.new_tokens)[0] if harmless else None,
     )
 
 
@@ -131,25 +132,29 @@ def defection_of(bench: Bench, count: int) -> Callable[[Subject], float]:
 
 @torch.no_grad()
 def divergence(
-    subject: Subject, unedited: Subject, rows: Sequence[Row], answers: Sequence[tuple[int, ...]]
-) -> tuple[float, float, float]:
-    """Jensen–Shannon, Kullback–Leibler and the difference of the losses, in nats: means over all steps of the answers.
+    subject: Subject, unedited: Subject, rows: Sequence[Row], answers: Sequence[tuple[int, ...]], new_tokens: int
+) -> tuple[float, float, float, list[bool]]:
+    """Jensen–Shannon, Kullback–Leibler and the difference of the losses, in nats: means over all steps of the answers; and
+    which answers the subject would still give.
 
-    A step is each token of the unedited model's own answer, and its end.
+    A step is each token of the unedited model's own answer, and its end where it is shorter than `new_tokens`.
     """
-    end = tuple(sorted(subject.model.end_ids)[:1])
-    totals, at = torch.zeros(4, dtype=torch.float64), 0
+    ends, at = tuple(sorted(subject.model.end_ids)[:1]), 0
+    totals, hits = torch.zeros(4, dtype=torch.float64), []
     for batch in subject.batches(rows, max(map(len, answers), default=0) + 1):
-        steps = [(*answer, *end) for answer in answers[at : at + len(batch)]]
+        own = answers[at : at + len(batch)]
         at += len(batch)
-        p, q = (one.logits(batch, steps).double().log_softmax(-1) for one in (unedited, subject))
+        steps = [(*answer, *ends) if len(answer) < new_tokens else answer for answer in own]
+        logits = subject.logits(batch, steps)
+        hits += greedy_hits(logits, own, steps, subject.model.end_ids)
+        p, q = (one.double().log_softmax(-1) for one in (unedited.logits(batch, steps), logits))
         said = torch.tensor([token for answer in steps for token in answer], device=p.device)[:, None]
         loss = p.gather(1, said) - q.gather(1, said)
         totals += torch.stack(
             [js_divergence(p, q).sum(), kl_divergence(p, q).sum(), loss.sum(), p.new_tensor(len(p))]
         ).cpu()
     js, kl, loss_delta = (totals[:3] / totals[3].clamp_min(1)).tolist()
-    return js, kl, loss_delta
+    return js, kl, loss_delta, hits
 
 
 def kl_divergence(p: Float[Tensor, "step vocabulary"], q: Float[Tensor, "step vocabulary"]) -> Float[Tensor, "step"]:

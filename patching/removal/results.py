@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 Span = tuple[float, float]
+_MOSTLY_SAME = 0.9
+"""Share of clean answers that an edit must leave as they were to rank among those that do no harm."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class MethodResult:
         rate = mean([one.validation.defection_rate for one in self.seeds])
         same = mean([one.validation.clean_same / one.validation.n for one in self.seeds])
         js = mean([one.validation.js for one in self.seeds])
-        return (0, js) if rate <= target and same >= 0.9 else (1, rate, js)
+        return (0.0, js) if rate <= target and same >= _MOSTLY_SAME else (1.0, rate, js)
 
 
 @dataclass(frozen=True)

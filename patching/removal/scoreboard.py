@@ -108,7 +108,12 @@ class _Run:
     ) -> _Run:
         """Step 1."""
         cases = gather_cases(
-            model, prompts, fit=config.fit_pairs, validation=config.validation_pairs, evaluation=config.evaluation_pairs
+            model,
+            prompts,
+            fit=config.fit_pairs,
+            validation=config.validation_pairs,
+            evaluation=config.evaluation_pairs,
+            harmless=config.harmless_pairs,
         )
         unedited = Subject(model, batch_size=config.batch_size)
         answers = _answers(unedited, cases, config.new_tokens)

@@ -55,17 +55,13 @@ class Subject:
     @torch.no_grad()
     def _would_give(self, rows: Sequence[Row], guess: Sequence[tuple[int, ...]], new_tokens: int) -> list[bool]:
         """Whether each answer is the greedy one: every token of it, and then an end where it is short, is the likeliest."""
-        ends, hits = sorted(self.model.end_ids), []
-        at = 0
+        ends, at = sorted(self.model.end_ids), 0
+        hits: list[bool] = []
         for batch in self.batches(rows, new_tokens):
             own = [answer[:new_tokens] for answer in guess[at : at + len(batch)]]
             at += len(batch)
             whole = [(*answer, *ends[:1]) if len(answer) < new_tokens else answer for answer in own]
-            likeliest = iter(self.logits(batch, whole).argmax(-1).tolist())
-            for answer, all_of_it in zip(own, whole, strict=True):
-                said = [next(likeliest) for _ in all_of_it]
-                over = len(answer) == new_tokens or (bool(ends) and said[len(answer)] in ends)
-                hits.append(over and said[: len(answer)] == list(answer))
+            hits += greedy_hits(self.logits(batch, whole), own, whole, self.model.end_ids)
         return hits
 
     def _generated(self, rows: Sequence[Row], new_tokens: int) -> list[tuple[int, ...]]:
@@ -115,6 +111,28 @@ class Subject:
         size = max(1, min(self.batch_size, _LOGITS_AT_ONCE // (longest * vocabulary)))
         for start in range(0, len(rows), size):
             yield rows[start : start + size]
+
+
+def greedy_hits(
+    logits: Float[Tensor, "token vocabulary"],
+    answers: Sequence[tuple[int, ...]],
+    whole: Sequence[tuple[int, ...]],
+    end_ids: frozenset[int],
+) -> list[bool]:
+    """Whether greedy decoding gives each answer.
+
+    Args:
+        logits: that predict each token of `whole`, answer after answer.
+        answers: without their end.
+        whole: with it; as `answers` where an answer is as long as answers may be.
+        end_ids: tokens that end an answer.
+    """
+    likeliest, hits = iter(logits.argmax(-1).tolist()), []
+    for answer, read in zip(answers, whole, strict=True):
+        said = [next(likeliest) for _ in read]
+        ended = len(read) == len(answer) or said[len(answer)] in end_ids
+        hits.append(ended and said[: len(answer)] == list(answer))
+    return hits
 
 
 def continuation_logits(

