@@ -7,6 +7,7 @@ trace takes 2 to 3 ms of a batch of 50 ms, and keeps every activation alive to i
 from __future__ import annotations
 
 import gc
+import warnings
 from functools import reduce
 from typing import Any
 
@@ -92,6 +93,7 @@ class NnsightModel(HookedModel):
                 return self.hf_model.generate(**inputs, **options)[:, tokens.shape[1] :]
         # Greedy decoding picks the most likely token, so the logits of each step tell it.
         with (
+            warnings.catch_warnings(action="ignore"),  # nnsight warns where every answer ends before the last step
             attending(self.hf_model, self.anatomy, patterns),
             self.traced.generate(inputs, **options) as tracer,
         ):
