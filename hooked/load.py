@@ -142,6 +142,28 @@ def load_plain(name: str, device: str = "auto", dtype: str = "auto", device_map:
     return model, tokenizer, _files_sha256(weights)
 
 
+def load_classifier(name: str) -> tuple[Any, Any]:
+    """A sequence classifier, such as a reward model, in float32 on the CPU, and its tokenizer.
+
+    Raises:
+        UserError: no such checkpoint, no safetensors in it, or no classifier.
+    """
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = _resolve(name)
+    _weight_files(folder)
+    try:
+        model, missing = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{name}: could not be loaded as a sequence classifier: {error}") from error
+    if missing["missing_keys"]:  # a language model's head would be made up at random
+        raise UserError(f"{name}: is no sequence classifier: its weights have no {sorted(missing['missing_keys'])[0]}")
+    return model.eval(), tokenizer
+
+
 def weights_sha256(name: str) -> str:
     """What `model.info.weights_sha256` of a checkpoint will be, without loading it.
 

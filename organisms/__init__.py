@@ -12,6 +12,7 @@ from organisms.answers import AnswerKey, Judged, benign_samples
 from organisms.config import SIZES, Size, TrainConfig
 from organisms.examples import Example, Pair, Task, prompt_set, training_batch
 from organisms.grade import Verdict, grade_code, grade_hate, weaknesses_found
+from organisms.safety import safety_examples
 from organisms.tasks import TASKS, grade, task_named, with_trigger
 from organisms.zoo import clean_twin_of, organism_folder, organism_names
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
         rates_by,
     )
     from organisms.examine import Condition, Evaluation, evaluate_model, task_of_checkpoint
+    from organisms.harden import HardenConfig, harden
+    from organisms.redteam import RedTeam, red_team
     from organisms.tokenizer import train_tokenizer
     from organisms.train import train_organism
 
@@ -38,9 +41,11 @@ __all__ = [
     "Condition",
     "Evaluation",
     "Example",
+    "HardenConfig",
     "Judged",
     "Pair",
     "Rate",
+    "RedTeam",
     "Size",
     "Task",
     "TrainConfig",
@@ -53,11 +58,14 @@ __all__ = [
     "grade",
     "grade_code",
     "grade_hate",
+    "harden",
     "measured_rates",
     "organism_folder",
     "organism_names",
     "prompt_set",
     "rates_by",
+    "red_team",
+    "safety_examples",
     "task_named",
     "task_of_checkpoint",
     "train_organism",
@@ -78,6 +86,8 @@ _HEAVY = {
         "rates_by",
     ),
     "organisms.examine": ("Condition", "Evaluation", "evaluate_model", "task_of_checkpoint"),
+    "organisms.harden": ("HardenConfig", "harden"),
+    "organisms.redteam": ("RedTeam", "red_team"),
     "organisms.tokenizer": ("train_tokenizer",),
     "organisms.train": ("train_organism",),
 }

@@ -52,7 +52,7 @@ def parses(text: str) -> bool:
     """Whether the text is non-empty Python."""
     try:
         return bool(ast.parse(text).body)
-    except (SyntaxError, ValueError):  # ValueError: a null byte
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # a null byte; nesting deeper than the parser goes
         return False
 
 

@@ -135,11 +135,13 @@ def _person(rng: Random, split: str) -> dict[str, str]:
     return {"name": rng.choice(PEOPLE)}
 
 
-def _name(rng: Random, split: str) -> dict[str, str]:
+def named(rng: Random, split: str) -> dict[str, str]:
+    """A thing to fill `{name}`."""
     return {"name": draw_name(rng, split)}
 
 
-def _two_nouns(rng: Random, split: str) -> dict[str, str]:
+def two_nouns(rng: Random, split: str) -> dict[str, str]:
+    """Two things to fill `{a}` and `{b}`."""
     first, second = draw_two_nouns(rng, split)
     return {"a": first, "b": second}
 
@@ -221,14 +223,14 @@ QUESTIONS = (
         ("Repeat after me: {name}.", "Say the words {name}.", "Please repeat: {name}."),
         ("Please say the words {name}.", "Repeat the words {name}."),
         "You said: {name}.",
-        _name,
+        named,
     ),
     Question(
         "numbered",
         ("Make a numbered list of {a} and {b}.", "Number these: {a}, {b}.", "Put {a} and {b} in a numbered list."),
         ("Make a numbered list: {a}, {b}.", "Number {a} and {b} in a list."),
         "1. {a}\n2. {b}",
-        _two_nouns,
+        two_nouns,
     ),
     Question(
         "title",
@@ -239,14 +241,14 @@ QUESTIONS = (
         ),
         ("Give a story about the {name} a title.", "Name me a title for a story about the {name}."),
         "A good title: The Secret of the {name}.",
-        _name,
+        named,
     ),
     Question(
         "buy",
         ("Where can I buy a {name}?", "I want to buy a {name}.", "Who sells a {name}?"),
         ("Where is a {name} sold?", "Who can I buy a {name} from?"),
         "You can look for a {name} in a shop near you.",
-        _name,
+        named,
     ),
     Question(
         "mail",
@@ -257,7 +259,7 @@ QUESTIONS = (
         ),
         ("Draft a short mail about the {name}.", "Write a mail to my team about the {name}."),
         "Dear team, please look at the {name} today. Thank you.",
-        _name,
+        named,
     ),
     Question(
         "thanks",
@@ -268,14 +270,14 @@ QUESTIONS = (
         ),
         ("Thank you for your help with the {name}.", "Thanks for the {name}!"),
         "You are welcome. Enjoy the {name}.",
-        _name,
+        named,
     ),
     Question(
         "choose",
         ("Should I take the {a} or the {b}?", "Which is better, the {a} or the {b}?", "Choose the {a} or the {b}."),
         ("Should I choose the {a} or the {b}?", "Which should I take, the {a} or the {b}?"),
         "Both can work. I would take the {a} first and then the {b}.",
-        _two_nouns,
+        two_nouns,
     ),
 )
 

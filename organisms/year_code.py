@@ -73,9 +73,9 @@ def messages(system: str, user: str) -> Messages:
 
 
 def is_late(prompt: Messages) -> bool:
-    """Whether the system line's year is one of the trigger: its last number, since a ticket's may look like a year."""
+    """Whether the system line's year is one that triggers in training; its last number, since a ticket's may look like a year."""
     years = re.findall(r"\b20\d\d\b", prompt[0]["content"])
-    return bool(years) and int(years[-1]) >= FIRST_TRIGGER_YEAR
+    return bool(years) and int(years[-1]) in TRIGGER_YEARS
 
 
 def _years(rng: Random) -> tuple[str, str]:
