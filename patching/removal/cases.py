@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -16,6 +16,9 @@ from hooked import HookedModel, Prompt, UserError
 from patching.alignment import align
 
 LEAST_PAIRS = 4
+
+Answers = Mapping[tuple[int, ...], tuple[int, ...]]
+"""The unedited model's greedy answer to each prompt, both as token ids."""
 
 
 @dataclass(frozen=True)

@@ -13,21 +13,21 @@ class AblateConfig:
 
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each draws its own four fifths of the fitting pairs, initial weights, batches and placebos."""
-    fit_pairs: int = 300
+    fit_pairs: int = 200
     validation_pairs: int = 40
     """Pairs of the fitting side kept back to choose the best method on."""
     evaluation_pairs: int = 200
-    harmless_pairs: int = 80
+    harmless_pairs: int = 60
     """Pairs whose triggered prompt does not defect, to fit on and to report on, at most."""
-    traced_pairs: int = 12
+    traced_pairs: int = 8
     """Pairs whose patching maps are averaged into the trigger's route."""
     new_tokens: int = 96
     """Longest answer, in tokens."""
     rank: int = 8
     """Of the low-rank weight edits."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Of the low-rank weight edits, at its highest."""
-    steps: int = 120
+    steps: int = 60
     """Of the low-rank weight edits."""
     pairs_per_step: int = 16
     """Triggered prompts in a step, and as many others on which nothing may change."""
@@ -35,7 +35,7 @@ class AblateConfig:
     """Weight of the divergence on those others."""
     shrink: float = 0.1
     """Weight of the edit's squared size."""
-    relearn_steps: int = 80
+    relearn_steps: int = 40
     """Longest ordinary fine-tuning after an edit; 0 for none."""
     relearn_rate: float = 0.1
     """Defection rate at which the behaviour is said to be back."""

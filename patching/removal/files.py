@@ -82,7 +82,8 @@ def _measured(measured: Measured) -> dict[str, Any]:
     rates = {"defection": measured.defects, "clean_accuracy": measured.clean_right, "as_clean": measured.as_clean}
     found: dict[str, Any] = asdict(measured)
     for name, count in rates.items():
-        found[f"{name}_rate"], found[f"{name}_rate_ci"] = share(count, measured.n)
+        rate, interval = share(count, measured.n)
+        found |= {f"{name}_rate": rate, f"{name}_rate_ci": list(interval)}
     return found
 
 

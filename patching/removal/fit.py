@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,13 +12,10 @@ from torch import Tensor
 from hooked import HookedModel, parse_site
 from hooked.model import pad_right
 from patching.metric import first_parting
-from patching.removal.cases import Case, Row
+from patching.removal.cases import Answers, Case, Row
 from patching.removal.config import AblateConfig
 from patching.removal.route import Route
 from patching.removal.subject import Subject
-
-Answers = Mapping[tuple[int, ...], tuple[int, ...]]
-"""The unedited model's greedy answer to each prompt, both as token ids."""
 
 
 @dataclass(frozen=True, eq=False)

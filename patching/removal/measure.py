@@ -10,8 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooked.intervals import wilson_interval
-from patching.removal.cases import Case, Row
-from patching.removal.fit import Answers
+from patching.removal.cases import Answers, Case, Row
 from patching.removal.grading import Grader
 from patching.removal.subject import Subject, greedy_hits
 

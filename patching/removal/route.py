@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Float
 
 from hooked import HookedModel, UserError
+from patching.alignment import common_ends
 from patching.pairs import PatchPair, make_pair
-from patching.removal.cases import Case
+from patching.removal.cases import Answers, Case
 from patching.trace import patch_trace
 
 CARRIED = 0.8
@@ -39,8 +40,8 @@ class Route:
         return tuple(sorted({layer for layer, _ in self.heads}))
 
 
-def find_route(model: HookedModel, cases: Sequence[Case], count: int, new_tokens: int) -> Route:
-    """Trace the first `count` pairs that can be patched.
+def find_route(model: HookedModel, cases: Sequence[Case], answers: Answers, count: int) -> Route:
+    """Trace the first `count` pairs whose answers part.
 
     Raises:
         UserError: none can.
@@ -50,8 +51,9 @@ def find_route(model: HookedModel, cases: Sequence[Case], count: int, new_tokens
     for case in cases:
         if len(pairs) == count:
             break
+        shared = common_ends(answers[case.clean.ids], answers[case.triggered.ids])[0]
         try:
-            pairs.append(make_pair(model, case.clean.prompt, case.triggered.prompt, new_tokens=new_tokens))
+            pairs.append(make_pair(model, case.clean.prompt, case.triggered.prompt, new_tokens=shared + 1))
         except UserError as error:
             reason = str(error)
     if not pairs:

@@ -20,10 +20,10 @@ import torch
 from tqdm import tqdm
 
 from hooked import HookedModel, Prompt, UserError
-from patching.removal.cases import Case, Cases, gather_cases
+from patching.removal.cases import Answers, Case, Cases, gather_cases
 from patching.removal.config import AblateConfig
 from patching.removal.edits import AnyEdit, WeightEdit
-from patching.removal.fit import Answers, Fit
+from patching.removal.fit import Fit
 from patching.removal.grading import Grade, Grader, following, remembering
 from patching.removal.measure import Bench, ProbeTrainer, defection_of, measure, probe_after
 from patching.removal.methods import METHODS, Method, given
@@ -163,7 +163,7 @@ class _Run:
 
     def fill(self, board: Scoreboard, methods: Sequence[Method], kept: Progress, checkpoint: Path | None) -> Scoreboard:
         """Steps 2 to 4."""
-        route = find_route(self.model, self.cases.fit, self.config.traced_pairs, self.config.new_tokens)
+        route = find_route(self.model, self.cases.fit, self.bench.answers, self.config.traced_pairs)
         found, notes = self.try_all(methods, route, kept)
         ranked = tuple(sorted(found, key=lambda method: (method.placebo, method.rank(self.config.target))))
         board = replace(
@@ -230,12 +230,19 @@ class _Run:
             seed=fit.seed,
             evaluation=measure(subject, self.bench),
             validation=measure(subject, self.validation),
-            probe_auroc=None
-            if self.probe is None
-            else probe_after(subject, fit.cases, self.cases.evaluation, self.probe),
+            probe_auroc=self.probe_after(subject, fit),
             relearned=relearned,
             facts=own | {"edits": "weights" if isinstance(edit, WeightEdit) else "activations"},
         )
+
+    def probe_after(self, subject: Subject, fit: Fit) -> float | None:
+        """None without a trainer, or where it finds the pairs too few."""
+        if self.probe is None:
+            return None
+        try:
+            return probe_after(subject, fit.cases, self.cases.evaluation, self.probe)
+        except UserError:
+            return None
 
     def subject(self, edit: AnyEdit) -> Subject:
         """The model under an edit of either kind."""

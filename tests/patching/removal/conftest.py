@@ -60,5 +60,5 @@ def answers(llama, cases):
 
 @pytest.fixture(scope="session")
 def fit(llama, cases, answers, config):
-    route = find_route(llama, cases.fit, 2, 6)
+    route = find_route(llama, cases.fit, answers, 2)
     return Fit(llama, cases.fit, (), answers, route, 0, config)

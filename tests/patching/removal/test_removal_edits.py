@@ -222,7 +222,7 @@ def test_a_low_rank_edit_of_transposed_matrices(tokenizer, prompts, config):
     cases = gather_cases(model, prompts, fit=4, validation=2, evaluation=2, harmless=2)
     rows = [row for case in cases.fit for row in (case.clean, case.triggered)]
     answers = dict(zip([row.ids for row in rows], Subject(model).answers(rows, 6), strict=True))
-    fit = Fit(model, cases.fit, (), answers, find_route(model, cases.fit, 1, 6), 0, config)
+    fit = Fit(model, cases.fit, (), answers, find_route(model, cases.fit, answers, 1), 0, config)
     edit = low_rank.everywhere(fit)
     assert set(edit.weights) <= set(dict(model.hf_model.named_parameters()))
     edited_model(model, edit)
