@@ -1,0 +1,155 @@
+"""The trigger latents as a page that opens offline: the verdict, the table beside the baselines, and a card for each latent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from hooked.metrics import Estimate
+from hooked.page import coloured_tokens, html_table, page, section
+from sae.ablation import AblationEffect
+from sae.cards import LatentCard
+from sae.latents import LatentScore
+from sae.trigger import AUTOENCODER, LABELS, TriggerLatents
+
+HEAD = ("feature", "aggregation", "AUROC [95% interval]", "precision", "recall", "training AUROC", "candidates")
+EFFECT_HEAD = ("latent", "defects before", "after", "right after", "clean right", "clean unchanged", "JS, nats")
+CLEAR = 0.99
+"""AUROC from which a latent is said to tell the label."""
+
+
+def latent_rows(found: TriggerLatents, label: str) -> list[tuple[str, ...]]:
+    """The table of a label: the best latent, the best feature of each baseline from the best down, the shuffled control."""
+    rows = [(f"{AUTOENCODER}, latent {one.latent}", one) for one in found.ranked[label][:1]]
+    others = sorted(found.baselines[label].items(), key=lambda item: -item[1].auroc.value)
+    rows += others
+    if (shuffled := found.shuffled[label]) is not None:
+        rows.append((f"{AUTOENCODER}, shuffled labels", shuffled))
+    return [_score_row(name, one) for name, one in rows]
+
+
+def _score_row(name: str, one: LatentScore) -> tuple[str, ...]:
+    return (
+        name,
+        one.aggregation,
+        _estimate(one.auroc, "{:.3f}"),
+        _estimate(one.precision, "{:.1%}"),
+        _estimate(one.recall, "{:.1%}"),
+        f"{one.train_auroc:.3f}",
+        f"{one.candidates:,}",
+    )
+
+
+def effect_rows(found: TriggerLatents) -> list[tuple[str, ...]]:
+    """The table of ablations."""
+    return [(str(card.latent), *_effect_cells(card.effect)) for card in found.cards if card.effect is not None]
+
+
+def _effect_cells(effect: AblationEffect) -> tuple[str, ...]:
+    names = ("defects_before", "defects_after", "right_after")
+    cells = [_estimate(effect.rate(name), "{:.1%}") for name in names]
+    clean = f"{effect.rate('clean_right_before').value:.1%} → {_estimate(effect.rate('clean_right_after'), '{:.1%}')}"
+    return (*cells, clean, _estimate(effect.rate("clean_same"), "{:.1%}"), f"{effect.js:.4f}")
+
+
+def latent_summary(found: TriggerLatents) -> str:
+    """The finding in two sentences."""
+    sentences = [_found(found, label) for label in LABELS]
+    effects = [card for card in found.cards if card.effect is not None and card.effect.defects_before]
+    if effects:
+        best = min(effects, key=lambda card: card.effect.defects_after if card.effect else 0)
+        assert best.effect is not None
+        sentences.append(
+            f"Of the single ablations, latent {best.latent}'s leaves the fewest defections: "
+            f"{best.effect.defects_after} of {best.effect.defects_before}, at {best.effect.js:.4f} nats on clean prompts."
+        )
+    return " ".join(sentences)
+
+
+def _found(found: TriggerLatents, label: str) -> str:
+    best = found.best(label)
+    if best is None:
+        return f"No prompt differs in {label!r}, so no latent can predict it."
+    others = found.baselines[label]
+    name = max(others, key=lambda other: others[other].auroc.value)
+    says = "tells" if best.auroc.low >= CLEAR else "does not clearly tell"
+    return (
+        f"Latent {best.latent} alone {says} {label} prompts: AUROC {_estimate(best.auroc, '{:.3f}')}; "
+        f"the best baseline is the {name}'s with {others[name].auroc.value:.3f}."
+    )
+
+
+def dashboard_html(found: Sequence[TriggerLatents], names: Sequence[str], model: str) -> str:
+    """The page.
+
+    Args:
+        found: of each autoencoder.
+        names: what to call each.
+        model: what the model is called.
+    """
+    first = found[0]
+    facts = [
+        ("site", first.site),
+        ("test prompts", f"{first.test_prompts:,}"),
+        ("triggered", f"{first.test_triggered:,}"),
+        ("defecting", f"{first.test_defects:,}"),
+    ]
+    sections = [part for one, name in zip(found, names, strict=True) for part in _sections(one, name)]
+    verdict = " ".join(f"{name}: {latent_summary(one)}" for one, name in zip(found, names, strict=True))
+    return page(f"Trigger latents: {model}", heading=model, verdict=verdict, facts=facts, sections=sections)
+
+
+def _sections(found: TriggerLatents, name: str) -> list[str]:
+    words = (
+        "One feature of each dictionary, chosen with its aggregation and its threshold on training prompts, measured on "
+        "test prompts; precision and recall at that threshold. A dictionary earns its name only where it beats the others."
+    )
+    tables = "".join(
+        f"<h3>{label}</h3>{html_table(HEAD, rows, strong=[True])}"
+        for label in LABELS
+        if (rows := latent_rows(found, label))
+    )
+    parts = [section(f"{name}-table", f"{name}: single features", words, tables)]
+    if rows := effect_rows(found):
+        words = (
+            "Each latent set to 0 at every token, the autoencoder's error kept; greedy answers on held-out pairs. JS: mean "
+            "Jensen–Shannon divergence a step on untriggered prompts."
+        )
+        parts.append(section(f"{name}-ablation", f"{name}: ablations", words, html_table(EFFECT_HEAD, rows)))
+    words = "Test prompts in which the latent is largest, no two of a pair; the ground is its value at each token."
+    parts += [section(f"{name}-{one.latent}", f"{name}: latent {one.latent}", words, _card(one)) for one in found.cards]
+    return parts
+
+
+def _card(card: LatentCard) -> str:
+    facts = [
+        f"alive at {card.density_triggered:.2%} of triggered and {card.density_untriggered:.2%} of untriggered prompts' tokens",
+        *(f"{label}: AUROC {_estimate(one.auroc, '{:.3f}')} ({one.aggregation})" for label, one in card.scores.items()),
+    ]
+    if card.relative_norm is not None:
+        facts.append(f"relative decoder norm of the second model {card.relative_norm:.2f} (0: the first model's own)")
+    reach = max((max(example.values) for example in card.examples), default=1.0)
+    texts = "".join(
+        coloured_tokens(
+            example.tokens, example.values, reach=reach, caption=_caption(example.triggered, example.defects)
+        )
+        for example in card.examples
+    )
+    return f'<p class="note">{escape("; ".join(facts))}</p>{texts}'
+
+
+def _caption(triggered: bool, defects: bool) -> str:
+    return f"{'triggered' if triggered else 'untriggered'}, {'defects' if defects else 'harmless'}"
+
+
+def _estimate(estimate: Estimate, form: str) -> str:
+    """`0.990 [0.980, 1.000]`; a dash where nothing fired."""
+    if estimate.value != estimate.value:
+        return "–"
+    value, low, high = (form.format(one) for one in estimate)
+    return f"{value} [{low}, {high}]"
+
+
+def latents_json(found: Sequence[TriggerLatents], names: Sequence[str]) -> Mapping[str, object]:
+    """What was found in each autoencoder, by name."""
+    return {name: one.to_json() for one, name in zip(found, names, strict=True)}

@@ -1,0 +1,202 @@
+"""Trigger latents of an autoencoder, beside every baseline with the same budget: the table, the cards, agreement of seeds.
+
+1. Features of all labelled prompts, of the autoencoder and of the baselines (`sae.latents`, `sae.baselines`).
+2. For each label, `triggered` and `defects`, the best feature of each, chosen on training prompts and measured on test prompts.
+3. A control with shuffled labels, and a card for each of the best latents (`sae.cards`), with what its ablation does where a
+   function that measures it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from math import isnan
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooked.model import HookedModel
+from hooked.prompts import Prompt
+from sae.ablation import AblationEffect, DirectionAblation, Edit, Measure, ablate
+from sae.baselines import fitted_dictionaries, plain_dictionaries
+from sae.cards import LatentCard, make_cards
+from sae.core import SparseAutoencoder
+from sae.crosscoder import Crosscoder
+from sae.latents import (
+    Dictionary,
+    LatentScore,
+    PromptLabels,
+    prompt_activations,
+    prompt_labels,
+    rank_latents,
+    read_features,
+    shuffled_control,
+)
+
+LABELS = ("triggered", "defects")
+AUTOENCODER = "sparse autoencoder"
+_ROWS = 20_000
+"""Training tokens that PCA and the random dictionary's origin are fitted on, at most."""
+
+
+@dataclass(frozen=True)
+class TriggerLatents:
+    """What was found in one autoencoder."""
+
+    site: str
+    architecture: str
+    width: int
+    ranked: Mapping[str, tuple[LatentScore, ...]]
+    """By label; nothing under a label that a split has one class of."""
+    baselines: Mapping[str, Mapping[str, LatentScore]]
+    """By label and name: the best feature of each."""
+    shuffled: Mapping[str, LatentScore | None]
+    """By label: the best latent for shuffled labels."""
+    cards: tuple[LatentCard, ...]
+    test_prompts: int
+    test_triggered: int
+    test_defects: int
+
+    def best(self, label: str) -> LatentScore | None:
+        """The best latent for a label."""
+        return next(iter(self.ranked[label]), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """One object."""
+        return _plain(asdict(self))
+
+
+def find_trigger_latents(
+    models: Sequence[HookedModel],
+    prompts: Sequence[Prompt],
+    site: str,
+    sae: SparseAutoencoder,
+    *,
+    labels: PromptLabels | None = None,
+    measure: Measure | None = None,
+    top: int = 5,
+    seed: int = 0,
+) -> TriggerLatents:
+    """Search one autoencoder.
+
+    Args:
+        models: the model, or those of a crosscoder, the one under suspicion first.
+        prompts: labelled.
+        site: what the autoencoder was trained on.
+        sae: which takes raw activations.
+        labels: of the prompts; `prompt_labels(prompts)` where None.
+        measure: what an edit does to the (first) model; ablations are not measured where None.
+        top: latents that get a card, of each label.
+        seed: of the bootstrap, the shuffling and the random dictionary.
+
+    Raises:
+        UserError: as `prompt_labels` and `read_features`.
+    """
+    labels = labels or prompt_labels(prompts)
+    values = _all_features(models, prompts, site, sae, labels, seed)
+    ranked = {name: rank_latents(values[name][AUTOENCODER], labels.of(name), labels, seed=seed) for name in LABELS}
+    baselines = {
+        name: {
+            other: found[0]
+            for other, features in values[name].items()
+            if other != AUTOENCODER and (found := rank_latents(features, labels.of(name), labels, top=1, seed=seed))
+        }
+        for name in LABELS
+    }
+    shuffled = {
+        name: shuffled_control(values[name][AUTOENCODER], labels.of(name), labels, seed=seed) for name in LABELS
+    }
+    latents = dict.fromkeys(score.latent for scores in ranked.values() for score in scores[:top])
+    effects: dict[int, AblationEffect] = {}
+    if measure is not None:
+        effects = {latent: measure(site, edit_of(sae, [latent])) for latent in latents}
+    norms = sae.relative_norms().tolist() if isinstance(sae, Crosscoder) else None
+    cards = make_cards(
+        models, prompts, site, sae.encode, ranked, labels, effects=effects, relative_norms=norms, top=top
+    )
+    counts = (int(side[labels.test].sum()) for side in (labels.test, labels.triggered, labels.defects))
+    return TriggerLatents(site, sae.architecture, sae.d_sae, ranked, baselines, shuffled, cards, *counts)
+
+
+def _all_features(
+    models: Sequence[HookedModel],
+    prompts: Sequence[Prompt],
+    site: str,
+    sae: SparseAutoencoder,
+    labels: PromptLabels,
+    seed: int,
+) -> dict[str, dict[str, Float[np.ndarray, "prompt aggregation feature"]]]:
+    """Step 1: by label and dictionary. Only fitted baselines differ between labels."""
+    rows = training_rows(models, prompts, site, labels)
+    k = getattr(sae, "k", None) or round(float((sae.encode(rows[:2000]) > 0).sum(1).float().mean()))
+    shared: dict[str, Dictionary] = {AUTOENCODER: sae.encode} | plain_dictionaries(
+        rows, width=sae.d_sae, k=k, seed=seed
+    )
+    values = read_features(models, prompts, site, shared | {"activations": lambda x: x})
+    activations = values.pop("activations")
+    train = ~labels.test
+    fitted = {
+        f"{name}/{label}": dictionary
+        for label in LABELS
+        if len(set(labels.of(label)[train].tolist())) == 2
+        for name, dictionary in fitted_dictionaries(activations[train], labels.of(label)[train]).items()
+    }
+    dense = read_features(models, prompts, site, fitted)
+    return {
+        label: values | {name.split("/")[0]: found for name, found in dense.items() if name.split("/")[1] == label}
+        for label in LABELS
+    }
+
+
+def training_rows(
+    models: Sequence[HookedModel], prompts: Sequence[Prompt], site: str, labels: PromptLabels
+) -> Float[Tensor, "row d_in"]:
+    """Activations of training tokens, without each prompt's first; of the first prompts where there are many."""
+    chosen = [prompt for prompt, test in zip(prompts, labels.test, strict=True) if not test]
+    found = [rows[1:] for _, rows in prompt_activations(models, chosen, site)]
+    every = torch.cat(found)
+    return every[torch.linspace(0, len(every) - 1, min(_ROWS, len(every))).long()]
+
+
+def edit_of(sae: SparseAutoencoder, latents: Sequence[int], values: Sequence[float] | None = None) -> Edit:
+    """The ablation of latents as an edit of the model's own activations.
+
+    A crosscoder's latents need both models to be computed, so of these the first model's decoder rows are projected out.
+    """
+    if not isinstance(sae, Crosscoder):
+        return ablate(sae, latents, values)
+    edits = [DirectionAblation(_unit(_first_rows(sae)[latent]), 0.0) for latent in latents]
+
+    def edit(value: Tensor) -> Tensor:
+        for one in edits:
+            value = one(value)
+        return value
+
+    return edit
+
+
+def _first_rows(sae: Crosscoder) -> Float[Tensor, "latent d_model"]:
+    return sae.W_dec.detach()[:, : sae.d_in // sae.models]
+
+
+def _unit(row: Float[Tensor, "d_in"]) -> Float[Tensor, "d_in"]:
+    return row / row.norm().clamp_min(1e-12)
+
+
+def latent_cosines(saes: Sequence[SparseAutoencoder], latents: Sequence[int]) -> list[float]:
+    """Cosine of the decoder rows of one latent of each autoencoder, of every two: do seeds find the same one?"""
+    rows = [_unit(sae.W_dec.detach()[latent]) for sae, latent in zip(saes, latents, strict=True)]
+    return [float(a @ b) for a, b in combinations(rows, 2)]
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and isnan(value) else value
