@@ -184,8 +184,8 @@ def work(args) -> None:
     for line in sys.stdin:
         first, last = map(int, line.split())
         seconds = []
-        for number in range(first, last):
-            x = batches(number)
+        waiting = [batches(number) for number in range(first, last)]  # made before the clock runs
+        for number, x in enumerate(waiting, first):
             start = time.perf_counter()
             step(number, x)
             seconds.append(time.perf_counter() - start)
@@ -228,6 +228,7 @@ def measure(args) -> dict:
             process.stdin.write(f"{first} {min(args.steps, first + args.turn)}\n")
             process.stdin.flush()
             seconds[name] += json.loads(process.stdout.readline())
+            print(f"step {first}: {name} {1e3 * statistics.median(seconds[name]):.0f} ms", file=sys.stderr, flush=True)
     found = {}
     for name, process in processes.items():
         process.stdin.close()

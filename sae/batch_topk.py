@@ -40,6 +40,11 @@ class BatchTopK(TopK):
     def offsets(self) -> list[Tensor]:
         return [*super().offsets(), self.threshold]
 
+    @torch.no_grad()
+    def start_from(self, x: Float[Tensor, "sample d_in"]) -> None:
+        super().start_from(x)
+        self.threshold.zero_()  # of the encoder before it was fitted
+
     def codes(self, x: Float[Tensor, "batch d_in"]) -> Codes:
         with torch.no_grad():
             values, layout = sparse.largest_of_all(self.pre_activations(x), self.k)

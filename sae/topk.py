@@ -50,6 +50,18 @@ class TopK(SparseAutoencoder):
         values, latents = pre.topk(self.k, dim=-1, sorted=False)
         return torch.zeros_like(pre).scatter(-1, latents, values.relu())
 
+    @torch.no_grad()
+    def start_from(self, x: Float[Tensor, "sample d_in"]) -> None:
+        """Besides the decoder's bias, shrink the encoder so that the first reconstruction has the least error.
+
+        Random directions overlap: with unit rows on both sides the k of them that fit best say too much together.
+        """
+        super().start_from(x)
+        x = x[:2048]
+        reconstruction = sparse.decode(self.codes(x), self.W_dec)
+        fit = ((x - self.b_dec) * reconstruction).sum() / reconstruction.square().sum()
+        self.encoder_rows.mul_(fit.clamp(0.1, 1.0).nan_to_num(1.0))
+
     def codes(self, x: Float[Tensor, "batch d_in"]) -> Codes:
         """The kept latents, as training sees them."""
         with torch.no_grad():

@@ -253,7 +253,8 @@ def _restore(
 ) -> tuple[Tensor, ShuffledBatches, int]:
     for number, run in enumerate(runs):
         run.sae.load_state_dict(_under(tensors, f"{number}/model/"))
-        run.idle, run.sums = tensors[f"{number}/idle"], tensors[f"{number}/sums"]
+        run.idle.copy_(tensors[f"{number}/idle"])
+        run.sums.copy_(tensors[f"{number}/sums"])
         run.curve = [CurvePoint(**point) for point in facts["curves"][number]]
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in _under(tensors, f"{number}/optimizer/").items():
@@ -261,7 +262,8 @@ def _restore(
             state.setdefault(int(index), {})[key] = value
         run.optimizer.load_state_dict(run.optimizer.state_dict() | {"state": state})
     position = Position(**facts["stream"], carried=tensors["stream/carried"])
-    return tensors["scale"], _batches(source, config, position), facts["step"]
+    scale = tensors["scale"].to(runs[0].sae.W_dec.device)
+    return scale, _batches(source, config, position), facts["step"]
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
