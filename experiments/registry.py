@@ -46,6 +46,12 @@ EXPERIMENTS: dict[str, Experiment] = {
             (3, 4),
             "anomaly detectors that have seen clean prompts alone, and what they cost as a monitor",
         ),
+        Experiment(
+            "localisation",
+            "experiments.localisation",
+            (7,),
+            "patching finds the trigger where it is known to be, and a few heads carry the attack",
+        ),
     )
 }
 

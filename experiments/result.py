@@ -58,13 +58,9 @@ class Result:
         findings = tuple(Finding(**one) for one in found["findings"])
         return cls(**{**found, "findings": findings, "notes": tuple(found["notes"])})
 
-    def of(self, method: str, *, measure: str | None = None, role: str | None = None) -> list[Finding]:
-        """The findings of a method, in order."""
-        return [
-            one
-            for one in self.findings
-            if one.method == method and measure in (None, one.measure) and role in (None, one.role)
-        ]
+    def of_measure(self, measure: str, model: str, role: str) -> list[Finding]:
+        """A measure's findings on one model, by method in order."""
+        return [one for one in self.findings if (one.measure, one.model, one.role) == (measure, model, role)]
 
 
 def over_seeds(estimates: Sequence[Mapping[str, float]]) -> tuple[float, float, float]:

