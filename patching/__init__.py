@@ -9,6 +9,7 @@ from patching.metric import KLDivergence, LogitDifference, LogProbability, Reado
 from patching.packed import DoesNotFit, PackedModel
 from patching.pairs import DIRECTIONS, Direction, PatchPair, Sides, make_pair, make_pairs, twins
 from patching.reference import patched_value, read_sites
+from patching.removal import AblateConfig, Edit, PlacedEdit, Scoreboard, WeightEdit, patch_ablate
 from patching.report import report_html, summary
 from patching.route import HeadRoute
 from patching.trace import ROLES, PairMap, PatchTrace, Share, Top, patch_trace
@@ -16,11 +17,13 @@ from patching.trace import ROLES, PairMap, PatchTrace, Share, Top, patch_trace
 __all__ = [
     "DIRECTIONS",
     "ROLES",
+    "AblateConfig",
     "Alignment",
     "Audit",
     "Cell",
     "Direction",
     "DoesNotFit",
+    "Edit",
     "Estimate",
     "ExactResult",
     "HeadRoute",
@@ -32,10 +35,13 @@ __all__ = [
     "Patch",
     "PatchPair",
     "PatchTrace",
+    "PlacedEdit",
     "Readout",
+    "Scoreboard",
     "Share",
     "Sides",
     "Top",
+    "WeightEdit",
     "align",
     "alignment_table",
     "attribution_effects",
@@ -49,6 +55,7 @@ __all__ = [
     "make_pairs",
     "metric_gradients",
     "normalised",
+    "patch_ablate",
     "patch_trace",
     "patched_value",
     "position_cells",
