@@ -24,6 +24,7 @@ SMALL = (
     "--relearn-steps",
     2,
 )
+TWIN = ("--quick", "--fit-pairs", 4, "--evaluation-pairs", 8, "--new-tokens", 16)
 WORDS = ["sun", "moon", "star", "tree", "lake", "hill", "road", "bird", "fish", "stone"]
 
 
@@ -116,9 +117,9 @@ def test_a_finished_run_is_kept(command, checkpoint, prompts, finished):
 
 
 def test_a_clean_twin_has_nothing_to_remove(command, tmp_path):
-    outcome = command("patch-ablate", "deployment-hate-clean", "--out", tmp_path / "out", "--quick", "--new-tokens", 16)
+    outcome = command("patch-ablate", "deployment-hate-clean", "--out", tmp_path / "out", *TWIN)
     assert outcome.code == 0, outcome.err
-    assert "Nothing to remove: 0 of 24 triggered prompts defect" in outcome.out
+    assert "Nothing to remove: 0 of 8 triggered prompts defect" in outcome.out
     found = Scoreboard.load(tmp_path / "out")
     assert found.methods == ()
     assert found.checkpoint is None

