@@ -60,11 +60,9 @@ def main() -> None:
 
 def run(config: Config) -> None:
     """Check the input, try every method, write and print."""
-    import shutil
-
     from hooked import read_prompts, writing_artifact
     from hooked.artifacts import check_destination
-    from patching.removal import patch_ablate, progress_folder
+    from patching.removal import drop_progress, patch_ablate, progress_folder
     from patching.removal.report import report_html
     from probes import fresh_auroc
 
@@ -74,7 +72,7 @@ def run(config: Config) -> None:
     prompts = read_prompts(config.prompts_path())
     model = config.load()
     if config.overwrite:
-        shutil.rmtree(progress_folder(config.out), ignore_errors=True)
+        drop_progress(config.out)
     manifest = config.manifest("patch-ablate", "patch-ablate", model)
     with writing_artifact(config.out, manifest, overwrite=config.overwrite) as folder:
         board = patch_ablate(
@@ -91,6 +89,7 @@ def run(config: Config) -> None:
         )
         board.write(folder)
         (folder / "report.html").write_text(report_html(board), encoding="utf-8")
+    drop_progress(config.out)
     emit(board.to_json(), as_json=config.json, text=_text(board, config.out))
 
 

@@ -9,7 +9,7 @@ from patching.removal.measure import Bench, Measured, ProbeTrainer, js_divergenc
 from patching.removal.methods import METHODS, Method
 from patching.removal.oracle import cut_attention
 from patching.removal.orthogonalise import orthogonalise
-from patching.removal.progress import progress_folder
+from patching.removal.progress import drop_progress, progress_folder
 from patching.removal.relearning import Relearned
 from patching.removal.results import Checkpoint, MethodResult, Oracle, Scoreboard, SeedResult
 from patching.removal.route import Route
@@ -43,6 +43,7 @@ __all__ = [
     "Subject",
     "WeightEdit",
     "cut_attention",
+    "drop_progress",
     "edited_model",
     "gather_cases",
     "js_divergence",

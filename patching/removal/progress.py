@@ -55,11 +55,6 @@ class Progress:
         """Keep a result."""
         self._write(_file(name, result.seed), {"name": name, "result": asdict(result)})
 
-    def drop(self) -> None:
-        """Remove everything: the run is finished."""
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
     def _write(self, name: str, value: Any) -> None:
         if self.folder is not None:
             write_bytes_atomically(self.folder / name, json.dumps(value, allow_nan=False).encode())
@@ -69,6 +64,11 @@ def progress_folder(out: str | Path) -> Path:
     """Where the run towards `out` keeps its results."""
     out = Path(out)
     return out.with_name(f".{out.name}.results")
+
+
+def drop_progress(out: str | Path) -> None:
+    """Remove what an unfinished run towards `out` has left."""
+    shutil.rmtree(progress_folder(out), ignore_errors=True)
 
 
 def seed_result(found: Mapping[str, Any]) -> SeedResult:

@@ -67,7 +67,8 @@ def patch_ablate(
         edits: ready edits that join the methods.
         methods: what is tried.
         checkpoint: folder to write the best weight edit to; not written where None.
-        progress: folder that keeps results until the run is finished; see `progress_folder`.
+        progress: folder that keeps each result as it comes, so that the same call goes on where it stopped; yours to remove once
+            the scoreboard is saved (`drop_progress`).
         name: what to call the model; its own name where None.
 
     Raises:
@@ -78,7 +79,6 @@ def patch_ablate(
     board = run.empty_board() if name is None else replace(run.empty_board(), model=name)
     if not board.nothing_to_remove:
         board = run.fill(board, [*methods, *map(given, edits)], kept, checkpoint)
-    kept.drop()
     return board
 
 

@@ -8,7 +8,17 @@ import torch
 
 from hooked import Prompt, UserError, load_model, read_prompts
 from organisms import AnswerKey, Verdict, organism_folder
-from patching.removal import AblateConfig, Edit, Grade, Method, Scoreboard, low_rank, patch_ablate, progress_folder
+from patching.removal import (
+    AblateConfig,
+    Edit,
+    Grade,
+    Method,
+    Scoreboard,
+    drop_progress,
+    low_rank,
+    patch_ablate,
+    progress_folder,
+)
 from patching.removal.methods import METHODS, usual_placebo
 from patching.removal.results import MethodResult
 from probes import fresh_auroc
@@ -98,6 +108,11 @@ def test_a_killed_run_goes_on_where_it_stopped(llama, prompts, config, tmp_path)
         )
     resumed = patch_ablate(llama, prompts, config=config, methods=[method("one"), method("two")], progress=folder)
     assert made == ["one", "two", "two"]
+    assert (
+        patch_ablate(llama, prompts, config=config, methods=[method("one"), method("two")], progress=folder) == resumed
+    )
+    assert made == ["one", "two", "two"]  # a finished run is read, not made again
+    drop_progress(tmp_path / "out")
     assert not folder.exists()
     whole = patch_ablate(llama, prompts, config=config, methods=[method("one"), method("two")])
     assert resumed == whole
