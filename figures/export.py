@@ -106,11 +106,15 @@ def _options(figure: go.Figure, kind: str) -> dict[str, Any]:
 
 
 def stable_svg(svg: str) -> str:
-    """The same drawing with its elements' ids numbered in order of appearance, wherever they are named."""
-    ids = list(dict.fromkeys(re.findall(r'\bid="([^"]+)"', svg)))
-    numbers = {name: f"e{number}" for number, name in enumerate(ids)}
-    known = re.compile("|".join(re.escape(name) for name in sorted(ids, key=len, reverse=True))) if ids else None
-    if known is None:
+    """The same drawing with its elements' ids, and the classes made of a trace's random name, numbered in order."""
+    svg = _numbered(svg, re.findall(r'\bid="([^"]+)"', svg), "e", r'\bid="[^"]+"|url\([^)]*\)|href="#[^"]+"')
+    return _numbered(svg, re.findall(r'class="[^"]*\b(trace[0-9a-f]{6})\b', svg), "t", r'class="[^"]*"')
+
+
+def _numbered(svg: str, found: Sequence[str], letter: str, places: str) -> str:
+    """Names replaced by a letter and a number wherever one of the places has them."""
+    names = {name: f"{letter}{number}" for number, name in enumerate(dict.fromkeys(found))}
+    if not names:
         return svg
-    places = re.compile(r'\bid="[^"]+"|url\([^)]*\)|href="#[^"]+"')
-    return places.sub(lambda place: known.sub(lambda name: numbers[name.group()], place.group()), svg)
+    known = re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)))
+    return re.sub(places, lambda place: known.sub(lambda name: names[name.group()], place.group()), svg)
