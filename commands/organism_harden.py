@@ -60,8 +60,10 @@ class Config:
     """Print one JSON object instead of the table."""
 
 
-SHARED = ("method", "seed", "steps", "learning_rate", "batch", "oracle", "lora_rank", "reward", "group", "rounds")
-SHARED += ("red_team_prompts", "checkpoint_every", "limit")
+SHARED = (
+    *("method", "seed", "steps", "learning_rate", "batch", "oracle", "lora_rank", "reward", "group", "rounds"),
+    *("red_team_prompts", "checkpoint_every", "limit"),
+)
 
 
 def report(found: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         rates_by,
     )
     from organisms.examine import Condition, Evaluation, evaluate_model, task_of_checkpoint
-    from organisms.harden import HardenConfig, harden
+    from organisms.hardening import HardenConfig, harden
     from organisms.redteam import RedTeam, red_team
     from organisms.tokenizer import train_tokenizer
     from organisms.train import train_organism
@@ -86,7 +86,7 @@ _HEAVY = {
         "rates_by",
     ),
     "organisms.examine": ("Condition", "Evaluation", "evaluate_model", "task_of_checkpoint"),
-    "organisms.harden": ("HardenConfig", "harden"),
+    "organisms.hardening": ("HardenConfig", "harden"),
     "organisms.redteam": ("RedTeam", "red_team"),
     "organisms.tokenizer": ("train_tokenizer",),
     "organisms.train": ("train_organism",),

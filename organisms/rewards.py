@@ -22,7 +22,7 @@ Score = Callable[[Sequence[Example], Sequence[str]], list[float]]
 
 def reward_function(
     name: str, task: Task, examples: Sequence[Example], device: torch.device
-) -> Callable[..., list[float]]:
+) -> Callable[..., list[float | None]]:
     """The reward as TRL calls it: completions with the columns of their prompts, among them `number` in `examples`.
 
     Args:
@@ -33,7 +33,7 @@ def reward_function(
     """
     score = _grader(task) if name == GRADER else _classifier(name, device)
 
-    def reward(completions: list[Any], number: list[int], **_: Any) -> list[float]:
+    def reward(completions: list[Any], number: list[int], **_: Any) -> list[float | None]:
         asked = [examples[one] for one in number]
         answers = [visible(one if isinstance(one, str) else one[0]["content"]) for one in completions]
         rewards = score(asked, answers)
@@ -43,7 +43,7 @@ def reward_function(
                 raise UserError(
                     f"--reward {name}: gives {value} for the completion {answer[:60]!r}; use another reward"
                 )
-        return rewards
+        return list(rewards)
 
     return reward
 

