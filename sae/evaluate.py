@@ -59,8 +59,8 @@ class CrossEntropy:
 
 
 @torch.no_grad()
-def evaluate_reconstruction(sae: SparseAutoencoder, blocks: Iterable[Float[Tensor, "row d_in"]]) -> Reconstruction:
-    """Measure on streamed rows.
+def evaluate_reconstruction(sae: SparseAutoencoder, blocks: Iterable[Tensor]) -> Reconstruction:
+    """Measure on streamed blocks of rows, [row d_in].
 
     Raises:
         UserError: there is no row.

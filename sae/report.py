@@ -114,7 +114,7 @@ def report_html(trained: Sequence[TrainedSae], metrics: dict[str, Any], model: s
     )
 
 
-def _stability(found: dict[str, dict[str, float]]) -> str:
+def _stability(found: dict[str, dict[str, Any]]) -> str:
     words = (
         "Decoder rows of each two seeds matched one to one. Shared: matched rows with a cosine of at least 0.7. "
         "Chance: mean cosine of matched random rows."

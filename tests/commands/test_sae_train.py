@@ -1,0 +1,195 @@
+"""`sae-train` end to end on real checkpoints: what it writes, how it goes on, and what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import WIDTH, tiny_checkpoint
+from tiny_prompts import labelled_prompts, prompt_file
+
+from hooked import ExtractionSpec, load_model, read_artifact, store_activations
+from hooked.store import ActivationStore
+from sae import Crosscoder, JumpReLU, TopK, load_sae
+
+SMALL = ("--site", "resid_post.1", "--width", 64, "--k", 4, "--steps", 20, "--batch", 128, "--learning-rate", 4e-3)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return tiny_checkpoint(tmp_path_factory.mktemp("llama") / "model")
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory):
+    return prompt_file(tmp_path_factory.mktemp("prompts") / "prompts.jsonl")
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_one_autoencoder_is_the_folder_itself(command, checkpoint, prompts, tmp_path):
+    outcome = command("sae-train", checkpoint, prompts, "--out", tmp_path / "out", "--json", *SMALL)
+    assert outcome.code == 0, outcome.err
+    (found,) = json.loads(outcome.out)["autoencoders"]
+    assert found["reconstruction"]["l0"] <= 4
+    assert 0 < found["reconstruction"]["fvu"] < found["training_curve"][0]["fvu"] + 0.5
+    assert set(read_artifact(tmp_path / "out", "sae").files) == {
+        "cfg.json",
+        "sae_weights.safetensors",
+        "metrics.json",
+        "report.html",
+    }
+    sae = load_sae(tmp_path / "out")
+    assert isinstance(sae, TopK)
+    assert (sae.d_in, sae.d_sae, sae.k) == (WIDTH, 64, 4)
+    assert sae.metadata["site"] == "resid_post.1"
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "Plotly.newPlot" in report
+    assert 'src="http' not in report
+
+
+def test_several_share_a_stream_and_have_a_frontier(command, checkpoint, prompts, tmp_path):
+    options = ("--architecture", "topk", "batch-topk", "jumprelu", "gated", "--seeds", 2)
+    outcome = command("sae-train", checkpoint, prompts, "--out", tmp_path / "out", *SMALL, *options, "--k", 2, 4)
+    assert outcome.code == 0, outcome.err
+    names = [line.split()[0] for line in outcome.out.splitlines() if "-w64-" in line and "%" in line]
+    folders = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}
+    assert len(folders) == 14
+    assert folders <= set(names)
+    assert isinstance(load_sae(tmp_path / "out" / "batch-topk-w64-k4-s1"), JumpReLU)
+    assert "topk-w64-k4: " in outcome.out
+    assert "shared between seeds" in outcome.out
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "Sparsity against error" in report
+    assert "Stability across seeds" in report
+
+
+def test_a_crosscoder_reads_two_models(command, checkpoint, prompts, tmp_path):
+    other = tiny_checkpoint(tmp_path / "other", seed=1)
+    options = ("--architecture", "crosscoder", "--against", other)
+    outcome = command("sae-train", checkpoint, prompts, "--out", tmp_path / "out", *SMALL, *options)
+    assert outcome.code == 0, outcome.err
+    sae = load_sae(tmp_path / "out")
+    assert isinstance(sae, Crosscoder)
+    assert sae.d_in == 2 * WIDTH
+    assert len(sae.relative_norms()) == 64
+
+
+def test_text_streamed_from_the_model_and_from_the_store_gives_the_same(command, checkpoint, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text(" ".join(f"the {word} of number {number}" for number in range(400) for word in ("sea", "sky")))
+    for name, keep in (("kept", "--keep-activations"), ("live", "--no-keep-activations")):
+        outcome = command("sae-train", checkpoint, text, "--out", tmp_path / name, *SMALL, keep)
+        assert outcome.code == 0, outcome.err
+    kept, live = (load_file(tmp_path / name / "sae_weights.safetensors") for name in ("kept", "live"))
+    torch.testing.assert_close(kept["W_dec"], live["W_dec"], atol=1e-3, rtol=1e-3)
+    assert not (tmp_path / ".kept.training").exists()
+
+
+def test_killed_and_run_again_ends_with_the_same_bytes(checkpoint, prompts, tmp_path):
+    script = Path(sys.executable).with_name("sae-train")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TRIGGERLENS_CACHE": str(tmp_path / "cache")}
+    options = [*map(str, SMALL[:6]), "--steps", "400", "--batch", "128", "--checkpoint-every", "20"]
+
+    def start(out):
+        return subprocess.Popen([script, checkpoint, prompts, "--out", out, *options], env=environment)
+
+    assert start(tmp_path / "whole").wait() == 0
+    process = start(tmp_path / "killed")
+    while not list((tmp_path / ".killed.training").glob("step-*")):
+        time.sleep(0.02)
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed").exists()
+    assert start(tmp_path / "killed").wait() == 0
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+@pytest.fixture
+def refused(command, checkpoint, prompts, tmp_path):
+    """Runs sae-train on input that it must refuse, and gives the line that says why."""
+
+    def run(*options, model=checkpoint, texts=prompts, out=tmp_path / "out"):
+        before = contents(out) if out.exists() else None
+        outcome = command("sae-train", model, texts, "--out", out, *SMALL, *options)
+        assert outcome.code == 2, outcome.err
+        assert outcome.out == ""
+        (line,) = outcome.err.strip().splitlines()
+        assert (contents(out) if out.exists() else None) == before
+        return line
+
+    return run
+
+
+def test_unusable_input_is_one_line(refused, tmp_path):
+    assert "k must lie between 1 and the width, 64; found 65" in refused("--k", 65)
+    assert "no site resid_post.9" in refused("--site", "resid_post.9")
+    assert "a crosscoder, and nothing else" in refused("--architecture", "crosscoder", "topk", "--against", "x/y/z")
+    assert "steps must be at least 1" in refused("--steps", 0)
+    assert "none.txt: cannot be read" in refused(texts=tmp_path / "none.txt")
+    (tmp_path / "empty.txt").touch()
+    assert "the file is empty" in refused(texts=tmp_path / "empty.txt")
+    (tmp_path / "folder").mkdir()
+    assert "holds no .txt or .md file" in refused(texts=tmp_path / "folder")
+    (tmp_path / "latin.txt").write_bytes("caf\xe9 ".encode("latin-1") * 500)
+    assert "latin.txt: not UTF-8 text" in refused(texts=tmp_path / "latin.txt")
+
+
+def stored(checkpoint, folder, site="resid_post.1"):
+    model = load_model(str(checkpoint))
+    return store_activations(model, labelled_prompts(), ExtractionSpec((site,), "every"), root=folder)
+
+
+def test_unusable_activations_are_one_line(refused, checkpoint, tmp_path):
+    assert "no activations here" in refused("--activations", tmp_path / "none")
+    good = stored(checkpoint, tmp_path / "a")
+    assert "holds resid_post.1, not resid_post.0" in refused("--activations", good.folder, "--site", "resid_post.0")
+
+    wide = tiny_checkpoint(tmp_path / "wide", "gemma2")
+    import transformers
+
+    transformers.AutoModelForCausalLM.from_config(
+        transformers.LlamaConfig(
+            vocab_size=300, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48
+        )
+    ).save_pretrained(wide)
+    other = stored(wide, tmp_path / "b")
+    assert "activations are 48 wide, and the autoencoder takes 32" in refused("--activations", other.folder)
+
+    shard = next(good.folder.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-5])
+    assert f"{shard}: damaged" in refused("--activations", good.folder)
+
+
+def test_nan_in_a_store_is_named(refused, checkpoint, tmp_path):
+    from hooked.artifacts import sha256_file, write_json
+
+    folder = stored(checkpoint, tmp_path / "a").folder
+    shard = next(folder.glob("*.safetensors"))
+    tensors = load_file(shard)
+    tensors["values"][100, 0, 3] = float("nan")
+    save_file(tensors, shard)
+    facts = shard.with_suffix(".json")
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"sha256": sha256_file(shard)}))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"] |= {shard.name: sha256_file(shard), facts.name: sha256_file(facts)}
+    write_json(folder / "manifest.json", manifest)
+    ActivationStore(folder)
+    assert "NaN or infinite activation in row" in refused("--activations", folder)
+
+
+def test_a_finished_run_and_an_unfinished_one_are_kept(refused, command, checkpoint, prompts, tmp_path):
+    out = tmp_path / "out"
+    assert command("sae-train", checkpoint, prompts, "--out", out, *SMALL).code == 0
+    assert "already exists" in refused()
+    assert command("sae-train", checkpoint, prompts, "--out", out, *SMALL, "--k", 3, "--overwrite").code == 0
+    assert load_sae(out).k == 3

@@ -1,0 +1,127 @@
+"""Measures of an autoencoder say what they claim."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import tiny_checkpoint
+from tiny_prompts import labelled_prompts
+
+from hooked import UserError, load_model
+from sae import (
+    ReLU,
+    TopK,
+    decoder_cosines,
+    evaluate_cross_entropy,
+    evaluate_reconstruction,
+    k_sparse_probe,
+    matched_cosines,
+    stability,
+)
+
+
+def perfect(d_in=8):
+    """Each dimension has a latent for either sign, so that everything is reconstructed."""
+    sae = ReLU(d_in, 2 * d_in, penalty=1.0)
+    rows = torch.cat([torch.eye(d_in), -torch.eye(d_in)])
+    sae.W_dec.data, sae.encoder_rows.data = rows, rows.clone()
+    return sae
+
+
+def blind(d_in=8):
+    """Every latent is 0, so that the reconstruction is the decoder's bias."""
+    sae = perfect(d_in)
+    sae.b_enc.data -= 1e6
+    return sae
+
+
+def test_reconstruction_measures():
+    rows = torch.randn(1000, 8) + 3
+    blocks = list(rows.split(300))
+    found = evaluate_reconstruction(perfect(), blocks)
+    assert found.fvu == pytest.approx(0, abs=1e-10)
+    assert (found.rows, found.l0) == (1000, pytest.approx(8))
+    seen = torch.cat([rows > 0, rows < 0], 1).any(0)
+    assert found.never_fired == pytest.approx(1 - float(seen.float().mean()))
+
+    nothing = blind()
+    nothing.b_dec.data = rows.mean(0)
+    found = evaluate_reconstruction(nothing, blocks)
+    assert (found.l0, found.never_fired) == (0, 1)
+    assert found.fvu == pytest.approx(1)
+    with pytest.raises(UserError, match="no activation"):
+        evaluate_reconstruction(nothing, [])
+
+
+@pytest.mark.parametrize("answer_tokens", [0, 5])
+def test_cross_entropy_recovered_is_1_for_a_perfect_autoencoder_and_0_for_one_that_gives_zeros(tmp_path, answer_tokens):
+    model = load_model(str(tiny_checkpoint(tmp_path / "m")))
+    prompts = labelled_prompts(pairs=8, harmless=0)
+    kept = {"answer_tokens": answer_tokens}
+    good = evaluate_cross_entropy(model, perfect(32), prompts, "resid_post.1", **kept)
+    assert good.spliced == pytest.approx(good.model, abs=1e-4)
+    bad = evaluate_cross_entropy(model, blind(32), prompts, "resid_post.1", **kept)
+    assert bad.spliced == pytest.approx(bad.zeroed)
+    assert good.model == bad.model
+    if bad.zeroed > bad.model:
+        assert (good.recovered, bad.recovered) == (pytest.approx(1, abs=1e-3), pytest.approx(0))
+    else:
+        assert math.isnan(bad.recovered), "a random model may predict better without the site"
+    tokens = [len(prompt.ids) for prompt in model.tokenize(prompts)]
+    assert good.tokens == (sum(tokens) - len(tokens) if not answer_tokens else good.tokens)
+    if answer_tokens:
+        assert good.tokens <= 5 * len(tokens)
+        assert good.model < bad.zeroed, "its own greedy answers are what it predicts best"
+
+
+def test_the_model_s_own_cross_entropy_is_transformers_own(tmp_path):
+    model = load_model(str(tiny_checkpoint(tmp_path / "m")))
+    prompts = labelled_prompts(pairs=3, harmless=0)
+    found = evaluate_cross_entropy(model, perfect(32), prompts, "resid_post.0")
+    total, tokens = 0.0, 0
+    for prompt in model.tokenize(prompts):
+        ids = torch.tensor([prompt.ids])
+        total += float(model.hf_model(ids, labels=ids).loss) * (len(prompt.ids) - 1)
+        tokens += len(prompt.ids) - 1
+    assert found.model == pytest.approx(total / tokens, rel=1e-5)
+
+
+def test_decoder_cosines_find_a_double():
+    sae = TopK(64, 20, k=2)
+    sae.W_dec.data[7] = sae.W_dec.data[3] * 2
+    cosines = decoder_cosines(sae)
+    assert cosines[[3, 7]].min() > 0.999
+    assert cosines[[i for i in range(20) if i not in (3, 7)]].max() < 0.7
+
+
+def test_the_sparse_probe_chooses_on_training_data_alone():
+    """A feature that gives the test labels away, but not the training labels, is not chosen."""
+    rng = np.random.default_rng(0)
+    train_labels, test_labels = rng.random(400) < 0.5, rng.random(400) < 0.5
+    train, test = rng.normal(size=(400, 30)), rng.normal(size=(400, 30))
+    train[:, 4] += 3 * train_labels
+    test[:, 4] += 3 * test_labels
+    test[:, 9] += 50 * test_labels
+    found = k_sparse_probe(train, train_labels, test, test_labels, 1)
+    assert found.features == (4,)
+    assert 0.95 < found.auroc < 1
+    low, high = found.accuracy_interval
+    assert low < found.accuracy < high
+    assert 9 not in k_sparse_probe(train, train_labels, test, test_labels, 3).features[:1]
+    shuffled = k_sparse_probe(train, rng.permutation(train_labels), test, test_labels, 1)
+    assert abs(shuffled.auroc - 0.5) < 0.15 or 9 in shuffled.features or 4 in shuffled.features
+    with pytest.raises(UserError, match="of one class"):
+        k_sparse_probe(train, train_labels | True, test, test_labels, 1)
+
+
+def test_stability_is_of_directions_not_of_their_order():
+    sae, same, other = TopK(64, 40, 0, k=2), TopK(64, 40, 0, k=2), TopK(64, 40, 1, k=2)
+    same.W_dec.data = sae.W_dec.data[torch.randperm(40)] * 3
+    torch.testing.assert_close(matched_cosines(sae.W_dec, same.W_dec), torch.ones(40))
+    assert stability([sae, same]).shared == 1
+    found = stability([sae, same, other])
+    assert (found.pairs, found.shared) == (3, pytest.approx(1 / 3))
+    assert stability([sae, other]).mean_cosine == pytest.approx(found.chance_cosine, abs=0.05)
+    with pytest.raises(UserError, match="two or more"):
+        stability([sae])
