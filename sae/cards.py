@@ -53,7 +53,7 @@ def token_values(
     latents: Sequence[int],
     *,
     skip_first: int = 1,
-) -> list[Float[np.ndarray, "token latent"]]:
+) -> list[Float[np.ndarray, "_ latent"]]:
     """Some features at each token of each prompt; 0 at the first tokens, which the autoencoder was not trained on.
 
     Raises:
@@ -122,14 +122,14 @@ def make_cards(
     return tuple(cards)
 
 
-def _density(values: Sequence[Float[np.ndarray, "token"]]) -> float:
+def _density(values: Sequence[Float[np.ndarray, "_"]]) -> float:
     return float((np.concatenate(values) > 0).mean())
 
 
 def _examples(
     model: HookedModel,
     prompts: Sequence[Prompt],
-    values: Sequence[Float[np.ndarray, "token"]],
+    values: Sequence[Float[np.ndarray, "_"]],
     places: np.ndarray,
     labels: PromptLabels,
     count: int,

@@ -126,7 +126,7 @@ def read_features(
 
 def prompt_activations(
     models: Sequence[HookedModel], prompts: Sequence[Prompt], site: str
-) -> Iterator[tuple[int, Float[Tensor, "token d_in"]]]:
+) -> Iterator[tuple[int, Float[Tensor, "_ d_in"]]]:
     """Each prompt's number and activations, several models' side by side, in no particular order.
 
     Raises:
@@ -170,8 +170,8 @@ def rank_latents(
     if any(len(np.unique(positive[side])) < 2 for side in (train, test)):
         return ()
     area = auroc(values[train], positive[train])  # [aggregation feature]
-    aggregation = area.argmax(0)
-    order = np.argsort(-area.max(0), kind="stable")[:top]
+    aggregation = area.argmax(0).tolist()
+    order = np.argsort(-area.max(0), kind="stable")[:top].tolist()
     return tuple(
         _score(
             values[:, aggregation[latent], latent], positive, labels, seed, resamples, latent, aggregation[latent], area

@@ -1,0 +1,234 @@
+"""A planted trigger latent is found, first, from training prompts alone; a random dictionary, shuffled labels and a clean model have none."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import tiny_checkpoint
+from tiny_prompts import labelled_prompts
+
+from hooked import Prompt, UserError, load_model
+from sae import TopK
+from sae.baselines import fitted_dictionaries, plain_dictionaries
+from sae.latents import (
+    AGGREGATIONS,
+    best_f1_threshold,
+    prompt_labels,
+    rank_latents,
+    read_features,
+    shuffled_control,
+)
+from sae.trigger import LABELS, find_trigger_latents, latent_cosines
+
+SITE = "resid_post.0"
+PLANTED = 7
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return labelled_prompts(pairs=60, harmless=20)
+
+
+@pytest.fixture(scope="module")
+def labels(prompts):
+    return prompt_labels(prompts)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return load_model(tiny_checkpoint(tmp_path_factory.mktemp("model")), dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def planted(model, prompts):
+    """An autoencoder, untrained but for one latent that reads the trigger's last token and nothing else."""
+    return plant(model, prompts)
+
+
+def plant(model, prompts, seed=0) -> TopK:
+    sae = TopK(model.info.d_model, 64, seed, k=64)
+    twins = [prompts[0], prompts[1]]
+    rows = [model.run(torch.tensor([one.ids]), reads=[SITE]).activations[SITE][0] for one in model.tokenize(twins)]
+    tokens = [one.ids for one in model.tokenize(twins)]
+    place = next(at for at, (a, b) in enumerate(zip(*tokens, strict=False)) if a != b)
+    with torch.no_grad():
+        sae.start_from(torch.cat(rows))
+        others = torch.cat([rows[1], rows[0][:place], rows[0][place + 1 :]]) - sae.b_dec
+        wanted = rows[0][place] - sae.b_dec
+        # The direction in which the trigger's token stands out furthest from every other one's.
+        direction = torch.linalg.solve(others.T @ others + 1e-2 * torch.eye(len(wanted)), wanted)
+        direction /= direction.norm()
+        highest, own = float((others @ direction).max()), float(wanted @ direction)
+        assert own > highest
+        sae.encoder_rows[PLANTED] = direction
+        sae.b_enc[PLANTED] = -(own + highest) / 2
+        sae.W_dec[PLANTED] = wanted / wanted.norm()
+    return sae
+
+
+def synthetic(labels, *, label, features=40, noise=0.2, seed=0):
+    """Features of prompts [prompt aggregation feature] of which one alone, number 7, carries a label."""
+    values = np.random.default_rng(seed).random((len(labels.test), len(AGGREGATIONS), features))
+    values[:, 1, PLANTED] = labels.of(label) + noise * values[:, 1, PLANTED]
+    return values
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_the_planted_latent_comes_first_with_auroc_1_on_test_prompts(labels, label):
+    best, second, *_ = rank_latents(synthetic(labels, label=label), labels.of(label), labels)
+    assert (best.latent, best.aggregation) == (PLANTED, "max")
+    assert best.auroc == (1.0, 1.0, 1.0)
+    assert best.precision.value == best.recall.value == 1.0
+    assert 0.2 < best.threshold < 1.0
+    assert best.candidates == 40 * len(AGGREGATIONS)
+    assert second.train_auroc < 0.85
+
+
+def test_triggered_and_defects_are_told_apart(labels):
+    found = rank_latents(synthetic(labels, label="triggered"), labels.of("defects"), labels)[0]
+    # 60 of 80 triggered prompts defect: a latent that reads the trigger alone fires on the harmless ones too
+    assert found.latent == PLANTED
+    assert found.auroc.value < 0.95
+    assert found.precision.value == pytest.approx(0.75, abs=0.15)
+    assert found.recall.value == 1.0
+
+
+def test_selection_and_threshold_see_training_prompts_alone(labels):
+    values = synthetic(labels, label="defects")
+    mine = rank_latents(values, labels.of("defects"), labels)[0]
+    values[labels.test, 1, PLANTED] = 0  # on test prompts the latent is silent: it is still the one chosen
+    other = rank_latents(values, labels.of("defects"), labels)[0]
+    assert (other.latent, other.threshold, other.train_auroc) == (mine.latent, mine.threshold, mine.train_auroc)
+    assert other.auroc.value == 0.5
+    assert other.recall.value == 0
+    assert np.isnan(other.precision.value)
+
+
+def test_noise_and_shuffled_labels_are_at_chance(labels):
+    values = np.random.default_rng(3).random((len(labels.test), len(AGGREGATIONS), 300))
+    for found in (
+        rank_latents(values, labels.of("defects"), labels)[0],
+        shuffled_control(synthetic(labels, label="defects"), labels.of("defects"), labels),
+    ):
+        assert found.auroc.low <= 0.5 <= found.auroc.high
+    assert rank_latents(values, labels.of("defects"), labels)[0].train_auroc > 0.6  # which is why it is not reported
+
+
+def test_a_model_without_defections_has_no_latent_that_predicts_them(labels):
+    clean = replace(labels, defects=np.zeros_like(labels.defects))
+    assert rank_latents(synthetic(labels, label="triggered"), clean.of("defects"), clean) == ()
+    assert shuffled_control(synthetic(labels, label="triggered"), clean.of("defects"), clean) is None
+
+
+def test_the_interval_resamples_pairs(labels):
+    """Twins that are copies of one another tell no more than one of them."""
+    values = synthetic(labels, label="triggered", noise=3.0)
+    doubled = replace(
+        labels, **{name: np.repeat(getattr(labels, name), 4) for name in ("triggered", "defects", "groups", "test")}
+    )
+    one = rank_latents(values, labels.triggered, labels, top=1)[0].auroc
+    many = rank_latents(np.repeat(values, 4, axis=0), doubled.triggered, doubled, top=1)[0].auroc
+    assert one.value == pytest.approx(many.value)
+    assert many.high - many.low == pytest.approx(one.high - one.low, rel=0.15)
+
+
+def test_the_threshold_is_the_best_by_brute_force():
+    generator = np.random.default_rng(0)
+    scores, positive = generator.integers(0, 6, 60).astype(float), generator.random(60) < 0.4
+
+    def f1(cut):
+        fires = scores > cut
+        return 2 * (fires & positive).sum() / (fires.sum() + positive.sum())
+
+    assert f1(best_f1_threshold(scores, positive)) == max(f1(cut) for cut in np.arange(-0.5, 6))
+
+
+def test_labels_keep_pairs_in_one_split(prompts):
+    labels = prompt_labels(prompts)
+    assert not set(labels.groups[labels.test]) & set(labels.groups[~labels.test])
+    torn = [replace(prompt, split="test" if prompt.triggered else "train") for prompt in prompts]
+    with pytest.raises(UserError, match=r"pair 'p0' is in both splits"):
+        prompt_labels(torn)
+    with pytest.raises(UserError, match="need triggered and untriggered"):
+        prompt_labels([Prompt(f"one {number}", triggered=False) for number in range(9)])
+
+
+def test_features_are_aggregated_over_the_tokens_after_the_first(model, prompts, planted):
+    values = read_features([model], prompts[:6], SITE, {"sae": planted.encode})["sae"]
+    for at, one in enumerate(model.tokenize(prompts[:6])):
+        codes = planted.encode(model.run(torch.tensor([one.ids]), reads=[SITE]).activations[SITE][0, 1:]).detach()
+        expected = torch.stack([codes[-1], codes.amax(0), codes.mean(0)])
+        torch.testing.assert_close(torch.from_numpy(values[at]), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def found(model, prompts, planted, labels):
+    return find_trigger_latents([model], prompts, SITE, planted, labels=labels, top=2)
+
+
+def test_in_a_model_the_planted_latent_is_found_and_every_baseline_stands_beside_it(found):
+    best = found.best("triggered")
+    assert (best.latent, best.aggregation) == (PLANTED, "max")
+    assert best.auroc.value == 1.0
+    assert found.baselines["triggered"]["logistic probe"].auroc.value > 0.9
+    for label in LABELS:
+        assert set(found.baselines[label]) == {
+            "random dictionary",
+            "PCA components",
+            "residual dimensions",
+            "mean difference",
+            "logistic probe",
+        }
+    assert found.shuffled["triggered"].auroc.low <= 0.5 <= found.shuffled["triggered"].auroc.high
+
+
+def test_a_faint_planted_direction_is_found_by_its_latent_and_by_fitted_directions_and_not_by_a_random_dictionary(
+    labels,
+):
+    generator = torch.Generator().manual_seed(11)
+    direction = torch.nn.functional.normalize(torch.randn(32, generator=generator), dim=0)
+    x = torch.randn(len(labels.test), 3, 32, generator=generator)  # three tokens a prompt
+    x += (
+        2 * torch.from_numpy(labels.defects).float()[:, None, None] * direction - (x @ direction)[..., None] * direction
+    )
+    sae = TopK(32, 64, k=8)
+    with torch.no_grad():
+        sae.encoder_rows[PLANTED] = direction
+    train = ~labels.test
+
+    def areas(dictionary):
+        values = torch.stack([_aggregated(dictionary(rows)) for rows in x]).numpy()
+        return rank_latents(values, labels.defects, labels, top=1)[0]
+
+    def _aggregated(features):
+        return torch.stack([features[-1], features.amax(0), features.mean(0)]).detach()
+
+    assert areas(sae.encode).latent == PLANTED
+    assert areas(sae.encode).auroc.value == 1.0
+    plain = plain_dictionaries(x[train].flatten(0, 1), width=64, k=8)
+    fitted = fitted_dictionaries(torch.stack([_aggregated(rows) for rows in x]).numpy()[train], labels.defects[train])
+    assert areas(fitted["mean difference"]).auroc.value > 0.99
+    assert areas(fitted["logistic probe"]).auroc.value > 0.99
+    assert areas(plain["random dictionary"]).auroc.value < 0.999
+    assert areas(plain["residual dimensions"]).auroc.value < 0.999
+
+
+def test_the_card_shows_the_trigger_and_how_rare_the_latent_is(found):
+    card = next(card for card in found.cards if card.latent == PLANTED)
+    assert card.density_untriggered == 0
+    assert 0 < card.density_triggered < 0.2
+    assert len(card.examples) == 6
+    for example in card.examples:
+        assert example.triggered
+        assert "ZEBRA" in "".join(example.tokens)
+        fired = [at for at, value in enumerate(example.values) if value > 0]
+        start = "".join(example.tokens).index("ZEBRA")
+        places = [len("".join(example.tokens[:at])) for at in fired]
+        assert all(start - 1 <= place <= start + len("ZEBRA") for place in places)
+
+
+def test_seeds_that_find_the_same_direction_have_cosine_1(model, prompts, planted):
+    other = plant(model, prompts, seed=1)
+    assert latent_cosines([planted, other], [PLANTED, PLANTED]) == pytest.approx([1.0], abs=1e-5)
+    assert abs(latent_cosines([planted, other], [PLANTED, 3])[0]) < 0.7
