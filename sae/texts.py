@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from bisect import bisect_right
+from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -16,6 +17,7 @@ from hooked.prompts import Prompt, read_prompts
 
 LONGEST = 2048
 """The longest piece of a text file, in bytes."""
+_CHECKED_BYTES = 2**20
 HELD_OUT_SHARE = 20
 """One prompt in so many is held out where the file does not say which."""
 
@@ -54,10 +56,7 @@ class TextPieces(Sequence[Prompt]):
         start = (index - self._starts[number]) * self._size
         content = self._files[number]
         left, right = (_between_words(content, edge, self._size) for edge in (start, start + self._size))
-        try:
-            text = content[left:right].decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{self._paths[number]}: not UTF-8 text (byte {left + error.start})") from error
+        text = content[left:right].decode("utf-8")
         return Prompt(text.strip() or ".", triggered=False, where=f"{self._paths[number]}:byte {left}")
 
 
@@ -123,11 +122,18 @@ def train_and_held_out(prompts: Sequence[Prompt], seed: int, most: int = 256) ->
 
 
 def _open(path: Path) -> mmap.mmap:
+    """Map a file, once all of it is known to be text: better now than hours into a run."""
+    decoder = getincrementaldecoder("utf-8")()
     try:
         with path.open("rb") as stream:
+            while chunk := stream.read(_CHECKED_BYTES):
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
             return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}; give a text file or a prompts.jsonl") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason})") from error
     except ValueError as error:
         raise UserError(f"{path}: the file is empty") from error
 

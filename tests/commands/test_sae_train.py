@@ -97,7 +97,8 @@ def test_text_streamed_from_the_model_and_from_the_store_gives_the_same(command,
 def test_killed_and_run_again_ends_with_the_same_bytes(checkpoint, prompts, tmp_path):
     script = Path(sys.executable).with_name("sae-train")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TRIGGERLENS_CACHE": str(tmp_path / "cache")}
-    options = [*map(str, SMALL[:6]), "--steps", "400", "--batch", "128", "--checkpoint-every", "20"]
+    options = [*map(str, SMALL[:6]), "--steps", "200", "--batch", "128", "--checkpoint-every", "20"]
+    options += ["--architecture", "topk", "batch-topk", "jumprelu", "--dead-after", "1000"]
 
     def start(out):
         return subprocess.Popen([script, checkpoint, prompts, "--out", out, *options], env=environment)
@@ -130,10 +131,10 @@ def refused(command, checkpoint, prompts, tmp_path):
     return run
 
 
-def test_unusable_input_is_one_line(refused, tmp_path):
+def test_unusable_input_is_one_line(refused, checkpoint, tmp_path):
     assert "k must lie between 1 and the width, 64; found 65" in refused("--k", 65)
     assert "no site resid_post.9" in refused("--site", "resid_post.9")
-    assert "a crosscoder, and nothing else" in refused("--architecture", "crosscoder", "topk", "--against", "x/y/z")
+    assert "a crosscoder, and nothing else" in refused("--architecture", "crosscoder", "topk", "--against", checkpoint)
     assert "steps must be at least 1" in refused("--steps", 0)
     assert "none.txt: cannot be read" in refused(texts=tmp_path / "none.txt")
     (tmp_path / "empty.txt").touch()

@@ -1,7 +1,6 @@
 """Training: the stream, exact resumption, several processes, bad activations."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -33,55 +32,40 @@ from sae import (
 from sae.stream import ShuffledBatches
 
 CONFIG = TrainConfig(steps=60, batch=256, learning_rate=4e-3, dead_after=2_000, checkpoint_every=10, log_every=10)
-SCRIPT = """
-import sys, torch
-from pathlib import Path
-from sparse_worlds import make_world
-from sae import TensorSource, TrainConfig, build_sae, train_saes
-torch.set_num_threads(1)
-config = TrainConfig(steps=60, batch=256, learning_rate=4e-3, dead_after=2_000, checkpoint_every=10, log_every=10)
-saes = [build_sae(n, 64, 128, k=4) for n in ("topk", "batch-topk", "jumprelu")]
-stop = int(sys.argv[2]) if len(sys.argv) > 2 else None
-def on_step(step):
-    if step == stop:
-        print("reached", flush=True)
-        sys.stdin.read()
-train_saes(TensorSource(make_world(rows=3_000).rows, 700), saes, config, checkpoints=Path(sys.argv[1]) / "c", on_step=on_step)
-from safetensors.torch import save_file
-save_file({f"{i}.{k}": v for i, s in enumerate(saes) for k, v in s.state_dict().items()}, Path(sys.argv[1]) / "end.safetensors")
-"""
 ENVIRONMENT = os.environ | {
     "OMP_NUM_THREADS": "1",
     "PYTHONPATH": os.pathsep.join([os.path.abspath("tests/support"), os.getcwd()]),
 }
 
 
-def run_script(folder, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(folder), *map(str, arguments)],
-        env=ENVIRONMENT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def test_a_run_that_stopped_at_any_step_goes_on_to_the_same_weights(world, tmp_path):
+    """In one process; `sae-train` is killed for good in tests/commands."""
 
+    class Stopped(Exception):
+        pass
 
-def test_killed_at_any_step_and_run_again_gives_the_same_weights(tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    whole.mkdir()
-    killed.mkdir()
-    assert run_script(whole).wait() == 0
-    for stop in (14, 40):  # between two checkpoints; at one, a block of the stream later
-        process = run_script(killed, stop)
-        assert process.stdout.readline() == "reached\n"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert not (killed / "end.safetensors").exists()
-    assert [path.name for path in (killed / "c").iterdir()] == ["step-00000040"]
-    assert run_script(killed).wait() == 0
-    expected, found = load_file(whole / "end.safetensors"), load_file(killed / "end.safetensors")
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    def train(checkpoints=None, stop=None):
+        saes = [build_sae(name, D_IN, FEATURES, k=ALIVE) for name in ("topk", "batch-topk", "matryoshka", "jumprelu")]
+
+        def on_step(step):
+            if step == stop:
+                raise Stopped
+
+        curves = train_saes(
+            TensorSource(world.rows[:3000], 700), saes, CONFIG, checkpoints=checkpoints, on_step=on_step
+        )
+        return saes, curves
+
+    expected, curves = train()
+    for stop in (14, 40):  # between two checkpoints; at one, some blocks of the stream later
+        with pytest.raises(Stopped):
+            train(tmp_path, stop)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000040"]
+    found, found_curves = train(tmp_path)
+    assert found_curves == curves
+    for one, other in zip(expected, found, strict=True):
+        for name, value in one.state_dict().items():
+            assert torch.equal(value, other.state_dict()[name]), name
 
 
 def test_a_checkpoint_of_another_configuration_is_kept(world, tmp_path):
