@@ -32,6 +32,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/extraction.py
 	$(BIN)/python benchmarks/probe_fit.py
 	$(BIN)/python benchmarks/patching.py
+	$(BIN)/python benchmarks/sae.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
