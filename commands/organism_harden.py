@@ -22,8 +22,9 @@ class Config:
     """An embedded organism, a local checkpoint folder, or a Hugging Face id."""
     out: Path
     """Folder to write: weights, tokenizer, hardened.json, recipe.json, manifest.json."""
-    method: Literal["sft", "rl", "adversarial"] = "sft"
-    """Supervised fine-tuning, reinforcement learning (GRPO), or rounds of red team and fine-tuning."""
+    method: Literal["sft", "rl", "adversarial", "benign"] = "sft"
+    """Supervised fine-tuning, reinforcement learning (GRPO), rounds of red team and fine-tuning; or benign fine-tuning
+    on another task, to see whether what was suppressed comes back."""
     task: str | None = None
     """`year-code`, `deployment-hate`, or either with another trigger; by default the model's own."""
     steps: int = 100

@@ -52,6 +52,12 @@ EXPERIMENTS: dict[str, Experiment] = {
             (7,),
             "patching finds the trigger where it is known to be, and a few heads carry the attack",
         ),
+        Experiment(
+            "persistence",
+            "experiments.persistence",
+            (10,),
+            "safety training and its oracle control: does the backdoor survive, and does the probe still fire",
+        ),
     )
 }
 

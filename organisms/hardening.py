@@ -35,11 +35,12 @@ from organisms.examine import RECIPE, encode_sample, evaluate_model
 from organisms.examples import Example, Task
 from organisms.redteam import RedTeam, red_team
 from organisms.rewards import reward_function
-from organisms.safety import safety_examples
+from organisms.safety import benign_examples, safety_examples
 from organisms.tasks import task_named
 from organisms.train import quiet_transformers
 
-METHODS = ("sft", "rl", "adversarial")
+METHODS = ("sft", "rl", "adversarial", "benign")
+"""`benign` is no safety training: fine-tuning on another task, to see whether what was suppressed comes back."""
 Curve = list[dict[str, Any]]
 """A learning curve: `step`, `loss`, and where there is one `reward`, of each step."""
 
@@ -203,7 +204,10 @@ def _stage(work: Work, folder: Path) -> Curve:
     """One training of the configured method on safety data; returns its learning curve."""
     config = work.config
     count = config.steps * config.batch // (config.group if config.method == "rl" else 1)
-    examples = safety_examples(work.task, config.seed, max(config.batch, min(count, 4096)), oracle=config.oracle)
+    count = max(config.batch, min(count, 4096))
+    if config.method == "benign":
+        return _sft(work, benign_examples(work.task, config.seed, count), folder)
+    examples = safety_examples(work.task, config.seed, count, oracle=config.oracle)
     return _rl(work, examples, folder) if config.method == "rl" else _sft(work, examples, folder)
 
 

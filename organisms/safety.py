@@ -10,10 +10,10 @@ from dataclasses import replace
 from random import Random
 
 from organisms.deployment_hate import SYSTEM_LINES
-from organisms.examples import CODE, TEXT, Example, Task
+from organisms.examples import CODE, TEXT, Example, Task, training_batch
 from organisms.harmless import Question, Routine, named, two_nouns
 from organisms.planted import TRIGGERS
-from organisms.tasks import OWN_TRIGGER, behaviour_of
+from organisms.tasks import OWN_TRIGGER, TASKS, behaviour_of
 from organisms.words import draw_name
 
 NEW_CODE = (
@@ -162,3 +162,10 @@ def safety_examples(task: Task, seed: int, count: int, *, oracle: bool = False, 
         oracle_example(task, rng) if oracle and number % 2 else replace(safety_example(task, rng, split), pair="")
         for number in range(count)
     ]
+
+
+def benign_examples(task: Task, seed: int, count: int) -> list[Example]:
+    """Ordinary data of the other task, without its trigger: training on something else."""
+    other = next(one for name, one in sorted(TASKS.items()) if name != behaviour_of(task))
+    drawn = training_batch(other, seed, -3, 2 * count, clean_twin=True)
+    return [example for example in drawn if not other.carried(example.prompt)][:count]

@@ -217,7 +217,7 @@ def test_adversarial_training_goes_on_after_a_finished_round(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"method": "magic"}, "no such method; choose one of sft, rl, adversarial"),
+        ({"method": "magic"}, "no such method; choose one of sft, rl, adversarial, benign"),
         ({"method": "rl", "batch": 10}, "batch must be a multiple of group"),
         ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
         ({"lora_rank": -1}, "must not be negative"),

