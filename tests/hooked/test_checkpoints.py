@@ -1,0 +1,44 @@
+"""One whole checkpoint is always there, and none is lost to another configuration."""
+
+import pytest
+import torch
+
+from hooked import UserError
+from hooked.checkpoints import drop_checkpoints, load_checkpoint, save_checkpoint
+
+CONFIG = {"steps": 10, "inner": {"k": 3}, "sizes": (1, 2)}
+
+
+def save(folder, step, config=CONFIG):
+    save_checkpoint(folder, "test", config, step, {"x": torch.full((3,), float(step))}, {"place": step * 2})
+
+
+def test_the_newest_whole_one_is_read_and_older_ones_go(tmp_path):
+    assert load_checkpoint(tmp_path, "test", CONFIG) is None
+    save(tmp_path, 5)
+    save(tmp_path, 7)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000007"]
+    tensors, facts = load_checkpoint(tmp_path, "test", CONFIG)
+    assert tensors["x"].tolist() == [7, 7, 7]
+    assert facts == {"step": 7, "place": 14}
+
+
+def test_a_damaged_one_counts_for_nothing(tmp_path):
+    save(tmp_path, 5)
+    (tmp_path / "step-00000009").mkdir()
+    assert load_checkpoint(tmp_path, "test", CONFIG)[1]["step"] == 5
+    state = tmp_path / "step-00000005" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-1])
+    assert load_checkpoint(tmp_path, "test", CONFIG) is None
+
+
+def test_another_configuration_is_refused_by_name_and_dropped_only_where_asked(tmp_path):
+    save(tmp_path, 5)
+    other = CONFIG | {"inner": {"k": 4}}
+    with pytest.raises(UserError, match=r"an unfinished run with inner.k 3 \(not 4\); finish it, or --overwrite"):
+        load_checkpoint(tmp_path, "test", other)
+    assert load_checkpoint(tmp_path, "test", CONFIG) is not None
+    assert load_checkpoint(tmp_path, "test", other, restart=True) is None
+    assert load_checkpoint(tmp_path, "test", CONFIG) is None
+    drop_checkpoints(tmp_path)
+    assert not tmp_path.exists()
