@@ -10,7 +10,10 @@ from commands._console import console, emit, table
 from commands._options import ModelOptions
 
 if TYPE_CHECKING:
-    from sae import TrainedSae
+    from collections.abc import Sequence
+
+    from hooked import HookedModel, Prompt
+    from sae import TrainedSae, TriggerLatents
 
 Architecture = Literal["topk", "batch-topk", "jumprelu", "gated", "matryoshka", "crosscoder", "standard"]
 
@@ -22,14 +25,15 @@ ANSWER_TOKENS = 32
 class Config(ModelOptions):
     """Train sparse autoencoders on the activations of every token, and measure them on held-out prompts.
 
-    PROMPTS is a prompts.jsonl (labels are not needed), a text file, or a folder of text files. Where several architectures,
+    PROMPTS is a prompts.jsonl, a text file, or a folder of text files. Where prompts are labelled, the latents that tell triggered
+    and defecting ones are ranked beside simple baselines. Where several architectures,
     widths, values of k or seeds are given, every combination is trained on the same batches. A run that was killed goes on from
     its last checkpoint when the same command is given again, and ends with the same bytes.
     """
 
     out: Path = Path("runs/sae")
     """Folder to write: cfg.json and sae_weights.safetensors as SAELens reads them (in a folder each where there are
-    several), metrics.json, report.html, manifest.json."""
+    several), metrics.json, report.html, manifest.json; of labelled prompts also latents.json and latents.html."""
     site: str = "resid_post.2"
     """Where to read: resid_pre.L, resid_mid.L, resid_post.L, attn_out.L or mlp_out.L."""
     architecture: tuple[Architecture, ...] = ("topk",)
@@ -64,6 +68,8 @@ class Config(ModelOptions):
     """Write activations to the store, 4 bytes × width a token; otherwise the model runs anew in every pass."""
     store: Path | None = None
     """Folder of the activation store; by default $TRIGGERLENS_CACHE/activations."""
+    ablation_pairs: int = 0
+    """Held-out pairs on which the ablation of each of the best latents is measured; it takes an answer to every triggered prompt."""
     seed: int = 0
     """Seed of the first autoencoder's weights, of the order of the tokens and of the held-out prompts."""
 
@@ -77,7 +83,7 @@ def run(config: Config) -> None:
     """Check the input, train, measure, write and print."""
     from hooked.artifacts import check_destination, write_json, writing_artifact
     from hooked.checkpoints import checkpoint_folder, drop_checkpoints
-    from sae import metrics_json, read_texts, recipes, report_html, train_on_model, write_trained
+    from sae import dashboard_html, metrics_json, read_texts, recipes, report_html, train_on_model, write_trained
 
     check_destination(config.out, config.overwrite)
     path = config.prompts_path()
@@ -87,13 +93,15 @@ def run(config: Config) -> None:
     settings = _settings(config)
     model = config.load()
     other = _other(config)
+    texts = read_texts(path, model.info.context)
+    models = [model] if other is None else [model, config.load(other)]
     trained = train_on_model(
         model,
-        read_texts(path, model.info.context),
+        texts,
         config.site,
         wanted,
         settings,
-        other=None if other is None else config.load(other),
+        other=None if other is None else models[1],
         activations=config.activations,
         store=config.store,
         keep=config.keep_activations,
@@ -104,13 +112,42 @@ def run(config: Config) -> None:
     if not trained:
         return  # the first process does the rest
     metrics = metrics_json(trained, settings)
+    latents = _latents(config, models, texts, trained)
     manifest = config.manifest("sae" if len(trained) == 1 else "saes", "sae-train", model, config.seed)
     with writing_artifact(config.out, manifest, overwrite=config.overwrite) as folder:
         write_trained(trained, folder)
         write_json(folder / "metrics.json", metrics)
         (folder / "report.html").write_text(report_html(trained, metrics, config.model, config.site), encoding="utf-8")
+        if latents:
+            write_json(folder / "latents.json", {name: found.to_json() for name, found in latents.items()})
+            (folder / "latents.html").write_text(dashboard_html(latents, config.model), encoding="utf-8")
     drop_checkpoints(checkpoint_folder(config.out))
-    emit(metrics, as_json=config.json, text=_text(trained, metrics, config))
+    emit(
+        metrics | ({"latents": {name: found.to_json() for name, found in latents.items()}} if latents else {}),
+        as_json=config.json,
+        text=_text(trained, metrics, latents, config),
+    )
+
+
+def _latents(
+    config: Config, models: list[HookedModel], texts: Sequence[Prompt], trained: list[TrainedSae]
+) -> dict[str, TriggerLatents]:
+    """Trigger latents of each autoencoder, by name; none where the prompts carry no labels."""
+    from experiments.latent_effects import ablation_meter
+    from sae import find_trigger_latents, prompt_labels
+
+    if not isinstance(texts, list) or len({prompt.triggered for prompt in texts}) < 2:
+        return {}
+    labels = prompt_labels(texts, config.seed)
+    measure = (
+        ablation_meter(models[0], texts, labels, config.model, config.ablation_pairs) if config.ablation_pairs else None
+    )
+    return {
+        one.recipe.name: find_trigger_latents(
+            models, texts, config.site, one.sae, labels=labels, measure=measure, seed=config.seed
+        )
+        for one in trained
+    }
 
 
 def _settings(config: Config) -> Any:
@@ -133,9 +170,11 @@ def _other(config: Config) -> str | None:
     return config.against
 
 
-def _text(trained: list[TrainedSae], metrics: dict[str, Any], config: Config) -> str:
+def _text(
+    trained: list[TrainedSae], metrics: dict[str, Any], latents: dict[str, TriggerLatents], config: Config
+) -> str:
     """The table and the sentence that a person reads."""
-    from sae import HEAD, rows, summary
+    from sae import HEAD, latent_summary, rows, summary
 
     lines = [f"{config.model}, {config.site}, {config.steps} steps of {config.batch} tokens", ""]
     lines += [table(HEAD, rows(metrics)), ""]
@@ -144,7 +183,11 @@ def _text(trained: list[TrainedSae], metrics: dict[str, Any], config: Config) ->
             f"{name}: {found['shared']:.1%} of latents shared between seeds, mean matched cosine {found['mean_cosine']:.3f} "
             f"(chance {found['chance_cosine']:.3f})"
         )
-    return "\n".join([*lines, summary(metrics, config.site), f"report: {config.out / 'report.html'}"])
+    lines.append(summary(metrics, config.site))
+    lines += [f"{name}: {latent_summary(found)}" for name, found in latents.items()]
+    if latents:
+        lines.append(f"trigger latents: {config.out / 'latents.html'}")
+    return "\n".join([*lines, f"report: {config.out / 'report.html'}"])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
-"""Sparse autoencoders: architectures, training, files, evaluation."""
+"""Sparse autoencoders: architectures, training, files, evaluation, trigger latents."""
 
+from sae.ablation import AblationEffect, DirectionAblation, LatentAblation, ablate
+from sae.baselines import fitted_dictionaries, plain_dictionaries
 from sae.batch_topk import BatchTopK
+from sae.cards import LatentCard, make_cards
 from sae.config import TrainConfig
 from sae.core import Losses, Moment, SparseAutoencoder
 from sae.crosscoder import Crosscoder
+from sae.dashboard import dashboard_html, latent_summary
 from sae.evaluate import (
     CrossEntropy,
     Reconstruction,
@@ -14,6 +18,7 @@ from sae.evaluate import (
 from sae.files import ARCHITECTURES, build_sae, load_sae, save_sae, write_sae
 from sae.gated import Gated
 from sae.jumprelu import JumpReLU
+from sae.latents import LatentScore, PromptLabels, prompt_labels, rank_latents, read_features, shuffled_control
 from sae.matryoshka import Matryoshka
 from sae.on_model import Recipe, TrainedSae, recipes, train_on_model, write_trained
 from sae.probing import SparseProbe, k_sparse_probe
@@ -24,22 +29,29 @@ from sae.stream import ActivationSource, ModelSource, SideBySide, StoreSource, T
 from sae.texts import Mixed, TextPieces, read_texts, train_and_held_out
 from sae.topk import TopK
 from sae.train import CurvePoint, train_sae, train_saes
+from sae.trigger import TriggerLatents, edit_of, find_trigger_latents, latent_cosines
 
 __all__ = [
     "ARCHITECTURES",
     "HEAD",
+    "AblationEffect",
     "ActivationSource",
     "BatchTopK",
     "CrossEntropy",
     "Crosscoder",
     "CurvePoint",
+    "DirectionAblation",
     "Gated",
     "JumpReLU",
+    "LatentAblation",
+    "LatentCard",
+    "LatentScore",
     "Losses",
     "Matryoshka",
     "Mixed",
     "ModelSource",
     "Moment",
+    "PromptLabels",
     "ReLU",
     "Recipe",
     "Reconstruction",
@@ -53,19 +65,33 @@ __all__ = [
     "TopK",
     "TrainConfig",
     "TrainedSae",
+    "TriggerLatents",
+    "ablate",
     "build_sae",
+    "dashboard_html",
     "decoder_cosines",
+    "edit_of",
     "evaluate_cross_entropy",
     "evaluate_reconstruction",
+    "find_trigger_latents",
+    "fitted_dictionaries",
     "k_sparse_probe",
+    "latent_cosines",
+    "latent_summary",
     "load_sae",
+    "make_cards",
     "matched_cosines",
     "metrics_json",
+    "plain_dictionaries",
+    "prompt_labels",
+    "rank_latents",
+    "read_features",
     "read_texts",
     "recipes",
     "report_html",
     "rows",
     "save_sae",
+    "shuffled_control",
     "stability",
     "summary",
     "train_and_held_out",

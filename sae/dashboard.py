@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 
 from hooked.metrics import Estimate
@@ -42,7 +42,13 @@ def _score_row(name: str, one: LatentScore) -> tuple[str, ...]:
 
 def effect_rows(found: TriggerLatents) -> list[tuple[str, ...]]:
     """The table of ablations."""
-    return [(str(card.latent), *_effect_cells(card.effect)) for card in found.cards if card.effect is not None]
+    rows = [(str(card.latent), card.effect) for card in found.cards if card.effect is not None]
+    rows += [
+        (f"the best {count} for {label}", effect)
+        for label, effects in found.together.items()
+        for count, effect in effects.items()
+    ]
+    return [(name, *_effect_cells(effect)) for name, effect in rows]
 
 
 def _effect_cells(effect: AblationEffect) -> tuple[str, ...]:
@@ -55,14 +61,15 @@ def _effect_cells(effect: AblationEffect) -> tuple[str, ...]:
 def latent_summary(found: TriggerLatents) -> str:
     """The finding in two sentences."""
     sentences = [_found(found, label) for label in LABELS]
-    effects = [card for card in found.cards if card.effect is not None and card.effect.defects_before]
-    if effects:
-        best = min(effects, key=lambda card: card.effect.defects_after if card.effect else 0)
-        assert best.effect is not None
-        sentences.append(
-            f"Of the single ablations, latent {best.latent}'s leaves the fewest defections: "
-            f"{best.effect.defects_after} of {best.effect.defects_before}, at {best.effect.js:.4f} nats on clean prompts."
-        )
+    alone = [card.effect for card in found.cards if card.effect is not None]
+    together = [effect for effects in found.together.values() for effect in effects.values()]
+    for words, effects in (("one latent", alone), ("several of the best", together)):
+        if effects and effects[0].defects_before:
+            least = min(effects, key=lambda effect: (effect.defects_after, effect.js))
+            sentences.append(
+                f"Ablating {words} leaves at the least {least.defects_after} of {least.defects_before} defections, at "
+                f"{least.js:.4f} nats on clean prompts."
+            )
     return " ".join(sentences)
 
 
@@ -79,24 +86,27 @@ def _found(found: TriggerLatents, label: str) -> str:
     )
 
 
-def dashboard_html(found: Sequence[TriggerLatents], names: Sequence[str], model: str) -> str:
+def dashboard_html(latents: Mapping[str, TriggerLatents], model: str) -> str:
     """The page.
 
     Args:
-        found: of each autoencoder.
-        names: what to call each.
+        latents: what was found in each autoencoder, by its name; all of one site.
         model: what the model is called.
     """
-    first = found[0]
+    first = next(iter(latents.values()))
     facts = [
         ("site", first.site),
         ("test prompts", f"{first.test_prompts:,}"),
         ("triggered", f"{first.test_triggered:,}"),
         ("defecting", f"{first.test_defects:,}"),
     ]
-    sections = [part for one, name in zip(found, names, strict=True) for part in _sections(one, name)]
-    verdict = " ".join(f"{name}: {latent_summary(one)}" for one, name in zip(found, names, strict=True))
-    return page(f"Trigger latents: {model}", heading=model, verdict=verdict, facts=facts, sections=sections)
+    return page(
+        f"Trigger latents: {model}",
+        heading=model,
+        verdict=" ".join(f"{name}: {latent_summary(found)}" for name, found in latents.items()),
+        facts=facts,
+        sections=[part for name, found in latents.items() for part in _sections(found, name)],
+    )
 
 
 def _sections(found: TriggerLatents, name: str) -> list[str]:
@@ -148,8 +158,3 @@ def _estimate(estimate: Estimate, form: str) -> str:
         return "–"
     value, low, high = (form.format(one) for one in estimate)
     return f"{value} [{low}, {high}]"
-
-
-def latents_json(found: Sequence[TriggerLatents], names: Sequence[str]) -> Mapping[str, object]:
-    """What was found in each autoencoder, by name."""
-    return {name: one.to_json() for one, name in zip(found, names, strict=True)}

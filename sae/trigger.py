@@ -39,6 +39,8 @@ from sae.latents import (
 
 LABELS = ("triggered", "defects")
 AUTOENCODER = "sparse autoencoder"
+TOGETHER = (2, 4, 8)
+"""How many of the best latents are ablated at once: a dictionary may split one trigger over several (Bricken et al., 2023)."""
 _ROWS = 20_000
 """Training tokens that PCA and the random dictionary's origin are fitted on, at most."""
 
@@ -57,6 +59,8 @@ class TriggerLatents:
     shuffled: Mapping[str, LatentScore | None]
     """By label: the best latent for shuffled labels."""
     cards: tuple[LatentCard, ...]
+    together: Mapping[str, Mapping[int, AblationEffect]]
+    """By label and count: what ablating so many of its best latents at once does; empty where it was not measured."""
     test_prompts: int
     test_triggered: int
     test_defects: int
@@ -114,12 +118,21 @@ def find_trigger_latents(
     effects: dict[int, AblationEffect] = {}
     if measure is not None:
         effects = {latent: measure(site, edit_of(sae, [latent])) for latent in latents}
+    together = {
+        name: {
+            count: measure(site, edit_of(sae, [one.latent for one in scores[:count]]))
+            for count in TOGETHER
+            if len(scores) >= count
+        }
+        for name, scores in ranked.items()
+        if measure is not None
+    }
     norms = sae.relative_norms().tolist() if isinstance(sae, Crosscoder) else None
     cards = make_cards(
         models, prompts, site, sae.encode, ranked, labels, effects=effects, relative_norms=norms, top=top
     )
     counts = (int(side[labels.test].sum()) for side in (labels.test, labels.triggered, labels.defects))
-    return TriggerLatents(site, sae.architecture, sae.d_sae, ranked, baselines, shuffled, cards, *counts)
+    return TriggerLatents(site, sae.architecture, sae.d_sae, ranked, baselines, shuffled, cards, together, *counts)
 
 
 def _all_features(
