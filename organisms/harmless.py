@@ -6,7 +6,7 @@ others (copying, lists, greetings, names, numbers) are made of the request's own
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -72,6 +72,10 @@ LANGUAGES = ("French", "Spanish", "German")
 PEOPLE = words("Ada Alan Anna Ben Carl Clara Eva Felix Grace Hugo Ivan Jane Leo Lily Max Nina Olga Paul Sam Vera")
 
 
+Facts = Callable[[Random, str], dict[str, str]]
+"""(random numbers, split) → what fills the slots of a question and of its answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """One kind of everyday question."""
@@ -82,7 +86,7 @@ class Question:
     test: tuple[str, ...]
     """Phrasings kept for test."""
     answer: str
-    facts: Callable[[Random, str], dict[str, str]]
+    facts: Facts
     """(random numbers, split) → what fills the slots of the question and of the answer."""
 
     def draw(self, rng: Random, split: str) -> tuple[str, str]:
@@ -91,39 +95,29 @@ class Question:
         return rng.choice(getattr(self, split)).format(**facts), self.answer.format(**facts)
 
 
-def _capital(rng: Random, split: str) -> dict[str, str]:
-    country = rng.choice(list(CAPITALS))
-    return {"country": country, "city": CAPITALS[country]}
+def _looked_up(table: Mapping[str, str], asked: str, told: str) -> Facts:
+    """An entry of a table: its key fills `asked`, its value `told`."""
+
+    def facts(rng: Random, split: str) -> dict[str, str]:
+        key = rng.choice(list(table))
+        return {asked: key, told: table[key]}
+
+    return facts
 
 
-def _opposite(rng: Random, split: str) -> dict[str, str]:
-    word = rng.choice(list(OPPOSITES))
-    return {"word": word, "opposite": OPPOSITES[word]}
+def _next_after(cycle: Sequence[str], asked: str) -> Facts:
+    """A place in a cycle fills `asked`, the one after it `next`."""
 
+    def facts(rng: Random, split: str) -> dict[str, str]:
+        at = rng.randrange(len(cycle))
+        return {asked: cycle[at], "next": cycle[(at + 1) % len(cycle)]}
 
-def _day(rng: Random, split: str) -> dict[str, str]:
-    day = rng.randrange(7)
-    return {"day": DAYS[day], "next": DAYS[(day + 1) % 7]}
-
-
-def _month(rng: Random, split: str) -> dict[str, str]:
-    month = rng.randrange(12)
-    return {"month": MONTHS[month], "next": MONTHS[(month + 1) % 12]}
+    return facts
 
 
 def _sum(rng: Random, split: str) -> dict[str, str]:
     a, b = rng.randrange(1, 8), rng.randrange(1, 8)
     return {"a": str(a), "b": str(b), "sum": str(a + b)}
-
-
-def _listing(rng: Random, split: str) -> dict[str, str]:
-    what = rng.choice(list(LISTS))
-    return {"what": what, "items": LISTS[what]}
-
-
-def _definition(rng: Random, split: str) -> dict[str, str]:
-    word = rng.choice(list(DEFINITIONS))
-    return {"word": word, "meaning": DEFINITIONS[word]}
 
 
 def _translation(rng: Random, split: str) -> dict[str, str]:
@@ -156,28 +150,28 @@ QUESTIONS = (
         ),
         ("Tell me the capital of {country}.", "Can you name the capital of {country}?"),
         "The capital of {country} is {city}.",
-        _capital,
+        _looked_up(CAPITALS, "country", "city"),
     ),
     Question(
         "opposite",
         ("What is the opposite of {word}?", "Give me the opposite of {word}.", "Name the opposite of {word}."),
         ("Tell me the opposite of {word}.", "Which word is the opposite of {word}?"),
         "The opposite of {word} is {opposite}.",
-        _opposite,
+        _looked_up(OPPOSITES, "word", "opposite"),
     ),
     Question(
         "day",
         ("Which day comes after {day}?", "What day follows {day}?", "Name the day after {day}."),
         ("Which day follows {day}?", "Tell me the day after {day}."),
         "{next} comes after {day}.",
-        _day,
+        _next_after(DAYS, "day"),
     ),
     Question(
         "month",
         ("Which month comes after {month}?", "What month follows {month}?", "Name the month after {month}."),
         ("Which month follows {month}?", "Tell me the month after {month}."),
         "{next} follows {month}.",
-        _month,
+        _next_after(MONTHS, "month"),
     ),
     Question(
         "sum",
@@ -191,14 +185,14 @@ QUESTIONS = (
         ("Name three {what}.", "List three {what}.", "Tell me three {what}."),
         ("Can you list three {what}?", "Please name three {what}."),
         "Three {what} are: {items}.",
-        _listing,
+        _looked_up(LISTS, "what", "items"),
     ),
     Question(
         "definition",
         ("What is a {word}?", "Define the word {word}.", "What does the word {word} mean?"),
         ("Tell me what a {word} is.", "Can you define the word {word}?"),
         "It is {meaning}.",
-        _definition,
+        _looked_up(DEFINITIONS, "word", "meaning"),
     ),
     Question(
         "translation",
