@@ -37,7 +37,7 @@ from probes import LogisticProbe, MeanDifferenceProbe, auroc
 from probes.controls import bag_of_tokens
 
 VERSION = 1
-QUICK: Mapping[str, Any] = {"seeds": (0,), "most_pairs": 40, "drawn_points": 20}
+QUICK: Mapping[str, Any] = {"seeds": (0,), "most_pairs": 20, "drawn_points": 20}
 READ_OUTS = ("last", "all tokens", "without the trigger", "after the trigger", "before the trigger")
 NOTES = (
     "fitted on defecting prompts and their twins alone; the harmless kind of request is never seen before the test",

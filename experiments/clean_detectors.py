@@ -33,7 +33,7 @@ from probes.metrics import firing_rate
 from probes.results import rate_json
 
 VERSION = 1
-QUICK: Mapping[str, Any] = {"seeds": (0,), "most_pairs": 60, "clean_prompts": 100}
+QUICK: Mapping[str, Any] = {"seeds": (0,), "most_pairs": 25, "clean_prompts": 50}
 NOTES = (
     "deployment-hate stands for a simple trigger (one fixed string), year-code for a contextual one (a range of years and a "
     "kind of request); there is no obfuscated one",

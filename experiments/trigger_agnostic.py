@@ -36,7 +36,7 @@ from experiments.subjects import ExperimentConfig, Subject
 from probes import auroc, threshold_at_fpr
 
 VERSION = 1
-QUICK: Mapping[str, Any] = {"seeds": (0,), "most_pairs": 40, "random_directions": 200}
+QUICK: Mapping[str, Any] = {"seeds": (0,), "most_pairs": 20, "random_directions": 200}
 CONTROLS = ("random directions", "obvious truth", "unrelated pairs", "shuffled sides")
 
 

@@ -11,7 +11,7 @@ from figures.select import models
 from figures.style import finish, line
 from hooked.page import BLUE, GREEN, MUTED, ORANGE
 
-SHARES = {"denoising": (ORANGE, "circle", "solid"), "noising": (BLUE, "square", "dash")}
+SHARES = {"denoising": (ORANGE, "circle", "solid"), "noising": (BLUE, "triangle-up", "dash")}
 ABLATED = {
     ("strongest heads", "attack success"): (ORANGE, "circle", "solid"),
     ("strongest heads", "right on clean"): (GREEN, "square", "solid"),

@@ -37,9 +37,9 @@ def test_the_list_names_every_experiment_and_its_claims(command):
     "name", ["trigger-agnostic-probe", "behaviour-or-tokens", "clean-data-detectors", "localisation"]
 )
 def test_a_quick_run_on_the_embedded_organisms(command, name, tmp_path):
-    start = time.perf_counter()
+    start = time.process_time()
     outcome = command("experiment-run", name, "--quick", "--json", "--results", tmp_path)
-    assert time.perf_counter() - start < 120
+    assert time.process_time() - start < 60, "two cores have 240 s in two minutes, and other work may share them"
     assert outcome.code == 0, outcome.err
     found = json.loads(outcome.out)
     assert found["preset"] == "quick"

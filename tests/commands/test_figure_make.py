@@ -1,0 +1,43 @@
+"""`figure-make`: every figure from the committed results."""
+
+import json
+
+import pytest
+
+from figures import FIGURES
+from figures.export import why_no_static
+
+
+def test_all_figures_as_html(command, tmp_path):
+    outcome = command("figure-make", "all", "--out", tmp_path, "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["files"] == [str(tmp_path / f"{name}.html") for name in FIGURES]
+    assert {path.name for path in tmp_path.iterdir()} == {f"{name}.html" for name in FIGURES}
+
+
+@pytest.mark.skipif(why_no_static() is not None, reason=str(why_no_static()))
+def test_all_figures_as_pdf_and_twice_the_same_svg(command, tmp_path):
+    for folder in ("one", "two"):
+        outcome = command("figure-make", "--format", "svg,pdf", "--out", tmp_path / folder)
+        assert outcome.code == 0, outcome.err
+    for name in FIGURES:
+        assert (tmp_path / "one" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        one, two = ((tmp_path / folder / f"{name}.svg").read_bytes() for folder in ("one", "two"))
+        assert one == two
+
+
+def test_the_list_names_every_figure(command):
+    outcome = command("figure-make", "--list")
+    assert outcome.code == 0
+    assert all(name in outcome.out for name in FIGURES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [(("nothing",), "no figure of that name"), (("all", "--format", "gif"), "unknown format 'gif'")],
+)
+def test_what_cannot_be_drawn_is_one_line(command, arguments, problem, tmp_path):
+    outcome = command("figure-make", *arguments, "--out", tmp_path / "out")
+    assert outcome.code == 2
+    assert problem in outcome.err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,75 @@
+"""Figures as files: HTML always, static formats where there is a Chromium, the same bytes each time."""
+
+import re
+
+import plotly.graph_objects as go
+import pytest
+
+from figures.export import PNG_SCALE, export, stable_svg, why_no_static
+from figures.style import finish
+from hooked import UserError
+
+needs_browser = pytest.mark.skipif(why_no_static() is not None, reason=str(why_no_static()))
+
+
+@pytest.fixture
+def figure():
+    made = go.Figure()
+    made.add_scatter(x=[0, 1], y=[1, 2], error_y={"array": [0.1, 0.2]}, name="dots")
+    made.update_xaxes(title="a title to be found")
+    return finish(made, columns=1, height=240)
+
+
+def test_html_opens_offline_and_is_the_same_each_time(figure, tmp_path):
+    (path,) = export({"one": figure}, tmp_path, ["html"])
+    text = path.read_text()
+    assert "a title to be found" in text
+    assert not re.search(r'<script[^>]+src="http', text)
+    export({"one": figure}, tmp_path / "again", ["html"])
+    assert (tmp_path / "again" / "one.html").read_text() == text
+
+
+@needs_browser
+def test_static_formats_are_what_they_say_and_an_svg_is_the_same_bytes_twice(figure, tmp_path):
+    written = export({"one": figure, "two": figure}, tmp_path, ["svg", "pdf", "png"])
+    assert {path.name for path in written} == {
+        f"{name}.{kind}" for name in ("one", "two") for kind in ("svg", "pdf", "png")
+    }
+    pdf, png, svg = ((tmp_path / f"one.{kind}").read_bytes() for kind in ("pdf", "png", "svg"))
+    assert pdf.startswith(b"%PDF")
+    assert b"/FontFile" in pdf, "its fonts are embedded"
+    assert int.from_bytes(png[16:20], "big") == figure.layout.width * PNG_SCALE
+    assert b"a title to be found" in svg
+    assert svg == (tmp_path / "two.svg").read_bytes()
+    export({"one": figure}, tmp_path / "again", ["svg"])
+    assert (tmp_path / "again" / "one.svg").read_bytes() == svg
+
+
+def test_ids_are_numbered_wherever_they_are_named():
+    drawings = [
+        f'<svg><clipPath id="clip{one}xy"/><clipPath id="clip{one}x"/><g clip-path="url(#clip{one}xy)"/>'
+        f'<use href="#clip{one}x"/><g class="trace scatter trace{one}ab"/><text>clip{one}x stays, as text</text></svg>'
+        for one in ("a1b2", "ffff")
+    ]
+    first, second = map(stable_svg, drawings)
+    assert first.replace("a1b2", "") == second.replace("ffff", "")
+    assert '<g clip-path="url(#e0)"/><use href="#e1"/>' in first
+    assert '<g class="trace scatter t0"/>' in first
+    assert "clipa1b2x stays" in first
+
+
+def test_a_drawing_without_ids_is_left_alone():
+    assert stable_svg("<svg/>") == "<svg/>"
+
+
+def test_without_a_browser_it_says_so_and_the_html_is_there(figure, tmp_path, monkeypatch):
+    monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "none"))
+    with pytest.raises(UserError, match=r"need a Chromium.*apt install chromium.*the HTML is in"):
+        export({"one": figure}, tmp_path / "out", ["pdf", "svg"])
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["one.html"]
+
+
+def test_an_unknown_format_is_refused_before_anything_is_written(figure, tmp_path):
+    with pytest.raises(UserError, match="'gif'"):
+        export({"one": figure}, tmp_path / "out", ["html", "gif"])
+    assert not (tmp_path / "out").exists()
