@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from math import isnan
 from typing import Any
@@ -39,8 +39,10 @@ from sae.latents import (
 
 LABELS = ("triggered", "defects")
 AUTOENCODER = "sparse autoencoder"
-TOGETHER = (2, 4, 8)
+TOGETHER = (4, 8, 16)
 """How many of the best latents are ablated at once: a dictionary may split one trigger over several (Bricken et al., 2023)."""
+OWN = 0.3
+"""Relative decoder norm up to which a crosscoder's latent counts as the first model's own (arXiv:2504.02922)."""
 _ROWS = 20_000
 """Training tokens that PCA and the random dictionary's origin are fitted on, at most."""
 
@@ -102,7 +104,10 @@ def find_trigger_latents(
     """
     labels = labels or prompt_labels(prompts)
     values = _all_features(models, prompts, site, sae, labels, seed)
-    ranked = {name: rank_latents(values[name][AUTOENCODER], labels.of(name), labels, seed=seed) for name in LABELS}
+    ranked = {
+        name: rank_latents(values[name][AUTOENCODER], labels.of(name), labels, top=max(*TOGETHER, top), seed=seed)
+        for name in LABELS
+    }
     baselines = {
         name: {
             other: found[0]
@@ -111,6 +116,11 @@ def find_trigger_latents(
         }
         for name in LABELS
     }
+    if isinstance(sae, Crosscoder):
+        baselines = {
+            name: found | _own_latents(values[name][AUTOENCODER], name, sae, labels, seed)
+            for name, found in baselines.items()
+        }
     shuffled = {
         name: shuffled_control(values[name][AUTOENCODER], labels.of(name), labels, seed=seed) for name in LABELS
     }
@@ -133,6 +143,21 @@ def find_trigger_latents(
     )
     counts = (int(side[labels.test].sum()) for side in (labels.test, labels.triggered, labels.defects))
     return TriggerLatents(site, sae.architecture, sae.d_sae, ranked, baselines, shuffled, cards, together, *counts)
+
+
+def _own_latents(
+    values: Float[np.ndarray, "prompt aggregation latent"],
+    label: str,
+    sae: Crosscoder,
+    labels: PromptLabels,
+    seed: int,
+) -> dict[str, LatentScore]:
+    """The best of the latents that only the first model has: a row of the same table."""
+    own = np.flatnonzero(sae.relative_norms().cpu().numpy() <= OWN)
+    if not len(own):
+        return {}
+    found = rank_latents(values[:, :, own], labels.of(label), labels, top=1, seed=seed)
+    return {f"{len(own)} of the first model alone": replace(one, latent=int(own[one.latent])) for one in found}
 
 
 def _all_features(

@@ -1,0 +1,103 @@
+"""The dashboard says what was found, shows the tokens, and opens offline; the command writes it for labelled prompts."""
+
+import json
+
+import pytest
+import torch
+from tiny_models import tiny_checkpoint
+from tiny_prompts import labelled_prompts
+
+from hooked import load_model
+from sae import AblationEffect, Crosscoder, TopK, dashboard_html, find_trigger_latents, latent_summary, prompt_labels
+from sae.dashboard import effect_rows, latent_rows
+from sae.trigger import LABELS, TOGETHER
+
+SITE = "resid_post.0"
+ASKED: list[str] = []
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return [
+        load_model(tiny_checkpoint(folder / name, seed=seed), dtype="float32") for seed, name in enumerate(("a", "b"))
+    ]
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return labelled_prompts(pairs=24, harmless=8)
+
+
+def pretended_effect(site, edit) -> AblationEffect:
+    """The arithmetic of effects is not this test's: only that each edit is one, and is asked for once."""
+    ASKED.append(site)
+    x = torch.randn(2, 3, 32)
+    assert edit(x).shape == x.shape
+    return AblationEffect(20, 20, 5, 14, 20, 20, 19, 0.0012)
+
+
+@pytest.fixture(scope="module")
+def found(models, prompts):
+    sae = TopK(32, 48, k=6)
+    return find_trigger_latents(models[:1], prompts, SITE, sae, measure=pretended_effect, top=2)
+
+
+def test_the_table_has_the_latent_every_baseline_and_the_shuffled_control(found):
+    for label in LABELS:
+        names = [row[0] for row in latent_rows(found, label)]
+        assert names[0].startswith("sparse autoencoder, latent")
+        assert names[-1] == "sparse autoencoder, shuffled labels"
+        assert len(names) == 2 + 5
+
+
+def test_each_card_and_each_group_is_ablated(found):
+    assert all(card.effect is not None for card in found.cards)
+    assert {label: set(effects) for label, effects in found.together.items()} == {
+        label: set(TOGETHER) for label in LABELS
+    }
+    assert len(ASKED) == len(found.cards) + len(LABELS) * len(TOGETHER) == len(effect_rows(found))
+    assert "5 of 20 defections" in latent_summary(found)
+
+
+def test_the_page_is_whole_escaped_and_offline(found):
+    page = dashboard_html({"topk": found}, "<model>")
+    assert "&lt;model&gt;" in page
+    assert "<model>" not in page
+    assert 'src="http' not in page
+    assert "background:rgba(213,94,0" in page  # tokens on orange ground
+    assert page == dashboard_html({"topk": found}, "<model>")
+    assert all(f"latent {card.latent}<" in page for card in found.cards)
+
+
+def test_what_was_found_survives_strict_json(found):
+    again = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert again["ranked"]["triggered"][0]["latent"] == found.best("triggered").latent
+    assert again["together"]["defects"]["4"]["defects_after"] == 5
+
+
+def test_a_model_that_never_defects_has_an_empty_table_and_says_so(models, prompts):
+    from dataclasses import replace
+
+    clean = [replace(prompt, defects=False) for prompt in prompts]
+    found = find_trigger_latents(models[1:], clean, SITE, TopK(32, 48, k=6), labels=prompt_labels(clean), top=1)
+    assert found.ranked["defects"] == ()
+    assert found.baselines["defects"] == {}
+    assert found.best("triggered") is not None
+    assert "No prompt differs in 'defects', so no latent can predict it." in latent_summary(found)
+    assert "triggered" in dashboard_html({"clean": found}, "clean")
+
+
+def test_a_crosscoders_latents_are_read_from_both_models_and_say_whose_they_are(models, prompts):
+    sae = Crosscoder(64, 48, k=6)
+    with torch.no_grad():
+        sae.W_dec[5, 32:] = 0
+    found = find_trigger_latents(models, prompts, SITE, sae, measure=pretended_effect, top=48)
+    norms = {card.latent: card.relative_norm for card in found.cards}
+    assert norms[5] == 0.0
+    assert all(0 < norm < 1 for latent, norm in norms.items() if latent != 5)
+    assert "relative decoder norm of the second model 0.00" in dashboard_html({"crosscoder": found}, "pair")
+    for label in LABELS:
+        own = found.baselines[label]["1 of the first model alone"]
+        assert own.latent == 5
+        assert own.train_auroc <= found.best(label).train_auroc
