@@ -218,7 +218,10 @@ def fit_all(config: Config, x: Float[Tensor, "pair side d_model"]) -> dict[str, 
 
 def _component(config: Config, rows: Float[Tensor, "row d_model"], labels: Bool[np.ndarray, "row"]) -> Scorer:
     """The principal component that tells the fitted twins apart best, and the way round that it does."""
-    pca = PCA(min(config.components, *rows.shape), svd_solver="full").fit(rows.numpy())
+    with np.errstate(
+        invalid="ignore"
+    ):  # before the trigger all rows may be the same, and have no variance to share out
+        pca = PCA(min(config.components, *rows.shape), svd_solver="full").fit(rows.numpy())
     values = auroc(pca.transform(rows.numpy()), labels)
     best = int(np.abs(values - 0.5).argmax())
     sign = 1.0 if values[best] >= 0.5 else -1.0
