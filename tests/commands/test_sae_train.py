@@ -46,6 +46,8 @@ def test_one_autoencoder_is_the_folder_itself(command, checkpoint, prompts, tmp_
         "sae_weights.safetensors",
         "metrics.json",
         "report.html",
+        "latents.json",
+        "latents.html",
     }
     sae = load_sae(tmp_path / "out")
     assert isinstance(sae, TopK)
