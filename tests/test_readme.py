@@ -33,7 +33,16 @@ def test_make_targets_of_the_readme_exist():
 
 
 def test_the_rooms_import_only_downwards():
-    floors = {"hooked": 0, "organisms": 1, "probes": 1, "patching": 1, "sae": 1, "experiments": 2, "figures": 3, "commands": 4}
+    floors = {
+        "hooked": 0,
+        "organisms": 1,
+        "probes": 1,
+        "patching": 1,
+        "sae": 1,
+        "experiments": 2,
+        "figures": 3,
+        "commands": 4,
+    }
     for room, floor in floors.items():
         for path in (ROOT / room).rglob("*.py"):
             for name in re.findall(r"^\s*(?:from|import) ([a-z_]+)", path.read_text(), re.MULTILINE):

@@ -166,7 +166,16 @@ def test_a_finished_run_is_kept_and_overwritten_only_where_asked(command, checkp
 
 @pytest.mark.parametrize(
     "name",
-    ["probe-train", "probe-score", "patch-trace", "patch-ablate", "organism-train", "sae-train", "experiment-run", "figure-make"],
+    [
+        "probe-train",
+        "probe-score",
+        "patch-trace",
+        "patch-ablate",
+        "organism-train",
+        "sae-train",
+        "experiment-run",
+        "figure-make",
+    ],
 )
 def test_help_answers_at_once(name):
     start = time.perf_counter()
