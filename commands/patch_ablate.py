@@ -11,9 +11,8 @@ from commands._inputs import model_folder
 from commands._options import ModelOptions
 
 if TYPE_CHECKING:
-    from hooked import HookedModel, Prompt
     from organisms import AnswerKey
-    from patching.removal import AblateConfig, Grader, Scoreboard
+    from patching.removal import AblateConfig, Scoreboard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +59,7 @@ def main() -> None:
 
 def run(config: Config) -> None:
     """Check the input, try every method, write and print."""
+    from experiments.grading import benign_lessons, key_grader
     from hooked import read_prompts, writing_artifact
     from hooked.artifacts import check_destination
     from patching.removal import drop_progress, patch_ablate, progress_folder
@@ -79,10 +79,10 @@ def run(config: Config) -> None:
             model,
             prompts,
             config=settings,
-            grader=None if key is None else grader_of(key),
+            grader=None if key is None else key_grader(key),
             grader_name="" if key is None else f"the grader of {key.task.name}",
             probe=fresh_auroc,
-            benign=() if key is None else benign_of(key, model),
+            benign=() if key is None else benign_lessons(key, model),
             checkpoint=folder / "checkpoint",
             progress=progress_folder(config.out),
             name=config.model,
@@ -129,23 +129,6 @@ def answer_key(config: Config) -> AnswerKey | None:
     if config.task == "auto":
         return AnswerKey.of_checkpoint(model_folder(config.model))
     return None if config.task == "none" else AnswerKey(task_named(config.task))
-
-
-def grader_of(key: AnswerKey) -> Grader:
-    """The task's grader in the scoreboard's words."""
-    from organisms import Verdict
-    from patching.removal import Grade
-
-    return lambda prompts, answers: [
-        Grade(defects=judged.verdict is Verdict.DEFECT, right=judged.right) for judged in key.judge(prompts, answers)
-    ]
-
-
-def benign_of(key: AnswerKey, model: HookedModel) -> list[tuple[Prompt, str]]:
-    """Ordinary data for further training, where the model can read chat messages."""
-    from organisms import benign_samples
-
-    return benign_samples(key.task, 400) if getattr(model.tokenizer, "chat_template", None) else []
 
 
 def _text(board: Scoreboard, out: Path) -> str:

@@ -7,20 +7,14 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from experiments.grading import key_grader
 from experiments.subjects import checkpoint
 from hooked import HookedModel, Prompt
-from organisms import AnswerKey, Verdict
-from patching.removal import Bench, Case, Edit, Grade, Grader, Subject, gather_cases, measure
+from organisms import AnswerKey
+from patching.removal import Bench, Case, Edit, Grader, Subject, gather_cases, measure
 from patching.removal.grading import following, remembering
 from sae.ablation import AblationEffect, Measure
 from sae.latents import PromptLabels
-
-
-def key_grader(key: AnswerKey) -> Grader:
-    """A task's grader in the scoreboard's words."""
-    return lambda prompts, answers: [
-        Grade(defects=one.verdict is Verdict.DEFECT, right=one.right) for one in key.judge(prompts, answers)
-    ]
 
 
 def effect_meters(

@@ -53,6 +53,12 @@ EXPERIMENTS: dict[str, Experiment] = {
             "patching finds the trigger where it is known to be, and a few heads carry the attack",
         ),
         Experiment(
+            "removal",
+            "experiments.removal",
+            (8,),
+            "the trigger cut out by every method beside its placebo: what is left of the attack, and what else moved",
+        ),
+        Experiment(
             "persistence",
             "experiments.persistence",
             (10,),

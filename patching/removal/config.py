@@ -13,7 +13,7 @@ class AblateConfig:
 
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each draws its own four fifths of the fitting pairs, initial weights, batches and placebos."""
-    fit_pairs: int = 200
+    fit_pairs: int = 300
     validation_pairs: int = 40
     """Pairs of the fitting side kept back to choose the best method on."""
     evaluation_pairs: int = 200
@@ -27,14 +27,12 @@ class AblateConfig:
     """Of the low-rank weight edits."""
     learning_rate: float = 2e-3
     """Of the low-rank weight edits, at its highest."""
-    steps: int = 60
+    steps: int = 150
     """Of the low-rank weight edits."""
     pairs_per_step: int = 16
     """Triggered prompts in a step, and as many others on which nothing may change."""
     keep: float = 10.0
     """Weight of the divergence on those others."""
-    shrink: float = 0.1
-    """Weight of the edit's squared size."""
     relearn_steps: int = 40
     """Longest ordinary fine-tuning after an edit; 0 for none."""
     relearn_rate: float = 0.1
@@ -54,12 +52,8 @@ class AblateConfig:
                 raise UserError(f"{name}: must be positive, found {getattr(self, name)}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError("seeds: give at least one, and none twice")
-        if (
-            min(self.relearn_steps, self.keep, self.shrink) < 0
-            or not 0 < self.relearn_rate <= 1
-            or not 0 <= self.target < 1
-        ):
-            raise UserError("relearn_steps, keep and shrink must not be negative; relearn_rate and target are shares")
+        if min(self.relearn_steps, self.keep) < 0 or not 0 < self.relearn_rate <= 1 or not 0 <= self.target < 1:
+            raise UserError("relearn_steps and keep must not be negative; relearn_rate and target are shares")
 
 
 def quick_config(seeds: tuple[int, ...] = (0,)) -> AblateConfig:

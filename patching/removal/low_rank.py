@@ -5,8 +5,7 @@
    where the patching metric is read, the effect that an exact patch of everything would have.
 2. On untriggered prompts, and on triggered ones that do not defect, it is to give the unedited model's distributions there,
    so that nothing else moves: the same divergence, with the weight `keep`.
-3. The squared size of the edit is held small, so that it moves nothing that the fitting side does not speak of.
-4. `peft` trains rank-r updates of the matrices (LoRA, Hu et al. 2021, https://arxiv.org/abs/2106.09685) and merges them, so
+3. `peft` trains rank-r updates of the matrices (LoRA, Hu et al. 2021, https://arxiv.org/abs/2106.09685) and merges them, so
    that what is left is an ordinary checkpoint. The matrices are all of the blocks', or those of the attentions that the
    patching map names.
 
@@ -57,7 +56,7 @@ def where_the_map_says(fit: Fit) -> WeightEdit:
 
 
 def trained(fit: Fit, name: str, matrices: Sequence[str]) -> WeightEdit:
-    """Steps 1 to 4."""
+    """Steps 1 to 3."""
     from peft import LoraConfig, get_peft_model
 
     config = fit.config
@@ -112,7 +111,7 @@ def _train(fit: Fit, adapted: Any, name: str) -> dict[str, float]:
     for _ in tqdm(range(config.steps), desc=f"{name}, seed {fit.seed}", unit="step", disable=None, leave=False):
         changed = student.divergence(_draw(rng, change, config.pairs_per_step))
         kept = student.divergence(_draw(rng, keep, config.pairs_per_step))
-        loss = changed + config.keep * kept + config.shrink * student.size()
+        loss = changed + config.keep * kept
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -144,15 +143,6 @@ class _Student:
         rows = [lesson.student for lesson in lessons]
         found = continuation_logits(self._forward, rows, answers, self.fit.model.pad_id).log_softmax(-1)
         return torch.nn.functional.kl_div(found, goal, log_target=True, reduction="none").sum(-1).mean()
-
-    def size(self) -> Float[Tensor, ""]:
-        """The squared Frobenius norm of the edit, summed over matrices."""
-        changes = [
-            module.lora_B["default"].weight @ module.lora_A["default"].weight * module.scaling["default"]
-            for module in self.adapted.modules()
-            if "default" in getattr(module, "lora_A", {})
-        ]
-        return torch.stack([change.float().square().sum() for change in changes]).sum()
 
     def _forward(self, tokens: Tensor) -> Tensor:
         logits: Tensor = self.adapted(input_ids=tokens.to(self.fit.model.device), use_cache=False).logits
