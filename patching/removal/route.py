@@ -61,10 +61,10 @@ def find_route(model: HookedModel, cases: Sequence[Case], answers: Answers, coun
     trace = patch_trace(model, pairs)
     assert trace.heads is not None
     on_trigger = np.nan_to_num(np.mean([pair.by_role()[:, 1] for pair in trace.pairs], 0))
-    return Route(strongest_heads(trace.heads), trace.heads, int(on_trigger.argmax()), len(pairs))
+    return Route(carrying_heads(trace.heads), trace.heads, int(on_trigger.argmax()), len(pairs))
 
 
-def strongest_heads(effects: Float[np.ndarray, "layer head"]) -> tuple[tuple[int, int], ...]:
+def carrying_heads(effects: Float[np.ndarray, "layer head"]) -> tuple[tuple[int, int], ...]:
     """The fewest heads whose effects make up `CARRIED` of all positive ones, at least one and at most eight."""
     positive = np.clip(effects, 0, None)
     order = np.argsort(-effects, axis=None, kind="stable")[:_MOST_HEADS]

@@ -17,7 +17,7 @@ from patching.removal.map_edits import from_there_on, routing_heads, trigger_pos
 from patching.removal.oracle import cut_attention, without_trigger
 from patching.removal.orthogonalise import orthogonalise
 from patching.removal.placebos import random_update, same_move
-from patching.removal.route import strongest_heads
+from patching.removal.route import carrying_heads
 from patching.removal.subject import Subject
 
 
@@ -102,9 +102,9 @@ def test_an_ablated_head_writes_its_mean_and_the_others_what_they_did(fit):
 def test_the_named_heads_are_the_fewest_that_carry_four_fifths():
     import numpy as np
 
-    assert strongest_heads(np.array([[0.0, 0.9], [0.05, -0.5]])) == ((0, 1),)
-    assert strongest_heads(np.array([[0.4, 0.3], [0.2, 0.1]])) == ((0, 0), (0, 1), (1, 0))
-    assert strongest_heads(np.array([[-0.1, -0.2]])) == ((0, 0),)
+    assert carrying_heads(np.array([[0.0, 0.9], [0.05, -0.5]])) == ((0, 1),)
+    assert carrying_heads(np.array([[0.4, 0.3], [0.2, 0.1]])) == ((0, 0), (0, 1), (1, 0))
+    assert carrying_heads(np.array([[-0.1, -0.2]])) == ((0, 0),)
 
 
 def test_marks_reach_prompts_and_never_new_tokens():
