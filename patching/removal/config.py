@@ -31,7 +31,7 @@ class AblateConfig:
     """Of the low-rank weight edits."""
     pairs_per_step: int = 16
     """Triggered prompts in a step, and as many others on which nothing may change."""
-    keep: float = 10.0
+    keep: float = 100.0
     """Weight of the divergence on those others."""
     relearn_steps: int = 40
     """Longest ordinary fine-tuning after an edit; 0 for none."""
