@@ -125,20 +125,27 @@ def report(result: Result, title: str, folder: Path) -> str:
     found: dict[tuple[str, str, str], dict[str, str]] = {}
     for one in result.findings:
         cells = found.setdefault((one.model, one.role, one.method), {})
-        cells[one.measure] = f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
-    rows = [[*names, *(cells.get(measure, "") for measure in measures)] for names, cells in found.items()]
-    head = ["model", "role", "method", *measures]
+        cells[one.measure] = f"{number(one.value)} [{number(one.low)}, {number(one.high)}]"
+        if one.detail:
+            cells["detail"] = one.detail
+    head = [*measures, *(["detail"] if any(one.detail for one in result.findings) else [])]
+    rows = [[*names, *(cells.get(measure, "") for measure in head)] for names, cells in found.items()]
     seeds = len(result.config["seeds"])
     return "\n".join(
         [
             f"{result.experiment}: {title} ({result.preset}, {seeds} seed{'s' if seeds > 1 else ''})",
             "",
-            table(head, rows),
+            table(["model", "role", "method", *head], rows),
             "",
             *(f"note: {note}" for note in result.notes),
             f"result: {folder}",
         ]
     )
+
+
+def number(value: float) -> str:
+    """Three decimals, or as many as show that it is not zero."""
+    return f"{value:.1e}" if 0 < abs(value) < 5e-4 else f"{value:.3f}"
 
 
 def _full_results(root: Path, name: str) -> int:

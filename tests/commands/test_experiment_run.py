@@ -7,6 +7,7 @@ import pytest
 from tiny_models import tiny_checkpoint
 from tiny_prompts import prompt_file
 
+from commands.experiment_run import number
 from experiments import EXPERIMENTS, read_result
 
 
@@ -21,6 +22,10 @@ def own(tmp_path_factory):
         "--twin",
         tiny_checkpoint(folder / "twin", seed=1),
     )
+
+
+def test_a_small_number_is_not_printed_as_zero():
+    assert [number(value) for value in (0.0, 2.4e-5, 0.9876, -1e-5)] == ["0.000", "2.4e-05", "0.988", "-1.0e-05"]
 
 
 def test_the_list_names_every_experiment_and_its_claims(command):
