@@ -59,6 +59,12 @@ EXPERIMENTS: dict[str, Experiment] = {
             "the trigger cut out by every method beside its placebo: what is left of the attack, and what else moved",
         ),
         Experiment(
+            "trigger-latents",
+            "experiments.trigger_latents",
+            (9,),
+            "one latent of a sparse autoencoder against one direction: who tells of the trigger, and whose ablation cuts it out",
+        ),
+        Experiment(
             "persistence",
             "experiments.persistence",
             (10,),
