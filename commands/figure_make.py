@@ -39,16 +39,25 @@ def main() -> None:
 
 def run(config: Config) -> None:
     """List the figures, or draw and write them."""
+    import sys
+
     from experiments import RESULTS
-    from figures import FIGURES, draw, export
+    from figures import FIGURES, draw, export, without_result
     from figures.registry import figure_named
+    from hooked import UserError
 
     if config.list:
         text = "\n".join(f"{one.name}: {one.title} (from {', '.join(one.experiments)})" for one in FIGURES.values())
         emit({name: one.title for name, one in FIGURES.items()}, as_json=config.json, text=text)
         return
-    names = FIGURES if config.figure == "all" else [figure_named(config.figure).name]
-    figures = {name: draw(name, config.results or RESULTS) for name in names}
+    root = config.results or RESULTS
+    skipped = without_result(root) if config.figure == "all" else {}
+    for name, why in skipped.items():
+        print(f"{name}: skipped, {why}", file=sys.stderr)
+    if len(skipped) == len(FIGURES):
+        raise UserError(f"{root}: has no results to draw")
+    names = [name for name in FIGURES if name not in skipped] if config.figure == "all" else [config.figure]
+    figures = {figure_named(name).name: draw(name, root) for name in names}
     written = export(figures, config.out, config.format.split(","))
     emit({"files": [str(path) for path in written]}, as_json=config.json, text="\n".join(map(str, written)))
 

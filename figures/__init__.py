@@ -7,7 +7,7 @@
 
 from figures.claims import CLAIMS, Claim, claims_table, judge
 from figures.export import FORMATS, export, stable_svg
-from figures.registry import FIGURES, Figure, chosen_result, draw
+from figures.registry import FIGURES, Figure, chosen_result, draw, without_result
 from figures.style import WIDTHS, finish
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "finish",
     "judge",
     "stable_svg",
+    "without_result",
 ]

