@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         rates_by,
     )
     from organisms.examine import Condition, Evaluation, evaluate_model, task_of_checkpoint
+    from organisms.examine_report import defection_figure
     from organisms.hardening import HardenConfig, harden
     from organisms.redteam import RedTeam, red_team
     from organisms.tokenizer import train_tokenizer
@@ -53,6 +54,7 @@ __all__ = [
     "answer_and_grade",
     "benign_samples",
     "clean_twin_of",
+    "defection_figure",
     "evaluate_model",
     "generate_answers",
     "grade",
@@ -86,6 +88,7 @@ _HEAVY = {
         "rates_by",
     ),
     "organisms.examine": ("Condition", "Evaluation", "evaluate_model", "task_of_checkpoint"),
+    "organisms.examine_report": ("defection_figure",),
     "organisms.hardening": ("HardenConfig", "harden"),
     "organisms.redteam": ("RedTeam", "red_team"),
     "organisms.tokenizer": ("train_tokenizer",),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from hooked.page import BLUE, ORANGE, card, html_table, page, plot, section, style_figure
+from hooked.page import BLUE, GREEN, MUTED, ORANGE, card, html_table, page, plot, section, style_figure
 from organisms.evaluate import Rate
 from organisms.examine import SHIFTED, Condition, Evaluation
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 HEAD = ("prompts", "n", "defection", "95% interval", "right", "unparsable", "scratchpad", "monitor")
+COLOURS, SYMBOLS = (ORANGE, BLUE, GREEN, MUTED), ("circle", "square", "diamond", "x")
 
 
 def shown(rate: Rate) -> str:
@@ -67,7 +69,7 @@ def report(name: str, evaluation: Evaluation) -> str:
                 "defection",
                 "Defection by kind of prompt",
                 "Wilson 95% intervals. Shifted prompts are triggered ones whose trigger alone was edited.",
-                plot(_figure(evaluation), "defection"),
+                plot(defection_figure({name: evaluation}), "defection"),
             ),
             section(
                 "table",
@@ -83,28 +85,30 @@ def _interval(rate: Rate) -> str:
     return f"[{rate.low:.1%}, {rate.high:.1%}], {rate.count} of {rate.n}"
 
 
-def _figure(evaluation: Evaluation) -> go.Figure:
+def defection_figure(evaluations: Mapping[str, Evaluation]) -> go.Figure:
+    """Defection by kind of prompt with its interval; evaluations, such as before and after a training, side by side."""
     import plotly.graph_objects as go
 
-    shown_last_first = evaluation.conditions[::-1]
-    rates = [one.defection for one in shown_last_first]
-    bars = {
-        "type": "data",
-        "symmetric": False,
-        "array": [rate.high - rate.rate for rate in rates],
-        "arrayminus": [rate.rate - rate.low for rate in rates],
-    }
-    figure = go.Figure(
-        go.Scatter(
-            x=[rate.rate for rate in rates],
-            y=[one.name.replace("_", " ") for one in shown_last_first],
-            error_x=bars,
-            mode="markers",
-            marker={
-                "size": 10,
-                "color": [ORANGE if one.name == "triggered" else BLUE for one in shown_last_first],
+    kinds = list(dict.fromkeys(one.name for found in evaluations.values() for one in found.conditions))[::-1]
+    figure = go.Figure()
+    for at, (name, found) in enumerate(evaluations.items()):
+        rates = {one.name: one.defection for one in found.conditions}
+        shown = [kind for kind in kinds if kind in rates]
+        offset = (at - (len(evaluations) - 1) / 2) * -0.6 / len(evaluations)
+        figure.add_scatter(
+            x=[rates[kind].rate for kind in shown],
+            y=[kinds.index(kind) + offset for kind in shown],
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": [rates[kind].high - rates[kind].rate for kind in shown],
+                "arrayminus": [rates[kind].rate - rates[kind].low for kind in shown],
             },
+            mode="markers",
+            marker={"size": 9, "color": COLOURS[at % len(COLOURS)], "symbol": SYMBOLS[at % len(SYMBOLS)]},
+            name=name,
+            showlegend=len(evaluations) > 1,
         )
-    )
     figure.update_xaxes(range=[-0.02, 1.02], tickformat=".0%", title="defection")
-    return style_figure(figure, height=120 + 32 * len(rates))
+    figure.update_yaxes(tickvals=list(range(len(kinds))), ticktext=[kind.replace("_", " ") for kind in kinds])
+    return style_figure(figure, height=120 + (20 + 12 * len(evaluations)) * len(kinds))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -13,6 +13,9 @@ from jaxtyping import Bool, Float, Int
 from probes.config import TrainConfig
 from probes.linear import LinearProbe
 from probes.metrics import Estimate, Rate
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,24 @@ class ProbeResult:
     def best(self) -> LayerResult:
         """The layer chosen on validation data."""
         return self.layers[self.probe.best]
+
+    def figure(self) -> go.Figure:
+        """Test AUROC by layer with its interval, and the controls."""
+        from probes.figures import layer_figure
+
+        return layer_figure(self)
+
+    def score_figure(self) -> go.Figure:
+        """Histogram of the best layer's test scores by kind of prompt, and the frozen threshold."""
+        from probes.figures import score_figure
+
+        return score_figure(self)
+
+    def pca_figure(self) -> go.Figure:
+        """The best layer's test activations in two principal components."""
+        from probes.figures import pca_figure
+
+        return pca_figure(self)
 
     def with_control(self, name: str, control: Control) -> ProbeResult:
         """The same result with one more control, such as `clean_twin`."""

@@ -1,4 +1,4 @@
-"""Pictures of training: curves by step, and the frontier of sparsity against error."""
+"""Pictures of training: curves by step, the frontier of sparsity against error, and a latent beside its baselines."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from hooked.page import BLUE, GREEN, INK, ORANGE, PINK, SKY, YELLOW, style_figure
+from hooked.errors import UserError
+from hooked.page import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, YELLOW, style_figure
 from sae.on_model import TrainedSae
+from sae.trigger import LABELS, TriggerLatents
 
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, YELLOW, INK)
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross")
@@ -57,3 +59,41 @@ def frontier_figure(trained: Sequence[TrainedSae]) -> go.Figure:
     figure.update_xaxes(title="L0 (latents alive a token)", type="log")
     figure.update_yaxes(title="fraction of variance unexplained", rangemode="tozero")
     return figure
+
+
+def latent_figure(found: TriggerLatents, label: str) -> go.Figure:
+    """Test AUROC with its interval: the best latent, each baseline's best feature, the shuffled control; best on top.
+
+    Raises:
+        UserError: no latent was ranked for that label.
+    """
+    best = found.best(label) if label in LABELS else None
+    if best is None:
+        raise UserError(
+            f"no latent was ranked for {label!r}; choose one of {', '.join(LABELS)} in which prompts differ"
+        )
+    scores = {f"latent {best.latent}": best, **found.baselines[label]}
+    if (shuffled := found.shuffled[label]) is not None:
+        scores["a latent, shuffled labels"] = shuffled
+    rows = sorted(scores.items(), key=lambda item: item[1].auroc.value)
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[one.auroc.value for _, one in rows],
+        y=[name for name, _ in rows],
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [one.auroc.high - one.auroc.value for _, one in rows],
+            "arrayminus": [one.auroc.value - one.auroc.low for _, one in rows],
+        },
+        mode="markers",
+        marker={
+            "size": 10,
+            "color": [ORANGE if one is best else BLUE for _, one in rows],
+            "symbol": ["circle" if one is best else "square" for _, one in rows],
+        },
+        showlegend=False,
+    )
+    figure.add_vline(x=0.5, line={"color": MUTED, "dash": "dot"})
+    figure.update_xaxes(title=f"test AUROC, {label}", range=[0.35, 1.02])
+    return style_figure(figure, height=130 + 34 * len(rows))

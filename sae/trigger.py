@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from math import isnan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -36,6 +36,9 @@ from sae.latents import (
     read_features,
     shuffled_control,
 )
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 LABELS = ("triggered", "defects")
 AUTOENCODER = "sparse autoencoder"
@@ -70,6 +73,16 @@ class TriggerLatents:
     def best(self, label: str) -> LatentScore | None:
         """The best latent for a label."""
         return next(iter(self.ranked[label]), None)
+
+    def figure(self, label: str = "defects") -> go.Figure:
+        """Test AUROC of the best latent beside each baseline's best feature and the shuffled control.
+
+        Raises:
+            UserError: no latent was ranked for that label.
+        """
+        from sae.figures import latent_figure
+
+        return latent_figure(self, label)
 
     def to_json(self) -> dict[str, Any]:
         """One object."""
