@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -77,15 +77,6 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {"interval": "Wilson 95%; of the loss, normal 95%", **asdict(self)}
-
-    @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Evaluation:
-        """What `to_json` gave, as `before` and `after` of a hardening."""
-        conditions = tuple(
-            Condition(one["name"], *(Rate(**one[field.name]) for field in fields(Condition)[1:]))
-            for one in found["conditions"]
-        )
-        return cls(found["task"], conditions, Loss(**found["clean_loss"]), Rate(**found["clean_accuracy"]))
 
 
 def task_of_checkpoint(folder: str | Path, task: str | None = None, seed: int | None = None) -> tuple[Task, int]:

