@@ -34,7 +34,8 @@ def curves_figure(trained: Sequence[TrainedSae]) -> go.Figure:
             )
     style_figure(figure, height=620)
     figure.update_layout(legend={"orientation": "h", "yanchor": "top", "y": -0.08, "x": 0}, margin={"b": 80})
-    figure.update_yaxes(tickformat=".0%", row=2, col=2)
+    figure.update_xaxes(title="step", row=2)
+    figure.update_yaxes(tickformat=".1%", row=2, col=2)
     return figure
 
 
