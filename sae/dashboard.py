@@ -10,7 +10,7 @@ from hooked.page import coloured_tokens, html_table, page, section
 from sae.ablation import AblationEffect
 from sae.cards import LatentCard
 from sae.latents import LatentScore
-from sae.trigger import AUTOENCODER, LABELS, TriggerLatents
+from sae.trigger import AUTOENCODER, LABELS, PROBED, TriggerLatents
 
 HEAD = ("feature", "aggregation", "AUROC [95% interval]", "precision", "recall", "training AUROC", "candidates")
 EFFECT_HEAD = ("latent", "defects before", "after", "right after", "clean right", "clean unchanged", "JS, nats")
@@ -38,6 +38,11 @@ def _score_row(name: str, one: LatentScore) -> tuple[str, ...]:
         f"{one.train_auroc:.3f}",
         f"{one.candidates:,}",
     )
+
+
+def probe_rows(found: TriggerLatents, label: str) -> list[tuple[str, ...]]:
+    """The table of k-sparse probes: a dictionary a row."""
+    return [(name, *(f"{one.auroc:.3f}" for one in probes.values())) for name, probes in found.probes[label].items()]
 
 
 def effect_rows(found: TriggerLatents) -> list[tuple[str, ...]]:
@@ -120,6 +125,17 @@ def _sections(found: TriggerLatents, name: str) -> list[str]:
         if (rows := latent_rows(found, label))
     )
     parts = [section(f"{name}-table", f"{name}: single features", words, tables)]
+    words = (
+        "A logistic probe on k features of each dictionary, both chosen and fitted on training prompts (arXiv:2305.01610); AUROC "
+        "on test prompts. A feature is a latent under one aggregation."
+    )
+    head = ("dictionary", *(f"k = {k}" for k in PROBED))
+    tables = "".join(
+        f"<h3>{label}</h3>{html_table(head, rows, strong=[True])}"
+        for label in LABELS
+        if (rows := probe_rows(found, label))
+    )
+    parts.append(section(f"{name}-probes", f"{name}: a few features", words, tables))
     if rows := effect_rows(found):
         words = (
             "Each latent set to 0 at every token, the autoencoder's error kept; greedy answers on held-out pairs. JS: mean "

@@ -21,7 +21,7 @@ from hooked.errors import UserError
 from hooked.extraction import ExtractionSpec
 from hooked.model import HookedModel
 from hooked.prompts import Prompt
-from hooked.ranks import rank
+from hooked.ranks import rank, world_size
 from hooked.store import ActivationStore, store_activations
 from sae.config import TrainConfig
 from sae.core import SparseAutoencoder
@@ -160,13 +160,14 @@ def _source(
 ) -> ActivationSource:
     """One model's activations, or several models' side by side."""
     sources: list[ActivationSource] = []
+    least = 2 * world_size() if world_size() > 1 else 1  # two for each process, so that passes differ
     for model in models:
         if keep:
             spec = ExtractionSpec((site,), "every")
             stored = store_activations(model, prompts, spec, root=store, total=len(prompts))
-            sources.append(StoreSource(stored, site))
+            sources.append(StoreSource(stored, site, least=least))
         else:
-            sources.append(ModelSource(model, prompts, site))
+            sources.append(ModelSource(model, prompts, site, least=least))
     return sources[0] if len(sources) == 1 else SideBySide(sources)
 
 

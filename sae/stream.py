@@ -61,8 +61,12 @@ class TensorSource:
 class StoreSource:
     """One site of an activation store; each block is a run of prompts."""
 
-    def __init__(self, store: ActivationStore, site: str, *, block_rows: int = BLOCK_ROWS, skip_first: int = 1):
+    def __init__(
+        self, store: ActivationStore, site: str, *, block_rows: int = BLOCK_ROWS, skip_first: int = 1, least: int = 1
+    ):
         """Open a site; of a store of every token, leave out the first ones of each prompt, as `ModelSource` does.
+
+        `least` is the number of blocks that there are at least, where there are so many prompts: each process needs one.
 
         Raises:
             UserError: the store does not hold the site.
@@ -73,7 +77,7 @@ class StoreSource:
         _, first = next(iter(store.batches([0])))
         self.widths: tuple[int, ...] = (first.shape[2],)
         self._skip = skip_first if store.manifest.config["position"] == "every" else 0
-        self._prompts = max(1, int(block_rows * len(store) / max(1, store.rows)))
+        self._prompts = _a_block(block_rows * len(store) / max(1, store.rows), len(store), least)
 
     def __len__(self) -> int:
         return math.ceil(len(self.store) / self._prompts)
@@ -100,6 +104,7 @@ class ModelSource:
         block_rows: int = BLOCK_ROWS,
         skip_first: int = 1,
         token_budget: int | None = None,
+        least: int = 1,
     ):
         """Plan the blocks.
 
@@ -112,6 +117,7 @@ class ModelSource:
             skip_first: tokens at the start of each prompt that are left out. The first one is an attention sink in
                 many models: its norm is many times that of others, and it says nothing about the text.
             token_budget: tokens a forward pass.
+            least: blocks that there are at least, where there are so many prompts.
 
         Raises:
             UserError: no prompt, or the model has no such site.
@@ -124,7 +130,7 @@ class ModelSource:
         self.widths: tuple[int, ...] = (model.info.d_model,)
         sample = [prompts[index] for index in range(0, len(prompts), math.ceil(len(prompts) / _SAMPLED_PROMPTS))]
         mean = sum(len(prompt.ids) for prompt in model.tokenize(sample)) / len(sample)
-        self._prompts = max(1, int(block_rows / mean))
+        self._prompts = _a_block(block_rows / mean, len(prompts), least)
 
     def __len__(self) -> int:
         return math.ceil(len(self.prompts) / self._prompts)
@@ -136,6 +142,11 @@ class ModelSource:
         for batch in stream_activations(self.model, chosen, spec, token_budget=self.token_budget, whole_windows=True):
             parts.append(batch.values[_place_in_prompt(batch.counts) >= self.skip_first, 0].float())
         return torch.cat(parts)
+
+
+def _a_block(prompts: float, of: int, least: int) -> int:
+    """Prompts in a block."""
+    return max(1, min(int(prompts), of // least))
 
 
 class SideBySide:

@@ -192,7 +192,10 @@ def _batches(source: ActivationSource, config: TrainConfig, position: Position |
 
 
 def _share(run: Run, fired: Tensor) -> Tensor:
-    """Average gradients over processes; a latent fired if it fired on any of them."""
+    """Average gradients and what is followed beside them (thresholds) over processes; a latent fired if it did on any of them."""
+    for buffer in run.sae.buffers():
+        dist.all_reduce(buffer)
+        buffer /= world_size()
     for parameter in run.sae.parameters():
         if parameter.grad is not None:
             dist.all_reduce(parameter.grad)

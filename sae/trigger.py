@@ -2,6 +2,7 @@
 
 1. Features of all labelled prompts, of the autoencoder and of the baselines (`sae.latents`, `sae.baselines`).
 2. For each label, `triggered` and `defects`, the best feature of each, chosen on training prompts and measured on test prompts.
+   And the best probe on a few features of each (k-sparse probing, `sae.probing`), since one thing may be split over several.
 3. A control with shuffled labels, and a card for each of the best latents (`sae.cards`), with what its ablation does where a
    function that measures it is given.
 """
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooked.model import HookedModel
@@ -36,6 +37,7 @@ from sae.latents import (
     read_features,
     shuffled_control,
 )
+from sae.probing import SparseProbe, k_sparse_probe
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -44,6 +46,8 @@ LABELS = ("triggered", "defects")
 AUTOENCODER = "sparse autoencoder"
 TOGETHER = (4, 8, 16)
 """How many of the best latents are ablated at once: a dictionary may split one trigger over several (Bricken et al., 2023)."""
+PROBED = (1, 4, 16)
+"""Features of a k-sparse probe."""
 OWN = 0.3
 """Relative decoder norm up to which a crosscoder's latent counts as the first model's own (arXiv:2504.02922)."""
 _ROWS = 20_000
@@ -63,6 +67,8 @@ class TriggerLatents:
     """By label and name: the best feature of each."""
     shuffled: Mapping[str, LatentScore | None]
     """By label: the best latent for shuffled labels."""
+    probes: Mapping[str, Mapping[str, Mapping[int, SparseProbe]]]
+    """By label, dictionary and k: a probe on k of its features."""
     cards: tuple[LatentCard, ...]
     together: Mapping[str, Mapping[int, AblationEffect]]
     """By label and count: what ablating so many of its best latents at once does; empty where it was not measured."""
@@ -137,6 +143,7 @@ def find_trigger_latents(
     shuffled = {
         name: shuffled_control(values[name][AUTOENCODER], labels.of(name), labels, seed=seed) for name in LABELS
     }
+    probes = {name: sparse_probes(values[name], labels.of(name), labels) for name in LABELS}
     latents = dict.fromkeys(score.latent for scores in ranked.values() for score in scores[:top])
     effects: dict[int, AblationEffect] = {}
     if measure is not None:
@@ -155,7 +162,35 @@ def find_trigger_latents(
         models, prompts, site, sae.encode, ranked, labels, effects=effects, relative_norms=norms, top=top
     )
     counts = (int(side[labels.test].sum()) for side in (labels.test, labels.triggered, labels.defects))
-    return TriggerLatents(site, sae.architecture, sae.d_sae, ranked, baselines, shuffled, cards, together, *counts)
+    return TriggerLatents(
+        site, sae.architecture, sae.d_sae, ranked, baselines, shuffled, probes, cards, together, *counts
+    )
+
+
+def sparse_probes(
+    values: Mapping[str, Float[np.ndarray, "prompt aggregation _"]],
+    positive: Bool[np.ndarray, "prompt"],
+    labels: PromptLabels,
+) -> dict[str, dict[int, SparseProbe]]:
+    """A probe on k features of each dictionary, chosen and fitted on training prompts; an aggregation counts as a feature.
+
+    Args:
+        values: from `read_features`.
+        positive: what to predict.
+        labels: the split.
+
+    Returns:
+        By dictionary and k; dictionaries with fewer features are left out, and all where a split lacks a class.
+    """
+    test = labels.test
+    if any(len(np.unique(positive[side])) < 2 for side in (test, ~test)):
+        return {}
+    flat = {name: found.reshape(len(found), -1) for name, found in values.items()}
+    return {
+        name: {k: k_sparse_probe(x[~test], positive[~test], x[test], positive[test], k) for k in PROBED}
+        for name, x in flat.items()
+        if x.shape[1] >= max(PROBED)
+    }
 
 
 def _own_latents(

@@ -18,6 +18,7 @@ from hooked import ExtractionSpec, load_model, read_artifact, store_activations
 from hooked.store import ActivationStore
 from sae import Crosscoder, JumpReLU, TopK, load_sae
 
+SCRIPT = Path(sys.executable).parent / "sae-train"
 SMALL = ("--site", "resid_post.1", "--width", 64, "--k", 4, "--steps", 20, "--batch", 128, "--learning-rate", 4e-3)
 
 
@@ -196,3 +197,20 @@ def test_a_finished_run_and_an_unfinished_one_are_kept(refused, command, checkpo
     assert "already exists" in refused()
     assert command("sae-train", checkpoint, prompts, "--out", out, *SMALL, "--k", 3, "--overwrite").code == 0
     assert load_sae(out).k == 3
+
+
+def test_two_ranks_write_one_autoencoder(checkpoint, prompts, tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    outcome = subprocess.run(
+        [str(one) for one in (*launch, SCRIPT, checkpoint, prompts, "--out", tmp_path / "out", "--json", *SMALL)]
+        + ["--architecture", "batch-topk", "--store", str(tmp_path / "store")],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (found,) = json.loads(outcome.stdout)["autoencoders"]
+    curve = found["training_curve"]
+    assert curve[-1]["fvu"] < 1
+    assert (load_sae(tmp_path / "out").threshold > 0).all()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")] == [], "no leftovers"

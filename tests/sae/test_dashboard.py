@@ -9,8 +9,8 @@ from tiny_prompts import labelled_prompts
 
 from hooked import load_model
 from sae import AblationEffect, Crosscoder, TopK, dashboard_html, find_trigger_latents, latent_summary, prompt_labels
-from sae.dashboard import effect_rows, latent_rows
-from sae.trigger import LABELS, TOGETHER
+from sae.dashboard import effect_rows, latent_rows, probe_rows
+from sae.trigger import LABELS, PROBED, TOGETHER
 
 SITE = "resid_post.0"
 ASKED: list[str] = []
@@ -49,6 +49,15 @@ def test_the_table_has_the_latent_every_baseline_and_the_shuffled_control(found)
         assert names[0].startswith("sparse autoencoder, latent")
         assert names[-1] == "sparse autoencoder, shuffled labels"
         assert len(names) == 2 + 5
+
+
+def test_a_few_features_are_probed_in_each_dictionary(found):
+    for label in LABELS:
+        probes = found.probes[label]
+        assert {"sparse autoencoder", "random dictionary", "PCA components", "residual dimensions"} == set(probes)
+        assert all(set(one) == set(PROBED) for one in probes.values())
+        assert all(len(probe.features) == k for one in probes.values() for k, probe in one.items())
+        assert len(probe_rows(found, label)) == len(probes)
 
 
 def test_each_card_and_each_group_is_ablated(found):

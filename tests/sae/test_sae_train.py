@@ -79,15 +79,16 @@ def test_a_checkpoint_of_another_configuration_is_kept(world, tmp_path):
 DISTRIBUTED = """
 import sys, torch
 from sparse_worlds import make_world
-from sae import TensorSource, TrainConfig, TopK, train_sae
+from sae import BatchTopK, TensorSource, TrainConfig, TopK, train_saes
 from hooked.ranks import rank, world_size
 from safetensors.torch import save_file
 torch.set_num_threads(1)
 rows = make_world(rows=2_048).rows
 config = TrainConfig(steps=8, batch=2_048, learning_rate=4e-3, precision="float32", seed=3)
-sae = TopK(64, 128, k=4)
-curve = train_sae(TensorSource(rows, 1_024), sae, config)
-save_file(dict(sae.state_dict()), f"{sys.argv[1]}.{rank()}")
+saes = [TopK(64, 128, k=4), BatchTopK(64, 128, k=4)]
+train_saes(TensorSource(rows, 1_024), saes, config)
+state = {f"{sae.architecture}.{name}": value for sae in saes for name, value in sae.state_dict().items()}
+save_file(state, f"{sys.argv[1]}.{rank()}")
 """
 
 
@@ -104,9 +105,10 @@ def test_two_processes_train_as_one(tmp_path):
         capture_output=True,
     )
     one, first, second = (load_file(tmp_path / name) for name in ("one.0", "two.0", "two.1"))
-    start = TopK(D_IN, FEATURES, k=ALIVE).state_dict()
-    for name, value in one.items():
-        assert torch.equal(first[name], second[name]), name
+    assert all(torch.equal(first[name], second[name]) for name in one), "BatchTopK's threshold is shared too"
+    start = {f"topk.{name}": value for name, value in TopK(D_IN, FEATURES, k=ALIVE).state_dict().items()}
+    for name in start:
+        value = one[name]
         moved = (value - start[name]).abs().max()
         assert (first[name] - value).abs().max() < 0.02 * moved, name
 
