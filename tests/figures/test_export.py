@@ -1,10 +1,12 @@
 """Figures as files: HTML always, static formats where there is a Chromium, the same bytes each time."""
 
 import re
+from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
 
+from figures import draw
 from figures.export import PNG_SCALE, export, stable_svg, why_no_static
 from figures.style import finish
 from hooked import UserError
@@ -67,6 +69,29 @@ def test_without_a_browser_it_says_so_and_the_html_is_there(figure, tmp_path, mo
     with pytest.raises(UserError, match=r"need a Chromium.*apt install chromium.*the HTML is in"):
         export({"one": figure}, tmp_path / "out", ["pdf", "svg"])
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["one.html"]
+
+
+def marks(svg):
+    return [
+        float(number)
+        for place in re.findall(r'class="point"[^>]*translate\(([^)]*)\)', svg)
+        for number in place.split(",")
+    ]
+
+
+@needs_browser
+def test_the_readme_s_picture_shows_the_committed_results(tmp_path):
+    """Places of marks, not bytes: another Chromium may draw the letters otherwise."""
+    root = Path(__file__).parents[2]
+    assert "](figures/overview.svg)" in (root / "README.md").read_text(encoding="utf-8")
+    committed = (root / "figures" / "overview.svg").read_text(encoding="utf-8")
+    export({"overview": draw("overview")}, tmp_path, ["svg"])
+    now = marks((tmp_path / "overview.svg").read_text(encoding="utf-8"))
+    assert len(now) >= 40
+    assert marks(committed) == pytest.approx(now, abs=4), (
+        "draw it again: figure-make overview --format svg --out figures"
+    )
+    assert len(committed) < 200 * 1024
 
 
 def test_an_unknown_format_is_refused_before_anything_is_written(figure, tmp_path):
