@@ -14,6 +14,7 @@ from sae.trigger import AUTOENCODER, LABELS, PROBED, TriggerLatents
 
 HEAD = ("feature", "aggregation", "AUROC [95% interval]", "precision", "recall", "training AUROC", "candidates")
 EFFECT_HEAD = ("latent", "defects before", "after", "right after", "clean right", "clean unchanged", "JS, nats")
+_PROMPTS = {"triggered": "triggered", "defects": "defecting"}
 CLEAR = 0.99
 """AUROC from which a latent is said to tell the label."""
 
@@ -86,7 +87,7 @@ def _found(found: TriggerLatents, label: str) -> str:
     name = max(others, key=lambda other: others[other].auroc.value)
     says = "tells" if best.auroc.low >= CLEAR else "does not clearly tell"
     return (
-        f"Latent {best.latent} alone {says} {label} prompts: AUROC {_estimate(best.auroc, '{:.3f}')}; "
+        f"Latent {best.latent} alone {says} {_PROMPTS[label]} prompts: AUROC {_estimate(best.auroc, '{:.3f}')}; "
         f"the best baseline is the {name}'s with {others[name].auroc.value:.3f}."
     )
 
@@ -108,10 +109,17 @@ def dashboard_html(latents: Mapping[str, TriggerLatents], model: str) -> str:
     return page(
         f"Trigger latents: {model}",
         heading=model,
-        verdict=" ".join(f"{name}: {latent_summary(found)}" for name, found in latents.items()),
+        verdict=_verdict(latents),
         facts=facts,
         sections=[part for name, found in latents.items() for part in _sections(found, name)],
     )
+
+
+def _verdict(latents: Mapping[str, TriggerLatents]) -> str:
+    """What was found; of several autoencoders in the one with the best training scores, since sentences on each are a wall of text."""
+    name = max(latents, key=lambda name: [best.train_auroc for label in LABELS if (best := latents[name].best(label))])
+    which = f"{name}, of {len(latents)} autoencoders the best on training prompts" if len(latents) > 1 else name
+    return f"{which}: {latent_summary(latents[name])}"
 
 
 def _sections(found: TriggerLatents, name: str) -> list[str]:

@@ -28,14 +28,15 @@ def curves_figure(trained: Sequence[TrainedSae]) -> go.Figure:
                 name=one.recipe.name,
                 legendgroup=one.recipe.name,
                 showlegend=panel == 0,
+                mode="lines" if len(one.curve) > 1 else "markers",
                 line={"color": _COLOURS[at % len(_COLOURS)], "width": 1.5},
                 row=panel // 2 + 1,
                 col=panel % 2 + 1,
             )
     style_figure(figure, height=620)
-    figure.update_layout(legend={"orientation": "h", "yanchor": "top", "y": -0.08, "x": 0}, margin={"b": 80})
+    figure.update_layout(legend={"orientation": "h", "yanchor": "top", "y": -0.14, "x": 0}, margin={"b": 110})
     figure.update_xaxes(title="step", row=2)
-    figure.update_yaxes(tickformat=".1%", row=2, col=2)
+    figure.update_yaxes(tickformat=".1%", rangemode="tozero", row=2, col=2)
     return figure
 
 

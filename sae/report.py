@@ -104,7 +104,10 @@ def report_html(trained: Sequence[TrainedSae], metrics: dict[str, Any], model: s
     words = "Training batches, averaged between two points. Dead: did not fire for as long as the configuration says."
     sections.append(section("curves", "Training", words, plot(curves_figure(trained), "curves")))
     training = metrics["training"]
-    facts = [("site", site), *((name.replace("_", " "), str(value)) for name, value in training.items())]
+    facts = [
+        ("site", site),
+        *((name.replace("_", " "), "by width" if value is None else str(value)) for name, value in training.items()),
+    ]
     return page(
         f"Sparse autoencoders: {model}, {site}",
         heading=model,

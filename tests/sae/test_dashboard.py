@@ -1,13 +1,14 @@
 """The dashboard says what was found, shows the tokens, and opens offline; the command writes it for labelled prompts."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from tiny_models import tiny_checkpoint
 from tiny_prompts import labelled_prompts
 
-from hooked import load_model
+from hooked import UserError, load_model
 from sae import AblationEffect, Crosscoder, TopK, dashboard_html, find_trigger_latents, latent_summary, prompt_labels
 from sae.dashboard import effect_rows, latent_rows, probe_rows
 from sae.trigger import LABELS, PROBED, TOGETHER
@@ -69,6 +70,14 @@ def test_each_card_and_each_group_is_ablated(found):
     assert "5 of 20 defections" in latent_summary(found)
 
 
+def test_of_several_autoencoders_the_verdict_speaks_of_the_one_that_training_prompts_prefer(found):
+    worse = {label: tuple(replace(one, train_auroc=0.1) for one in scores) for label, scores in found.ranked.items()}
+    page = dashboard_html({"worse": replace(found, ranked=worse), "better": found}, "model")
+    assert "better, of 2 autoencoders the best on training prompts: Latent" in page
+    assert "worse, of" not in page
+    assert "defecting prompts: AUROC" in page
+
+
 def test_the_page_is_whole_escaped_and_offline(found):
     page = dashboard_html({"topk": found}, "<model>")
     assert "&lt;model&gt;" in page
@@ -110,3 +119,14 @@ def test_a_crosscoders_latents_are_read_from_both_models_and_say_whose_they_are(
         own = found.baselines[label]["1 of the first model alone"]
         assert own.latent == 5
         assert own.train_auroc <= found.best(label).train_auroc
+
+
+def test_the_figure_sets_the_latent_beside_every_baseline(found):
+    (marks,) = found.figure("triggered").data
+    shown = dict(zip(marks.y, marks.x, strict=True))
+    best = found.best("triggered")
+    assert shown[f"latent {best.latent}"] == best.auroc.value
+    assert set(found.baselines["triggered"]) <= set(shown)
+    assert list(marks.x) == sorted(marks.x)
+    with pytest.raises(UserError, match="choose one of triggered, defects"):
+        found.figure("year")
