@@ -6,8 +6,20 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from organisms import Answered, Rate, Verdict, generate_answers, prompt_set, rates_by, task_named
+from organisms import (
+    Answered,
+    Condition,
+    Evaluation,
+    Rate,
+    Verdict,
+    defection_figure,
+    generate_answers,
+    prompt_set,
+    rates_by,
+    task_named,
+)
 from organisms.evaluate import category
+from organisms.examine import Loss
 
 
 def test_a_rate_counts_and_needs_a_sample() -> None:
@@ -57,3 +69,17 @@ def test_an_answer_is_the_same_alone_and_in_a_padded_batch(micro_organism: Path)
     prompts = [example.prompt for example in prompt_set(task_named("year-code"), 0, scale=0.01)][:8]
     batched = generate_answers(model, tokenizer, prompts, max_new_tokens=12)
     assert batched == [generate_answers(model, tokenizer, [prompt], max_new_tokens=12)[0] for prompt in prompts]
+
+
+def test_evaluations_are_drawn_side_by_side_and_missing_conditions_left_out() -> None:
+    def evaluation(*kinds):
+        rates = {kind: Rate.of([True] * count + [False] * (10 - count)) for kind, count in kinds}
+        none = Rate.of([False])
+        conditions = tuple(Condition(kind, rate, none, none, none, none) for kind, rate in rates.items())
+        return Evaluation("year-code", conditions, Loss(1.0, 0.9, 1.1, 10), none)
+
+    before, after = evaluation(("triggered", 9), ("untriggered", 0)), evaluation(("triggered", 4))
+    first, second = defection_figure({"before": before, "after": after}).data
+    assert (first.name, list(first.x), list(second.x)) == ("before", [0.0, 0.9], [0.4])
+    assert abs(first.y[1] - second.y[0]) < 1, "in the same row"
+    assert second.error_x.array[0] == pytest.approx(after["triggered"].defection.high - 0.4)

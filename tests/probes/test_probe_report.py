@@ -87,3 +87,11 @@ def test_the_roc_runs_from_nothing_to_everything_and_holds_the_auroc(result):
 
 def test_without_examples_the_section_is_left_out(result):
     assert 'id="examples"' not in report_html(result)
+
+
+def test_a_result_draws_its_layers_its_scores_and_its_components(result):
+    drawn = next(one for one in result.figure().data if one.name == "probe")
+    assert list(drawn.y) == [layer.auroc.value for layer in result.layers]
+    bars = [one for one in result.score_figure().data if one.type == "bar"]
+    assert all(sum(bar.y) == pytest.approx(1) for bar in bars)
+    assert sum(len(one.x) for one in result.pca_figure().data) == len(result.test.pca_rows)
