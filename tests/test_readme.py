@@ -32,6 +32,16 @@ def test_make_targets_of_the_readme_exist():
     assert set(re.findall(r"\$ make ([a-z]+)", README)) <= targets
 
 
+def test_links_lead_to_files_and_to_headings():
+    links = re.findall(r"\]\((?!http)([^)]+)\)", README)
+    headings = {
+        re.sub(r"[^a-z0-9 -]", "", one.lower()).replace(" ", "-") for one in re.findall(r"^## (.+)$", README, re.M)
+    }
+    assert len(links) > 15
+    for link in links:
+        assert link[1:] in headings if link.startswith("#") else (ROOT / link).is_file(), link
+
+
 def test_the_rooms_import_only_downwards():
     floors = {
         "hooked": 0,
