@@ -7,12 +7,15 @@
 3. After the last step each reports L0 and the fraction of variance unexplained (FVU) on held-out batches, by its own forward.
 4. The limit: six dense products of a step (encoder, decoder, and two gradients of each) in bfloat16, measured in the same run.
 
-Activations are sums of 20 of 32,768 features, frequencies falling as a power law, with noise: nothing is downloaded.
+Activations are sums of 20 of 32,768 features, frequencies falling as a power law, with noise: nothing is downloaded. With
+`--model` they are those of a model's residual stream, batches drawn from train prompts, held-out ones from test prompts.
 
     python benchmarks/sae.py --peer saelens=ENV/bin/python --peer saelens-float32=ENV/bin/python \
         --peer dictionary_learning=ENV2/bin/python --peer sparsify=ENV3/bin/python
     python benchmarks/sae.py --quick       # ours alone, a few seconds
     python benchmarks/sae.py --wide        # ours alone at a width of 65,536, with its peak memory
+    python benchmarks/sae.py --model year-code --site resid_post.2 --width 4096 --batch 1024 --steps 200 --turn 20 \
+        --learning-rate 3e-3 --peer ...
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -60,6 +64,48 @@ class Activations:
         return x * (self.d_in**0.5 / 5)  # norms about the root of d_in, as all of these libraries like them
 
 
+class ModelActivations:
+    """Batch i of a file with rows `train` and `held_out`, as a pure function of i."""
+
+    def __init__(self, path: str, batch: int):
+        from safetensors.torch import load_file
+
+        rows = load_file(path)
+        self.sides = {
+            side: one * (one.shape[1] ** 0.5 / rows["train"].norm(dim=1).mean()) for side, one in rows.items()
+        }
+        self.batch = batch
+
+    def __call__(self, number: int) -> torch.Tensor:
+        rows = self.sides["held_out" if number >= HELD_OUT else "train"]
+        generator = torch.Generator().manual_seed(1000 + number)
+        return rows[torch.randint(len(rows), (self.batch,), generator=generator)]
+
+
+def activations(args):
+    """Where a worker's batches come from."""
+    return ModelActivations(args.rows, args.batch) if args.rows else Activations(args.d_in, args.batch)
+
+
+def extract(model_name: str, site: str, path: Path) -> int:
+    """Write the activations of an embedded organism's prompts, every token but the first; returns their width."""
+    sys.path.insert(0, str(HERE.parents[1]))
+    from safetensors.torch import save_file
+
+    from hooked import load_model, read_prompts
+    from organisms import organism_folder
+    from sae import ModelSource
+
+    folder = organism_folder(model_name)
+    model, prompts = load_model(folder), read_prompts(folder / "prompts.jsonl")
+    found = {}
+    for side, split in (("train", "train"), ("held_out", "test")):
+        source = ModelSource(model, [one for one in prompts if one.split == split], site)
+        found[side] = torch.cat([source.block(number) for number in range(len(source))])
+    save_file(found, path)
+    return found["train"].shape[1]
+
+
 def ours(args):
     """This project's step; the stream and the progress bar are left out, as they are of the others."""
     sys.path.insert(0, str(HERE.parents[1]))
@@ -72,7 +118,7 @@ def ours(args):
         steps=args.steps, batch=args.batch, learning_rate=args.learning_rate, warmup=WARMUP, decay=1e-9
     )
     sae = TopK(args.d_in, args.width, k=args.k)
-    sae.start_from(Activations(args.d_in, args.batch)(HELD_OUT - 1))
+    sae.start_from(activations(args)(HELD_OUT - 1))
     run = Run.start(sae, config)
     reused_memory().__enter__()  # until the process ends
     return lambda number, x: train_step(run, x, config, number), lambda x: (sae.encode(x), sae(x))
@@ -144,8 +190,13 @@ def sparsify(args):
     torch.manual_seed(0)
     sae = SparseCoder(args.d_in, SparseCoderConfig(num_latents=args.width, k=args.k))
     optimizer = SignSGD(sae.parameters(), lr=5e-3 / (args.width / 2**14) ** 0.5)
-    sae.b_dec.data = Activations(args.d_in, args.batch)(HELD_OUT - 1).mean(0)
+    sae.b_dec.data = activations(args)(HELD_OUT - 1).mean(0)
     fired = torch.zeros(args.width, dtype=torch.long)
+    first = max(1, round(WARMUP * args.steps))
+    # Its trainer always lets the rate rise and fall linearly; a constant one ends in noise.
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda at: min((at + 1) / first, (args.steps - at) / (args.steps - first))
+    )
 
     def step(number, x):
         sae.set_decoder_norm_to_unit_norm()
@@ -155,6 +206,7 @@ def sparsify(args):
         out.fvu.backward()
         sae.remove_gradient_parallel_to_decoder_directions()
         optimizer.step()
+        schedule.step()
         optimizer.zero_grad()
 
     def both(x):
@@ -179,7 +231,7 @@ def work(args) -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints goes to stderr
     step, both = WORKERS[args.worker](args)
-    batches = Activations(args.d_in, args.batch)
+    batches = activations(args)
     print("ready", file=out, flush=True)
     for line in sys.stdin:
         first, last = map(int, line.split())
@@ -218,6 +270,7 @@ def measure(args) -> dict:
     processes = {}
     for name, python in interpreters.items():
         command = [python, str(HERE), "--worker", name, *sizes, f"--learning-rate={args.learning_rate}"]
+        command += [f"--rows={args.rows}"] if args.rows else []
         processes[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if processes[name].stdout.readline() != "ready\n":
             sys.exit(f"{name}: did not start")
@@ -274,6 +327,11 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="of Adam; sparsify's optimiser has its own")
     parser.add_argument("--quick", action="store_true", help="a small autoencoder, ours alone where no peer is given")
     parser.add_argument("--wide", action="store_true", help="width 65,536, five steps")
+    parser.add_argument(
+        "--model", help="an embedded organism whose activations to train on, in place of synthetic ones"
+    )
+    parser.add_argument("--site", default="resid_post.2", help="where to read them")
+    parser.add_argument("--rows", help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -284,7 +342,11 @@ def main() -> None:
     if args.worker:
         work(args)
         return
-    result = measure(args)
+    with tempfile.TemporaryDirectory() as folder:
+        if args.model:
+            args.rows = f"{folder}/rows.safetensors"
+            args.d_in = extract(args.model, args.site, Path(args.rows))
+        result = measure(args)
     if args.json:
         print(json.dumps(result))
         return
