@@ -184,7 +184,14 @@ def style_figure(figure: go.Figure, *, height: int = 420) -> go.Figure:
         font=FONT,
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.06, "x": 0},
         hovermode="closest",
-        modebar_remove=["lasso2d", "select2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],  # it lies on the legend
+        modebar_remove=[
+            "lasso2d",
+            "select2d",
+            "pan2d",
+            "zoomIn2d",
+            "zoomOut2d",
+            "autoScale2d",
+        ],  # it lies on the legend
     )
     figure.update_xaxes(gridcolor=GRID, showgrid=True)
     figure.update_yaxes(gridcolor=GRID, showgrid=True)
