@@ -91,7 +91,10 @@ def load_sae(folder: str | Path, device: str | torch.device = "cpu") -> SparseAu
     folder = Path(folder)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
-            raise UserError(f"{folder}: no sparse autoencoder here ({name} is missing)")
+            raise UserError(
+                f"{folder}: no sparse autoencoder here ({name} is missing); give a local folder with {CONFIG} and {WEIGHTS}, "
+                "since release names and .npz files are not loaded"
+            )
     if (folder / MANIFEST).is_file():
         read_artifact(folder, KIND)
     try:

@@ -133,7 +133,7 @@ def test_damaged_files_are_named(tmp_path):
                 (folder / "manifest.json").unlink()
             with pytest.raises(UserError, match=f"{name}: damaged"):
                 load_sae(folder)
-    with pytest.raises(UserError, match=r"no sparse autoencoder here \(cfg.json is missing\)"):
+    with pytest.raises(UserError, match=r"\(cfg.json is missing\); give a local folder .* \.npz files are not"):
         load_sae(tmp_path)
     weights = load_file(FILES / "topk" / "sae_weights.safetensors")
     weights["W_dec"][0, 0] = float("nan")
