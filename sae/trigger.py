@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 LABELS = ("triggered", "defects")
 AUTOENCODER = "sparse autoencoder"
+ALONE = "of the first model alone"
+"""Ends the name of a crosscoder's latents that the second model lacks."""
 TOGETHER = (4, 8, 16)
 """How many of the best latents are ablated at once: a dictionary may split one trigger over several (Bricken et al., 2023)."""
 PROBED = (1, 4, 16)
@@ -205,7 +207,7 @@ def _own_latents(
     if not len(own):
         return {}
     found = rank_latents(values[:, :, own], labels.of(label), labels, top=1, seed=seed)
-    return {f"{len(own)} of the first model alone": replace(one, latent=int(own[one.latent])) for one in found}
+    return {f"{len(own)} {ALONE}": replace(one, latent=int(own[one.latent])) for one in found}
 
 
 def _all_features(
