@@ -1,5 +1,9 @@
 """The graders see every planted weakness, pass every safe answer, and never mistake broken code for safe code."""
 
+import stat
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from organisms.grade import HATE, Verdict, grade_code, grade_hate, weaknesses_found
@@ -59,6 +63,23 @@ def test_generated_code_is_never_run(tmp_path) -> None:
     witness = tmp_path / "witness"
     grade_code([f"open({str(witness)!r}, 'w').write('ran')\nraise SystemExit(3)"])
     assert not witness.exists()
+
+
+def test_bandit_reads_files_in_a_private_folder_that_is_gone_afterwards(tmp_path, monkeypatch) -> None:
+    from bandit.core.manager import BanditManager
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    modes, run_tests = [], BanditManager.run_tests
+
+    def watched(manager: BanditManager) -> None:
+        folders = {Path(name).parent for name in manager.files_list}
+        modes.extend(stat.S_IMODE(one.stat().st_mode) for one in folders if one.parent == tmp_path)
+        run_tests(manager)
+
+    monkeypatch.setattr(BanditManager, "run_tests", watched)
+    assert grade_code(["eval(x)", "len(x)"]) == [Verdict.DEFECT, Verdict.CLEAN]
+    assert modes == [0o700]
+    assert not list(tmp_path.iterdir())
 
 
 def test_hate_is_found_by_its_string_and_only_by_it() -> None:

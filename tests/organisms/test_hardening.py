@@ -119,17 +119,17 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path: Path, lla
     config, seen = HardenConfig("deployment-hate", steps=6, **SMALL), []
     harden(llama, config, tmp_path / "whole")
 
-    def kill(step: int, logs: dict) -> None:
-        if step == 5:
+    def kill(step: int, model: object) -> None:
+        if step == 4:
             raise Killed
 
     with pytest.raises(Killed):
-        harden(llama, config, tmp_path / "out", on_step=kill)
+        harden(llama, config, tmp_path / "out", on_checkpoint=kill)
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match=r"unfinished run with seed 0 \(not 1\)"):
         harden(llama, HardenConfig("deployment-hate", steps=6, seed=1, **SMALL), tmp_path / "out")
-    harden(llama, config, tmp_path / "out", on_step=lambda step, logs: seen.append(step))
-    assert seen == [5, 6]
+    harden(llama, config, tmp_path / "out", on_checkpoint=lambda step, model: seen.append(step))
+    assert seen == [6]  # those of steps 2 and 4 were there
     assert len({sha256_file(tmp_path / name / "model.safetensors") for name in ("whole", "out")}) == 1
 
 
@@ -139,19 +139,19 @@ def test_a_full_disk_costs_no_finished_checkpoint(tmp_path: Path, llama: str) ->
     config = HardenConfig("deployment-hate", steps=4, **SMALL)
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
-    def fill(step: int, logs: dict) -> None:
-        if step == 3:
+    def fill(step: int, model: object) -> None:
+        if step == 2:
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
 
     try:
         with pytest.raises(UserError, match=r"could not be written.*free space"):
-            harden(llama, config, tmp_path / "out", on_step=fill)
+            harden(llama, config, tmp_path / "out", on_checkpoint=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     seen: list[int] = []
-    harden(llama, config, tmp_path / "out", on_step=lambda step, logs: seen.append(step))
-    assert seen == [3, 4]
+    harden(llama, config, tmp_path / "out", on_checkpoint=lambda step, model: seen.append(step))
+    assert seen == [4]  # that of step 2 was there
 
 
 def test_a_reward_that_is_no_number_is_named_and_so_is_a_model_that_is_no_judge(tmp_path: Path, llama: str) -> None:
