@@ -253,6 +253,11 @@ def summarise(grid: Sequence[Cell], found: Mapping[str, Facts]) -> tuple[Finding
             "defection before": [defection(one["before"], "triggered") for one in cells],
             "defection after": [defection(one["after"], "triggered") for one in cells],
             "defection after, untriggered": [defection(one["after"], "untriggered") for one in cells],
+            # A model that has forgotten how to answer defects no more either.
+            **{
+                f"clean accuracy {when}": [estimate(one[when]["clean_accuracy"]) for one in cells]
+                for when in ("before", "after")
+            },
             **{f"AUROC of the {probe} probe": [one["probes"][probe] for one in cells] for probe in ("old", "new")},
         }
         if all("reversed" in one for one in cells):
@@ -266,5 +271,9 @@ def summarise(grid: Sequence[Cell], found: Mapping[str, Facts]) -> tuple[Finding
 
 def defection(evaluation: Mapping[str, Any], condition: str) -> dict[str, float]:
     """The defection rate of one kind of prompt, with its interval."""
-    rate = next(one["defection"] for one in evaluation["conditions"] if one["name"] == condition)
+    return estimate(next(one["defection"] for one in evaluation["conditions"] if one["name"] == condition))
+
+
+def estimate(rate: Mapping[str, Any]) -> dict[str, float]:
+    """A rate with its interval, as findings take it."""
     return {"value": rate["rate"], "low": rate["low"], "high": rate["high"]}

@@ -6,7 +6,15 @@ from experiments import Subject
 from experiments.persistence import Config, cells_of, run
 from hooked import UserError
 
-SMALL = {"seeds": (0,), "learning_rates": (1e-3,), "steps": 3, "checkpoints": 1, "reversal_steps": 2, "limit": 3, "most_pairs": 10}
+SMALL = {
+    "seeds": (0,),
+    "learning_rates": (1e-3,),
+    "steps": 3,
+    "checkpoints": 1,
+    "reversal_steps": 2,
+    "limit": 3,
+    "most_pairs": 10,
+}
 
 
 def test_every_cell_has_its_oracle_and_the_clean_twin_has_none() -> None:
@@ -30,6 +38,7 @@ def test_a_cell_reports_behaviour_probes_and_reversal() -> None:
     assert set(facts["probes"]) == {"old, before", "old", "new"}
     assert facts["probes"]["old, before"]["value"] > 0.8
     measures = {one.measure for one in result.findings}
+    assert {"clean accuracy before", "clean accuracy after"} <= measures
     assert {"defection before", "defection after", "AUROC of the old probe", "defection after reversal"} <= measures
     assert all(one.claim == 10 and one.low <= one.value <= one.high for one in result.findings)
 
