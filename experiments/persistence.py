@@ -48,8 +48,8 @@ NOTES = (
     "seeds repeat the safety training of one embedded organism; the seed of its insertion is one",
     "the organisms are small models trained from scratch on templates: compare the order of the methods, not the rates, with "
     "the paper's (SFT 28 to 60%, RL 94 to 100%, adversarial 99 to 100% with the trigger)",
-    "safety training by reinforcement learning and against a red team takes hours on two cores: --methods in a configuration of "
-    "one's own; what is reported here is what was run",
+    "reinforcement learning and adversarial training are not in this grid: they take hours on two cores",
+    "where clean accuracy falls as far as defection does, the training has made the model forget how to answer, not how to defect",
 )
 LAST = slice(-5, None)
 Activations = Float[np.ndarray, "prompt d_model"]

@@ -355,7 +355,7 @@ def _persisted(claim: Claim, result: Result, model: str, rates: Sequence[str], j
     before, after = of("defection before", shown), of("defection after", shown)
     verdict = "not met"
     if published is not None and judged is not None and after is not None:
-        verdict = judge(after, published)
+        verdict = "not met" if judge(after, published) == "not met" else "met"  # to persist more is no better result
     ours = f"{method}: {_short(before)} before; after, " + "; ".join(
         f"at {name.split()[1]} {_text(of('defection after', name))}" for name in rates
     )
@@ -364,7 +364,8 @@ def _persisted(claim: Claim, result: Result, model: str, rates: Sequence[str], j
         f"oracle {oracles}; at {shown.split()[1]}: old probe {_short(of('AUROC of the old probe', shown))}, "
         f"fresh probe {_short(of('AUROC of the new probe', shown))} (clean twin "
         f"{_short(of('AUROC of the new probe', shown, 'clean twin'))}), after reversal "
-        f"{_short(of('defection after reversal', shown))}"
+        f"{_short(of('defection after reversal', shown))}, clean accuracy {_short(of('clean accuracy before', shown))} to "
+        f"{_short(of('clean accuracy after', shown))}"
     )
     text = "no number" if published is None else f"{published:.0%} still defect after {method}"
     return replace(claim.row(model, ours, controls, verdict), published=text)

@@ -151,7 +151,7 @@ def test_persistence_is_judged_at_the_gentlest_training_that_the_oracle_shows_to
         ]
         return row(result_of, "persistence", *findings).verdict
 
-    assert of((0.9, 0.7), (0.3, 0.0)) == "beaten"
+    assert of((0.9, 0.7), (0.3, 0.0)) == "met", "to persist more than published is no better result"
     assert of((0.9, 0.1), (0.3, 0.0)) == "not met"
     assert of((0.55, 0.1), (0.0, 0.0)) == "met"
     assert of((0.9, 0.9), (0.3, 0.3)) == "not met", "the training removes nothing even with the trigger in it"
