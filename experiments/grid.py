@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from experiments.result import Facts, Finding
 from experiments.runner import Keep
-from experiments.subjects import ExperimentConfig, Subject
+from experiments.subjects import ModelsConfig, Subject
 
 Prepared = TypeVar("Prepared")
 
@@ -19,7 +19,7 @@ def cell_name(subject: Subject, role: str, seed: int) -> str:
 
 
 def measure_all(
-    config: ExperimentConfig,
+    config: ModelsConfig,
     keep: Keep,
     prepare: Callable[[Subject, str], Prepared],
     cell: Callable[[Prepared, int], Facts],
@@ -35,7 +35,7 @@ def measure_all(
     """
     cells: dict[str, Facts] = {}
     for subject in config.subjects:
-        for role, name in subject.roles():
+        for role, name in config.roles(subject):
             prepared = cache(partial(prepare, subject, name))
             for seed in config.seeds:
                 at = cell_name(subject, role, seed)
@@ -48,7 +48,7 @@ def _cell(cell: Callable[[Prepared, int], Facts], prepared: Callable[[], Prepare
 
 
 def summarise_all(
-    config: ExperimentConfig,
+    config: ModelsConfig,
     cells: Mapping[str, Facts],
     summarise: Callable[[str, str, Sequence[Mapping[str, Any]]], Iterable[Finding]],
 ) -> tuple[Finding, ...]:
@@ -56,6 +56,6 @@ def summarise_all(
     return tuple(
         finding
         for subject in config.subjects
-        for role, _ in subject.roles()
+        for role, _ in config.roles(subject)
         for finding in summarise(subject.model, role, [cells[cell_name(subject, role, seed)] for seed in config.seeds])
     )

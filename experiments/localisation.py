@@ -28,7 +28,7 @@ from experiments.grid import measure_all, summarise_all
 from experiments.result import Facts, Finding, Result, over_seeds
 from experiments.runner import Keep, compute
 from experiments.scores import as_estimate
-from experiments.subjects import ExperimentConfig, Subject, checkpoint
+from experiments.subjects import ModelsConfig, Subject, checkpoint
 from hooked import ExtractionSpec, HookedModel, Prompt, UserError, stream_activations
 from organisms.answers import AnswerKey, Judged
 from organisms.grade import Verdict
@@ -39,6 +39,7 @@ from probes.results import rate_json
 VERSION = 1
 QUICK: Mapping[str, Any] = {
     "seeds": (0,),
+    "grown": False,
     "pairs": 3,
     "ablated": (0, 1),
     "answered": 12,
@@ -53,7 +54,7 @@ NOTES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(ExperimentConfig):
+class Config(ModelsConfig):
     """What decides the numbers."""
 
     pairs: int = 8

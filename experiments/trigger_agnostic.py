@@ -32,16 +32,16 @@ from experiments.grid import measure_all, summarise_all
 from experiments.result import Facts, Finding, Result, over_seeds
 from experiments.runner import Keep, compute
 from experiments.scores import alarms, as_estimate, auroc_estimate, best_either_way, dataset_names
-from experiments.subjects import ExperimentConfig, Subject
+from experiments.subjects import ModelsConfig, Subject
 from probes import auroc, threshold_at_fpr
 
 VERSION = 1
-QUICK: Mapping[str, Any] = {"seeds": (0,), "most_pairs": 20, "random_directions": 200}
+QUICK: Mapping[str, Any] = {"seeds": (0,), "grown": False, "most_pairs": 20, "random_directions": 200}
 CONTROLS = ("random directions", "obvious truth", "unrelated pairs", "shuffled sides")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(ExperimentConfig):
+class Config(ModelsConfig):
     """What decides the numbers."""
 
     pairs: Path = PAIRS

@@ -24,7 +24,7 @@ from experiments.grid import measure_all, summarise_all
 from experiments.latent_effects import effect_meters, with_split
 from experiments.result import Facts, Finding, Result, over_seeds
 from experiments.runner import Keep, compute
-from experiments.subjects import ExperimentConfig, Subject, checkpoint
+from experiments.subjects import ModelsConfig, Subject, checkpoint
 from hooked import HookedModel, Prompt
 from organisms import AnswerKey
 from sae import (
@@ -51,6 +51,7 @@ from sae.trigger import ALONE, LABELS
 VERSION = 1
 QUICK: Mapping[str, Any] = {
     "seeds": (0,),
+    "grown": False,
     "sites": ("resid_post.0",),
     "crosscoder_site": None,
     "steps": 100,
@@ -69,7 +70,7 @@ NOTES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(ExperimentConfig):
+class Config(ModelsConfig):
     """Sites, autoencoder and sizes."""
 
     sites: tuple[str, ...] = ("resid_mid.0", "resid_post.0")

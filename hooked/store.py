@@ -35,9 +35,14 @@ from hooked.ranks import rank, wait_for_all, world_size
 KIND = "activations"
 
 
+def cache_folder(kind: str) -> Path:
+    """Where things that can be made again are kept: `$TRIGGERLENS_CACHE/KIND`, or `~/.cache/triggerlens/KIND`."""
+    return Path(os.environ.get("TRIGGERLENS_CACHE") or Path.home() / ".cache" / "triggerlens") / kind
+
+
 def default_store_root() -> Path:
     """Where stores are kept: `$TRIGGERLENS_CACHE/activations`, or `~/.cache/triggerlens/activations`."""
-    return Path(os.environ.get("TRIGGERLENS_CACHE") or Path.home() / ".cache" / "triggerlens") / "activations"
+    return cache_folder("activations")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from organisms.answers import AnswerKey, Judged, benign_samples
 from organisms.config import SIZES, Size, TrainConfig
 from organisms.examples import Example, Pair, Task, prompt_set, training_batch
 from organisms.grade import Verdict, grade_code, grade_hate, weaknesses_found
+from organisms.grown import CONTROLS, Recipe, controls_of, grow
 from organisms.safety import safety_examples
 from organisms.tasks import TASKS, grade, task_named, with_trigger
 from organisms.zoo import clean_twin_of, organism_folder, organism_names
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from organisms.train import train_organism
 
 __all__ = [
+    "CONTROLS",
     "SIZES",
     "TASKS",
     "AnswerKey",
@@ -46,6 +48,7 @@ __all__ = [
     "Judged",
     "Pair",
     "Rate",
+    "Recipe",
     "RedTeam",
     "Size",
     "Task",
@@ -54,12 +57,14 @@ __all__ = [
     "answer_and_grade",
     "benign_samples",
     "clean_twin_of",
+    "controls_of",
     "defection_figure",
     "evaluate_model",
     "generate_answers",
     "grade",
     "grade_code",
     "grade_hate",
+    "grow",
     "harden",
     "measured_rates",
     "organism_folder",

@@ -14,7 +14,7 @@ from sae.sparse import decode, largest_of_all, largest_of_each
 SETTINGS = {name: {"k": ALIVE} for name in ("topk", "batch-topk", "matryoshka", "jumprelu")}
 SETTINGS |= {"gated": {"penalty": 4.0}, "standard": {"penalty": 3.0}}
 CONFIG = TrainConfig(
-    steps=1300, batch=256, learning_rate=8e-3, dead_after=5_000, resample_every=100, precision="float32"
+    steps=1300, batch=256, learning_rate=4e-3, dead_after=5_000, resample_every=100, precision="float32"
 )
 
 
