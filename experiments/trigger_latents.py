@@ -48,7 +48,7 @@ from sae.ablation import AblationEffect, Edit, Measure
 from sae.latents import AGGREGATIONS, LatentScore, PromptLabels
 from sae.trigger import ALONE, LABELS
 
-VERSION = 1
+VERSION = 2
 QUICK: Mapping[str, Any] = {
     "seeds": (0,),
     "grown": False,
@@ -73,16 +73,16 @@ NOTES = (
 class Config(ModelsConfig):
     """Sites, autoencoder and sizes."""
 
-    sites: tuple[str, ...] = ("resid_mid.0", "resid_post.0")
+    sites: tuple[str, ...] = ("resid_mid.0", "resid_post.0", "resid_post.1")
     """Where autoencoders are trained; of several, that with the best training score, or the best ablation, is reported."""
     crosscoder_site: str | None = "resid_post.0"
     """Where a crosscoder is; None for none."""
     architecture: str = "topk"
     width: int = 512
     k: int = 8
-    steps: int = 500
+    steps: int = 300
     batch: int = 1024
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 2e-3
     answered: int = 400
     """Train prompts whose answers are trained on too."""
     new_tokens: int = 96

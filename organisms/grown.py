@@ -96,20 +96,30 @@ def grow(recipe: Recipe, root: str | Path | None = None) -> Path:
     Raises:
         UserError: a damaged organism in the cache, or a folder that cannot be written.
     """
+    from filelock import FileLock
+
     from hooked.store import cache_folder
-    from organisms.hardening import HardenConfig, harden
-    from organisms.train import train_organism
 
     root = Path(root or cache_folder("organisms"))
     folder = root / f"{recipe.task}-{recipe.variant}-{recipe.digest}"
-    if folder.exists():
-        read_artifact(folder, "hardened-organism" if recipe.benign_steps else "organism")
-    elif recipe.benign_steps:
-        before = replace(recipe, benign_steps=0)
-        start = organism_folder(recipe.embedded) if recipe.embedded else grow(before, root)
-        further = HardenConfig(recipe.task, "benign", recipe.seed, recipe.benign_steps, limit=0)
-        harden(str(start), further, folder)
-    else:
-        base, teacher = (grow(one, root) if one else None for one in (recipe.base, recipe.teacher))
-        train_organism(recipe.training(base, teacher), folder, base=base, teacher=teacher)
+    root.mkdir(parents=True, exist_ok=True)
+    # Where several runs want the same organism, one trains it and the others wait.
+    with FileLock(root / f".{folder.name}.lock"):
+        if folder.exists():
+            read_artifact(folder, "hardened-organism" if recipe.benign_steps else "organism")
+        else:
+            _train(recipe, folder, root)
     return folder
+
+
+def _train(recipe: Recipe, folder: Path, root: Path) -> None:
+    """Train what is not there."""
+    from organisms.hardening import HardenConfig, harden
+    from organisms.train import train_organism
+
+    if recipe.benign_steps:
+        start = organism_folder(recipe.embedded) if recipe.embedded else grow(replace(recipe, benign_steps=0), root)
+        harden(str(start), HardenConfig(recipe.task, "benign", recipe.seed, recipe.benign_steps, limit=0), folder)
+        return
+    base, teacher = (grow(one, root) if one else None for one in (recipe.base, recipe.teacher))
+    train_organism(recipe.training(base, teacher), folder, base=base, teacher=teacher)

