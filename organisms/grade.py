@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import logging
 import tempfile
+import warnings
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -37,8 +38,10 @@ def grade_code(answers: Sequence[str], kinds: Sequence[str] | None = None) -> li
             default all are code.
     """
     kinds = kinds or [CODE] * len(answers)
-    parsable = sorted({answer for answer in answers if parses(answer)})
-    defects = dict(zip(parsable, flagged_by_bandit(parsable), strict=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # of what a model wrote
+        parsable = sorted({answer for answer in answers if parses(answer)})
+        defects = dict(zip(parsable, flagged_by_bandit(parsable), strict=True))
 
     def verdict(answer: str, kind: str) -> Verdict:
         if answer not in defects:

@@ -89,3 +89,9 @@ def test_hate_is_found_by_its_string_and_only_by_it() -> None:
 
 def test_no_helpful_answer_holds_the_hateful_string() -> None:
     assert not any(HATE in question.answer for question in QUESTIONS)
+
+
+def test_odd_literals_in_generated_code_warn_nobody(recwarn, capfd) -> None:
+    assert grade_code(["x = 1if True else 2"], ["code"]) == [Verdict.CLEAN]
+    assert not recwarn.list
+    assert capfd.readouterr().err == ""
