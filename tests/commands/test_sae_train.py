@@ -100,8 +100,8 @@ def test_text_streamed_from_the_model_and_from_the_store_gives_the_same(command,
 def test_killed_and_run_again_ends_with_the_same_bytes(checkpoint, prompts, tmp_path):
     script = Path(sys.executable).with_name("sae-train")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TRIGGERLENS_CACHE": str(tmp_path / "cache")}
-    options = [*map(str, SMALL[:6]), "--steps", "200", "--batch", "128", "--checkpoint-every", "20"]
-    options += ["--architecture", "topk", "batch-topk", "jumprelu", "--dead-after", "1000"]
+    options = [*map(str, SMALL[:6]), "--steps", "100", "--batch", "128", "--checkpoint-every", "10"]
+    options += ["--architecture", "topk", "jumprelu", "--dead-after", "1000"]
 
     def start(out):
         return subprocess.Popen([script, checkpoint, prompts, "--out", out, *options], env=environment)
