@@ -10,7 +10,7 @@ To add one: a module with `VERSION`, `Config`, `QUICK` and `run(config, keep)` (
 from experiments.registry import EXPERIMENTS, Experiment
 from experiments.result import Finding, Result
 from experiments.runner import RESULTS, Keep, compute, read_result, run_experiment
-from experiments.subjects import ExperimentConfig, Subject
+from experiments.subjects import ExperimentConfig, ModelsConfig, Subject
 
 __all__ = [
     "EXPERIMENTS",
@@ -19,6 +19,7 @@ __all__ = [
     "ExperimentConfig",
     "Finding",
     "Keep",
+    "ModelsConfig",
     "Result",
     "Subject",
     "compute",

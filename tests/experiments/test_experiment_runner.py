@@ -9,7 +9,7 @@ import torch
 from tiny_models import tiny_checkpoint
 from tiny_prompts import prompt_file
 
-from experiments import Experiment, ExperimentConfig, Finding, Result, Subject, compute, read_result, run_experiment
+from experiments import Experiment, Finding, ModelsConfig, Result, Subject, compute, read_result, run_experiment
 from experiments.grid import measure_all
 from experiments.result import over_seeds
 from experiments.runner import config_facts, result_key
@@ -18,7 +18,7 @@ from hooked.load import load_model, weights_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(ExperimentConfig):
+class Config(ModelsConfig):
     scale: float = 1.0
 
 
