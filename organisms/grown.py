@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from hooked.artifacts import read_artifact
+from hooked.errors import UserError
 from organisms.config import TrainConfig
 from organisms.tasks import TASKS, task_named
 from organisms.zoo import organism_folder
@@ -78,10 +79,7 @@ CONTROLS: Mapping[str, Recipe] = {
         "benign": Recipe(task=task, embedded=f"{task}-clean", benign_steps=200),
     }.items()
 }
-"""By name, models that never defect: a second seed of each clean twin, and each after further benign training.
-
-Results are not keyed by these recipes: whoever changes one raises the `VERSION` of the experiments that measure it.
-"""
+"""By name, models that never defect: a second seed of each clean twin, and each after further benign training."""
 ROLES = {"second clean seed": "seed-1", "benign fine-tune": "benign"}
 
 
@@ -106,7 +104,10 @@ def grow(recipe: Recipe, root: str | Path | None = None) -> Path:
 
     root = Path(root or cache_folder("organisms"))
     folder = root / f"{recipe.task}-{recipe.variant}-{recipe.digest}"
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{root}: organisms cannot be kept there: {error.strerror}; set TRIGGERLENS_CACHE") from error
     # Where several runs want the same organism, one trains it and the others wait.
     with FileLock(root / f".{folder.name}.lock"):
         if folder.exists():

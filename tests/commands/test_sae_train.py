@@ -98,13 +98,12 @@ def test_text_streamed_from_the_model_and_from_the_store_gives_the_same(command,
 
 
 def test_killed_and_run_again_ends_with_the_same_bytes(checkpoint, prompts, tmp_path):
-    script = Path(sys.executable).with_name("sae-train")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TRIGGERLENS_CACHE": str(tmp_path / "cache")}
     options = [*map(str, SMALL[:6]), "--steps", "100", "--batch", "128", "--checkpoint-every", "10"]
-    options += ["--architecture", "topk", "jumprelu", "--dead-after", "1000"]
+    options += ["--architecture", "topk", "batch-topk", "jumprelu", "--dead-after", "1000"]
 
     def start(out):
-        return subprocess.Popen([script, checkpoint, prompts, "--out", out, *options], env=environment)
+        return subprocess.Popen([SCRIPT, checkpoint, prompts, "--out", out, *options], env=environment)
 
     assert start(tmp_path / "whole").wait() == 0
     process = start(tmp_path / "killed")

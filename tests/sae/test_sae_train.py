@@ -13,7 +13,8 @@ from sparse_worlds import ALIVE, D_IN, FEATURES
 from tiny_models import tiny_checkpoint
 from tiny_prompts import labelled_prompts
 
-from hooked import ExtractionSpec, UserError, load_model, store_activations
+from hooked import ExtractionSpec, UserError, load_model, read_prompts, store_activations
+from organisms import organism_folder
 from sae import (
     Mixed,
     ModelSource,
@@ -30,6 +31,7 @@ from sae import (
     train_saes,
 )
 from sae.stream import ShuffledBatches
+from sae.train import Run, train_step
 
 CONFIG = TrainConfig(steps=60, batch=256, learning_rate=4e-3, dead_after=2_000, checkpoint_every=10, log_every=10)
 ENVIRONMENT = os.environ | {
@@ -230,3 +232,29 @@ def test_rates_rise_stay_and_fall():
     assert shares[9:81] == [1.0] * 72
     assert shares[99] == pytest.approx(0.05)
     assert config.peak_rate(2**16) == pytest.approx(1e-4)
+
+
+def test_the_encoder_s_biases_move_ten_times_as_far_in_a_step(world):
+    config = TrainConfig(learning_rate=1e-3, warmup=0.0, precision="float32")
+    run = Run.start(TopK(D_IN, FEATURES, k=ALIVE), config)
+    before = {name: value.detach().clone() for name, value in run.sae.named_parameters()}
+    train_step(run, world.rows[:256], config, 0)
+    # Adam's first step moves each weight by its rate.
+    moved = {name: float((value - before[name]).abs().max()) for name, value in run.sae.named_parameters()}
+    assert [moved[name] for name in ("encoder_rows", "b_dec", "b_enc")] == pytest.approx([1e-3, 1e-3, 1e-2], rel=0.01)
+
+
+def test_with_higher_rates_for_decoder_and_biases_more_of_a_model_s_activations_is_explained(monkeypatch):
+    folder = organism_folder("deployment-hate")
+    prompts = [prompt for prompt in read_prompts(folder / "prompts.jsonl") if prompt.split == "train"][:200]
+    source = ModelSource(load_model(folder), prompts, "resid_post.1")
+    rows = TensorSource(torch.cat([source.block(number) for number in range(len(source))]))
+
+    def unexplained():
+        config = TrainConfig(steps=120, batch=512, learning_rate=1e-3, log_every=40)
+        return train_sae(rows, TopK(rows.widths[0], 512, k=8), config)[-1].fvu
+
+    different = unexplained()
+    monkeypatch.setattr("sae.train.DECODER_RATE", 1.0)
+    monkeypatch.setattr("sae.train.ENCODER_BIAS_RATE", 1.0)
+    assert different < 0.9 * unexplained()

