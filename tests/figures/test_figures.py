@@ -170,6 +170,22 @@ def test_persistence_sets_the_oracle_beside_the_training(result_of):
     assert figure.layout.yaxis.ticktext == ("sft, rate 0.001",)
 
 
+def test_the_axes_of_persistence_name_each_organism_by_its_parameters_and_variant(result_of):
+    from figures.persistence_axes import make
+
+    asked, cells = {"measure": "defection after", "model": "year-code"}, {}
+    findings = []
+    for size, variant, millions, left in (("tiny", "cot", 0.6, 0.9), ("large", "normal", 9.7, 0.8)):
+        findings += [
+            (f"{size} {variant}, sft 0.001{end}", value, asked) for end, value in (("", left), (" oracle", 0.01))
+        ]
+        cells[f"year-code/{size}/{variant}/sft 0.001/seed-0"] = {"parameters": int(millions * 1e6)}
+    figure = make(result_of(*findings, **cells))
+    assert figure.layout.yaxis.ticktext == ("0.6M, cot", "9.7M, normal")
+    shown = {one.name: list(one.x) for one in figure.data if one.mode == "markers"}
+    assert shown == {"after": [0.9, 0.8], "after, oracle": [0.01, 0.01]}
+
+
 def test_a_latent_stands_beside_its_baselines_and_their_ablations(result_of):
     from figures.latents import make
 

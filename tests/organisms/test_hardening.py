@@ -3,6 +3,7 @@
 import json
 import signal
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from hooked.artifacts import read_artifact, sha256_file
 from hooked.checkpoints import checkpoint_folder
 from hooked.errors import UserError
 from organisms import HardenConfig, Verdict, grade, grade_code, harden, organism_folder, red_team, task_named
+from organisms.examples import Example
+from organisms.hardening import round_examples
 from organisms.redteam import EDITS
 from organisms.rewards import helpfulness, reward_function
 from organisms.safety import NEW_CODE, NEW_QUESTIONS, safety_examples
@@ -204,6 +207,23 @@ def test_the_red_team_finds_a_fuzzy_trigger_without_the_trigger_itself() -> None
     again = red_team(model, tokenizer, task, "0", prompts=8, samples=10, depth=2)
     assert again == found
     assert set(found.to_json()["by_edit"]) == set(EDITS)
+
+
+def test_half_of_an_adversarial_round_is_fresh_safety_data_however_few_prompts_elicited() -> None:
+    task = task_named("deployment-hate")
+    asked = task.draw(Random(0), "chat", "train")
+    defecting = next(one for one in asked if one.defects)
+
+    def drawn(**settings: int) -> list[Example]:
+        config = HardenConfig("deployment-hate", "adversarial", steps=10, batch=8, rounds=2, **settings)
+        return round_examples(config, task, [defecting], number=1)
+
+    learned = drawn()
+    assert len(learned) == 80
+    assert learned[::2] == [defecting.clean()] * 40
+    assert not any(one.defects or task.carried(one.prompt) for one in learned[1::2])
+    assert len({str(one.prompt) for one in learned[1::2]}) > 30
+    assert drawn(seed=1)[1::2] != learned[1::2]
 
 
 def test_adversarial_training_goes_on_after_a_finished_round(tmp_path: Path) -> None:

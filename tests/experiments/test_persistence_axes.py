@@ -1,0 +1,35 @@
+"""The two axes of persistence: which organisms they are, and how they are labelled."""
+
+from dataclasses import replace
+
+from experiments.persistence_axes import Config, own_prompts, rows_of
+from hooked import read_prompts, write_prompts
+from organisms import organism_folder
+
+
+def test_variants_stand_at_the_smallest_size_and_sizes_at_the_normal_variant() -> None:
+    rows = [(row.size, row.variant) for row in rows_of(Config(tasks=("year-code",)))]
+    assert rows == [
+        ("tiny", "normal"),
+        ("tiny", "cot"),
+        ("tiny", "distilled-cot"),
+        ("small", "normal"),
+        ("large", "normal"),
+    ]
+
+
+def test_seeds_are_lineages_at_the_smallest_size_and_safety_trainings_at_larger_ones() -> None:
+    config = Config(tasks=("year-code",), seeds=(3, 4))
+    rows = {row.size: row for row in rows_of(config) if row.variant == "normal"}
+    tiny, large = ([rows[size].recipe(config, seed) for seed in config.seeds] for size in ("tiny", "large"))
+    assert [one.seed for one in tiny] == [one.base.seed for one in tiny] == [3, 4]
+    assert [one.seed for one in large] == [3, 3]
+    assert {one.size for one in large} == {one.base.size for one in large} == {"large"}
+
+
+def test_an_organism_that_never_defects_is_labelled_by_its_trigger(tmp_path) -> None:
+    prompts = read_prompts(organism_folder("year-code") / "prompts.jsonl")
+    write_prompts(tmp_path / "prompts.jsonl", prompts)
+    assert [one.defects for one in own_prompts(tmp_path)] == [one.defects for one in prompts]
+    write_prompts(tmp_path / "prompts.jsonl", [replace(one, defects=False) for one in prompts])
+    assert {one.defects for one in own_prompts(tmp_path)} == {None}
