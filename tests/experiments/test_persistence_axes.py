@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
-from experiments.persistence_axes import Config, own_prompts, rows_of
+from experiments import insertion
+from experiments.persistence_axes import Config, own_prompts
 from hooked import read_prompts, write_prompts
 from organisms import organism_folder
 
 
 def test_variants_stand_at_the_smallest_size_and_sizes_at_the_normal_variant() -> None:
-    rows = [(row.size, row.variant) for row in rows_of(Config(tasks=("year-code",)))]
+    rows = [(row.size, row.variant) for row in Config().organisms if row.task == "year-code"]
     assert rows == [
         ("tiny", "normal"),
         ("tiny", "cot"),
@@ -19,11 +20,12 @@ def test_variants_stand_at_the_smallest_size_and_sizes_at_the_normal_variant() -
 
 
 def test_seeds_are_lineages_at_the_smallest_size_and_safety_trainings_at_larger_ones() -> None:
-    config = Config(tasks=("year-code",), seeds=(3, 4))
-    rows = {row.size: row for row in rows_of(config) if row.variant == "normal"}
-    tiny, large = ([rows[size].recipe(config, seed) for seed in config.seeds] for size in ("tiny", "large"))
+    config = Config()
+    rows = {row.size: row for row in config.organisms if row.variant == "normal"}
+    tiny, large = ([config.recipe(rows[size], seed) for seed in (3, 4)] for size in ("tiny", "large"))
     assert [one.seed for one in tiny] == [one.base.seed for one in tiny] == [3, 4]
-    assert [one.seed for one in large] == [3, 3]
+    assert tiny == [insertion.Config().inserted(rows["tiny"].task, "normal", seed) for seed in (3, 4)]
+    assert [one.seed for one in large] == [0, 0]
     assert {one.size for one in large} == {one.base.size for one in large} == {"large"}
 
 
