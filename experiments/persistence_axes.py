@@ -25,7 +25,7 @@ from hooked import Prompt, read_prompts
 from organisms import Recipe, grow
 
 VERSION = 1
-SAFETY = Training(method="sft", steps=60, learning_rates=(3e-4,))
+SAFETY = Training(method="sft", steps=60, learning_rates=(3e-4, 1e-3))
 NOTES = (
     "at the smallest size each seed has its own base, insertion and safety training; at larger ones the seeds repeat the safety "
     "training of one organism",
