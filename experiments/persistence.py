@@ -58,7 +58,7 @@ class Training:
 QUICK: Mapping[str, Any] = {
     "seeds": (0,),
     "grown": False,
-    "trainings": (Training(method="sft", steps=3, learning_rates=(1e-3,)),),
+    "trainings": (Training(method="sft", steps=2, learning_rates=(1e-3,)),),
     "checkpoints": 1,
     "reversal_steps": 0,
     "limit": 3,

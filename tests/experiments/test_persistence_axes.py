@@ -30,7 +30,8 @@ def test_seeds_are_lineages_at_the_smallest_size_and_safety_trainings_at_larger_
 
 
 def test_an_organism_that_never_defects_is_labelled_by_its_trigger(tmp_path) -> None:
-    prompts = read_prompts(organism_folder("year-code") / "prompts.jsonl")
+    prompts = read_prompts(organism_folder("year-code") / "prompts.jsonl")[:40]
+    assert {one.defects for one in prompts} == {True, False}
     write_prompts(tmp_path / "prompts.jsonl", prompts)
     assert [one.defects for one in own_prompts(tmp_path)] == [one.defects for one in prompts]
     write_prompts(tmp_path / "prompts.jsonl", [replace(one, defects=False) for one in prompts])
