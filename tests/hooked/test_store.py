@@ -25,14 +25,15 @@ from hooked import (
 SITES = ("resid_post.0", "resid_post.2")
 
 EXTRACT = """
-import sys, time
+import os, sys, time
 import hooked.extraction
 hooked.extraction.WINDOW_PROMPTS = 8
 from hooked import ExtractionSpec, load_model, read_prompts, store_activations
 model = load_model(sys.argv[1], device="cpu")
 delay = float(sys.argv[4])
 model.hf_model.get_submodule("model.layers.0").register_forward_pre_hook(lambda *_: time.sleep(delay))
-print(store_activations(model, read_prompts(sys.argv[2]), ExtractionSpec(("resid_post.0", "resid_post.2")), root=sys.argv[3]).folder)
+store = store_activations(model, read_prompts(sys.argv[2]), ExtractionSpec(("resid_post.0", "resid_post.2")), root=sys.argv[3])
+os.write(1, f"{store.folder}\\n".encode())  # in one piece: two ranks share the pipe
 """
 
 
