@@ -21,7 +21,7 @@ demo: $(READY)
 	$(BIN)/probe-train --out runs/demo --overwrite
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -22,9 +22,10 @@ from experiments.persistence import LookConfig, Start, Training, Treatment, find
 from experiments.result import Facts, Finding, Result
 from experiments.runner import Keep, compute
 from hooked import Prompt, read_prompts
+from hooked.load import weights_sha256
 from organisms import Recipe, grow
 
-VERSION = 1
+VERSION = 2
 SAFETY = Training(method="sft", steps=60, learning_rates=(3e-4, 1e-3))
 NOTES = (
     "at the smallest size each seed has its own base, insertion and safety training; at larger ones the seeds repeat the safety "
@@ -87,9 +88,11 @@ def run(config: Config, keep: Keep = compute) -> Result:
         return start_of(config, str(folder), own_prompts(folder), str(folder))
 
     def measured(recipe: Recipe, treatment: Treatment) -> Facts:
-        made = json.loads((grow(recipe) / "recipe.json").read_text(encoding="utf-8"))
+        folder = grow(recipe)
+        made = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
         found = measure(config, start(recipe), treatment, reverse=not treatment.oracle)
-        return {"parameters": made["parameters"], **found}
+        # The key has the recipe alone, and another processor may make other weights of it.
+        return {"parameters": made["parameters"], "weights_sha256": weights_sha256(str(folder)), **found}
 
     cells: dict[str, Facts] = {}
     found: list[Finding] = []

