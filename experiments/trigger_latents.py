@@ -54,12 +54,12 @@ QUICK: Mapping[str, Any] = {
     "grown": False,
     "sites": ("resid_post.0",),
     "crosscoder_site": None,
-    "steps": 50,
+    "steps": 20,
     "answered": 16,
     "together": (1, 4),
     "validation_pairs": 4,
     "evaluation_pairs": 8,
-    "search_prompts": 200,
+    "search_prompts": 80,
 }
 NOTES = (
     "latents, aggregations and thresholds are chosen on train prompts, ablations on validation pairs of the train side; all "
