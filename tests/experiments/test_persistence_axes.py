@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from experiments import insertion
 from experiments.persistence_axes import Config, own_prompts
+from experiments.runner import RESULTS, read_results
 from hooked import read_prompts, write_prompts
 from organisms import organism_folder
 
@@ -27,6 +28,17 @@ def test_seeds_are_lineages_at_the_smallest_size_and_safety_trainings_at_larger_
     assert tiny == [insertion.Config().inserted(rows["tiny"].task, "normal", seed) for seed in (3, 4)]
     assert [one.seed for one in large] == [0, 0]
     assert {one.size for one in large} == {one.base.size for one in large} == {"large"}
+
+
+def test_the_smallest_organisms_are_those_of_the_committed_insertion_grid() -> None:
+    (inserted,), (trained,) = (read_results(RESULTS, name) for name in ("insertion", "persistence-axes"))
+    compared = 0
+    for name, cell in trained.cells.items():
+        task, size, variant, _, seed = name.split("/")
+        if size == insertion.Config().size:
+            assert cell["weights_sha256"] == inserted.cells[f"{task}/{variant}/{seed}"]["weights_sha256"]
+            compared += 1
+    assert compared == 6 * 2 * 2 * 3  # organisms, learning rates, with and without the oracle, seeds
 
 
 def test_an_organism_that_never_defects_is_labelled_by_its_trigger(tmp_path) -> None:
