@@ -32,7 +32,7 @@ from hooked import Prompt, UserError, load_model
 from hooked.intervals import wilson_interval
 from hooked.load import load_plain
 from organisms import HardenConfig, evaluate_model, generate_answers, harden
-from organisms.examine import condition, conditions_of, task_of_checkpoint
+from organisms.examine import RECIPE, condition, conditions_of, task_of_checkpoint
 from organisms.examples import Task
 
 VERSION = 2
@@ -252,7 +252,14 @@ def start_of(config: LookConfig, organism: str, prompts: Sequence[Prompt], model
         organism: the folder whose recipe names the task and the seed of the prompts that are answered.
         prompts: labelled, for the probes.
         model: the organism itself, or a model that never defects.
+
+    Raises:
+        UserError: nothing says what the organism was trained on.
     """
+    if not (Path(organism) / RECIPE).is_file():
+        raise UserError(
+            f"{organism}: no {RECIPE}, as organism-train writes it, names the task whose prompts are to be trained on"
+        )
     task, seed = task_of_checkpoint(organism)
     look = Look(config, task, seed, labelled(prompts, config.most_pairs))
     found, tokenizer, _ = load_plain(model, config.device, "float32")

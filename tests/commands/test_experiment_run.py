@@ -90,6 +90,14 @@ def test_further_models_that_never_defect_are_measured_too(command, own, tmp_pat
     assert json.loads(command(*run).out)["key"] != found["key"]
 
 
+def test_safety_training_needs_a_model_whose_task_is_known(command, own, tmp_path):
+    outcome = command("experiment-run", "persistence", *own, "--quick", "--results", tmp_path / "r")
+    assert outcome.code == 2
+    (line,) = [one for one in outcome.err.splitlines() if one.startswith("error: ")]
+    assert "no recipe.json" in line
+    assert "--task" not in line, "the command has no such option"
+
+
 def test_contrast_pairs_can_be_replaced(command, own, tmp_path):
     pairs = {
         name: [{"name": "x", "question": "Is it?", "positive": "yes", "negative": "no"}] * 2
