@@ -62,12 +62,16 @@ class Anatomy:
     """The attention's output projection: its input is the heads' values, side by side."""
     attn_out: str
     """The module whose output the attention adds to the stream."""
+    mlp: str
+    """The MLP itself; where a norm follows it, `mlp_out` is that norm."""
     mlp_out: str
     """The module whose output the MLP adds to the stream."""
     post_norms: bool
     """Whether a norm follows each sub-layer, so that `attn_out` is no sum of `head_out`."""
     parallel: bool = False
     """Attention and MLP both read the block's input (GPT-NeoX): there is no `resid_mid`. Found by trial when loading."""
+    positionwise: bool = False
+    """The MLP gives each position the same whether or not it sees the others. Found by trial when loading."""
     projections: Projections | None = None
     """None where the sites inside attention are not to be had: not found, or not what their names say when tried."""
 
@@ -99,6 +103,7 @@ def find_anatomy(model: nn.Module) -> Anatomy:
         blocks=blocks,
         out_projection=projection,
         attn_out=_POST_ATTENTION if post_norms else projection,
+        mlp=mlp,
         mlp_out=_POST_MLP if post_norms else mlp,
         post_norms=post_norms,
         projections=_find_projections(

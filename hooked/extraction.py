@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
@@ -240,9 +240,10 @@ def _try_batch(model: HookedModel, items: list[_Item], spec: ExtractionSpec) -> 
 def _run_batch(model: HookedModel, items: list[_Item], spec: ExtractionSpec) -> ActivationBatch:
     tokens = pad_right([item.tokens.ids for item in items], model.pad_id)
     lengths = torch.tensor([len(item.tokens.ids) for item in items])
-    read = _reader(items, lengths, spec.position)
+    needed = _needed(items, lengths, spec.position)
+    read = _reader(needed, spec.position)
     last_layer = max(parse_site(site).layer for site in spec.sites)
-    run = model.run(tokens, reads=dict.fromkeys(spec.sites, read), last_layer=last_layer)
+    run = model.run(tokens, reads=dict.fromkeys(spec.sites, read), last_layer=last_layer, needed=needed)
     kept = [run.activations[site].to("cpu", spec.dtype or model.dtype) for site in spec.sites]
     batch = ActivationBatch(
         indices=torch.tensor([item.index for item in items]),
@@ -254,19 +255,22 @@ def _run_batch(model: HookedModel, items: list[_Item], spec: ExtractionSpec) -> 
     return batch
 
 
-def _reader(items: list[_Item], lengths: Int[Tensor, "prompt"], position: str) -> Callable[[Tensor], Tensor]:
-    """What turns a site's activation [prompt position d_model] into rows."""
+def _needed(items: list[_Item], lengths: Int[Tensor, "prompt"], position: str) -> Bool[Tensor, "prompt token"]:
+    """The tokens that a position names."""
+    place = torch.arange(int(lengths.max()))
     if position == "last":
-        rows, last = torch.arange(len(items)), lengths - 1
-        return lambda value: value[rows.to(value.device), last.to(value.device)]
-    inside = torch.arange(int(lengths.max()))[None] < lengths[:, None]
-    if position == "every":
-        return lambda value: value[inside.to(value.device)]
+        return place == lengths[:, None] - 1
     if position.startswith("span:"):
-        inside = torch.stack(
-            [torch.zeros_like(inside[0]).index_fill(0, torch.tensor(item.span), True) for item in items]
-        )
-    weights = inside / inside.sum(1, keepdim=True)
+        return torch.stack([torch.isin(place, torch.tensor(item.span)) for item in items])
+    return place < lengths[:, None]
+
+
+def _reader(needed: Bool[Tensor, "prompt token"], position: str) -> Callable[[Tensor], Tensor]:
+    """What turns a site's activation [prompt token d_model] into rows."""
+    if position in ("last", "every"):
+        rows, columns = needed.nonzero(as_tuple=True)
+        return lambda value: value[rows.to(value.device), columns.to(value.device)]
+    weights = needed / needed.sum(1, keepdim=True)
     # In float32 also for a bfloat16 model: a mean over many tokens would lose its last digits.
     return lambda value: torch.einsum("pt,ptd->pd", weights.to(value.device), value.float())
 

@@ -17,7 +17,7 @@ from hooked.anatomy import find_anatomy
 from hooked.artifacts import sha256_file
 from hooked.errors import UserError
 from hooked.model import HookedModel, ModelInfo
-from hooked.selfcheck import attention_holds, probe_tokens, runs_in_parallel, self_check
+from hooked.selfcheck import attention_holds, mlp_is_positionwise, probe_tokens, runs_in_parallel, self_check
 from hooked.tokens import tokenizer_sha256
 
 Backend = Literal["nnsight", "transformer-lens"]
@@ -87,6 +87,7 @@ def _wrap(hf_model: Any, tokenizer: Any, name: str, weights: str, backend: str) 
     tokens = probe_tokens(plain.shape[-1])
     hooked.anatomy = replace(anatomy, parallel=runs_in_parallel(hooked, tokens))
     self_check(hooked, plain)
+    hooked.anatomy = replace(hooked.anatomy, positionwise=mlp_is_positionwise(hooked, tokens))
     if hooked.anatomy.projections is not None and not attention_holds(hooked, tokens):
         hooked.anatomy = replace(hooked.anatomy, projections=None)
     return hooked

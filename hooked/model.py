@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from hooked.anatomy import Anatomy
 from hooked.errors import UserError
+from hooked.positionwise import only_at
 from hooked.prompts import Prompt
 from hooked.sites import HEAD_KINDS, INNER_KINDS, KINDS, Site, parse_site
 from hooked.tokens import TokenizedPrompt, tokenize_prompts
@@ -63,6 +65,7 @@ class HookedModel(ABC):
         self._projections = [
             block.get_submodule(anatomy.out_projection) for block in hf_model.get_submodule(anatomy.blocks)
         ]
+        self._mlps = [block.get_submodule(anatomy.mlp) for block in hf_model.get_submodule(anatomy.blocks)]
         self.device: torch.device = hf_model.get_input_embeddings().weight.device
         self.dtype: torch.dtype = hf_model.get_input_embeddings().weight.dtype
 
@@ -142,6 +145,7 @@ class HookedModel(ABC):
         reads: Mapping[str, Read] | Sequence[str] = (),
         edits: Mapping[str, Edit] | None = None,
         last_layer: int | None = None,
+        needed: Bool[Tensor, "batch position"] | None = None,
     ) -> Run:
         """One forward pass over token ids padded on the *right*.
 
@@ -151,6 +155,8 @@ class HookedModel(ABC):
                 (mostly [batch position d_model]; see `hooked.sites`), so that only what is needed is kept.
             edits: site to a function that returns the replacement activation.
             last_layer: stop after this layer; later layers and the logits are not computed.
+            needed: the positions that will be looked at. Where nothing is edited, the MLP of `last_layer` may be left
+                out at the others: `mlp_out` and `resid_post` of that layer then mean nothing there.
 
         Raises:
             UserError: a site that the model lacks, or an edit that returns another shape.
@@ -163,8 +169,16 @@ class HookedModel(ABC):
         if last_layer is not None:
             visits = [visit for visit in visits if visit.layer <= last_layer]
         forward = self._forward if edits else self._read_only
-        logits = forward(tokens.to(self.device), visits, last_layer)
+        with nullcontext() if edits else self._sparing(last_layer, needed):
+            logits = forward(tokens.to(self.device), visits, last_layer)
         return Run(logits, {name: kept[name] for name in readers if name in kept})
+
+    def _sparing(self, last_layer: int | None, needed: Tensor | None) -> AbstractContextManager[None]:
+        if last_layer is None or needed is None or not self.anatomy.positionwise:
+            return nullcontext()
+        if 2 * int(needed.sum()) > needed.numel():
+            return nullcontext()  # little would be saved, and picking positions out is a copy
+        return only_at(self.mlp(last_layer), needed)
 
     def generate(
         self, prompts: Sequence[TokenizedPrompt], max_new_tokens: int, *, edits: Mapping[str, Edit] | None = None
@@ -188,6 +202,10 @@ class HookedModel(ABC):
         with torch.no_grad():
             new = self._generate(ids.to(self.device), mask.to(self.device), visits, max_new_tokens)
         return [_before_end(row, self.end_ids) for row in new.tolist()]
+
+    def mlp(self, layer: int) -> nn.Module:
+        """The MLP of a block, as `transformers` made it."""
+        return self._mlps[layer]
 
     def head_weights(self, layer: int, head: int) -> Float[Tensor, "d_model d_head"]:
         """One head's part of the attention's output projection."""

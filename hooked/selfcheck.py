@@ -8,6 +8,7 @@
 5. Attention patterns are causal and sum to 1, and mixing the values by them gives what the heads write; an edit of one
    head's query or key changes that head's pattern alone (or its group's), at that position alone (or from it on). Where
    this fails the model has no such sites, and works without them.
+6. The MLP gives a position the same alone as among others. Where this fails, it always runs at every position.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from hooked.errors import UserError
 from hooked.model import HookedModel
+from hooked.positionwise import only_at
 from hooked.sites import INNER_KINDS
 from hooked.visits import Edit
 
@@ -62,6 +64,24 @@ def runs_in_parallel(model: HookedModel, tokens: Int[Tensor, "1 position"]) -> b
         for edits in ({}, {"attn_out.0": lambda value: value + torch.ones_like(value).cumsum(-1)})
     )
     return torch.equal(before, after)
+
+
+@torch.no_grad()
+def mlp_is_positionwise(model: HookedModel, tokens: Int[Tensor, "1 position"]) -> bool:
+    """Whether the MLP needs no other position than the one asked for (step 6), in the first and in the last block."""
+    needed = torch.arange(PROBE_LENGTH)[None] == PROBE_LENGTH - 2
+    try:
+        for layer in sorted({0, model.info.n_layers - 1}):
+            sites = [f"mlp_out.{layer}", f"resid_post.{layer}"]
+            whole = model.run(tokens, reads=sites, last_layer=layer).activations
+            with only_at(model.mlp(layer), needed):
+                part = model.run(tokens, reads=sites, last_layer=layer).activations
+            for site in sites:
+                _same(model, site, part[site][needed], whole[site][needed])
+    # What an MLP that was not made for this raises cannot be foreseen; whatever it is, it runs as it was made to.
+    except Exception:
+        return False
+    return True
 
 
 @torch.no_grad()

@@ -243,3 +243,51 @@ def test_stopping_early_computes_no_later_layer(loaded):
             model.run(torch.tensor([[5, 6, 7]]), reads=["resid_post.0"], last_layer=0)
             handle.remove()
             assert ran == []
+
+
+@torch.no_grad()
+def test_the_last_layer_s_mlp_runs_at_the_needed_positions_alone(loaded):
+    """At these every site is what a whole run gives; elsewhere that MLP saw nothing, and added nothing."""
+    _, models = loaded
+    tokens, lengths = padded(models["nnsight"])
+    needed = torch.arange(tokens.shape[1]) == torch.tensor(lengths)[:, None] - 1
+    for model in models.values():
+        sites = [site for site in model.sites() if int(site.split(".")[1]) < 2]
+        seen = []
+        handles = [
+            model.mlp(layer).register_forward_hook(lambda _, args, out, seen=seen: seen.append(args[0].shape[:2]))
+            for layer in (0, 1)
+        ]
+        whole = model.run(tokens, reads=sites, last_layer=1).activations
+        part = model.run(tokens, reads=sites, last_layer=1, needed=needed).activations
+        for site, value in part.items():
+            inside = needed if site in ("mlp_out.1", "resid_post.1") else torch.ones_like(needed)
+            torch.testing.assert_close(value[inside], whole[site][inside], atol=1e-5, rtol=1e-5)
+        assert not part["mlp_out.1"][~needed].any()
+        edited = model.run(tokens, reads=sites, edits={"resid_pre.0": torch.clone}, last_layer=1, needed=needed)
+        for site, value in edited.activations.items():  # beside an edit everything runs, and no hook is left
+            torch.testing.assert_close(value, whole[site], atol=1e-5, rtol=1e-5)
+        assert seen == [tokens.shape] * 3 + [(1, len(lengths))] + [tokens.shape] * 2
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def test_an_mlp_that_looks_at_other_positions_always_runs_at_all_of_them(tmp_path):
+    class Looking(torch.nn.Module):
+        def __init__(self, mlp):
+            super().__init__()
+            self.mlp = mlp
+
+        def forward(self, value):
+            return self.mlp(value + value.cumsum(1))
+
+    plain = tiny_model("gpt2")
+    plain.transformer.h[2].mlp = Looking(plain.transformer.h[2].mlp)
+    model = load_model(plain, tokenizer=tiny_tokenizer(tmp_path))
+    tokens, _ = padded(model)
+    whole, part = (
+        model.run(tokens, reads=["resid_post.2"], last_layer=2, needed=needed).activations["resid_post.2"]
+        for needed in (None, torch.arange(tokens.shape[1]).expand_as(tokens) == 0)
+    )
+    assert torch.equal(whole, part)

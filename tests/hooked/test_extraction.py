@@ -50,6 +50,18 @@ def test_every_position_equals_one_prompt_at_a_time(model, position, token_budge
         torch.testing.assert_close(rows[index], expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("position", "per_prompt"), [("last", 1), ("span:s", 2), ("mean", None)])
+def test_nothing_is_computed_after_the_last_attention_for_tokens_that_no_position_names(model, position, per_prompt):
+    seen = []
+    texts = [Prompt("ab" * length, triggered=False, extra={"spans": {"s": [0, 2]}}) for length in range(6, 12)]
+    handle = model.mlp(2).register_forward_hook(lambda _, args, output: seen.append(args[0].shape[:2].numel()))
+    for _ in stream_activations(model, texts, ExtractionSpec(("resid_post.2",), position)):
+        pass
+    handle.remove()
+    lengths = [len(tokens.ids) for tokens in model.tokenize(texts)]
+    assert sum(seen) == (len(texts) * per_prompt if per_prompt else len(texts) * max(lengths))
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("bos", [True, False])
 def test_the_tokenizer_s_padding_side_and_bos_do_not_matter(tmp_path, side, bos):
