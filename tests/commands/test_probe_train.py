@@ -186,22 +186,13 @@ def test_help_answers_at_once(name):
     assert time.perf_counter() - start < 5, "two starts of Python without torch"
 
 
-def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(checkpoint, tmp_path):
-    prompts = prompt_file(tmp_path / "prompts.jsonl", pairs=400)
+def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(command, checkpoint, tmp_path):
+    prompts = prompt_file(tmp_path / "prompts.jsonl", pairs=200)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
     def arguments(name):
-        return [
-            str(SCRIPT),
-            str(checkpoint),
-            str(prompts),
-            "--out",
-            str(tmp_path / name),
-            "--store",
-            str(tmp_path / f"{name}-store"),
-            "--token-budget",
-            "64",
-        ]
+        places = ["--out", str(tmp_path / name), "--store", str(tmp_path / f"{name}-store")]
+        return [str(checkpoint), str(prompts), *places, "--token-budget", "64"]
 
     store, out = tmp_path / "killed-store", tmp_path / "killed"
     moments = (
@@ -210,10 +201,9 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(checkpoint, tmp
         lambda: any(store.glob("*/manifest.json")),  # activations kept, probe not yet trained
         lambda: any(tmp_path.glob(".killed.partial")),  # while the folder is written
     )
-    subprocess.run(arguments("whole"), env=environment, check=True, capture_output=True)
     for reached in moments:
         process = subprocess.Popen(
-            arguments("killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [SCRIPT, *arguments("killed")], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         while process.poll() is None and not reached():
             time.sleep(0.001)
@@ -222,13 +212,14 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(checkpoint, tmp
         if out.exists():
             break  # the last moment is short, and was missed: then the folder must be whole, which is compared below
     if not out.exists():
-        subprocess.run(arguments("killed"), env=environment, check=True, capture_output=True)
+        assert command("probe-train", *arguments("killed")).code == 0
+    assert command("probe-train", *arguments("whole")).code == 0
     whole, killed = contents(tmp_path / "whole"), contents(tmp_path / "killed")
     assert whole == killed
     assert not list(tmp_path.glob(".killed*")), "no leftovers"
 
 
-def test_two_ranks_give_one_probe(checkpoint, prompts, tmp_path):
+def test_two_ranks_give_one_probe(command, checkpoint, prompts, tmp_path):
     launcher = [
         sys.executable,
         "-m",
@@ -248,14 +239,8 @@ def test_two_ranks_give_one_probe(checkpoint, prompts, tmp_path):
         text=True,
         check=True,
     )
-    one = subprocess.run(
-        [str(SCRIPT), *options, str(tmp_path / "s1"), "--out", str(tmp_path / "one")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(two.stdout) == json.loads(one.stdout)
+    one = command("probe-train", *options, tmp_path / "s1", "--out", tmp_path / "one")
+    assert json.loads(two.stdout) == json.loads(one.out)
     assert (tmp_path / "two" / "probe.safetensors").read_bytes() == (
         tmp_path / "one" / "probe.safetensors"
     ).read_bytes()

@@ -97,23 +97,21 @@ def test_text_streamed_from_the_model_and_from_the_store_gives_the_same(command,
     assert not (tmp_path / ".kept.training").exists()
 
 
-def test_killed_and_run_again_ends_with_the_same_bytes(checkpoint, prompts, tmp_path):
+def test_killed_and_run_again_ends_with_the_same_bytes(command, checkpoint, prompts, tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TRIGGERLENS_CACHE": str(tmp_path / "cache")}
     options = [*map(str, SMALL[:6]), "--steps", "40", "--batch", "128", "--checkpoint-every", "10"]
     options += ["--architecture", "topk", "batch-topk", "jumprelu", "--dead-after", "1000"]
 
-    def start(out):
-        return subprocess.Popen([SCRIPT, checkpoint, prompts, "--out", out, *options], env=environment)
-
-    assert start(tmp_path / "whole").wait() == 0
-    process = start(tmp_path / "killed")
+    arguments = [checkpoint, prompts, *options, "--out"]
+    process = subprocess.Popen([SCRIPT, *arguments, tmp_path / "killed"], env=environment)
     while not list((tmp_path / ".killed.training").glob("step-*")):
         time.sleep(0.02)
         assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed").exists()
-    assert start(tmp_path / "killed").wait() == 0
+    assert command("sae-train", *arguments, tmp_path / "killed").code == 0
+    assert command("sae-train", *arguments, tmp_path / "whole").code == 0
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 

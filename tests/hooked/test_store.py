@@ -17,6 +17,7 @@ from hooked import (
     Prompt,
     UserError,
     load_model,
+    read_prompts,
     store_activations,
     stream_activations,
     write_prompts,
@@ -122,13 +123,16 @@ def environment():
     return os.environ | {"OMP_NUM_THREADS": "1"}
 
 
+def extracted(checkpoint, path, root):
+    """What EXTRACT does, in this process."""
+    model = load_model(str(checkpoint), device="cpu")
+    return store_activations(model, read_prompts(path), ExtractionSpec(SITES), root=root).folder
+
+
 def test_killed_and_run_again_gives_the_same_bytes_without_redoing_shards(tmp_path):
     checkpoint = tiny_checkpoint(tmp_path / "model")
     write_prompts(tmp_path / "p.jsonl", prompts(60))
     command = [sys.executable, "-c", EXTRACT, str(checkpoint), str(tmp_path / "p.jsonl")]
-    whole = subprocess.run(
-        [*command, str(tmp_path / "whole"), "0"], env=environment(), capture_output=True, text=True, check=True
-    )
     killed = subprocess.Popen(
         [*command, str(tmp_path / "killed"), "0.3"],
         env=environment(),
@@ -147,10 +151,7 @@ def test_killed_and_run_again_gives_the_same_bytes_without_redoing_shards(tmp_pa
         for path in (tmp_path / "killed").glob("*.partial/shard-*.safetensors")
         if path.with_suffix(".json").exists()
     }
-    again = subprocess.run(
-        [*command, str(tmp_path / "killed"), "0"], env=environment(), capture_output=True, text=True, check=True
-    )
-    first, second = (tmp_path / "x" / run.stdout.strip() for run in (whole, again))
+    first, second = (extracted(checkpoint, tmp_path / "p.jsonl", tmp_path / root) for root in ("whole", "killed"))
     assert contents(first) == contents(second)
     assert 3 <= len(kept) < 8
     for path, time_written in kept.items():
@@ -162,13 +163,7 @@ def test_two_ranks_write_one_store_equal_to_that_of_one(tmp_path):
     write_prompts(tmp_path / "p.jsonl", prompts(60))
     (tmp_path / "extract.py").write_text(EXTRACT)
     arguments = [str(tmp_path / "extract.py"), str(checkpoint), str(tmp_path / "p.jsonl")]
-    one = subprocess.run(
-        [sys.executable, *arguments, str(tmp_path / "one"), "0"],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    one = extracted(checkpoint, tmp_path / "p.jsonl", tmp_path / "one")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     two = subprocess.run(
         [*launcher, *arguments, str(tmp_path / "two"), "0"],
@@ -179,7 +174,7 @@ def test_two_ranks_write_one_store_equal_to_that_of_one(tmp_path):
     )
     folders = set(two.stdout.split())
     assert len(folders) == 1, "both ranks open the same store"
-    assert contents(tmp_path / "x" / one.stdout.strip()) == contents(tmp_path / "x" / folders.pop())
+    assert contents(one) == contents(tmp_path / "x" / folders.pop())
 
 
 def test_a_full_disk_is_one_clear_line(model, tmp_path):
