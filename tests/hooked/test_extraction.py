@@ -113,6 +113,24 @@ def test_batches_stay_within_the_token_budget(model):
     assert sum(seen) <= 1.25 * total, "prompts of similar length go together, so that little is padding"
 
 
+@pytest.mark.parametrize("lengths", [range(1, 60), [20] * 59, [5] * 40 + [90]])
+def test_a_batch_ends_at_the_budget_or_where_a_thirty_second_of_it_is_padding(model, lengths):
+    batches = []
+    handle = model.hf_model.model.register_forward_pre_hook(
+        lambda _, args, kwargs: batches.append((kwargs["input_ids"] != model.pad_id).sum(1).tolist()), with_kwargs=True
+    )
+    texts = [Prompt("q" * (length - 1), triggered=False) for length in lengths]  # and a BOS
+    collected(model, texts, ExtractionSpec(("resid_post.0",)), token_budget=320)
+    handle.remove()
+    assert sorted(length for batch in batches for length in batch) == sorted(lengths)
+    for batch, following in zip(batches, [*batches[1:], []], strict=True):
+        waste = [max(batch) - length for length in (*batch, *following[:1])]
+        assert len(batch) * max(batch) <= 320
+        assert sum(waste[: len(batch)]) <= 10
+        if following:
+            assert (len(batch) + 1) * max(batch) > 320 or sum(waste) > 10, "it ends no earlier than that"
+
+
 def test_when_memory_runs_out_the_batch_is_halved_and_nothing_is_lost(model):
     def scarce(_, args):
         if args[0].shape[0] > 3:
