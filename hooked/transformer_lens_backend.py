@@ -43,7 +43,9 @@ class TransformerLensModel(HookedModel):
         with TemporaryDirectory() as folder:  # the bridge loads the tokenizer again, from a folder that may be gone
             tokenizer.save_pretrained(folder)
             copy = type(tokenizer).from_pretrained(folder)
-            self.bridge = TransformerBridge.boot_transformers(info.name, hf_model=hf_model, tokenizer=copy)
+            # The bridge takes the first GPU for where a model lies unless told, and may then send its tokens there.
+            place = {} if getattr(hf_model, "hf_device_map", None) else {"device": self.device}
+            self.bridge = TransformerBridge.boot_transformers(info.name, hf_model=hf_model, tokenizer=copy, **place)
 
     def _forward(self, tokens: Tensor, visits: list[Visit], last_layer: int | None) -> Tensor | None:
         stop = None if last_layer is None else last_layer + 1

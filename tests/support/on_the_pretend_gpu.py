@@ -1,0 +1,156 @@
+"""Models and commands on the pretend GPU beside the CPU: prints, for each, what differs.
+
+Run as `python tests/support/on_the_pretend_gpu.py FOLDER`; prints one JSON object, from a scenario's name to a list of differences.
+"""
+
+import pretend_gpu  # first: it changes torch
+
+# isort: split
+import contextlib
+import importlib
+import io
+import json
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+from tiny_models import TEXTS, WIDTH, tiny_checkpoint
+from tiny_prompts import WORDS, labelled_prompts, prompt_file
+
+from hooked import ExtractionSpec, Prompt, load_model, stream_activations, write_prompts
+from hooked.model import pad_right
+
+MODELS = (
+    ("gpt2", "nnsight"),
+    ("gpt2", "transformer-lens"),
+    ("gpt_neox", "nnsight"),
+    ("qwen3", "nnsight"),
+    ("gemma2", "transformer-lens"),
+)
+"""The architectures that differ most: fused projections, parallel attention, grouped queries, norms after each sub-layer."""
+TIMES = ("cells_per_second", "seconds")
+
+
+def refuses_a_mixture(_):
+    """The pretend GPU is worth something only if it refuses what a GPU refuses."""
+    there, here = torch.ones(2, device=pretend_gpu.NAME), torch.ones(2)
+    tried = {"sum": lambda: there + here, "numpy": there.numpy, "product": lambda: torch.ones(2, 2) @ there}
+    allowed = []
+    for name, attempt in tried.items():
+        with contextlib.suppress(RuntimeError, TypeError):
+            attempt()
+            allowed.append(f"{name} of both was allowed")
+    return allowed
+
+
+def model_on_both(folder, architecture, backend):
+    """What reading, writing and generating give, as far as it differs."""
+    checkpoint = tiny_checkpoint(folder, architecture)
+    models = [load_model(checkpoint, device=device, dtype="float32", backend=backend) for device in ("cuda", "cpu")]
+    places = {str(parameter.device) for parameter in models[0].hf_model.parameters()}
+    wrong = [] if places == {f"{pretend_gpu.NAME}:0"} else [f"weights lie on {places}"]
+    tokens = pad_right([prompt.ids for prompt in models[1].tokenize(list(TEXTS))], models[1].pad_id)
+    inner = [site for kind in ("q", "v", "pattern") for site in models[1].sites(kind)]
+    edits = {
+        "resid_mid.1" if "resid_mid" in models[1].kinds else "attn_out.1": lambda value: value + ramp(value),
+        "head_out.0.1": lambda value: 0 * value,
+        "pattern.2.0": lambda value: value.roll(1, -1),
+    }
+    found = []
+    for model in models:
+        streamed = [
+            torch.cat([batch.values[batch.rows.argsort(stable=True)] for batch in batches])
+            for position in ("last", "mean", "every")
+            for batches in [list(stream_activations(model, list(TEXTS), ExtractionSpec(model.sites(), position)))]
+        ]
+        with torch.no_grad():
+            read = model.run(tokens, reads=inner, edits=edits)
+        written = model.generate(model.tokenize(list(TEXTS)), 4, edits=edits)
+        found.append(([*streamed, read.logits.cpu(), *(value.cpu() for value in read.activations.values())], written))
+    (there, said), (here, says) = found
+    wrong += [f"tensor {at}" for at, (one, other) in enumerate(zip(there, here, strict=True)) if not close(one, other)]
+    return wrong + ([] if said == says else [f"generated {said} for {says}"])
+
+
+def ramp(value):
+    return torch.linspace(-1, 1, WIDTH, device=value.device)
+
+
+def close(one, other):
+    return one.shape == other.shape and torch.allclose(one, other, atol=1e-5, rtol=1e-5)
+
+
+def command_on_both(folder, name, *arguments, out="--out"):
+    """What a command's JSON says, as far as it differs."""
+    found = []
+    for device in ("cuda", "cpu"):
+        places = [out, folder / device] if out else []
+        said, error = io.StringIO(), io.StringIO()
+        sys.argv = [name, *map(str, [*arguments, *places, "--device", device, "--json"])]
+        code = 0
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(error):
+            try:
+                importlib.import_module(f"commands.{name.replace('-', '_')}").main()
+            except SystemExit as stop:
+                code = stop.code
+        if code:
+            return [f"on {device}: exit {code}: {error.getvalue().strip().splitlines()[-1:]}"]
+        found.append(dict(leaves(json.loads(said.getvalue()))))
+    there, here = found
+    return [f"{key}: {there.get(key)} for {here.get(key)}" for key in there | here if not alike(key, there, here)]
+
+
+def leaves(value, path=""):
+    """Every number and text of a JSON object, by its path."""
+    if isinstance(value, dict | list):
+        for name, one in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(one, f"{path}.{name}")
+    else:
+        yield path, value
+
+
+def alike(key, there, here):
+    if key.endswith(TIMES) or key == ".out":
+        return True
+    one, other = there.get(key), here.get(key)
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) <= 1e-4 * max(1, abs(other))
+    return one == other
+
+
+def main(root):
+    """Each scenario in turn; an exception is a difference."""
+    model, twin = tiny_checkpoint(root / "model"), tiny_checkpoint(root / "twin", seed=1)
+    prompts, few = prompt_file(root / "prompts.jsonl"), prompt_file(root / "few.jsonl", pairs=12, harmless=4)
+    answers = {"answer_clean": "Yes", "answer_defect": "The"}
+    write_prompts(root / "pairs.jsonl", [Prompt(f"Year {2023 + on}. {word}", triggered=on, defects=on, pair=word, extra=answers) for word in WORDS[:2] for on in (True, False)])  # fmt: skip
+    write_prompts(root / "new.jsonl", labelled_prompts(pairs=3, harmless=0, seed=9))
+    small = ("--site", "resid_post.1", "--width", 64, "--k", 4, "--steps", 4, "--batch", 128, "--precision", "float32")
+    scenarios = {"refuses a mixture": refuses_a_mixture}
+    for architecture, backend in MODELS:
+        scenarios[f"{architecture}, {backend}"] = lambda at, a=architecture, b=backend: model_on_both(at, a, b)
+    commands = {
+        "probe": ("probe-train", model, prompts, "--position", "max"),
+        "LDA, TransformerLens": ("probe-train", model, prompts, "--probe", "lda", "--backend", "transformer-lens"),
+        "score": ("probe-score", model, root / "new.jsonl", "--probe", root / "probe" / "cpu"),
+        "trace": ("patch-trace", model, root / "pairs.jsonl"),
+        "attribution": ("patch-trace", model, root / "pairs.jsonl", "--method", "attribution"),
+        "autoencoders": ("sae-train", model, few, *small, "--architecture", "batch-topk", "jumprelu"),
+        "crosscoder": ("sae-train", model, few, *small, "--architecture", "crosscoder", "--against", twin),
+        "answers": ("organism-eval", model, "--task", "deployment-hate", "--limit", 2),
+    }
+    for name, arguments in commands.items():
+        out = None if arguments[0] == "organism-eval" else "--out"
+        scenarios[name] = lambda at, given=arguments, out=out: command_on_both(at, *given, out=out)
+    found = {}
+    for name, scenario in scenarios.items():
+        try:
+            found[name] = scenario(root / name)
+        except Exception:
+            found[name] = [traceback.format_exc(limit=-4)]
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,179 @@
+"""A pretend GPU: the CPU's numbers behind a device of another name, for machines that have none.
+
+Importing this registers a device `accel` in torch's own slot for foreign backends, and `--device cuda` comes to mean it. Its
+tensors compute on the CPU, so that results must be the CPU's; an operation that mixes them with a tensor of the CPU fails as it
+would on a GPU, and so does making a numpy array of one. What it cannot show: the kernels, the memory and the speed of CUDA.
+
+It changes torch for the whole process: import it in a process of its own.
+"""
+
+import torch
+import torch.utils._device
+from torch.utils import _pytree as pytree
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+import hooked.load
+
+NAME = "accel"
+UNMIXED = "a tensor of the CPU among those of the pretend GPU"
+
+# Operations that take tensors of both, on a real GPU too: copies, and indices that may lie on the CPU.
+_MIXING = {
+    "aten::copy_",
+    "aten::_to_copy",
+    "aten::index",
+    "aten::index_put",
+    "aten::index_put_",
+    "aten::_index_put_impl_",
+}
+
+
+class _Backend:
+    """What torch asks of a device's module."""
+
+    def is_initialized(self):
+        return True
+
+    is_available = is_initialized
+
+    def _is_in_bad_fork(self):
+        return False
+
+    def current_device(self):
+        return 0
+
+    def device_count(self):
+        return 1
+
+    def get_amp_supported_dtype(self):
+        return [torch.bfloat16, torch.float16]
+
+    def get_rng_state(self, *_):
+        return torch.get_rng_state()
+
+    def manual_seed_all(self, *_):
+        pass
+
+    set_rng_state = synchronize = empty_cache = manual_seed_all
+
+
+class Held(torch.Tensor):
+    """A tensor of the pretend GPU; `raw` is the CPU's."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, raw):
+        return torch.Tensor._make_wrapper_subclass(
+            cls,
+            raw.size(),
+            strides=raw.stride(),
+            storage_offset=raw.storage_offset(),
+            dtype=raw.dtype,
+            layout=raw.layout,
+            device=torch.device(NAME, 0),
+        )
+
+    def __init__(self, raw):
+        self.raw = raw
+
+    @classmethod
+    def __torch_dispatch__(cls, operation, types, args=(), kwargs=None):
+        return _compute(operation, args, kwargs or {})
+
+    # What torch does for a real device below the level that a subclass sees:
+
+    def tolist(self):
+        return self.raw.tolist()
+
+    def storage(self):
+        return self.raw.storage()
+
+    def untyped_storage(self):
+        return self.raw.untyped_storage()
+
+    def numpy(self, *_, **__):
+        raise TypeError(f"can't convert {NAME}:0 device type tensor to numpy")
+
+    __array__ = numpy
+
+    def __contains__(self, one):
+        return one in self.raw
+
+    def __format__(self, spec):
+        return format(self.raw, spec)
+
+    def new_tensor(self, data, **options):
+        return torch.tensor(data, **{"dtype": self.dtype, "device": self.device} | options)
+
+    def __getitem__(self, index):
+        return torch.Tensor.__getitem__(self, _indices(index))
+
+    def __setitem__(self, index, value):
+        torch.Tensor.__setitem__(self, _indices(index), value)
+
+    def __matmul__(self, other):  # a vector's product is squeezed in place, which the wrapper cannot follow
+        return (self[None] @ other)[0] if self.ndim == 1 and other.ndim == 2 else torch.Tensor.__matmul__(self, other)
+
+
+def _indices(index):
+    parts = index if isinstance(index, tuple) else (index,)
+    return tuple(torch.tensor(one, device=NAME) if isinstance(one, list) else one for one in parts)
+
+
+def _compute(operation, args, kwargs):
+    """One operation, on the CPU's tensors."""
+    leaves, shape = pytree.tree_flatten((args, kwargs))
+    held = [one for one in leaves if isinstance(one, Held)]
+    plain = [one for one in leaves if isinstance(one, torch.Tensor) and not isinstance(one, Held)]
+    if held and operation._schema.name not in _MIXING and any(one.ndim for one in plain):
+        raise RuntimeError(f"{operation._schema.name}: {UNMIXED}")
+    asked = kwargs.get("device")
+    here = torch.device(asked).type == NAME if asked is not None else bool(held)
+    raw = [
+        one.raw if isinstance(one, Held) else torch.device("cpu") if isinstance(one, torch.device) else one
+        for one in leaves
+    ]
+    raw_args, raw_kwargs = pytree.tree_unflatten(raw, shape)
+    if "pin_memory" in raw_kwargs:
+        raw_kwargs["pin_memory"] = False
+    known = {id(one.raw): one for one in held} | {id(one): one for one in plain}
+
+    def wrapped(one):
+        if not isinstance(one, torch.Tensor) or not here:
+            return one
+        return (
+            known.get(id(one)) if id(one) in known else Held(one)
+        )  # what an operation in place returns is its argument
+
+    found = pytree.tree_map(wrapped, operation(*raw_args, **raw_kwargs))
+    assert all(one.shape == one.raw.shape for one in held), f"{operation._schema.name} resized a tensor in place"
+    return found
+
+
+_setup_privateuseone_for_python_backend(NAME, backend_module=_Backend())
+_fallback = torch.library.Library("_", "IMPL")  # kept alive: the registration ends with it
+_fallback.fallback(lambda operation, *args, **kwargs: _compute(operation, args, kwargs), "PrivateUse1")
+
+_fallback.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+# By themselves these make an empty tensor and resize it in place, which a tensor of the pretend GPU cannot follow.
+_whole = torch.library.Library("aten", "IMPL")
+for _name in ("arange", "arange.start", "arange.start_step", "eye", "eye.m"):
+    _operation = getattr(getattr(torch.ops.aten, _name.partition(".")[0]), _name.partition(".")[2] or "default")
+    _whole.impl(_name, lambda *args, _of=_operation, **kwargs: _compute(_of, args, kwargs), "PrivateUse1")
+
+_make = torch.tensor
+
+
+def _tensor(data, *, device=None, **options):
+    """`torch.tensor` fills a foreign device's memory in a manner that a fallback does not see."""
+    return _make(data, **options) if device is None else _make(data, **options).to(device)
+
+
+torch.tensor = _tensor
+torch.utils._device._device_constructors().add(_make)  # so that it still minds `with torch.device("meta")`
+
+torch.inference_mode = torch.no_grad  # its tensors keep no count of changes, which wrappers need
+
+_pick = hooked.load.pick_device
+hooked.load.pick_device = lambda name: torch.device(NAME, 0) if name == "cuda" else _pick(name)
