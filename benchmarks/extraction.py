@@ -1,7 +1,8 @@
 """Extraction speed and memory beside a bare forward pass, TransformerLens and nnsight.
 
 1. Speed: the last-token residual stream of every layer up to `--layer-share` of the depth, over prompts of mixed
-   length, in one process. The contestants take turns, and each round's ratio to ours is kept; the table gives medians.
+   length, in one process. The contestants take turns, another one first in each round, and each round's ratio to ours
+   is kept; the table gives medians.
    - bare: the same model cut after the same layer, called on our own batches, already tokenized: the limit.
    - TransformerLens: `run_with_cache` with a names filter on batches of prompts in file order.
    - nnsight: a trace that saves each layer's output on batches of prompts in file order.
@@ -115,8 +116,10 @@ def time_one(config: Config, size: str, dtype: str, share: float) -> dict[str, A
         "nnsight": nnsight_trace(plain, tokenizer, prompts, last, config.reference_batch),
     }
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    order = list(contestants.items())
     for turn in range(config.rounds + 1):
-        for name, contestant in contestants.items():
+        order = [*order[1:], order[0]]  # who comes after another finds the memory that the other left
+        for name, contestant in order:
             start = time.perf_counter()
             contestant()
             if plain.device.type == "cuda":
