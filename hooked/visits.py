@@ -143,7 +143,8 @@ class _LayerPlanner:
         return replaced
 
     def _apply_mid(self, site: Site, attention: Tensor) -> Tensor:
-        middle = self.seen["block_in"] + attention
+        # Of a model spread over devices, a block's input is seen before it is moved to where the block is.
+        middle = self.seen["block_in"].to(attention.device) + attention
         edited = self._apply(site, middle)
         return attention if edited is middle else attention + (edited - middle)
 

@@ -44,12 +44,16 @@ def refuses_a_mixture(_):
     return allowed
 
 
-def model_on_both(folder, architecture, backend):
-    """What reading, writing and generating give, as far as it differs."""
+def model_on_both(folder, architecture, backend, spread=False):
+    """What reading, writing and generating give, as far as it differs; with `spread`, the first block is on a GPU of its own."""
     checkpoint = tiny_checkpoint(folder, architecture)
-    models = [load_model(checkpoint, device=device, dtype="float32", backend=backend) for device in ("cuda", "cpu")]
+    first, second = (f"{pretend_gpu.NAME}:{index}" for index in (0, 1))
+    parts = {"model.embed_tokens": first, "model.rotary_emb": first, "model.layers.0": first}
+    parts |= dict.fromkeys(("model.layers.1", "model.layers.2", "model.norm", "lm_head"), second)
+    there = {"device_map": parts} if spread else {"device": "cuda"}
+    models = [load_model(checkpoint, dtype="float32", backend=backend, **where) for where in (there, {"device": "cpu"})]
     places = {str(parameter.device) for parameter in models[0].hf_model.parameters()}
-    wrong = [] if places == {f"{pretend_gpu.NAME}:0"} else [f"weights lie on {places}"]
+    wrong = [] if places == ({first, second} if spread else {first}) else [f"weights lie on {places}"]
     tokens = pad_right([prompt.ids for prompt in models[1].tokenize(list(TEXTS))], models[1].pad_id)
     inner = [site for kind in ("q", "v", "pattern") for site in models[1].sites(kind)]
     edits = {
@@ -130,6 +134,8 @@ def main(root):
     scenarios = {"refuses a mixture": refuses_a_mixture}
     for architecture, backend in MODELS:
         scenarios[f"{architecture}, {backend}"] = lambda at, a=architecture, b=backend: model_on_both(at, a, b)
+    for backend in ("nnsight", "transformer-lens"):
+        scenarios[f"spread, {backend}"] = lambda at, b=backend: model_on_both(at, "llama", b, spread=True)
     commands = {
         "probe": ("probe-train", model, prompts, "--position", "max"),
         "LDA, TransformerLens": ("probe-train", model, prompts, "--probe", "lda", "--backend", "transformer-lens"),

@@ -15,7 +15,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 import hooked.load
 
 NAME = "accel"
-UNMIXED = "a tensor of the CPU among those of the pretend GPU"
+UNMIXED = "tensors of several devices"
 
 # Operations that take tensors of both, on a real GPU too: copies, and indices that may lie on the CPU.
 _MIXING = {
@@ -43,7 +43,7 @@ class _Backend:
         return 0
 
     def device_count(self):
-        return 1
+        return 2
 
     def get_amp_supported_dtype(self):
         return [torch.bfloat16, torch.float16]
@@ -63,7 +63,7 @@ class Held(torch.Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
-    def __new__(cls, raw):
+    def __new__(cls, raw, index=0):
         return torch.Tensor._make_wrapper_subclass(
             cls,
             raw.size(),
@@ -71,10 +71,10 @@ class Held(torch.Tensor):
             storage_offset=raw.storage_offset(),
             dtype=raw.dtype,
             layout=raw.layout,
-            device=torch.device(NAME, 0),
+            device=torch.device(NAME, index),
         )
 
-    def __init__(self, raw):
+    def __init__(self, raw, index=0):
         self.raw = raw
 
     @classmethod
@@ -88,6 +88,9 @@ class Held(torch.Tensor):
 
     def storage(self):
         return self.raw.storage()
+
+    def data_ptr(self):
+        return self.raw.data_ptr()
 
     def untyped_storage(self):
         return self.raw.untyped_storage()
@@ -126,10 +129,12 @@ def _compute(operation, args, kwargs):
     leaves, shape = pytree.tree_flatten((args, kwargs))
     held = [one for one in leaves if isinstance(one, Held)]
     plain = [one for one in leaves if isinstance(one, torch.Tensor) and not isinstance(one, Held)]
-    if held and operation._schema.name not in _MIXING and any(one.ndim for one in plain):
+    places = {one.device for one in held}
+    if operation._schema.name not in _MIXING and (len(places) > 1 or (held and any(one.ndim for one in plain))):
         raise RuntimeError(f"{operation._schema.name}: {UNMIXED}")
     asked = kwargs.get("device")
-    here = torch.device(asked).type == NAME if asked is not None else bool(held)
+    place = torch.device(asked) if asked is not None else held[0].device if held else torch.device("cpu")
+    here = place.type == NAME
     raw = [
         one.raw if isinstance(one, Held) else torch.device("cpu") if isinstance(one, torch.device) else one
         for one in leaves
@@ -142,9 +147,8 @@ def _compute(operation, args, kwargs):
     def wrapped(one):
         if not isinstance(one, torch.Tensor) or not here:
             return one
-        return (
-            known.get(id(one)) if id(one) in known else Held(one)
-        )  # what an operation in place returns is its argument
+        # What an operation in place returns is its argument.
+        return known[id(one)] if id(one) in known else Held(one, place.index or 0)
 
     found = pytree.tree_map(wrapped, operation(*raw_args, **raw_kwargs))
     assert all(one.shape == one.raw.shape for one in held), f"{operation._schema.name} resized a tensor in place"
