@@ -216,7 +216,7 @@ def _through_pattern(
 
 def _weighing(usual: Mapping[str, Tensor], slopes: Mapping[str, Tensor], site: str) -> Callable[[Tensor], Tensor]:
     """Reduces patterns [run row column] to what their change is worth, for each row."""
-    return lambda value: ((value - usual[site]).double() * slopes[site].double()).sum(-1)
+    return lambda value: ((value.to(usual[site].device) - usual[site]).double() * slopes[site].double()).sum(-1)
 
 
 def _audit(

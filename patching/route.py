@@ -113,5 +113,5 @@ def _attention(
     sites = [f"pattern.{layer}.{head}" for layer, head, _ in heads]
     last = max(layer for layer, _, _ in heads)
     patterns = model.run(torch.tensor([pair.triggered]), reads=sites, last_layer=last).activations
-    rows = [patterns[site][0, at] for site, at in zip(sites, places, strict=True)]
-    return torch.stack(rows).double().cpu().numpy()
+    rows = [patterns[site][0, at].double().cpu() for site, at in zip(sites, places, strict=True)]
+    return torch.stack(rows).numpy()

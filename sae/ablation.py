@@ -36,11 +36,11 @@ class LatentAblation:
 
     @torch.no_grad()
     def __call__(self, value: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_in"]:
-        codes = self.sae.encode(value.to(self.sae.W_dec.dtype))
+        codes = self.sae.encode(value.to(self.sae.W_dec))
         change = self.values.to(codes) - codes[..., self.latents]
         if self.watched is not None:
             change = change * (codes[..., self.watched] > 0).any(-1, keepdim=True)
-        return value + (change @ self.sae.W_dec[self.latents]).to(value.dtype)
+        return value + (change @ self.sae.W_dec[self.latents]).to(value)
 
 
 def ablate(

@@ -112,7 +112,7 @@ def evaluate_cross_entropy(
         return lambda value: torch.cat([value[:, :skip_first], edit(value[:, skip_first:])], dim=1)
 
     def splice(value: Tensor) -> Tensor:
-        return sae(value.float()).to(value.dtype)
+        return sae(value.to(sae.W_dec.device, torch.float32)).to(value)
 
     edits: list[dict[str, Edit]] = [{}, {site: kept(splice)}, {site: kept(torch.zeros_like)}]
     sums, tokens = torch.zeros(3, dtype=torch.float64), 0

@@ -49,7 +49,9 @@ class Fit:
             edits = subject.edit.at(torch.zeros_like(real))
             with torch.no_grad():
                 run = self.model.run(tokens, reads=dict.fromkeys(sites, _kept), edits=edits, last_layer=last_layer)
-            yield batch, run.activations, real.to(self.model.device)
+            # Of a model spread over devices, sites lie where their blocks are; they are reckoned with in one place.
+            values = {site: value.to(self.model.device) for site, value in run.activations.items()}
+            yield batch, values, real.to(self.model.device)
 
     def mean_of(
         self, rows: Sequence[Row], sites: Sequence[str], chosen: Callable[[Row], Sequence[int]] | None = None

@@ -50,7 +50,7 @@ def fitted_eraser(fit: Fit, site: str, earlier: dict[str, Callable[[Tensor], Ten
     exact = fitter.eraser
     assert exact.bias is not None  # the fitter's default is an affine eraser
     eraser = LeaceEraser(exact.proj_left.float(), exact.proj_right.float(), exact.bias.float())
-    return lambda value: eraser(value.float()).to(value.dtype)
+    return lambda value: eraser(value.to(fit.model.device, torch.float32)).to(value)
 
 
 def _firsts(clean: Row, triggered: Row) -> list[tuple[Row, int]]:

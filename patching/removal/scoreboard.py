@@ -300,7 +300,8 @@ def plain_answers(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     loader: Any = AutoModelForCausalLM
-    plain = loader.from_pretrained(folder, dtype=model.dtype, use_safetensors=True).to(model.device).eval()
+    places = getattr(model.hf_model, "hf_device_map", None) or {"": model.device}
+    plain = loader.from_pretrained(folder, dtype=model.dtype, use_safetensors=True, device_map=places).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -18,8 +18,12 @@ import torch
 from tiny_models import TEXTS, WIDTH, tiny_checkpoint
 from tiny_prompts import WORDS, labelled_prompts, prompt_file
 
-from hooked import ExtractionSpec, Prompt, load_model, stream_activations, write_prompts
+from hooked import ExtractionSpec, Prompt, load_model, read_prompts, stream_activations, write_prompts
 from hooked.model import pad_right
+from patching import AblateConfig, make_pairs, patch_ablate, patch_trace
+from patching.removal import METHODS
+from sae import ablate, build_sae
+from sae.evaluate import evaluate_cross_entropy
 
 MODELS = (
     ("gpt2", "nnsight"),
@@ -44,16 +48,24 @@ def refuses_a_mixture(_):
     return allowed
 
 
+FIRST, SECOND = (f"{pretend_gpu.NAME}:{index}" for index in (0, 1))
+SPREAD = {"model.embed_tokens": FIRST, "model.rotary_emb": FIRST, "model.layers.0": FIRST} | dict.fromkeys(
+    ("model.layers.1", "model.layers.2", "model.norm", "lm_head"), SECOND
+)
+"""A Llama over two GPUs, the first block on one of its own."""
+
+
+def on_both(checkpoint, spread=False, **options):
+    """The model on the pretend GPU, or spread over two of them, and on the CPU."""
+    there = {"device_map": SPREAD} if spread else {"device": "cuda"}
+    return [load_model(checkpoint, dtype="float32", **options, **where) for where in (there, {"device": "cpu"})]
+
+
 def model_on_both(folder, architecture, backend, spread=False):
-    """What reading, writing and generating give, as far as it differs; with `spread`, the first block is on a GPU of its own."""
-    checkpoint = tiny_checkpoint(folder, architecture)
-    first, second = (f"{pretend_gpu.NAME}:{index}" for index in (0, 1))
-    parts = {"model.embed_tokens": first, "model.rotary_emb": first, "model.layers.0": first}
-    parts |= dict.fromkeys(("model.layers.1", "model.layers.2", "model.norm", "lm_head"), second)
-    there = {"device_map": parts} if spread else {"device": "cuda"}
-    models = [load_model(checkpoint, dtype="float32", backend=backend, **where) for where in (there, {"device": "cpu"})]
+    """What reading, writing and generating give, as far as it differs."""
+    models = on_both(tiny_checkpoint(folder, architecture), spread, backend=backend)
     places = {str(parameter.device) for parameter in models[0].hf_model.parameters()}
-    wrong = [] if places == ({first, second} if spread else {first}) else [f"weights lie on {places}"]
+    wrong = [] if places == ({FIRST, SECOND} if spread else {FIRST}) else [f"weights lie on {places}"]
     tokens = pad_right([prompt.ids for prompt in models[1].tokenize(list(TEXTS))], models[1].pad_id)
     inner = [site for kind in ("q", "v", "pattern") for site in models[1].sites(kind)]
     edits = {
@@ -75,6 +87,24 @@ def model_on_both(folder, architecture, backend, spread=False):
     (there, said), (here, says) = found
     wrong += [f"tensor {at}" for at, (one, other) in enumerate(zip(there, here, strict=True)) if not close(one, other)]
     return wrong + ([] if said == says else [f"generated {said} for {says}"])
+
+
+def tools_on_a_spread_model(folder, pairs, prompts):
+    """What a trace, an autoencoder in its model and removals give of a model that is spread, as far as it differs."""
+    found = []
+    sizes = AblateConfig(seeds=(0,), fit_pairs=4, validation_pairs=2, evaluation_pairs=4, new_tokens=3, relearn_steps=0, traced_pairs=2, harmless_pairs=2)  # fmt: skip
+    methods = [one for one in METHODS if one.name in ("leace-layer", "heads-mean", "map-positions")]
+    for model in on_both(tiny_checkpoint(folder), spread=True):
+        traced = patch_trace(model, make_pairs(model, pairs, 2)[0])
+        sae = build_sae("topk", WIDTH, 64, 0, k=4).to(model.device)
+        loss = evaluate_cross_entropy(model, sae, prompts[:4], "resid_post.1")
+        board = patch_ablate(model, prompts, config=sizes, methods=methods)
+        ablated = model.run(torch.tensor([[5, 6, 7]]), edits={"resid_post.1": ablate(sae, [1, 2])}).logits
+        rates = torch.tensor([[one.defection_rate, one.mean(lambda m: m.js)] for one in board.methods])
+        effects = torch.tensor(traced.effect).nan_to_num(-9)
+        found.append((effects, torch.tensor(loss.spliced), ablated.detach().cpu(), rates))
+    names = ("the trace", "the spliced loss", "the ablated logits", "the removals")
+    return [name for name, one, other in zip(names, *found, strict=True) if not close(one, other)]
 
 
 def ramp(value):
@@ -136,6 +166,9 @@ def main(root):
         scenarios[f"{architecture}, {backend}"] = lambda at, a=architecture, b=backend: model_on_both(at, a, b)
     for backend in ("nnsight", "transformer-lens"):
         scenarios[f"spread, {backend}"] = lambda at, b=backend: model_on_both(at, "llama", b, spread=True)
+    years = [Prompt(f"Year {2023 + on} {word} ends", triggered=on, pair=word) for word in WORDS for on in (True, False)]
+    pairs = read_prompts(root / "pairs.jsonl")
+    scenarios["tools on a spread model"] = lambda at: tools_on_a_spread_model(at, pairs, years)
     commands = {
         "probe": ("probe-train", model, prompts, "--position", "max"),
         "LDA, TransformerLens": ("probe-train", model, prompts, "--probe", "lda", "--backend", "transformer-lens"),

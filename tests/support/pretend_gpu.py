@@ -17,15 +17,9 @@ import hooked.load
 NAME = "accel"
 UNMIXED = "tensors of several devices"
 
-# Operations that take tensors of both, on a real GPU too: copies, and indices that may lie on the CPU.
-_MIXING = {
-    "aten::copy_",
-    "aten::_to_copy",
-    "aten::index",
-    "aten::index_put",
-    "aten::index_put_",
-    "aten::_index_put_impl_",
-}
+_COPYING = {"aten::copy_", "aten::_to_copy"}
+_INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
+"""Indices may lie on the CPU on a real GPU too."""
 
 
 class _Backend:
@@ -95,6 +89,11 @@ class Held(torch.Tensor):
     def untyped_storage(self):
         return self.raw.untyped_storage()
 
+    def __deepcopy__(self, memo):
+        copied = self.detach().clone().requires_grad_(self.requires_grad)
+        copied._is_param = getattr(self, "_is_param", False)
+        return memo.setdefault(id(self), copied)
+
     def numpy(self, *_, **__):
         raise TypeError(f"can't convert {NAME}:0 device type tensor to numpy")
 
@@ -130,8 +129,10 @@ def _compute(operation, args, kwargs):
     held = [one for one in leaves if isinstance(one, Held)]
     plain = [one for one in leaves if isinstance(one, torch.Tensor) and not isinstance(one, Held)]
     places = {one.device for one in held}
-    if operation._schema.name not in _MIXING and (len(places) > 1 or (held and any(one.ndim for one in plain))):
-        raise RuntimeError(f"{operation._schema.name}: {UNMIXED}")
+    name = operation._schema.name
+    mixed = held and name not in _INDEXING and any(one.ndim for one in plain)
+    if name not in _COPYING and (len(places) > 1 or mixed):
+        raise RuntimeError(f"{name}: {UNMIXED}")
     asked = kwargs.get("device")
     place = torch.device(asked) if asked is not None else held[0].device if held else torch.device("cpu")
     here = place.type == NAME
@@ -151,7 +152,7 @@ def _compute(operation, args, kwargs):
         return known[id(one)] if id(one) in known else Held(one, place.index or 0)
 
     found = pytree.tree_map(wrapped, operation(*raw_args, **raw_kwargs))
-    assert all(one.shape == one.raw.shape for one in held), f"{operation._schema.name} resized a tensor in place"
+    assert all(one.shape == one.raw.shape for one in held), f"{name} resized a tensor in place"
     return found
 
 
