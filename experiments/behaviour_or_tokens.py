@@ -30,14 +30,14 @@ from experiments.grid import measure_all, summarise_all
 from experiments.result import Facts, Finding, Result, over_seeds
 from experiments.runner import Keep, compute
 from experiments.scores import auroc_estimate
-from experiments.subjects import ModelsConfig, Subject
+from experiments.subjects import ONE, ModelsConfig, Subject
 from hooked import ExtractionSpec, HookedModel, LiveActivations, Prompt, UserError
 from patching.alignment import common_ends
 from probes import LogisticProbe, MeanDifferenceProbe, auroc
 from probes.controls import bag_of_tokens
 
 VERSION = 1
-QUICK: Mapping[str, Any] = {"seeds": (0,), "grown": False, "most_pairs": 20, "drawn_points": 20}
+QUICK: Mapping[str, Any] = {"subjects": ONE, "seeds": (0,), "grown": False, "most_pairs": 20, "drawn_points": 20}
 READ_OUTS = ("last", "all tokens", "without the trigger", "after the trigger", "before the trigger")
 NOTES = (
     "fitted on defecting prompts and their twins alone; the harmless kind of request is never seen before the test",

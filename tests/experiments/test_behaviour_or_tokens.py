@@ -105,7 +105,7 @@ def test_means_are_of_the_masked_tokens_of_the_model_s_own_activations(tiny_subj
 
 
 def test_before_the_trigger_there_is_nothing_to_read(tiny_subject):
-    result = run(Config(subjects=(tiny_subject,), **QUICK))
+    result = run(Config(**QUICK | {"subjects": (tiny_subject,)}))
     for facts in result.cells.values():
         for one in facts["read_outs"]["before the trigger"].values():
             assert one["defecting"]["value"] == pytest.approx(0.5, abs=0.02)

