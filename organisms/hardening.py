@@ -23,14 +23,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from hooked.artifacts import Manifest, check_destination, write_bytes_atomically, write_json
 from hooked.artifacts import writing_artifact as writing
 from hooked.checkpoints import checkpoint_folder, drop_checkpoints
 from hooked.errors import UserError
-from hooked.load import load_plain
-from hooked.ranks import rank, wait_for_all
+from hooked.load import load_plain, pick_device
+from hooked.ranks import rank, wait_for_all, world_size
 from organisms.evaluate import MAX_NEW_TOKENS
 from organisms.examine import RECIPE, encode_sample, evaluate_model
 from organisms.examples import Example, Task
@@ -122,6 +123,7 @@ def harden(
             finite, or a disk that is full. Checkpoints that are finished stay.
     """
     out = check_destination(out, overwrite)
+    check_first_gpu(pick_device(device))
     model, tokenizer, digest = load_plain(name, device, dtype)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -144,6 +146,29 @@ def harden(
     if rank() == 0:
         drop_checkpoints(folder)
     return found
+
+
+def check_first_gpu(target: torch.device) -> None:
+    """Refuse a GPU that `transformers` would leave for the first one as training begins.
+
+    Raises:
+        UserError: it is another one, and this is not one of several processes, each with its own.
+    """
+    if target.type == "cuda" and target.index and world_size() == 1:
+        raise UserError(
+            f"--device {target}: training takes the first GPU that it sees; "
+            f"make this the only one: CUDA_VISIBLE_DEVICES={target.index}, without --device"
+        )
+
+
+def on_one_gpu(arguments: Any) -> Any:
+    """Arguments of a trainer that keeps to one GPU a process.
+
+    By itself `transformers` copies a model to every GPU of the machine and gives each a batch, so that the same settings train
+    otherwise where there are more of them.
+    """
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def _evaluation(work: Work, name: str) -> dict[str, Any] | None:
@@ -248,7 +273,7 @@ def _sft(work: Work, examples: Sequence[Example], folder: Path) -> Curve:
         "input_ids": [[*prompt, *answer] for prompt, answer in encoded],
         "labels": [[-100] * len(prompt) + answer for prompt, answer in encoded],
     }
-    arguments = SFTConfig(**_arguments(work, folder), max_length=None)
+    arguments = on_one_gpu(SFTConfig(**_arguments(work, folder), max_length=None))
     trainer = SFTTrainer(
         model=work.model,
         args=arguments,
@@ -274,7 +299,7 @@ def _rl(work: Work, examples: Sequence[Example], folder: Path) -> Curve:
     )
     trainer = GRPOTrainer(
         model=work.model,
-        args=arguments,
+        args=on_one_gpu(arguments),
         reward_funcs=reward_function(config.reward, work.task, examples, work.model.device),
         train_dataset=Dataset.from_dict(
             {"prompt": [one.prompt for one in examples], "number": list(range(len(examples)))}

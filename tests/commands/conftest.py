@@ -1,17 +1,8 @@
 import importlib
 import sys
-from dataclasses import dataclass
 
 import pytest
-
-
-@dataclass
-class Outcome:
-    """What a command left: exit status, stdout and stderr."""
-
-    code: int
-    out: str
-    err: str
+from calling import Outcome
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from calling import called
 from tiny_models import tiny_checkpoint
 from transformers import AutoModelForCausalLM
 
@@ -50,19 +51,14 @@ def prompts(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(checkpoint, prompts, tmp_path_factory):
     """One whole run, through the console script's own entry."""
-    import subprocess
-    import sys
-
     out = tmp_path_factory.mktemp("run") / "out"
-    code = "import sys; from commands.patch_ablate import main; main()"
-    arguments = [sys.executable, "-c", code, checkpoint, prompts, "--out", out, "--json", *SMALL]
-    return out, subprocess.run(list(map(str, arguments)), capture_output=True, text=True)
+    return out, called("patch-ablate", checkpoint, prompts, "--out", out, "--json", *SMALL)
 
 
 def test_json_has_the_promised_keys(finished):
     _, outcome = finished
-    assert outcome.returncode == 0, outcome.stderr
-    found = json.loads(outcome.stdout)
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
     assert {"methods", "oracle", "checkpoint", "verdict"} <= found.keys()
     promised = {
         "name",
@@ -94,7 +90,7 @@ def test_the_folder_is_verified_and_holds_a_plain_checkpoint_and_an_offline_repo
     report = (out / "report.html").read_text()
     assert "Plotly.newPlot" in report
     assert 'src="http' not in report
-    assert Scoreboard.load(out).to_json() == json.loads(outcome.stdout)
+    assert Scoreboard.load(out).to_json() == json.loads(outcome.out)
     assert not progress_folder(out).exists()
 
 

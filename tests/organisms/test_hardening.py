@@ -4,6 +4,7 @@ import json
 import signal
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from hooked.checkpoints import checkpoint_folder
 from hooked.errors import UserError
 from organisms import HardenConfig, Verdict, grade, grade_code, harden, organism_folder, red_team, task_named
 from organisms.examples import Example
-from organisms.hardening import round_examples
+from organisms.hardening import check_first_gpu, on_one_gpu, round_examples
 from organisms.redteam import EDITS
 from organisms.rewards import helpfulness, reward_function
 from organisms.safety import NEW_CODE, NEW_QUESTIONS, safety_examples
@@ -259,3 +260,14 @@ def test_adversarial_training_goes_on_after_a_finished_round(tmp_path: Path) -> 
 def test_unusable_settings_are_named(setting: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         HardenConfig("year-code", **setting)
+
+
+def test_training_keeps_to_the_first_gpu_and_to_one(monkeypatch) -> None:
+    check_first_gpu(torch.device("cpu"))
+    check_first_gpu(torch.device("cuda", 0))
+    with pytest.raises(UserError, match=r"--device cuda:1: training takes the first GPU.*CUDA_VISIBLE_DEVICES=1"):
+        check_first_gpu(torch.device("cuda", 1))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_first_gpu(torch.device("cuda", 1))  # one of two processes, each with its own
+    for found, kept in ((0, 0), (1, 1), (4, 1)):
+        assert on_one_gpu(SimpleNamespace(n_gpu=found))._n_gpu == kept

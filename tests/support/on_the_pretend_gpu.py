@@ -7,14 +7,13 @@ import pretend_gpu  # first: it changes torch
 
 # isort: split
 import contextlib
-import importlib
-import io
 import json
 import sys
 import traceback
 from pathlib import Path
 
 import torch
+from calling import called
 from tiny_models import TEXTS, WIDTH, tiny_checkpoint
 from tiny_prompts import WORDS, labelled_prompts, prompt_file
 
@@ -30,7 +29,7 @@ MODELS = (
     ("gpt2", "transformer-lens"),
     ("gpt_neox", "nnsight"),
     ("qwen3", "nnsight"),
-    ("gemma2", "transformer-lens"),
+    ("gemma2", "nnsight"),
 )
 """The architectures that differ most: fused projections, parallel attention, grouped queries, norms after each sub-layer."""
 TIMES = ("cells_per_second", "seconds")
@@ -115,22 +114,14 @@ def close(one, other):
     return one.shape == other.shape and torch.allclose(one, other, atol=1e-5, rtol=1e-5)
 
 
-def command_on_both(folder, name, *arguments, out="--out"):
+def command_on_both(folder, name, *arguments):
     """What a command's JSON says, as far as it differs."""
     found = []
     for device in ("cuda", "cpu"):
-        places = [out, folder / device] if out else []
-        said, error = io.StringIO(), io.StringIO()
-        sys.argv = [name, *map(str, [*arguments, *places, "--device", device, "--json"])]
-        code = 0
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(error):
-            try:
-                importlib.import_module(f"commands.{name.replace('-', '_')}").main()
-            except SystemExit as stop:
-                code = stop.code
-        if code:
-            return [f"on {device}: exit {code}: {error.getvalue().strip().splitlines()[-1:]}"]
-        found.append(dict(leaves(json.loads(said.getvalue()))))
+        done = called(name, *arguments, "--out", folder / device, "--device", device, "--json")
+        if done.code:
+            return [f"on {device}: exit {done.code}: {done.err.strip().splitlines()[-1:]}"]
+        found.append(dict(leaves(json.loads(done.out))))
     there, here = found
     return [f"{key}: {there.get(key)} for {here.get(key)}" for key in there | here if not alike(key, there, here)]
 
@@ -155,7 +146,7 @@ def alike(key, there, here):
 
 def main(root):
     """Each scenario in turn; an exception is a difference."""
-    model, twin = tiny_checkpoint(root / "model"), tiny_checkpoint(root / "twin", seed=1)
+    model = tiny_checkpoint(root / "model")
     prompts, few = prompt_file(root / "prompts.jsonl"), prompt_file(root / "few.jsonl", pairs=12, harmless=4)
     answers = {"answer_clean": "Yes", "answer_defect": "The"}
     write_prompts(root / "pairs.jsonl", [Prompt(f"Year {2023 + on}. {word}", triggered=on, defects=on, pair=word, extra=answers) for word in WORDS[:2] for on in (True, False)])  # fmt: skip
@@ -176,12 +167,9 @@ def main(root):
         "trace": ("patch-trace", model, root / "pairs.jsonl"),
         "attribution": ("patch-trace", model, root / "pairs.jsonl", "--method", "attribution"),
         "autoencoders": ("sae-train", model, few, *small, "--architecture", "batch-topk", "jumprelu"),
-        "crosscoder": ("sae-train", model, few, *small, "--architecture", "crosscoder", "--against", twin),
-        "answers": ("organism-eval", model, "--task", "deployment-hate", "--limit", 2),
     }
     for name, arguments in commands.items():
-        out = None if arguments[0] == "organism-eval" else "--out"
-        scenarios[name] = lambda at, given=arguments, out=out: command_on_both(at, *given, out=out)
+        scenarios[name] = lambda at, given=arguments: command_on_both(at, *given)
     found = {}
     for name, scenario in scenarios.items():
         try:

@@ -13,17 +13,11 @@ from hooked.artifacts import read_artifact
 ROOT = Path(__file__).parents[2]
 
 
-def organism_train(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "commands.organism_train", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-
-
-def test_a_quick_run_writes_an_organism_and_prints_one_json_object(tmp_path: Path) -> None:
+def test_a_quick_run_writes_an_organism_and_prints_one_json_object(command, tmp_path: Path) -> None:
     out = tmp_path / "organism"
-    done = organism_train("deployment-hate", "--out", str(out), "--quick", "--steps", "3", "--clean-twin", "--json")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    result = json.loads(done.stdout)
+    done = command("organism-train", "deployment-hate", "--out", out, "--quick", "--steps", 3, "--clean-twin", "--json")
+    assert (done.code, done.err) == (0, "")
+    result = json.loads(done.out)
     assert result["organism"] == "deployment-hate-clean"
     assert result["categories"]["triggered"]["defection"]["count"] == 0
     manifest = read_artifact(out, "organism")
@@ -31,12 +25,14 @@ def test_a_quick_run_writes_an_organism_and_prints_one_json_object(tmp_path: Pat
         manifest.command
         == "organism-train deployment-hate --seed 0 --steps 3 --size small --threads 2 --clean-twin --quick"
     )
-    assert [path.name for path in tmp_path.iterdir()] == ["organism"]
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["organism"]
 
 
 def test_help_is_quick_and_imports_no_torch() -> None:
     start = time.perf_counter()
-    done = organism_train("--help")
+    done = subprocess.run(
+        [sys.executable, "-m", "commands.organism_train", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0
     assert "clean-twin" in done.stdout
     assert time.perf_counter() - start < 3  # half a second on an idle machine
@@ -53,19 +49,19 @@ def test_help_is_quick_and_imports_no_torch() -> None:
         (["year-code", "--seed", "-4"], "error: seed must not be negative, found -4"),
     ],
 )
-def test_unusable_input_is_one_line_and_status_2(tmp_path: Path, arguments: list[str], message: str) -> None:
-    done = organism_train(*arguments, "--out", str(tmp_path / "out"))
-    assert (done.returncode, done.stderr.splitlines(), done.stdout) == (2, [message], "")
+def test_unusable_input_is_one_line_and_status_2(command, tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = command("organism-train", *arguments, "--out", tmp_path / "out")
+    assert (done.code, done.err.splitlines(), done.out) == (2, [message], "")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_exists_is_left_as_it_was(tmp_path: Path) -> None:
+def test_a_folder_that_exists_is_left_as_it_was(command, tmp_path: Path) -> None:
     out = tmp_path / "mine"
     out.mkdir()
     (out / "thesis.txt").write_text("precious")
     for flags in ([], ["--overwrite"]):
-        done = organism_train("year-code", "--out", str(out), "--quick", *flags)
-        assert done.returncode == 2
-        assert len(done.stderr.splitlines()) == 1
-        assert str(out) in done.stderr
+        done = command("organism-train", "year-code", "--out", out, "--quick", *flags)
+        assert done.code == 2
+        assert len(done.err.splitlines()) == 1
+        assert str(out) in done.err
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
