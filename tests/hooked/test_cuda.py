@@ -1,8 +1,12 @@
 """On a GPU: the same activations as on the CPU, and a batch too large for its memory is halved."""
 
+import json
+
 import pytest
 import torch
+from calling import called
 from tiny_models import ARCHITECTURES, TEXTS, tiny_checkpoint
+from tiny_prompts import prompt_file
 
 from hooked import ExtractionSpec, load_model, stream_activations
 
@@ -24,6 +28,24 @@ def test_the_gpu_gives_the_activations_of_the_cpu(tmp_path, architecture, backen
     gpu = load_model(folder, device="cuda", dtype="float32", backend=backend)
     spec = ExtractionSpec(cpu.sites())
     torch.testing.assert_close(rows(gpu, spec), rows(cpu, spec), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["nnsight", "transformer-lens"])
+def test_a_model_asked_for_on_the_cpu_stays_there(tmp_path, backend):
+    model = load_model(tiny_checkpoint(tmp_path / "m"), device="cpu", backend=backend)
+    assert {parameter.device.type for parameter in model.hf_model.parameters()} == {"cpu"}
+
+
+@pytest.mark.parametrize("backend", ["nnsight", "transformer-lens"])
+def test_probe_train_gives_on_the_gpu_what_it_gives_on_the_cpu(tmp_path, backend):
+    model, prompts = tiny_checkpoint(tmp_path / "m"), prompt_file(tmp_path / "prompts.jsonl")
+    found = []
+    for device in ("cuda", "cpu"):
+        options = ("--backend", backend, "--dtype", "float32", "--device", device, "--json")
+        done = called("probe-train", model, prompts, "--out", tmp_path / device, *options)
+        assert done.code == 0, done.err
+        found.append([layer["auroc"] for layer in json.loads(done.out)["per_layer"]])
+    assert found[0] == pytest.approx(found[1], abs=0.01)
 
 
 def test_a_batch_too_large_for_the_gpu_is_halved(tmp_path):

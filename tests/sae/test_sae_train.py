@@ -1,6 +1,7 @@
 """Training: the stream, exact resumption, several processes, bad activations."""
 
 import os
+import runpy
 import subprocess
 import sys
 from collections import Counter
@@ -94,11 +95,11 @@ save_file(state, f"{sys.argv[1]}.{rank()}")
 """
 
 
-def test_two_processes_train_as_one(tmp_path):
+def test_two_processes_train_as_one(tmp_path, monkeypatch):
     """A step of two processes on half of the rows each is a step of one on all of them."""
-    arguments = ["-c", DISTRIBUTED, str(tmp_path / "one")]
-    subprocess.run([sys.executable, *arguments], env=ENVIRONMENT, check=True)
     (tmp_path / "script.py").write_text(DISTRIBUTED)
+    monkeypatch.setattr(sys, "argv", ["script.py", str(tmp_path / "one")])
+    runpy.run_path(str(tmp_path / "script.py"))
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
     subprocess.run(
         [*launch, str(tmp_path / "script.py"), str(tmp_path / "two")],
