@@ -2,7 +2,8 @@
 
 1. Prompts are tokenized in windows, and each window is sorted by length, so that a batch holds prompts of similar length.
 2. A window is cut into batches under a budget of tokens, padding included.
-3. Each batch is one forward pass that stops after the last layer asked for and keeps only the asked positions.
+3. Each batch is one forward pass that stops after the last layer asked for and keeps only the asked positions; the MLP of
+   that layer runs at these alone (`hooked.positionwise`).
 4. Where memory runs out, the batch is halved and tried again, and later windows use the smaller budget.
 """
 
