@@ -51,7 +51,7 @@ class Run:
     logits: Float[Tensor, "batch position vocabulary"] | None
     """None where the run stopped at a layer."""
     activations: dict[str, Tensor]
-    """What each read returned, by site."""
+    """What each read returned, by site; of a model spread over devices, each where its block is."""
 
 
 class HookedModel(ABC):
@@ -66,7 +66,10 @@ class HookedModel(ABC):
             block.get_submodule(anatomy.out_projection) for block in hf_model.get_submodule(anatomy.blocks)
         ]
         self._mlps = [block.get_submodule(anatomy.mlp) for block in hf_model.get_submodule(anatomy.blocks)]
+        # Of a model spread over devices; None where it lies on one.
+        self.device_map: dict[str, Any] | None = getattr(hf_model, "hf_device_map", None) or None
         self.device: torch.device = hf_model.get_input_embeddings().weight.device
+        self.vocabulary: int = hf_model.get_input_embeddings().weight.shape[0]
         self.dtype: torch.dtype = hf_model.get_input_embeddings().weight.dtype
 
     def sites(self, kind: str | None = None) -> tuple[str, ...]:
@@ -134,9 +137,17 @@ class HookedModel(ABC):
         """Token ids of each prompt, unpadded, never truncated; chat messages go through the chat template.
 
         Raises:
-            UserError: a prompt is longer than the context or has no token, or there is no chat template.
+            UserError: a prompt is longer than the context, has no token or one that the model has no embedding for, or
+                there is no chat template.
         """
-        return tokenize_prompts(self.tokenizer, prompts, self.info.context)
+        tokenized = tokenize_prompts(self.tokenizer, prompts, self.info.context)
+        for prompt in tokenized:
+            if max(prompt.ids) >= self.vocabulary:
+                raise UserError(
+                    f"{prompt.where or repr(prompt.text[:40])}: token {max(prompt.ids)} is beyond the {self.vocabulary} "
+                    "that the model has embeddings for; the tokenizer is not the model's, or tokens were added to it alone"
+                )
+        return tokenized
 
     def run(
         self,
@@ -218,12 +229,12 @@ class HookedModel(ABC):
 
     @property
     def pad_id(self) -> int:
-        """The id that fills padded positions; never seen by a real token."""
-        return (
-            self.tokenizer.pad_token_id
-            if self.tokenizer.pad_token_id is not None
-            else (min(self.end_ids) if self.end_ids else 0)
-        )
+        """The id that fills padded positions; never seen by a real token.
+
+        A padding token that was added to the tokenizer alone, which is common, has no embedding, and is not taken.
+        """
+        candidates = (self.tokenizer.pad_token_id, *sorted(self.end_ids))
+        return next((one for one in candidates if one is not None and one < self.vocabulary), 0)
 
     @property
     def end_ids(self) -> frozenset[int]:

@@ -33,7 +33,7 @@ class NnsightModel(HookedModel):
     def __init__(self, hf_model: Any, tokenizer: Any, anatomy: Anatomy, info: ModelInfo):
         super().__init__(hf_model, tokenizer, anatomy, info)
         # nnsight makes a `transformers` pipeline, which moves a model to the first GPU unless told where it is.
-        place = {} if getattr(hf_model, "hf_device_map", None) else {"device": self.device}
+        place = {} if self.device_map else {"device": self.device}
         self.traced = nnsight.TransformersModel(hf_model, tokenizer=tokenizer, **place)
 
     def _forward(self, tokens: Tensor, visits: list[Visit], last_layer: int | None) -> Tensor | None:

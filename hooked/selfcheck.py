@@ -68,10 +68,10 @@ def runs_in_parallel(model: HookedModel, tokens: Int[Tensor, "1 position"]) -> b
 
 @torch.no_grad()
 def mlp_is_positionwise(model: HookedModel, tokens: Int[Tensor, "1 position"]) -> bool:
-    """Whether the MLP needs no other position than the one asked for (step 6), in the first and in the last block."""
+    """Whether the MLP needs no other position than the one asked for (step 6), in a block with each class of MLP."""
     needed = torch.arange(PROBE_LENGTH)[None] == PROBE_LENGTH - 2
     try:
-        for layer in sorted({0, model.info.n_layers - 1}):
+        for layer in {type(model.mlp(layer)): layer for layer in range(model.info.n_layers)}.values():
             sites = [f"mlp_out.{layer}", f"resid_post.{layer}"]
             whole = model.run(tokens, reads=sites, last_layer=layer).activations
             with only_at(model.mlp(layer), needed):

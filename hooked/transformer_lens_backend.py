@@ -44,7 +44,7 @@ class TransformerLensModel(HookedModel):
             tokenizer.save_pretrained(folder)
             copy = type(tokenizer).from_pretrained(folder)
             # The bridge takes the first GPU for where a model lies unless told, and may then send its tokens there.
-            place = {} if getattr(hf_model, "hf_device_map", None) else {"device": self.device}
+            place = {} if self.device_map else {"device": self.device}
             self.bridge = TransformerBridge.boot_transformers(info.name, hf_model=hf_model, tokenizer=copy, **place)
 
     def _forward(self, tokens: Tensor, visits: list[Visit], last_layer: int | None) -> Tensor | None:

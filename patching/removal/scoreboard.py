@@ -300,11 +300,10 @@ def plain_answers(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     loader: Any = AutoModelForCausalLM
-    places = getattr(model.hf_model, "hf_device_map", None) or {"": model.device}
+    places = model.device_map or {"": model.device}
     plain = loader.from_pretrained(folder, dtype=model.dtype, use_safetensors=True, device_map=places).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.pad_id)  # its own may have no embedding
     found: list[tuple[int, ...]] = []
     for start in range(0, len(rows), batch_size):
         ids = [list(row.ids) for row in rows[start : start + batch_size]]

@@ -24,8 +24,9 @@ def plain_copy(model: HookedModel) -> Any:
     if model.backend == "nnsight":
         return copy.deepcopy(model.hf_model)
     try:
-        places = getattr(model.hf_model, "hf_device_map", None)  # of a model spread over devices
-        return load_model(model.info.name, device=str(model.device), dtype=_dtype(model), device_map=places).hf_model
+        return load_model(
+            model.info.name, device=str(model.device), dtype=_dtype(model), device_map=model.device_map
+        ).hf_model
     except UserError as error:
         raise UserError(f"weights can be edited of a checkpoint, or of a live model under nnsight: {error}") from error
 

@@ -273,7 +273,8 @@ def test_the_last_layer_s_mlp_runs_at_the_needed_positions_alone(loaded):
 
 
 @torch.no_grad()
-def test_an_mlp_that_looks_at_other_positions_always_runs_at_all_of_them(tmp_path):
+@pytest.mark.parametrize("layer", range(LAYERS))
+def test_an_mlp_that_looks_at_other_positions_always_runs_at_all_of_them(tmp_path, layer):
     class Looking(torch.nn.Module):
         def __init__(self, mlp):
             super().__init__()
@@ -283,11 +284,11 @@ def test_an_mlp_that_looks_at_other_positions_always_runs_at_all_of_them(tmp_pat
             return self.mlp(value + value.cumsum(1))
 
     plain = tiny_model("gpt2")
-    plain.transformer.h[2].mlp = Looking(plain.transformer.h[2].mlp)
+    plain.transformer.h[layer].mlp = Looking(plain.transformer.h[layer].mlp)
     model = load_model(plain, tokenizer=tiny_tokenizer(tmp_path))
     tokens, _ = padded(model)
     whole, part = (
-        model.run(tokens, reads=["resid_post.2"], last_layer=2, needed=needed).activations["resid_post.2"]
+        model.run(tokens, reads=[f"resid_post.{layer}"], last_layer=layer, needed=needed).activations
         for needed in (None, torch.arange(tokens.shape[1]).expand_as(tokens) == 0)
     )
-    assert torch.equal(whole, part)
+    assert torch.equal(whole[f"resid_post.{layer}"], part[f"resid_post.{layer}"])

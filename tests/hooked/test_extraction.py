@@ -73,6 +73,21 @@ def test_the_tokenizer_s_padding_side_and_bos_do_not_matter(tmp_path, side, bos)
         torch.testing.assert_close(rows[index], by_hand(model, prompt, ["resid_post.2"])[-1:], atol=1e-5, rtol=1e-5)
 
 
+def test_a_padding_token_that_the_model_lacks_pads_nothing_and_in_a_prompt_it_is_named(tmp_path, model):
+    """It was added to the tokenizer alone, as is common."""
+    tokenizer = tiny_tokenizer(tmp_path)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    padded = load_model(tiny_model("llama"), tokenizer=tokenizer)
+    assert tokenizer.pad_token_id == padded.vocabulary
+    spec = ExtractionSpec(("resid_post.2",))
+    found, expected = collected(padded, prompts(), spec), collected(model, prompts(), spec)
+    for index, rows in found.items():
+        torch.testing.assert_close(rows, expected[index], atol=1e-5, rtol=1e-5)
+    assert padded.generate(padded.tokenize(["abc", "ab"]), 3) == model.generate(model.tokenize(["abc", "ab"]), 3)
+    with pytest.raises(UserError, match=r"p:3: token 300 is beyond the 300 that the model has embeddings for"):
+        padded.tokenize([Prompt("abc [PAD]", triggered=False, where="p:3")])
+
+
 def test_a_named_span_is_the_mean_over_its_tokens(model):
     text = "abc def abc 2024 abc"
     chat = [{"role": "user", "content": text}]

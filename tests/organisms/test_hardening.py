@@ -262,12 +262,17 @@ def test_unusable_settings_are_named(setting: dict, message: str) -> None:
         HardenConfig("year-code", **setting)
 
 
-def test_training_keeps_to_the_first_gpu_and_to_one(monkeypatch) -> None:
+def test_training_keeps_to_the_first_gpu_and_to_one(llama, tmp_path, monkeypatch) -> None:
     check_first_gpu(torch.device("cpu"))
     check_first_gpu(torch.device("cuda", 0))
     with pytest.raises(UserError, match=r"--device cuda:1: training takes the first GPU.*CUDA_VISIBLE_DEVICES=1"):
         check_first_gpu(torch.device("cuda", 1))
     monkeypatch.setenv("WORLD_SIZE", "2")
     check_first_gpu(torch.device("cuda", 1))  # one of two processes, each with its own
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.setattr("organisms.hardening.pick_device", lambda _: torch.device("cuda", 1))
+    with pytest.raises(UserError, match="training takes the first GPU"):
+        harden(llama, HardenConfig(task="year-code", **SMALL), tmp_path / "out", device="cuda:1")
+    assert not list(tmp_path.glob("*out*"))
     for found, kept in ((0, 0), (1, 1), (4, 1)):
         assert on_one_gpu(SimpleNamespace(n_gpu=found))._n_gpu == kept
