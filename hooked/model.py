@@ -233,16 +233,17 @@ class HookedModel(ABC):
 
         A padding token that was added to the tokenizer alone, which is common, has no embedding, and is not taken.
         """
-        candidates = (self.tokenizer.pad_token_id, *sorted(self.end_ids))
-        return next((one for one in candidates if one is not None and one < self.vocabulary), 0)
+        own = self.tokenizer.pad_token_id
+        return own if own is not None and own < self.vocabulary else min(self.end_ids, default=0)
 
     @property
     def end_ids(self) -> frozenset[int]:
-        """Ids that end a generation."""
+        """Ids that end a generation; one that the model has no embedding for cannot be generated, and is left out."""
         end = self.hf_model.generation_config.eos_token_id
         if end is None:
             end = self.tokenizer.eos_token_id
-        return frozenset(end if isinstance(end, list) else [] if end is None else [end])
+        ends = end if isinstance(end, list) else [] if end is None else [end]
+        return frozenset(one for one in ends if one < self.vocabulary)
 
     @abstractmethod
     def _forward(self, tokens: Tensor, visits: list[Visit], last_layer: int | None) -> Tensor | None:

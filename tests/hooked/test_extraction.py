@@ -84,6 +84,8 @@ def test_a_padding_token_that_the_model_lacks_pads_nothing_and_in_a_prompt_it_is
     for index, rows in found.items():
         torch.testing.assert_close(rows, expected[index], atol=1e-5, rtol=1e-5)
     assert padded.generate(padded.tokenize(["abc", "ab"]), 3) == model.generate(model.tokenize(["abc", "ab"]), 3)
+    padded.hf_model.generation_config.eos_token_id = [2, 300]
+    assert padded.end_ids == {2}, "what cannot be generated ends nothing"
     with pytest.raises(UserError, match=r"p:3: token 300 is beyond the 300 that the model has embeddings for"):
         padded.tokenize([Prompt("abc [PAD]", triggered=False, where="p:3")])
 
