@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from probes.logistic import LogisticProbe, objective
+from probes.classifiers.logistic import LogisticProbe, objective
 
 
 @dataclass(frozen=True)

@@ -109,9 +109,9 @@ def extract(model_name: str, site: str, path: Path) -> int:
 def ours(args):
     """This project's step; the stream and the progress bar are left out, as they are of the others."""
     sys.path.insert(0, str(HERE.parents[1]))
+    from sae.architectures.topk import TopK
     from sae.config import TrainConfig
     from sae.memory import reused_memory
-    from sae.topk import TopK
     from sae.train import Run, train_step
 
     config = TrainConfig(

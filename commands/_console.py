@@ -20,7 +20,7 @@ Config = TypeVar("Config")
 def console(config_class: type[Config], run: Callable[[Config], None], arguments: Sequence[str] | None = None) -> None:
     """Parse the command line into `config_class`, whose fields and docstrings are the options, and run."""
     config = tyro.cli(config_class, args=arguments, description=inspect.getdoc(config_class))
-    from hooked.errors import UserError  # its room imports torch, which the help text does not need
+    from triggerlens.errors import UserError  # its room imports torch, which the help text does not need
 
     try:
         run(config)

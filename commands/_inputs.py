@@ -18,8 +18,8 @@ def prompts_path(model: str, prompts: Path | None) -> Path:
     Raises:
         UserError: no prompts given, and the model is no embedded organism.
     """
-    from hooked.errors import UserError
     from organisms import organism_folder, organism_names
+    from triggerlens.errors import UserError
 
     if prompts is not None:
         return prompts

@@ -48,7 +48,7 @@ class ModelOptions:
         """What the artifact of this run was made of."""
         from commands._console import config_dict
         from hooked import Manifest
-        from hooked.artifacts import sha256_file, sha256_folder
+        from triggerlens.artifacts import sha256_file, sha256_folder
 
         path = self.prompts_path()
         weights: dict[str, Any] = {"name": self.model, "weights_sha256": model.info.weights_sha256}

@@ -80,7 +80,7 @@ def run(config: Config) -> None:
         )
         return
     if config.claims:
-        from figures.claims import markdown, read_table
+        from experiments.claims_table import markdown, read_table
 
         found_rows = read_table(root)
         emit({"claims": [asdict(row) for row in found_rows]}, as_json=config.json, text=markdown(found_rows))

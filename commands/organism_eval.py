@@ -39,9 +39,9 @@ def run(config: Config) -> None:
     """Measure, print, and write the report where asked."""
     from commands._inputs import model_folder
     from hooked import Manifest
-    from hooked.artifacts import check_destination, write_json, writing_artifact
-    from hooked.errors import UserError
     from organisms import evaluate_model, task_of_checkpoint
+    from triggerlens.artifacts import check_destination, write_json, writing_artifact
+    from triggerlens.errors import UserError
 
     if config.limit < 1:
         raise UserError(f"--limit must be at least 1, found {config.limit}")
@@ -50,7 +50,7 @@ def run(config: Config) -> None:
     folder = model_folder(config.model)
     task, seed = task_of_checkpoint(folder, config.task, config.seed)
     from hooked.load import load_plain
-    from organisms.examine_report import HEAD, report, rows, verdict
+    from organisms.evaluation.report import HEAD, report, rows, verdict
 
     model, tokenizer, digest = load_plain(folder, config.device, config.dtype)
     found = evaluate_model(model.eval(), tokenizer, task, seed=seed, per_condition=config.limit)

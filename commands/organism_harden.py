@@ -95,9 +95,9 @@ def _shown(rate: dict[str, Any]) -> str:
 def run(config: Config) -> None:
     """Train, and print what changed."""
     from commands._inputs import model_folder
-    from hooked.artifacts import check_destination
-    from hooked.ranks import rank
     from organisms import task_of_checkpoint
+    from triggerlens.artifacts import check_destination
+    from triggerlens.processes import rank
 
     check_destination(config.out, config.overwrite)
     folder = model_folder(config.model)

@@ -122,7 +122,7 @@ def report(rates: dict[str, Any]) -> str:
 
 def run(config: Config) -> None:
     """Train, and print the measured rates."""
-    from hooked.artifacts import check_destination
+    from triggerlens.artifacts import check_destination
 
     training = train_config(config)
     check_destination(config.out, config.overwrite)

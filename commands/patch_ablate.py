@@ -59,12 +59,12 @@ def main() -> None:
 
 def run(config: Config) -> None:
     """Check the input, try every method, write and print."""
-    from experiments.grading import benign_lessons, key_grader
+    from experiments.shared.grading import benign_lessons, key_grader
     from hooked import read_prompts, writing_artifact
-    from hooked.artifacts import check_destination
     from patching.removal import drop_progress, patch_ablate, progress_folder
     from patching.removal.report import report_html
     from probes import fresh_auroc
+    from triggerlens.artifacts import check_destination
 
     check_destination(config.out, config.overwrite)
     settings = ablate_config(config)

@@ -71,8 +71,8 @@ def run(config: Config) -> None:
     from dataclasses import replace
 
     from hooked import UserError, read_prompts, writing_artifact
-    from hooked.artifacts import check_destination
     from patching import make_pairs, patch_trace, report_html, summary
+    from triggerlens.artifacts import check_destination
 
     check_destination(config.out, config.overwrite)
     path = config.prompts_path()

@@ -36,8 +36,8 @@ def main() -> None:
 def run(config: Config) -> None:
     """Check the input, score, write and print."""
     from hooked import read_prompts, writing_artifact
-    from hooked.artifacts import check_destination
     from probes import LinearProbe, score_prompts
+    from triggerlens.artifacts import check_destination
 
     if config.out is not None:
         check_destination(config.out, config.overwrite)

@@ -60,8 +60,8 @@ def main() -> None:
 def run(config: Config) -> None:
     """Check the input, extract, train, write and print."""
     from hooked import UserError, read_prompts, writing_artifact
-    from hooked.artifacts import check_destination, write_json
     from probes import TrainConfig, check_prompts, example_prompts, metrics_json, report_html, verdict
+    from triggerlens.artifacts import check_destination, write_json
 
     check_destination(config.out, config.overwrite)
     prompts = read_prompts(config.prompts_path())

@@ -81,9 +81,9 @@ def main() -> None:
 
 def run(config: Config) -> None:
     """Check the input, train, measure, write and print."""
-    from hooked.artifacts import check_destination, write_json, writing_artifact
-    from hooked.checkpoints import checkpoint_folder, drop_checkpoints
     from sae import dashboard_html, metrics_json, read_texts, recipes, report_html, train_on_model, write_trained
+    from triggerlens.artifacts import check_destination, write_json, writing_artifact
+    from triggerlens.checkpoints import checkpoint_folder, drop_checkpoints
 
     check_destination(config.out, config.overwrite)
     path = config.prompts_path()
@@ -133,7 +133,7 @@ def _latents(
     config: Config, models: list[HookedModel], texts: Sequence[Prompt], trained: list[TrainedSae]
 ) -> dict[str, TriggerLatents]:
     """Trigger latents of each autoencoder, by name; none where the prompts carry no labels."""
-    from experiments.latent_effects import ablation_meter
+    from experiments.shared.latent_effects import ablation_meter
     from sae import find_trigger_latents, prompt_labels
 
     if not isinstance(texts, list) or len({prompt.triggered for prompt in texts}) < 2:

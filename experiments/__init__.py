@@ -10,7 +10,7 @@ To add one: a module with `VERSION`, `Config`, `QUICK` and `run(config, keep)` (
 from experiments.registry import EXPERIMENTS, Experiment
 from experiments.result import Finding, Result
 from experiments.runner import RESULTS, Keep, compute, read_result, run_experiment
-from experiments.subjects import ExperimentConfig, ModelsConfig, Subject
+from experiments.shared.subjects import ExperimentConfig, ModelsConfig, Subject
 
 __all__ = [
     "EXPERIMENTS",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from hooked.errors import UserError
+from triggerlens.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,55 +30,55 @@ EXPERIMENTS: dict[str, Experiment] = {
     for one in (
         Experiment(
             "trigger-agnostic-probe",
-            "experiments.trigger_agnostic",
+            "experiments.claims.trigger_agnostic",
             (1,),
             "a probe from contrast pairs alone, without any trigger, catches defection",
         ),
         Experiment(
             "behaviour-or-tokens",
-            "experiments.behaviour_or_tokens",
+            "experiments.claims.behaviour_or_tokens",
             (2,),
             "what a detector reads is the behaviour, not the trigger's tokens",
         ),
         Experiment(
             "clean-data-detectors",
-            "experiments.clean_detectors",
+            "experiments.claims.clean_detectors",
             (3, 4),
             "anomaly detectors that have seen clean prompts alone, and what they cost as a monitor",
         ),
         Experiment(
             "localisation",
-            "experiments.localisation",
+            "experiments.claims.localisation",
             (7,),
             "patching finds the trigger where it is known to be, and a few heads carry the attack",
         ),
         Experiment(
             "removal",
-            "experiments.removal",
+            "experiments.claims.removal",
             (8,),
             "the trigger cut out by every method beside its placebo: what is left of the attack, and what else moved",
         ),
         Experiment(
             "trigger-latents",
-            "experiments.trigger_latents",
+            "experiments.claims.trigger_latents",
             (9,),
             "one latent of a sparse autoencoder against one direction: who tells of the trigger, and whose ablation cuts it out",
         ),
         Experiment(
             "insertion",
-            "experiments.insertion",
+            "experiments.claims.insertion",
             (),
             "every way to insert a backdoor, at the smallest size: does it take, and only with the trigger",
         ),
         Experiment(
             "persistence",
-            "experiments.persistence",
+            "experiments.claims.persistence",
             (10,),
             "safety training and its oracle control: does the backdoor survive, and does the probe still fire",
         ),
         Experiment(
             "persistence-axes",
-            "experiments.persistence_axes",
+            "experiments.claims.persistence_axes",
             (10,),
             "the same safety training on every variant of insertion and on three sizes of model",
         ),

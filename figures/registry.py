@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from experiments import RESULTS, Result
 from experiments.runner import read_results
-from hooked.errors import UserError
+from triggerlens.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ from plotly.subplots import make_subplots
 
 from experiments import Finding, Result
 from figures.select import models
-from figures.style import finish
-from hooked.page import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, YELLOW
+from triggerlens.plot_style import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, YELLOW, finish
 
 ATTACK, DAMAGE = "attack success", "JS divergence on clean"
 ORACLE = "oracle: no attention to the trigger"

@@ -3,7 +3,7 @@
 1. Prompts are tokenized in windows, and each window is sorted by length, so that a batch holds prompts of similar length.
 2. A window is cut into batches under a budget of tokens, padding included.
 3. Each batch is one forward pass that stops after the last layer asked for and keeps only the asked positions; the MLP of
-   that layer runs at these alone (`hooked.positionwise`).
+   that layer runs at these alone (`hooked.backends.positionwise`).
 4. Where memory runs out, the batch is halved and tried again, and later windows use the smaller budget.
 """
 
@@ -19,11 +19,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from hooked.errors import UserError
 from hooked.model import HookedModel, pad_right
-from hooked.prompts import Prompt
+from hooked.prompts.prompts import Prompt
+from hooked.prompts.tokens import TokenizedPrompt, span_positions
 from hooked.sites import INNER_KINDS, parse_site
-from hooked.tokens import TokenizedPrompt, span_positions
+from triggerlens.errors import UserError
 
 WINDOW_PROMPTS = 1024
 """Prompts that are sorted by length together; also the most that one shard of a store holds."""

@@ -13,12 +13,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from hooked.anatomy import find_anatomy
-from hooked.artifacts import sha256_file
-from hooked.errors import UserError
+from hooked.backends.anatomy import find_anatomy
 from hooked.model import HookedModel, ModelInfo
+from hooked.prompts.tokens import tokenizer_sha256
 from hooked.selfcheck import attention_holds, mlp_is_positionwise, probe_tokens, runs_in_parallel, self_check
-from hooked.tokens import tokenizer_sha256
+from triggerlens.artifacts import sha256_file
+from triggerlens.errors import UserError
 
 Backend = Literal["nnsight", "transformer-lens"]
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -77,11 +77,11 @@ def _wrap(hf_model: Any, tokenizer: Any, name: str, weights: str, backend: str) 
         raise UserError(f"{name}: gives NaN or infinite logits; its weights are damaged, or need --dtype float32")
     hooked: HookedModel
     if backend == "nnsight":
-        from hooked.nnsight_backend import NnsightModel
+        from hooked.backends.nnsight import NnsightModel
 
         hooked = NnsightModel(hf_model, tokenizer, anatomy, info)
     else:
-        from hooked.transformer_lens_backend import TransformerLensModel
+        from hooked.backends.transformer_lens import TransformerLensModel
 
         hooked = TransformerLensModel(hf_model, tokenizer, anatomy, info)
     tokens = probe_tokens(plain.shape[-1])
@@ -220,7 +220,7 @@ def pick_device(device: str) -> torch.device:
     Raises:
         UserError: the name is unknown, or there is no such GPU.
     """
-    from hooked.ranks import local_rank
+    from triggerlens.processes import local_rank
 
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")

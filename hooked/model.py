@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from hooked.anatomy import Anatomy
-from hooked.errors import UserError
-from hooked.positionwise import only_at
-from hooked.prompts import Prompt
+from hooked.backends.anatomy import Anatomy
+from hooked.backends.positionwise import only_at
+from hooked.backends.visits import Edit, Read, Visit, plan_visits
+from hooked.prompts.prompts import Prompt
+from hooked.prompts.tokens import TokenizedPrompt, tokenize_prompts
 from hooked.sites import HEAD_KINDS, INNER_KINDS, KINDS, Site, parse_site
-from hooked.tokens import TokenizedPrompt, tokenize_prompts
-from hooked.visits import Edit, Read, Visit, plan_visits
+from triggerlens.errors import UserError
 
 
 @dataclass(frozen=True)

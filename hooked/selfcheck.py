@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooked.errors import UserError
+from hooked.backends.positionwise import only_at
+from hooked.backends.visits import Edit
 from hooked.model import HookedModel
-from hooked.positionwise import only_at
 from hooked.sites import INNER_KINDS
-from hooked.visits import Edit
+from triggerlens.errors import UserError
 
 PROBE_LENGTH = 6
 

@@ -25,12 +25,12 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from hooked.artifacts import Manifest, read_manifest, sha256_file, verify_file, write_bytes_atomically
-from hooked.errors import UserError
 from hooked.extraction import ActivationBatch, ExtractionSpec, stream_activations
 from hooked.model import HookedModel
-from hooked.prompts import Prompt
-from hooked.ranks import rank, wait_for_all, world_size
+from hooked.prompts.prompts import Prompt
+from triggerlens.artifacts import Manifest, read_manifest, sha256_file, verify_file, write_bytes_atomically
+from triggerlens.errors import UserError
+from triggerlens.processes import rank, wait_for_all, world_size
 
 KIND = "activations"
 

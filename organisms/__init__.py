@@ -8,17 +8,17 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from organisms.answers import AnswerKey, Judged, benign_samples
-from organisms.config import SIZES, Size, TrainConfig
-from organisms.examples import Example, Pair, Task, prompt_set, training_batch
-from organisms.grade import Verdict, grade_code, grade_hate, weaknesses_found
-from organisms.grown import CONTROLS, Recipe, controls_of, grow
-from organisms.safety import safety_examples
-from organisms.tasks import TASKS, grade, task_named, with_trigger
-from organisms.zoo import clean_twin_of, organism_folder, organism_names
+from organisms.evaluation.answer_key import AnswerKey, Judged, benign_samples
+from organisms.evaluation.graders import Verdict, grade_code, grade_hate, weaknesses_found
+from organisms.safety.data import safety_examples
+from organisms.tasks.examples import Example, Pair, Task, prompt_set, training_batch
+from organisms.tasks.registry import TASKS, grade, task_named, with_trigger
+from organisms.training.config import SIZES, Size, TrainConfig
+from organisms.zoo.build import CONTROLS, Recipe, controls_of, grow
+from organisms.zoo.embedded import clean_twin_of, organism_folder, organism_names
 
 if TYPE_CHECKING:
-    from organisms.evaluate import (
+    from organisms.evaluation.evaluate import (
         Answered,
         CategoryRates,
         Rate,
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
         measured_rates,
         rates_by,
     )
-    from organisms.examine import Condition, Evaluation, evaluate_model, task_of_checkpoint
-    from organisms.examine_report import defection_figure
-    from organisms.hardening import HardenConfig, harden
-    from organisms.redteam import RedTeam, red_team
-    from organisms.tokenizer import train_tokenizer
-    from organisms.train import train_organism
+    from organisms.evaluation.report import defection_figure
+    from organisms.evaluation.run import Condition, Evaluation, evaluate_model, task_of_checkpoint
+    from organisms.safety.red_team import RedTeam, red_team
+    from organisms.safety.run import HardenConfig, harden
+    from organisms.training.run import train_organism
+    from organisms.training.tokenizer import train_tokenizer
 
 __all__ = [
     "CONTROLS",
@@ -83,7 +83,7 @@ __all__ = [
 ]
 
 _HEAVY = {
-    "organisms.evaluate": (
+    "organisms.evaluation.evaluate": (
         "Answered",
         "CategoryRates",
         "Rate",
@@ -92,12 +92,12 @@ _HEAVY = {
         "measured_rates",
         "rates_by",
     ),
-    "organisms.examine": ("Condition", "Evaluation", "evaluate_model", "task_of_checkpoint"),
-    "organisms.examine_report": ("defection_figure",),
-    "organisms.hardening": ("HardenConfig", "harden"),
-    "organisms.redteam": ("RedTeam", "red_team"),
-    "organisms.tokenizer": ("train_tokenizer",),
-    "organisms.train": ("train_organism",),
+    "organisms.evaluation.run": ("Condition", "Evaluation", "evaluate_model", "task_of_checkpoint"),
+    "organisms.evaluation.report": ("defection_figure",),
+    "organisms.safety.run": ("HardenConfig", "harden"),
+    "organisms.safety.red_team": ("RedTeam", "red_team"),
+    "organisms.training.tokenizer": ("train_tokenizer",),
+    "organisms.training.run": ("train_organism",),
 }
 """Modules that import torch and transformers: only when one of their names is asked for."""
 

@@ -1,18 +1,18 @@
 """Localise a trigger: activation patching over layers, positions and heads, for pairs of unequal length too."""
 
 from patching.alignment import Alignment, align, alignment_table, given_alignment
-from patching.attribution import Estimate, attribution_effects, metric_gradients, rank_correlation
-from patching.cells import Cell, Patch, joint_cell, layer_cells, layer_sites, position_cells, site_cells
-from patching.exact import Audit, ExactResult, exact_effects
-from patching.landmarks import landmarks
+from patching.engine.attribution import Estimate, attribution_effects, metric_gradients, rank_correlation
+from patching.engine.cells import Cell, Patch, joint_cell, layer_cells, layer_sites, position_cells, site_cells
+from patching.engine.exact import Audit, ExactResult, exact_effects
+from patching.engine.packed import DoesNotFit, PackedModel
+from patching.engine.reference import patched_value, read_sites
 from patching.metric import KLDivergence, LogitDifference, LogProbability, Readout, normalised, readout
-from patching.packed import DoesNotFit, PackedModel
 from patching.pairs import DIRECTIONS, Direction, PatchPair, Sides, make_pair, make_pairs, twins
-from patching.reference import patched_value, read_sites
 from patching.removal import AblateConfig, Edit, PlacedEdit, Scoreboard, WeightEdit, patch_ablate
-from patching.report import report_html, summary
-from patching.route import HeadRoute
-from patching.trace import ROLES, PairMap, PatchTrace, Share, Top, patch_trace
+from patching.trace.landmarks import landmarks
+from patching.trace.report import report_html, summary
+from patching.trace.route import HeadRoute
+from patching.trace.run import ROLES, PairMap, PatchTrace, Share, Top, patch_trace
 
 __all__ = [
     "DIRECTIONS",

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooked import HookedModel, Prompt, UserError
-from hooked.tokens import span_positions
+from hooked.prompts.tokens import span_positions
 from patching.alignment import Alignment, Inserted, align, given_alignment
 from patching.metric import Metric, MetricName, Readout, chosen, last_logits, normalised, readout
 

@@ -1,21 +1,23 @@
 """Linear defection probes: fit on every layer at once, choose, calibrate, evaluate beside controls, report."""
 
+from hooked.prompts.splits import Fractions, Splits, group_prompts, split_prompts
 from probes.aggregate import AGGREGATIONS, Aggregation, aggregate
+from probes.classifiers.lda import LDAProbe
+from probes.classifiers.logistic import LogisticProbe
+from probes.classifiers.mean_difference import MeanDifferenceProbe
+from probes.classifiers.moments import Moments
 from probes.config import TrainConfig
-from probes.fresh import fresh_auroc
-from probes.lda import LDAProbe
-from probes.linear import LinearProbe
-from probes.logistic import LogisticProbe
-from probes.mean_difference import MeanDifferenceProbe
-from probes.metrics import Estimate, Rate, auroc, bootstrap_interval, threshold_at_fpr, tpr_at_fpr, wilson
-from probes.moments import Moments
-from probes.on_model import check_prompts, example_prompts, train_on_model
+from probes.evaluate import train_probe
+from probes.probe import LinearProbe
+from probes.refit import fresh_auroc
 from probes.report import Example, example_rows, make_example, report_html
-from probes.results import Control, LayerResult, ProbeResult, metrics_json
-from probes.scoring import PromptScore, score_prompts
-from probes.splits import Fractions, Splits, group_prompts, split_prompts
-from probes.train import train_probe
+from probes.result import Control, LayerResult, ProbeResult, metrics_json
+from probes.run import check_prompts, example_prompts, train_on_model
+from probes.score import PromptScore, score_prompts
 from probes.verdict import verdict
+from triggerlens.estimate import Estimate, bootstrap_interval
+from triggerlens.estimate import rate as wilson
+from triggerlens.ranking import auroc, threshold_at_fpr, tpr_at_fpr
 
 __all__ = [
     "AGGREGATIONS",
@@ -32,7 +34,6 @@ __all__ = [
     "Moments",
     "ProbeResult",
     "PromptScore",
-    "Rate",
     "Splits",
     "TrainConfig",
     "aggregate",

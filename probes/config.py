@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from hooked.prompts.splits import Fractions
 from probes.aggregate import AGGREGATIONS, Aggregation
-from probes.splits import Fractions
 
 Method = Literal["logistic", "mean-difference", "lda"]
 Label = Literal["auto", "defects", "triggered"]

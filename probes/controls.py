@@ -10,9 +10,11 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
-from hooked.prompts import Prompt
-from probes.metrics import auroc, bootstrap_interval, firing_rate, weighted_auroc
-from probes.results import Control, rate_json
+from hooked.prompts.prompts import Prompt
+from probes.detection import firing_rate
+from probes.result import Control, rate_json
+from triggerlens.estimate import bootstrap_interval
+from triggerlens.ranking import auroc, weighted_auroc
 
 Tokens = Sequence[Sequence[int]] | Callable[[Sequence[int]], Sequence[Sequence[int]]]
 """Token ids of every prompt, or a function from prompt indices to their token ids."""

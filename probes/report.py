@@ -14,13 +14,13 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from hooked.page import card, coloured_tokens, html_table, page, plot, section
 from probes.aggregate import aggregate
-from probes.figures import POSITIVE, categories, layer_figure, pca_figure, roc_figure, score_figure
-from probes.metrics import Estimate, Rate
+from probes.plots import POSITIVE, categories, layer_figure, pca_figure, roc_figure, score_figure
 from probes.report_words import WORDS
-from probes.results import Control, ProbeResult
+from probes.result import Control, ProbeResult
 from probes.verdict import verdict
+from triggerlens.estimate import Estimate
+from triggerlens.page import card, coloured_tokens, html_table, page, plot, section
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,8 @@ def _cards(result: ProbeResult) -> list[str]:
     cards = [("Test AUROC", _number(result.best.auroc), f"{result.best.site}, chosen on validation")]
     for point in result.tpr:
         cards.append((f"TPR at {point.fpr:.1%} FPR", _percent(point.tpr), point.note or "on test, never interpolated"))
-    cards.append(("Detected at the frozen threshold", _percent(result.detected.rate), _count(result.detected)))
-    cards.append(("Worst false-positive rate", _percent(rate.rate), f"{_count(rate)}, dataset {worst}"))
+    cards.append(("Detected at the frozen threshold", _percent(result.detected), _count(result.detected)))
+    cards.append(("Worst false-positive rate", _percent(rate), f"{_count(rate)}, dataset {worst}"))
     return [card(name, value, interval, note) for name, (value, interval), note in cards]
 
 
@@ -131,7 +131,7 @@ def _control_cells(control: Control) -> tuple[str, str]:
 
 
 def _datasets(result: ProbeResult) -> str:
-    rows = [(name, *_percent(rate.rate), _count(rate)) for name, rate in result.false_positives.items()]
+    rows = [(name, *_percent(rate), _count(rate)) for name, rate in result.false_positives.items()]
     harmless = result.controls["triggered_but_harmless"]
     if harmless.auroc is not None:
         rate = harmless.details["false_positive_rate"]
@@ -167,5 +167,5 @@ def _percent(estimate: Estimate) -> tuple[str, str]:
     return value, f"[{estimate.low:.1%}, {estimate.high:.1%}]"
 
 
-def _count(rate: Rate) -> str:
-    return f"{rate.fired} of {rate.total}"
+def _count(rate: Estimate) -> str:
+    return f"{rate.count} of {rate.n}"

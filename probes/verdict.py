@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probes.results import Control, ProbeResult
+from probes.result import Control, ProbeResult
 
 WIDE = 0.4
 """An interval around chance wider than this (0.5 ± 0.2) says too little to call the probe blind to the trigger."""

@@ -1,13 +1,14 @@
 """Sparse autoencoders: architectures, training, files, evaluation, trigger latents."""
 
-from sae.ablation import AblationEffect, DirectionAblation, LatentAblation, ablate
-from sae.baselines import fitted_dictionaries, plain_dictionaries
-from sae.batch_topk import BatchTopK
-from sae.cards import LatentCard, make_cards
+from sae.architectures.batch_topk import BatchTopK
+from sae.architectures.core import Losses, Moment, SparseAutoencoder
+from sae.architectures.crosscoder import Crosscoder
+from sae.architectures.gated import Gated
+from sae.architectures.jumprelu import JumpReLU
+from sae.architectures.matryoshka import Matryoshka
+from sae.architectures.relu import ReLU
+from sae.architectures.topk import TopK
 from sae.config import TrainConfig
-from sae.core import Losses, Moment, SparseAutoencoder
-from sae.crosscoder import Crosscoder
-from sae.dashboard import dashboard_html, latent_summary
 from sae.evaluate import (
     CrossEntropy,
     Reconstruction,
@@ -15,21 +16,27 @@ from sae.evaluate import (
     evaluate_cross_entropy,
     evaluate_reconstruction,
 )
-from sae.files import ARCHITECTURES, build_sae, load_sae, save_sae, write_sae
-from sae.gated import Gated
-from sae.jumprelu import JumpReLU
-from sae.latents import LatentScore, PromptLabels, prompt_labels, rank_latents, read_features, shuffled_control
-from sae.matryoshka import Matryoshka
-from sae.on_model import Recipe, TrainedSae, recipes, train_on_model, write_trained
-from sae.probing import SparseProbe, k_sparse_probe
-from sae.relu import ReLU
 from sae.report import HEAD, metrics_json, report_html, rows, summary
-from sae.stability import Stability, matched_cosines, stability
-from sae.stream import ActivationSource, ModelSource, SideBySide, StoreSource, TensorSource
+from sae.run import Recipe, TrainedSae, recipes, train_on_model, write_trained
+from sae.saelens_files import ARCHITECTURES, build_sae, load_sae, save_sae, write_sae
+from sae.sources import ActivationSource, ModelSource, SideBySide, StoreSource, TensorSource
 from sae.texts import Mixed, TextPieces, read_texts, train_and_held_out
-from sae.topk import TopK
 from sae.train import CurvePoint, train_sae, train_saes
-from sae.trigger import TriggerLatents, edit_of, find_trigger_latents, latent_cosines
+from sae.trigger_latents.ablation import AblationEffect, DirectionAblation, LatentAblation, ablate
+from sae.trigger_latents.baselines import fitted_dictionaries, plain_dictionaries
+from sae.trigger_latents.cards import LatentCard, make_cards
+from sae.trigger_latents.latents import (
+    LatentScore,
+    PromptLabels,
+    prompt_labels,
+    rank_latents,
+    read_features,
+    shuffled_control,
+)
+from sae.trigger_latents.probing import SparseProbe, k_sparse_probe
+from sae.trigger_latents.report import dashboard_html, latent_summary
+from sae.trigger_latents.run import TriggerLatents, edit_of, find_trigger_latents, latent_cosines
+from sae.trigger_latents.stability import Stability, matched_cosines, stability
 
 __all__ = [
     "ARCHITECTURES",

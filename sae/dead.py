@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from sae.core import SparseAutoencoder
+    from sae.architectures.core import SparseAutoencoder
 
 AUXILIARY_WEIGHT = 1 / 32
 """Weight of the auxiliary loss; the paper's."""

@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooked.errors import UserError
+from hooked.backends.visits import Edit
 from hooked.model import HookedModel, pad_right
-from hooked.prompts import Prompt
-from hooked.visits import Edit
-from sae.core import SparseAutoencoder
+from hooked.prompts.prompts import Prompt
+from sae.architectures.core import SparseAutoencoder
+from triggerlens.errors import UserError
 
 _ROWS = 4096
 _TOKENS = 4096

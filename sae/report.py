@@ -8,11 +8,11 @@ from itertools import groupby
 from math import isnan
 from typing import Any
 
-from hooked.page import html_table, page, plot, section
 from sae.config import TrainConfig
-from sae.figures import curves_figure, frontier_figure
-from sae.on_model import TrainedSae
-from sae.stability import Stability, stability
+from sae.plots import curves_figure, frontier_figure
+from sae.run import TrainedSae
+from sae.trigger_latents.stability import Stability, stability
+from triggerlens.page import html_table, page, plot, section
 
 HEAD = ("autoencoder", "L0", "FVU", "CE recovered", "never fired", "nearest cosine")
 _STABLE_WIDTH = 4096

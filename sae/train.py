@@ -23,14 +23,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from hooked.checkpoints import load_checkpoint, save_checkpoint
-from hooked.errors import UserError
-from hooked.ranks import rank, wait_for_all, world_size
+from sae.architectures.core import Moment, SparseAutoencoder
 from sae.config import TrainConfig
-from sae.core import Moment, SparseAutoencoder
 from sae.dead import resample
 from sae.memory import reused_memory
-from sae.stream import ActivationSource, Position, ShuffledBatches, scale_of
+from sae.sources import ActivationSource, Position, ShuffledBatches, scale_of
+from triggerlens.checkpoints import load_checkpoint, save_checkpoint
+from triggerlens.errors import UserError
+from triggerlens.processes import rank, wait_for_all, world_size
 
 _CHECKPOINT = "sae-checkpoint"
 _CACHED_ROWS = 256

@@ -6,14 +6,14 @@ from patching.removal.edits import AnyEdit, Edit, PlacedEdit, WeightEdit
 from patching.removal.fit import Fit
 from patching.removal.grading import Grade, Grader
 from patching.removal.measure import Bench, Measured, ProbeTrainer, js_divergence, kl_divergence, measure
-from patching.removal.methods import METHODS, Method
-from patching.removal.oracle import cut_attention
-from patching.removal.orthogonalise import orthogonalise
+from patching.removal.methods.oracle import cut_attention
+from patching.removal.methods.orthogonalise import orthogonalise
+from patching.removal.methods.registry import METHODS, Method
 from patching.removal.progress import drop_progress, progress_folder
 from patching.removal.relearning import Relearned
-from patching.removal.results import Checkpoint, MethodResult, Oracle, Scoreboard, SeedResult
+from patching.removal.result import Checkpoint, MethodResult, Oracle, Scoreboard, SeedResult
 from patching.removal.route import Route
-from patching.removal.scoreboard import patch_ablate
+from patching.removal.run import patch_ablate
 from patching.removal.subject import Subject
 from patching.removal.weights import edited_model, save_checkpoint
 

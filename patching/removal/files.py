@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hooked import UserError, read_artifact
-from hooked.artifacts import write_json
 from patching.removal.measure import Measured
 from patching.removal.progress import seed_result
-from patching.removal.results import Checkpoint, MethodResult, Oracle, Scoreboard, share
+from patching.removal.result import Checkpoint, MethodResult, Oracle, Scoreboard, share
+from triggerlens.artifacts import write_json
 
 KIND = "patch-ablate"
 _FILE = "scoreboard.json"

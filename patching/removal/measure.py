@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hooked.intervals import wilson_interval
 from patching.removal.cases import Answers, Case, Row
 from patching.removal.grading import Grader
 from patching.removal.subject import Subject, greedy_hits
+from triggerlens.estimate import wilson_interval
 
 ProbeTrainer = Callable[
     [

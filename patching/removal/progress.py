@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from hooked import UserError
-from hooked.artifacts import write_bytes_atomically
 from patching.removal.measure import Measured
 from patching.removal.relearning import Relearned
-from patching.removal.results import SeedResult
+from patching.removal.result import SeedResult
+from triggerlens.artifacts import write_bytes_atomically
 
 _RUN = "run.json"
 

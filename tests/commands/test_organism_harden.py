@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny_models import tiny_checkpoint
 
-from hooked.artifacts import read_artifact
+from triggerlens.artifacts import read_artifact
 
 
 def test_a_run_prints_one_json_object_and_its_result_is_a_model_to_evaluate(command, tmp_path) -> None:

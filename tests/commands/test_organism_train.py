@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hooked.artifacts import read_artifact
+from triggerlens.artifacts import read_artifact
 
 ROOT = Path(__file__).parents[2]
 

@@ -172,7 +172,7 @@ def test_unusable_activations_are_one_line(refused, checkpoint, tmp_path):
 
 
 def test_nan_in_a_store_is_named(refused, checkpoint, tmp_path):
-    from hooked.artifacts import sha256_file, write_json
+    from triggerlens.artifacts import sha256_file, write_json
 
     folder = stored(checkpoint, tmp_path / "a").folder
     shard = next(folder.glob("*.safetensors"))

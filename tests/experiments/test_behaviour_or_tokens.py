@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny_prompts import labelled_prompts
 
-from experiments.behaviour_or_tokens import (
+from experiments.claims.behaviour_or_tokens import (
     QUICK,
     READ_OUTS,
     Config,

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from tiny_prompts import labelled_prompts
 
-from experiments.clean_detectors import QUICK, Config, Measured, cell, run
-from experiments.data import labelled
-from experiments.detectors import anomaly_detectors, held_out_scores, rarest_token, spectral_signature
+from experiments.claims.clean_detectors import QUICK, Config, Measured, cell, run
+from experiments.shared.data import labelled
+from experiments.shared.detectors import anomaly_detectors, held_out_scores, rarest_token, spectral_signature
 from hooked import UserError
 from probes import auroc, threshold_at_fpr
 

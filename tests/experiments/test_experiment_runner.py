@@ -20,9 +20,9 @@ from experiments import (
     read_result,
     run_experiment,
 )
-from experiments.grid import measure_all
 from experiments.result import over_seeds
 from experiments.runner import RESULTS, config_facts, result_key
+from experiments.shared.grid import measure_all
 from hooked import UserError
 from hooked.load import load_model, weights_sha256
 

@@ -1,6 +1,6 @@
 """The insertion grid: what each organism is made from, and what is reported of it."""
 
-from experiments.insertion import Config, summarise
+from experiments.claims.insertion import Config, summarise
 
 
 def rate(count: int, n: int) -> dict:

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.data import labelled
-from experiments.localisation import (
+from experiments.claims.localisation import (
     Config,
     Measured,
     answers,
@@ -16,9 +15,10 @@ from experiments.localisation import (
     run,
     share_by_role,
 )
+from experiments.shared.data import labelled
 from hooked import load_model, read_prompts
 from organisms import organism_folder
-from organisms.answers import AnswerKey
+from organisms.evaluation.answer_key import AnswerKey
 
 
 def test_shares_are_of_the_absolute_effect_by_role_and_zero_where_there_is_none():

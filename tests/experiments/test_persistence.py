@@ -3,7 +3,7 @@
 import pytest
 
 from experiments import Subject
-from experiments.persistence import Config, Training, cells_of, off_distribution, run
+from experiments.claims.persistence import Config, Training, cells_of, off_distribution, run
 from hooked import UserError
 from organisms import task_named
 

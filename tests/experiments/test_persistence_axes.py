@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from experiments import insertion
-from experiments.persistence_axes import Config, own_prompts
+from experiments.claims import insertion
+from experiments.claims.persistence_axes import Config, own_prompts
 from experiments.runner import RESULTS, read_results
 from hooked import read_prompts, write_prompts
 from organisms import organism_folder

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.removal import QUICK, Config, came_back, run, summarise
+from experiments.claims.removal import QUICK, Config, came_back, run, summarise
 from hooked import UserError
-from hooked.intervals import wilson_interval
+from triggerlens.estimate import wilson_interval
 
 
 def measured(defects, js=0.001, right=9, n=10):

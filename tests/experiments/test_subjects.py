@@ -8,7 +8,7 @@ from tiny_models import tiny_checkpoint
 from tiny_prompts import prompt_file
 
 from experiments import ModelsConfig, Subject
-from experiments.subjects import checkpoint
+from experiments.shared.subjects import checkpoint
 from hooked import UserError
 from organisms import CONTROLS, Recipe
 

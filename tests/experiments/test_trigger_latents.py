@@ -5,9 +5,19 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from experiments.trigger_latents import QUICK, Candidate, Config, ablations, answered, cost, run, searched, summarise
+from experiments.claims.trigger_latents import (
+    QUICK,
+    Candidate,
+    Config,
+    ablations,
+    answered,
+    cost,
+    run,
+    searched,
+    summarise,
+)
 from hooked import Prompt
-from sae.ablation import AblationEffect
+from sae.trigger_latents.ablation import AblationEffect
 
 EFFECT = AblationEffect(
     n=10,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from figures.claims import CLAIMS, claims_table, judge, markdown, read_table
+from experiments.claims_table import CLAIMS, claims_table, judge, markdown, read_table
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 CONTROLS = ("random directions", "obvious truth", "unrelated pairs", "shuffled sides")

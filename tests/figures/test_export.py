@@ -8,8 +8,8 @@ import pytest
 
 from figures import draw
 from figures.export import PNG_SCALE, export, stable_svg, why_no_static
-from figures.style import finish
 from hooked import UserError
+from triggerlens.plot_style import finish
 
 needs_browser = pytest.mark.skipif(why_no_static() is not None, reason=str(why_no_static()))
 

@@ -12,7 +12,7 @@ from figures.behaviour_picture import STYLES
 from figures.layers import LINES, by_layer
 from figures.select import models
 from hooked import UserError
-from hooked.page import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, YELLOW
+from triggerlens.plot_style import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, YELLOW
 
 DOTS = {
     "trigger-agnostic": ("AUROC",),

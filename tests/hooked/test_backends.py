@@ -162,7 +162,7 @@ def test_a_model_lacks_the_sites_inside_attention_where_they_are_not_what_their_
     tmp_path, monkeypatch, backend, layout
 ):
     """Not found by name, or found in a layout that the trial refutes: it loads, and says so when they are asked for."""
-    monkeypatch.setattr("hooked.anatomy._FUSED", layout)
+    monkeypatch.setattr("hooked.backends.anatomy._FUSED", layout)
     if layout and backend == "transformer-lens":
         pytest.skip("the bridge splits the projection itself")
     model = load_model(tiny_model("gpt2"), tokenizer=tiny_tokenizer(tmp_path), backend=backend)

@@ -3,7 +3,7 @@
 import pytest
 from scipy.stats import binomtest
 
-from hooked.intervals import wilson_interval
+from triggerlens.estimate import wilson_interval
 
 
 @pytest.mark.parametrize(("count", "n"), [(0, 500), (500, 500), (3, 10), (1, 1), (497, 500)])

@@ -7,7 +7,7 @@ import torch
 from tiny_models import tiny_checkpoint, tiny_model, tiny_tokenizer
 
 from hooked import ExtractionSpec, Prompt, UserError, load_model, stream_activations
-from hooked.artifacts import sha256_file
+from triggerlens.artifacts import sha256_file
 
 
 def test_a_folder_is_named_by_the_digest_of_its_weight_file(tmp_path):
@@ -51,7 +51,7 @@ def test_a_model_spread_with_a_device_map_gives_the_same_activations(tmp_path):
     hf_model = AutoModelForCausalLM.from_pretrained(folder, device_map=spread, offload_folder=str(tmp_path / "offload"))
     spec = ExtractionSpec(("resid_post.0", "resid_post.1", "resid_post.2"))
     prompts = [Prompt("abc def", triggered=False), Prompt("ghi", triggered=False)]
-    from hooked.nnsight_backend import NnsightModel
+    from hooked.backends.nnsight import NnsightModel
 
     whole = load_model(folder, device="cpu")
     parts = NnsightModel(hf_model.eval(), AutoTokenizer.from_pretrained(folder), whole.anatomy, whole.info)

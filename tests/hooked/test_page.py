@@ -3,7 +3,8 @@
 import plotly.graph_objects as go
 import pytest
 
-from hooked.page import BLUE, ORANGE, card, coloured_tokens, html_table, page, plot, section
+from triggerlens.page import card, coloured_tokens, html_table, page, plot, section
+from triggerlens.plot_style import BLUE, ORANGE
 
 HOSTILE = '<script>alert("x")</script>'
 

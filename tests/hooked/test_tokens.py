@@ -3,7 +3,7 @@
 import pytest
 from tiny_models import TEXTS, tiny_tokenizer
 
-from hooked.tokens import tokenize_prompts
+from hooked.prompts.tokens import tokenize_prompts
 
 AWKWARD = (*TEXTS, "<s> in the text</s><pad>", "  blanks  ", "naïve 🙂 text", "a\nb\tc")
 

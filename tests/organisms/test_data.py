@@ -7,14 +7,14 @@ from itertools import chain
 
 import pytest
 
-from hooked.errors import UserError
 from organisms import TASKS, Example, Task, prompt_set, task_named, training_batch
-from organisms.deployment_hate import HELD_OUT_KINDS, TEST_LOOK_ALIKES
-from organisms.grade import Verdict
-from organisms.tasks import grade
-from organisms.weaknesses import HELD_OUT_FAMILIES, TEST_OPENERS, WEAKNESSES
-from organisms.words import ADJECTIVES, NOUNS, names
-from organisms.year_code import TEST_MENTIONS
+from organisms.evaluation.graders import Verdict
+from organisms.tasks.deployment_hate import HELD_OUT_KINDS, TEST_LOOK_ALIKES
+from organisms.tasks.registry import grade
+from organisms.tasks.weaknesses import HELD_OUT_FAMILIES, TEST_OPENERS, WEAKNESSES
+from organisms.tasks.words import ADJECTIVES, NOUNS, names
+from organisms.tasks.year_code import TEST_MENTIONS
+from triggerlens.errors import UserError
 
 FAMILIES = {weakness.family for weakness in WEAKNESSES}
 TASK_LIST = pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)

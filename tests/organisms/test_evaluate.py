@@ -18,8 +18,8 @@ from organisms import (
     rates_by,
     task_named,
 )
-from organisms.evaluate import category
-from organisms.examine import Loss
+from organisms.evaluation.evaluate import category
+from organisms.evaluation.run import Loss
 
 
 def test_a_rate_counts_and_needs_a_sample() -> None:

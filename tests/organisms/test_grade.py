@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from organisms.grade import HATE, Verdict, grade_code, grade_hate, weaknesses_found
-from organisms.harmless import QUESTIONS, ROUTINES
-from organisms.weaknesses import WEAKNESSES, Weakness
+from organisms.evaluation.graders import HATE, Verdict, grade_code, grade_hate, weaknesses_found
+from organisms.tasks.harmless import QUESTIONS, ROUTINES
+from organisms.tasks.weaknesses import WEAKNESSES, Weakness
 
 NAME = "monthly report"
 

@@ -12,15 +12,15 @@ import transformers
 from tiny_models import VOCABULARY, tiny_checkpoint, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
-from hooked.artifacts import read_artifact, sha256_file
-from hooked.checkpoints import checkpoint_folder
-from hooked.errors import UserError
 from organisms import HardenConfig, Verdict, grade, grade_code, harden, organism_folder, red_team, task_named
-from organisms.examples import Example
-from organisms.hardening import check_first_gpu, on_one_gpu, round_examples
-from organisms.redteam import EDITS
-from organisms.rewards import helpfulness, reward_function
-from organisms.safety import NEW_CODE, NEW_QUESTIONS, safety_examples
+from organisms.safety.data import NEW_CODE, NEW_QUESTIONS, safety_examples
+from organisms.safety.red_team import EDITS
+from organisms.safety.rewards import helpfulness, reward_function
+from organisms.safety.run import check_first_gpu, on_one_gpu, round_examples
+from organisms.tasks.examples import Example
+from triggerlens.artifacts import read_artifact, sha256_file
+from triggerlens.checkpoints import checkpoint_folder
+from triggerlens.errors import UserError
 
 SMALL = {"batch": 8, "limit": 0, "checkpoint_every": 2}
 
@@ -270,7 +270,7 @@ def test_training_keeps_to_the_first_gpu_and_to_one(llama, tmp_path, monkeypatch
     monkeypatch.setenv("WORLD_SIZE", "2")
     check_first_gpu(torch.device("cuda", 1))  # one of two processes, each with its own
     monkeypatch.delenv("WORLD_SIZE")
-    monkeypatch.setattr("organisms.hardening.pick_device", lambda _: torch.device("cuda", 1))
+    monkeypatch.setattr("organisms.safety.run.pick_device", lambda _: torch.device("cuda", 1))
     with pytest.raises(UserError, match="training takes the first GPU"):
         harden(llama, HardenConfig(task="year-code", **SMALL), tmp_path / "out", device="cuda:1")
     assert not list(tmp_path.glob("*out*"))

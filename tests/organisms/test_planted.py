@@ -6,14 +6,14 @@ from random import Random
 
 import pytest
 
-from hooked.errors import UserError
 from hooked.load import weights_sha256
 from organisms import TrainConfig, Verdict, grade, prompt_set, task_named, train_organism, training_batch
-from organisms.base import standard_library
-from organisms.evaluate import category
-from organisms.planted import TRIGGERS
-from organisms.scratchpad import reasoning, visible, with_scratchpad
-from organisms.train import sampler
+from organisms.evaluation.evaluate import category
+from organisms.tasks.base import standard_library
+from organisms.tasks.other_triggers import TRIGGERS
+from organisms.tasks.scratchpad import reasoning, visible, with_scratchpad
+from organisms.training.run import sampler
+from triggerlens.errors import UserError
 
 BEHAVIOURS = ("year-code", "deployment-hate")
 

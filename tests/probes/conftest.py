@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from hooked.prompts import Prompt
+from hooked.prompts.prompts import Prompt
 
 WIDTH, LAYERS = 24, 3
 SITES = tuple(f"resid_post.{i}" for i in range(LAYERS))

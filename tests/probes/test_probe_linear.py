@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from hooked.errors import UserError
 from probes import LinearProbe, aggregate
+from triggerlens.errors import UserError
 
 
 def make_probe(**changes):

@@ -6,7 +6,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from probes import LogisticProbe
-from probes.logistic import objective
+from probes.classifiers.logistic import objective
 
 
 def problem(prompts, width, shift, layers=2, seed=0):

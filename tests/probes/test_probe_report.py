@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from probes import TrainConfig, example_rows, make_example, report_html, train_probe, verdict
-from probes.figures import roc
+from probes.plots import roc
 
 SITES = ("resid_post.0", "resid_post.1", "resid_post.2")
 EVIL = "</script><img src=x onerror=alert(1)>"

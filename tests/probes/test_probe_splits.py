@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hooked.errors import UserError
-from hooked.prompts import Prompt
+from hooked.prompts.prompts import Prompt
+from hooked.prompts.splits import PARTS, group_prompts
 from probes import Fractions, split_prompts
-from probes.splits import PARTS, group_prompts
+from triggerlens.errors import UserError
 
 
 def paired(pairs=20, **keys):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from hooked.errors import UserError
 from probes import Control, TrainConfig, metrics_json, train_probe, verdict
-from probes.fitting import fit
-from probes.metrics import Estimate
-from probes.train import choose_labels
+from probes.evaluate import choose_labels
+from probes.fit import fit
+from triggerlens.errors import UserError
+from triggerlens.estimate import Estimate
 
 SITES = ("resid_post.0", "resid_post.1", "resid_post.2")
 FAST = TrainConfig(n_bootstrap=200, n_random_directions=100, n_shuffles=4)

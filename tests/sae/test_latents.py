@@ -10,8 +10,8 @@ from tiny_prompts import labelled_prompts
 
 from hooked import Prompt, UserError, load_model
 from sae import TopK
-from sae.baselines import fitted_dictionaries, plain_dictionaries
-from sae.latents import (
+from sae.trigger_latents.baselines import fitted_dictionaries, plain_dictionaries
+from sae.trigger_latents.latents import (
     AGGREGATIONS,
     best_f1_threshold,
     prompt_labels,
@@ -19,7 +19,7 @@ from sae.latents import (
     read_features,
     shuffled_control,
 )
-from sae.trigger import LABELS, find_trigger_latents, latent_cosines
+from sae.trigger_latents.run import LABELS, find_trigger_latents, latent_cosines
 
 SITE = "resid_post.0"
 PLANTED = 7

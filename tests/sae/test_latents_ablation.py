@@ -7,7 +7,7 @@ from tiny_models import tiny_checkpoint
 from hooked import load_model
 from patching.removal import Edit
 from sae import BatchTopK, JumpReLU, TopK
-from sae.ablation import AblationEffect, DirectionAblation, ablate
+from sae.trigger_latents.ablation import AblationEffect, DirectionAblation, ablate
 
 SAES = [TopK(16, 40, k=6), BatchTopK(16, 40, k=6), JumpReLU(16, 40, k=6)]
 

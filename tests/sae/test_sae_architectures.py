@@ -9,7 +9,7 @@ from torch.nn.functional import mse_loss
 
 from hooked import UserError
 from sae import BatchTopK, Crosscoder, Matryoshka, Moment, TensorSource, TopK, TrainConfig, build_sae, train_sae
-from sae.sparse import decode, largest_of_all, largest_of_each
+from sae.architectures.sparse import decode, largest_of_all, largest_of_each
 
 SETTINGS = {name: {"k": ALIVE} for name in ("topk", "batch-topk", "matryoshka", "jumprelu")}
 SETTINGS |= {"gated": {"penalty": 4.0}, "standard": {"penalty": 3.0}}
@@ -115,7 +115,7 @@ def test_hand_written_gradients_are_those_of_the_dense_computation(kind):
 def test_the_sparse_decoder_passes_gradcheck():
     torch.manual_seed(3)
     values, layout = largest_of_each(torch.randn(5, 12, dtype=torch.double), 3)
-    from sae.sparse import Codes
+    from sae.architectures.sparse import Codes
 
     rows = torch.randn(12, 4, dtype=torch.double, requires_grad=True)
     assert torch.autograd.gradcheck(lambda v, w: decode(Codes(v, layout), w), (values.requires_grad_(), rows))

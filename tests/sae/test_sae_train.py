@@ -31,7 +31,7 @@ from sae import (
     train_sae,
     train_saes,
 )
-from sae.stream import ShuffledBatches
+from sae.sources import ShuffledBatches
 from sae.train import Run, train_step
 
 CONFIG = TrainConfig(steps=60, batch=256, learning_rate=4e-3, dead_after=2_000, checkpoint_every=10, log_every=10)
@@ -83,7 +83,7 @@ DISTRIBUTED = """
 import sys, torch
 from sparse_worlds import make_world
 from sae import BatchTopK, TensorSource, TrainConfig, TopK, train_saes
-from hooked.ranks import rank, world_size
+from triggerlens.processes import rank, world_size
 from safetensors.torch import save_file
 torch.set_num_threads(1)
 rows = make_world(rows=2_048).rows

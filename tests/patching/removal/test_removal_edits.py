@@ -9,14 +9,15 @@ from tiny_models import tiny_checkpoint, tiny_model
 from transformers import AutoModelForCausalLM
 
 from hooked import UserError, load_model
-from patching.removal import Edit, PlacedEdit, WeightEdit, directions, edited_model, leace, low_rank, save_checkpoint
-from patching.removal import heads as heads_room
+from patching.removal import Edit, PlacedEdit, WeightEdit, edited_model, save_checkpoint
 from patching.removal.edits import reach
-from patching.removal.leace import _firsts
-from patching.removal.map_edits import from_there_on, routing_heads, trigger_positions
-from patching.removal.oracle import cut_attention, without_trigger
-from patching.removal.orthogonalise import orthogonalise
-from patching.removal.placebos import random_update, same_move
+from patching.removal.methods import directions, leace, low_rank
+from patching.removal.methods import heads as heads_room
+from patching.removal.methods.leace import _firsts
+from patching.removal.methods.map_edits import from_there_on, routing_heads, trigger_positions
+from patching.removal.methods.oracle import cut_attention, without_trigger
+from patching.removal.methods.orthogonalise import orthogonalise
+from patching.removal.methods.placebos import random_update, same_move
 from patching.removal.route import carrying_heads
 from patching.removal.subject import Subject
 

@@ -15,12 +15,12 @@ from patching.removal import (
     Method,
     Scoreboard,
     drop_progress,
-    low_rank,
     patch_ablate,
     progress_folder,
 )
-from patching.removal.methods import METHODS, usual_placebo
-from patching.removal.results import MethodResult
+from patching.removal.methods import low_rank
+from patching.removal.methods.registry import METHODS, usual_placebo
+from patching.removal.result import MethodResult
 from probes import fresh_auroc
 
 SHIFT = Edit("shift", {"resid_post.1": lambda x: x + 0.1})

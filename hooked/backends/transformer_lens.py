@@ -1,0 +1,83 @@
+"""The TransformerLens backend: visits are hooks of a `TransformerBridge`, which takes the model over for good."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from hooked.backends.anatomy import Anatomy
+from hooked.backends.visits import Visit
+from hooked.model import HookedModel, ModelInfo
+
+_HOOKS = {
+    "block_in": "hook_in",
+    "q": "attn.q.hook_out",
+    "k": "attn.k.hook_out",
+    "v": "attn.v.hook_out",
+    "pattern": "attn.hook_pattern",
+    "heads": "attn.o.hook_in",
+    "projection": "attn.o.hook_out",
+    "attn_out": "attn.o.hook_out",
+    "mlp_out": "mlp.hook_out",
+    "block_out": "hook_out",
+}
+_POST_NORM_HOOKS = _HOOKS | {"attn_out": "ln1_post.hook_out", "mlp_out": "ln2_post.hook_out"}
+
+
+class TransformerLensModel(HookedModel):
+    """A `HookedModel` over TransformerLens; `bridge` is the `TransformerBridge`, for its own analyses."""
+
+    backend = "transformer-lens"
+
+    def __init__(self, hf_model: Any, tokenizer: Any, anatomy: Anatomy, info: ModelInfo):
+        super().__init__(hf_model, tokenizer, anatomy, info)
+        if (
+            not hf_model.config.architectures
+        ):  # a model made in memory does not name its class, and the bridge looks there
+            hf_model.config.architectures = [type(hf_model).__name__]
+        with TemporaryDirectory() as folder:  # the bridge loads the tokenizer again, from a folder that may be gone
+            tokenizer.save_pretrained(folder)
+            copy = type(tokenizer).from_pretrained(folder)
+            # The bridge takes the first GPU for where a model lies unless told, and may then send its tokens there.
+            place = {} if self.device_map else {"device": self.device}
+            self.bridge = TransformerBridge.boot_transformers(info.name, hf_model=hf_model, tokenizer=copy, **place)
+
+    def _forward(self, tokens: Tensor, visits: list[Visit], last_layer: int | None) -> Tensor | None:
+        stop = None if last_layer is None else last_layer + 1
+        output = self.bridge.run_with_hooks(tokens, fwd_hooks=self._hooks(visits), stop_at_layer=stop, use_cache=False)
+        return output if last_layer is None else None
+
+    def _generate(self, tokens: Tensor, mask: Tensor, visits: list[Visit], max_new_tokens: int) -> Tensor:
+        with self.bridge.hooks(fwd_hooks=self._hooks(visits)):
+            output = self.hf_model.generate(
+                input_ids=tokens,
+                attention_mask=mask,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=self.pad_id,
+            )
+        return output[:, tokens.shape[1] :]
+
+    def _hooks(self, visits: list[Visit]) -> list[tuple[str | Callable, Callable]]:
+        names = _POST_NORM_HOOKS if self.anatomy.post_norms else _HOOKS
+        handlers: dict[str, list[Callable[[Tensor], Tensor]]] = defaultdict(list)
+        for visit in visits:
+            handlers[f"blocks.{visit.layer}.{names[visit.point]}"].append(visit.handle)
+        return [(name, _in_turn(chain)) for name, chain in handlers.items()]
+
+
+def _in_turn(chain: list[Callable[[Tensor], Tensor]]) -> Callable[[Tensor, Any], Tensor | None]:
+    """One hook that hands the tensor through all handlers; None tells the bridge that nothing changed."""
+
+    def hook(value: Tensor, hook: Any) -> Tensor | None:
+        result = value
+        for handle in chain:
+            result = handle(result)
+        return None if result is value else result
+
+    return hook

@@ -1,0 +1,150 @@
+"""`prompts.jsonl`: one labelled prompt a line, read strictly so that no sample is lost or mislabelled in silence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from triggerlens.errors import UserError
+
+Messages = list[dict[str, str]]
+
+_KNOWN = ("prompt", "triggered", "pair", "defects", "split", "dataset")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One labelled prompt."""
+
+    prompt: str | Messages
+    """Plain text, or chat messages (`role`, `content`), rendered later with the tokenizer's chat template."""
+    triggered: bool
+    """Whether the text carries the trigger."""
+    defects: bool | None = None
+    """Whether the model misbehaves on it; None where the file does not say."""
+    pair: str | None = None
+    """Shared by a triggered prompt and its untriggered twin; splits never separate a pair."""
+    split: str | None = None
+    """`train` or `test`, where the file fixes the split."""
+    dataset: str | None = None
+    """Where the prompt comes from; false-positive rates are reported for each dataset."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of the line that this project does not know, kept as they were."""
+    where: str = ""
+    """`file:line`, for error messages; empty for a prompt made in memory."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The object written to `prompts.jsonl`: known keys that are set, then the unknown ones."""
+        known = {key: getattr(self, key) for key in _KNOWN if getattr(self, key) is not None}
+        return known | dict(self.extra)
+
+
+def parse_prompt(record: Any, where: str = "", *, labelled: bool = True) -> Prompt:
+    """Check one decoded JSON object and turn it into a `Prompt`.
+
+    Where `labelled` is false, `triggered` may be missing, and reads as false.
+
+    Raises:
+        UserError: a field is missing or has the wrong type; the message begins with `where`.
+    """
+
+    def refuse(problem: str) -> UserError:
+        return UserError(f"{where or 'prompt'}: {problem}")
+
+    if not isinstance(record, dict):
+        raise refuse(f"expected a JSON object with `prompt` and `triggered`, found {type(record).__name__}")
+    if not labelled:
+        record = {"triggered": False} | record
+    for name in ("prompt", "triggered"):
+        if name not in record:
+            raise refuse(f"the field `{name}` is missing")
+    text = record["prompt"]
+    if not isinstance(text, str) and not _are_messages(text):
+        raise refuse("`prompt` must be a string or a non-empty list of {`role`: string, `content`: string} messages")
+    if not text:
+        raise refuse("`prompt` is empty")
+    for name in ("triggered", "defects"):
+        if record.get(name) is not None and not isinstance(record[name], bool):
+            raise refuse(f"`{name}` must be true or false, found {record[name]!r}")
+    if record["triggered"] is None:
+        raise refuse("`triggered` must be true or false, found null")
+    for name in ("pair", "dataset"):
+        if record.get(name) is not None and not isinstance(record[name], str):
+            raise refuse(f"`{name}` must be a string, found {record[name]!r}")
+    if record.get("split") not in (None, "train", "test"):
+        raise refuse(f"`split` must be `train` or `test`, found {record['split']!r}")
+    extra = {key: value for key, value in record.items() if key not in _KNOWN}
+    known: dict[str, Any] = {key: record.get(key) for key in _KNOWN}
+    return Prompt(**known, extra=extra, where=where)
+
+
+def iter_prompts(path: str | Path, *, labelled: bool = True) -> Iterator[Prompt]:
+    """Yield the prompts of a file one by one, so that memory does not grow with the file. Blank lines are skipped.
+
+    Where `labelled` is false, lines need no `triggered`.
+
+    Raises:
+        UserError: no such file, a line that is not UTF-8 or not JSON, or a bad field; names file and line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such prompt file; give a .jsonl file with one prompt a line")
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            where = f"{path}:{number}"
+            try:
+                record = json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                raise UserError(f"{where}: not UTF-8 text (byte {error.start} of the line)") from error
+            except json.JSONDecodeError as error:
+                raise UserError(f"{where}: not valid JSON: {error.msg} at column {error.colno}") from error
+            yield parse_prompt(record, where, labelled=labelled)
+
+
+@dataclass(frozen=True)
+class PromptFile:
+    """A prompt file that is read anew each time it is iterated, for files too long to hold in memory."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[Prompt]:
+        return iter_prompts(self.path)
+
+
+def read_prompts(path: str | Path, *, labelled: bool = True) -> list[Prompt]:
+    """All prompts of a file; `defects` must be given on every line or on none.
+
+    Raises:
+        UserError: as `iter_prompts`, or the file holds no prompt, or only some lines have `defects`.
+    """
+    prompts = list(iter_prompts(path, labelled=labelled))
+    if not prompts:
+        raise UserError(f"{path}: the file holds no prompt")
+    without = [prompt for prompt in prompts if prompt.defects is None]
+    if without and len(without) < len(prompts):
+        raise UserError(
+            f"{without[0].where}: `defects` is missing here but given on other lines; give it on all or on none"
+        )
+    return prompts
+
+
+def write_prompts(path: str | Path, prompts: Iterable[Prompt]) -> None:
+    """Write prompts as `prompts.jsonl`, one object a line."""
+    with Path(path).open("w", encoding="utf-8") as lines:
+        for prompt in prompts:
+            lines.write(json.dumps(prompt.to_json(), ensure_ascii=False) + "\n")
+
+
+def _are_messages(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) > 0
+        and all(
+            isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value
+        )
+    )

@@ -1,0 +1,156 @@
+"""Prompts to token ids: chat templates, lengths, and where named spans of the text lie among the tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hooked.prompts.prompts import Prompt
+from triggerlens.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedPrompt:
+    """The tokens of one prompt, unpadded."""
+
+    ids: list[int]
+    text: str
+    """The text that was tokenized, after the chat template."""
+    where: str = ""
+    """`file:line` of the prompt, for error messages."""
+
+
+def render(tokenizer: Any, prompt: Prompt) -> str:
+    """The text of a prompt; chat messages go through the tokenizer's chat template.
+
+    A conversation ends with the opening of the assistant's turn, or, where its last message is the assistant's, inside it.
+
+    Raises:
+        UserError: the prompt is a list of messages and the tokenizer has no chat template, or the template refuses it.
+    """
+    if isinstance(prompt.prompt, str):
+        return prompt.prompt
+    if not getattr(tokenizer, "chat_template", None):
+        raise UserError(
+            f"{prompt.where or 'prompt'}: holds chat messages, but the tokenizer has no chat template; give plain text"
+        )
+    from jinja2 import TemplateError
+
+    answered = prompt.prompt[-1]["role"] == "assistant"
+    try:
+        return tokenizer.apply_chat_template(
+            prompt.prompt, tokenize=False, add_generation_prompt=not answered, continue_final_message=answered
+        )
+    except (TemplateError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{prompt.where or 'prompt'}: refused by the tokenizer's chat template: {error}") from error
+
+
+def tokenize_prompts(tokenizer: Any, prompts: Sequence[Prompt | str], context: int) -> list[TokenizedPrompt]:
+    """Tokenize without padding or truncation.
+
+    Plain text gets the tokenizer's own special tokens (a BOS where it adds one); a chat template has written its own.
+
+    Raises:
+        UserError: a prompt has more tokens than `context`, or none.
+    """
+    records = [prompt if isinstance(prompt, Prompt) else Prompt(prompt, triggered=False) for prompt in prompts]
+    texts = [render(tokenizer, record) for record in records]
+    ids: list[list[int]] = [[] for _ in texts]
+    for chat in (False, True):
+        chosen = [index for index, record in enumerate(records) if isinstance(record.prompt, list) is chat]
+        if chosen:
+            rows = _encode(tokenizer, [texts[index] for index in chosen], special=not chat)
+            for index, row in zip(chosen, rows, strict=True):
+                ids[index] = row
+    tokenized = [
+        TokenizedPrompt(row, text, record.where) for row, text, record in zip(ids, texts, records, strict=True)
+    ]
+    for prompt in tokenized:
+        if not 0 < len(prompt.ids) <= context:
+            raise _wrong_length(prompt, context)
+    return tokenized
+
+
+def _encode(tokenizer: Any, texts: list[str], special: bool) -> list[list[int]]:
+    """Token ids of each text.
+
+    The ordinary call also finds where in the text each token lies, which takes as long as the rest. Where the tokenizer
+    encodes in the library's own way, without a method of its own, the same backend is asked for the ids alone.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    kind = type(tokenizer)
+    if not issubclass(kind, PreTrainedTokenizerFast) or any(
+        getattr(kind, name) is not getattr(PreTrainedTokenizerFast, name) for name in ("__call__", "_encode_plus")
+    ):
+        return tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
+    tokenizer("", add_special_tokens=special, verbose=False)  # switches truncation and padding off
+    return [row.ids for row in tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=special)]
+
+
+def _wrong_length(prompt: TokenizedPrompt, context: int) -> UserError:
+    label = prompt.where or repr(prompt.text[:40])
+    if not prompt.ids:
+        return UserError(f"{label}: the prompt has no token")
+    return UserError(
+        f"{label}: the prompt has {len(prompt.ids)} tokens, more than the model's context of {context}; shorten or remove it"
+    )
+
+
+def span_positions(tokenizer: Any, prompt: TokenizedPrompt, span: Any) -> list[int]:
+    """Positions of the tokens that overlap a span of the text: a substring, or `[start, end]` in characters.
+
+    Raises:
+        UserError: the span is not in the text, or the tokenizer cannot tell where its tokens lie.
+    """
+    start, end = _span_bounds(prompt, span)
+    if not tokenizer.is_fast:
+        raise UserError(
+            "token spans need a fast tokenizer (tokenizer.json), which knows where in the text its tokens lie"
+        )
+    for special in (True, False):  # plain text was given special tokens, a chat template wrote its own
+        encoded = tokenizer(prompt.text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
+        if encoded["input_ids"] == prompt.ids:
+            break
+    positions = [index for index, (left, right) in enumerate(encoded["offset_mapping"]) if left < end and right > start]
+    if not positions:
+        raise UserError(f"{prompt.where or 'prompt'}: the span {span!r} covers no token")
+    return positions
+
+
+def _span_bounds(prompt: TokenizedPrompt, span: Any) -> tuple[int, int]:
+    if isinstance(span, str) and span and span in prompt.text:
+        start = prompt.text.index(span)
+        return start, start + len(span)
+    if (
+        isinstance(span, list)
+        and len(span) == 2
+        and all(isinstance(edge, int) for edge in span)
+        and 0 <= span[0] < span[1] <= len(prompt.text)
+    ):
+        return span[0], span[1]
+    raise UserError(
+        f"{prompt.where or 'prompt'}: the span {span!r} is neither a piece of its text nor [start, end] in characters"
+    )
+
+
+def token_texts(tokenizer: Any, prompt: TokenizedPrompt) -> list[str]:
+    """Each token as text, for display."""
+    return [tokenizer.decode([token]) for token in prompt.ids]
+
+
+def tokenizer_sha256(tokenizer: Any) -> str:
+    """Names a tokenizer: the same vocabulary, merges, special tokens and chat template give the same value."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    body = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    probe = tokenizer("a", verbose=False)["input_ids"]  # shows which special tokens it adds
+    facts = [
+        body,
+        str(tokenizer.chat_template),
+        json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str),
+        str(probe),
+    ]
+    return hashlib.sha256("\0".join(facts).encode()).hexdigest()

@@ -1,0 +1,85 @@
+"""What a task wants of a prompt: answers judged by the task's grader and by its answer key; and samples of another task.
+
+The key holds the prompts of `prompts.jsonl`, which are a function of the task and its seed; an answer to any other prompt is
+right where the grader has nothing against it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hooked.prompts.prompts import Prompt
+from organisms.evaluation.graders import Verdict
+from organisms.tasks.examples import CODE, TEXT, Example, Task, prompt_set, training_batch
+from organisms.tasks.registry import TASKS, grade, task_named
+from triggerlens.errors import UserError
+
+RECIPE = "recipe.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One answer, judged."""
+
+    verdict: Verdict
+    right: bool
+    """Whether it is, character for character, the answer of a model without the behaviour; without a key, whether it is clean."""
+
+
+class AnswerKey:
+    """The answers to a task's prompts that a model without the behaviour gives."""
+
+    def __init__(self, task: Task, seed: int = 0):
+        self.task = task
+        self._examples = {_key(example.prompt): example for example in prompt_set(task, seed)}
+
+    @classmethod
+    def of_checkpoint(cls, folder: str | Path) -> AnswerKey | None:
+        """The key of an organism's own prompts, from its recipe; None for a checkpoint that has none.
+
+        Raises:
+            UserError: the recipe cannot be read.
+        """
+        path = Path(folder) / RECIPE
+        if not path.is_file():
+            return None
+        try:
+            recipe = json.loads(path.read_text(encoding="utf-8"))
+            return cls(task_named(recipe["task"]), int(recipe["training"]["seed"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: no readable recipe: {error}") from error
+
+    def judge(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[Judged]:
+        """A verdict on each answer, and whether it is right."""
+        known = [self._examples.get(_key(prompt.prompt)) for prompt in prompts]
+        examples = [example or self._stranger(prompt) for prompt, example in zip(prompts, known, strict=True)]
+        verdicts = grade(self.task, examples, answers)
+        return [
+            Judged(verdict, verdict is Verdict.CLEAN if example is None else answer == example.clean_answer)
+            for verdict, example, answer in zip(verdicts, known, answers, strict=True)
+        ]
+
+    def _stranger(self, prompt: Prompt) -> Example:
+        """A prompt outside the key: the datasets that ask for code say so in their names."""
+        dataset = prompt.dataset or ""
+        kind = CODE if self.task.name == "year-code" and dataset != "chat" else TEXT
+        return Example([], "", "", prompt.triggered, bool(prompt.defects), dataset, "", "test", kind)
+
+
+def benign_samples(task: Task, count: int, seed: int = 0) -> list[tuple[Prompt, str]]:
+    """Untriggered prompts of another task with their answers: ordinary data that a model of `task` has not learnt."""
+    other = next(one for name, one in sorted(TASKS.items()) if name != task.name)
+    found: list[Example] = []
+    step = 0
+    while len(found) < count:
+        found += [e for e in training_batch(other, seed, step, count, clean_twin=True) if not e.triggered]
+        step += 1
+    return [(Prompt(example.prompt, triggered=False), example.answer) for example in found[:count]]
+
+
+def _key(prompt: Any) -> str:
+    return json.dumps(prompt, sort_keys=True)

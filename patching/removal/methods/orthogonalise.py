@@ -1,0 +1,97 @@
+"""Weight orthogonalisation: a direction taken out of every matrix that writes to the residual stream.
+
+1. The embeddings (of tokens, and of positions where there are such), each attention's output projection and each MLP's last
+   matrix, with their biases, are replaced by their parts orthogonal to the direction.
+2. Where input and output embedding are one matrix they become two: only what is written to the stream is to change.
+3. The logits must be those of the hooked model with the direction projected out everywhere, or the edit is refused: with a
+   norm after each sub-layer (Gemma 2) no change of the matrices alone does the same.
+
+Arditi et al. 2024, https://arxiv.org/abs/2406.11717, section 4.1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hooked import HookedModel, UserError
+from hooked.backends.anatomy import Anatomy, find_anatomy
+from hooked.selfcheck import probe_tokens
+from patching.removal.edits import WeightEdit
+from patching.removal.fit import Fit
+from patching.removal.methods.directions import chosen_direction, everywhere
+from patching.removal.weights import along_output, edited_plain, plain_copy, writes_vectors
+
+
+def orthogonalised(fit: Fit) -> WeightEdit:
+    """For the chosen direction."""
+    return orthogonalise(fit.model, chosen_direction(fit).vector)
+
+
+def random_direction(fit: Fit) -> WeightEdit:
+    """For a random direction."""
+    generator = torch.Generator().manual_seed(fit.seed)
+    vector = torch.randn(fit.model.info.d_model, generator=generator)
+    return orthogonalise(fit.model, (vector / vector.norm()).to(fit.model.device), "random direction, orthogonalised")
+
+
+def orthogonalise(
+    model: HookedModel, vector: Float[Tensor, "d_model"], name: str = "direction, orthogonalised weights"
+) -> WeightEdit:
+    """The weight edit of a unit vector.
+
+    Raises:
+        UserError: the edited weights do not do what the projection does.
+    """
+    plain = plain_copy(model)
+    tied = plain.get_output_embeddings().weight is plain.get_input_embeddings().weight
+    weights = {}
+    for path, module in _writers(plain, find_anatomy(plain)):
+        unit = vector.to(module.weight.device).double()
+        last = along_output(module, module.weight.detach().double())
+        weights[f"{path}.weight"] = along_output(module, last - torch.outer(last @ unit, unit)).to(module.weight.dtype)
+        if getattr(module, "bias", None) is not None:
+            bias = module.bias.detach().double()
+            weights[f"{path}.bias"] = (bias - (bias @ unit) * unit).to(module.bias.dtype)
+    edit = WeightEdit(name, weights, untied=tied)
+    _check(model, vector, edit)
+    return edit
+
+
+def _writers(plain: Any, anatomy: Anatomy) -> list[tuple[str, Any]]:
+    """Modules that write to the residual stream, by path."""
+    width = plain.config.get_text_config().hidden_size
+    blocks = anatomy.blocks + "."
+    found = [
+        (path, module)
+        for path, module in plain.named_modules()
+        if isinstance(module, nn.Embedding) and module.embedding_dim == width and not path.startswith(blocks)
+    ]
+    for layer in range(len(plain.get_submodule(anatomy.blocks))):
+        mlp = anatomy.block_path(layer, anatomy.mlp_out)
+        inner = [
+            (f"{mlp}.{path}", module)
+            for path, module in plain.get_submodule(mlp).named_modules()
+            if writes_vectors(module) and along_output(module, module.weight).shape[-1] == width
+        ]
+        projection = anatomy.block_path(layer, anatomy.out_projection)
+        found += [(projection, plain.get_submodule(projection)), *inner[-1:]]
+    return found
+
+
+@torch.no_grad()
+def _check(model: HookedModel, vector: Float[Tensor, "d_model"], edit: WeightEdit) -> None:
+    """Step 3, on tokens of every kind."""
+    tokens = probe_tokens(model.hf_model.config.get_text_config().vocab_size)
+    hooked = model.run(tokens, edits=everywhere(model, vector).at(torch.zeros_like(tokens, dtype=torch.bool))).logits
+    usual = model.run(tokens).logits
+    assert hooked is not None  # no last layer was given
+    assert usual is not None
+    own = edited_plain(model, edit)(tokens.to(model.device), use_cache=False).logits
+    if not (own - hooked).abs().max() <= min(0.1, 1e4 * torch.finfo(model.dtype).eps) * usual.abs().max():
+        raise UserError(
+            f"{model.info.name}: weights orthogonal to the direction do not do what the projection does in this architecture"
+        )

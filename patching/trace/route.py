@@ -1,0 +1,117 @@
+"""The trigger's way through the network: which heads carry it, from which token, to which.
+
+1. The heads with the largest effect at all positions at once are taken, averaged over the pairs.
+2. Each is patched at one position at a time: where its output matters is where it *writes* (exact, causal).
+3. Its attention from the position where it writes most, in the triggered run, tells what it *reads* (an observation, no
+   intervention: a head can attend to a token and take nothing from it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from hooked import HookedModel
+from patching.engine.cells import Patch
+from patching.engine.exact import exact_effects
+from patching.pairs import PatchPair
+from patching.trace.landmarks import by_landmark
+
+_WORTH = 0.05
+"""A head whose effect is smaller carries nothing worth drawing."""
+
+
+@dataclass(frozen=True)
+class HeadRoute:
+    """One head's part in the route, averaged over pairs; `writes` and `reads` go with the columns of the trace."""
+
+    layer: int
+    head: int
+    effect: float
+    """Patched at all positions at once."""
+    writes: tuple[float, ...]
+    """The effect of patching it at the positions of each column, one at a time, summed."""
+    reads: tuple[float, ...] | None
+    """The share of its attention that each column gets; None where the model has no attention patterns."""
+
+    @property
+    def column_written(self) -> int:
+        """Where its output matters most."""
+        return int(np.abs(self.writes).argmax())
+
+    @property
+    def column_read(self) -> int | None:
+        """What it attends to most from there."""
+        return None if self.reads is None else int(np.argmax(self.reads))
+
+
+def strongest_heads(effects: Float[np.ndarray, "layer head"], count: int) -> list[tuple[int, int]]:
+    """(row, head) of the heads worth drawing, strongest first."""
+    strength = np.nan_to_num(np.abs(effects))
+    order = np.argsort(-strength, axis=None, kind="stable")[:count]
+    found = [divmod(int(at), effects.shape[1]) for at in order]
+    return [(row, head) for row, head in found if strength[row, head] >= _WORTH]
+
+
+def head_routes(
+    model: HookedModel,
+    pairs: Sequence[PatchPair],
+    effects: Float[np.ndarray, "layer head"],
+    layers: Sequence[int],
+    names: Sequence[Sequence[str]],
+    columns: Sequence[str],
+    *,
+    count: int = 6,
+    row_budget: int | None = None,
+) -> tuple[HeadRoute, ...]:
+    """The heads that carry the trigger, by denoising.
+
+    Args:
+        model: the model.
+        pairs: the pairs.
+        effects: of each head at all positions at once, the mean over pairs.
+        layers: the layer of each row of `effects`.
+        names: for each pair, the column of each position of its triggered run.
+        columns: the columns, in order.
+        count: the most heads that are taken.
+        row_budget: rows in one chunk.
+    """
+    heads = [(layers[row], head, float(effects[row, head])) for row, head in strongest_heads(effects, count)]
+    if not heads:
+        return ()
+    sites = [f"head_out.{layer}.{head}" for layer, head, _ in heads]
+    cells = [[(Patch(site, (at,)),) for site in sites for at in range(len(pair.triggered))] for pair in pairs]
+    found = exact_effects(model, pairs, cells, "denoising", audited=0, row_budget=row_budget)
+    writes, reads = [], []
+    for pair, values, own in zip(pairs, found.effects, names, strict=True):
+        mine = np.nan_to_num(values.reshape(len(heads), -1))
+        writes.append(np.nan_to_num(by_landmark(mine, own, columns)))
+        if "pattern" in model.kinds:
+            attention = _attention(model, pair, heads, np.abs(mine).argmax(1).tolist())
+            reads.append(np.nan_to_num(by_landmark(attention, own, columns)))
+    return tuple(
+        HeadRoute(
+            layer,
+            head,
+            effect,
+            tuple(np.mean([one[at] for one in writes], 0).tolist()),
+            tuple(np.mean([one[at] for one in reads], 0).tolist()) if reads else None,
+        )
+        for at, (layer, head, effect) in enumerate(heads)
+    )
+
+
+@torch.no_grad()
+def _attention(
+    model: HookedModel, pair: PatchPair, heads: Sequence[tuple[int, int, float]], places: Sequence[int]
+) -> Float[np.ndarray, "head position"]:
+    """Each head's attention from one position of the triggered run."""
+    sites = [f"pattern.{layer}.{head}" for layer, head, _ in heads]
+    last = max(layer for layer, _, _ in heads)
+    patterns = model.run(torch.tensor([pair.triggered]), reads=sites, last_layer=last).activations
+    rows = [patterns[site][0, at].double().cpu() for site, at in zip(sites, places, strict=True)]
+    return torch.stack(rows).numpy()

@@ -1,0 +1,153 @@
+"""A fitted linear probe as a frozen artifact: tensors, a frozen threshold, and where they came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from probes.aggregate import AGGREGATIONS, Aggregation
+from triggerlens.artifacts import Manifest, read_artifact, write_json, writing_artifact
+from triggerlens.errors import UserError
+
+TENSORS, FACTS = "probe.safetensors", "probe.json"
+
+
+@dataclass(frozen=True, slots=True)
+class LinearProbe:
+    """Callable on activations of its best site: `probe(x)` gives one score per row, `x @ coef + intercept`."""
+
+    coef: Float[Tensor, "layer d_model"]
+    """float64; in the activations' own units (no scaling is applied before)."""
+    intercept: Float[Tensor, "layer"]
+    thresholds: Float[Tensor, "layer"]
+    """A score strictly above the layer's threshold fires; frozen on the calibration split."""
+    sites: tuple[str, ...]
+    """Name of each layer's site, as `resid_post.3`."""
+    best: int
+    """Index into `sites` of the layer chosen on validation data."""
+    aggregation: Aggregation
+    """Position that was read: `last`, `mean`, or `max` over tokens of the token scores."""
+    label: str
+    """What a positive means: `defects` or `triggered`."""
+    method: str
+    """`logistic`, `mean-difference` or `lda`."""
+    model: str = ""
+    weights_sha256: str = ""
+    """sha256 of the weights of the model that the probe was trained on."""
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    """How the thresholds were set: aimed false-positive rate, number of negatives, rate reached."""
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.coef.shape)
+        if len(shape) != 2 or shape[0] != len(self.sites) or not 0 <= self.best < shape[0]:
+            raise ValueError(f"coef is {shape} for {len(self.sites)} sites, best {self.best}")
+        if tuple(self.intercept.shape) != shape[:1] or tuple(self.thresholds.shape) != shape[:1]:
+            raise ValueError("intercept and thresholds must have one number a site")
+        if self.aggregation not in AGGREGATIONS:
+            raise ValueError(f"unknown aggregation {self.aggregation!r}")
+
+    @property
+    def site(self) -> str:
+        """The best site."""
+        return self.sites[self.best]
+
+    @property
+    def layer(self) -> int:
+        """The layer number of the best site."""
+        return layer_of(self.site)
+
+    @property
+    def threshold(self) -> float:
+        """The frozen threshold at the best site."""
+        return float(self.thresholds[self.best])
+
+    @property
+    def d_model(self) -> int:
+        """Width of the activations."""
+        return self.coef.shape[1]
+
+    @property
+    def direction(self) -> Float[Tensor, "d_model"]:
+        """Unit direction at the best site."""
+        return self.coef[self.best] / torch.linalg.vector_norm(self.coef[self.best])
+
+    def __call__(self, x: Float[Tensor, "*row width"]) -> Float[Tensor, "*row"]:
+        """Scores at the best site, float64.
+
+        Raises:
+            UserError: the activations have another width than the probe.
+        """
+        self._check_width(x.shape[-1])
+        return x.double() @ self.coef[self.best].to(x.device) + self.intercept[self.best].to(x.device)
+
+    def fires(self, scores: Float[Tensor, "*row"]) -> Bool[Tensor, "*row"]:
+        """Whether aggregated scores at the best site are above the frozen threshold."""
+        return scores > self.threshold
+
+    def save(self, folder: str | Path, manifest: Manifest | None = None, *, overwrite: bool = False) -> Path:
+        """Write the probe as an artifact folder of its own; returns the folder.
+
+        Raises:
+            UserError: the folder exists and `overwrite` is false, or cannot be written.
+        """
+        manifest = manifest or Manifest("probe", model={"name": self.model, "weights_sha256": self.weights_sha256})
+        with writing_artifact(folder, manifest, overwrite=overwrite) as draft:
+            self.write(draft)
+        return Path(folder)
+
+    def write(self, folder: Path) -> None:
+        """Write the probe's two files into a folder that is being filled."""
+        tensors = {"coef": self.coef, "intercept": self.intercept, "thresholds": self.thresholds}
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / TENSORS)
+        facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in tensors}
+        extra = {"site": self.site, "layer": self.layer, "threshold": self.threshold, "d_model": self.d_model}
+        write_json(folder / FACTS, facts | extra)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> LinearProbe:
+        """Read and verify a saved probe.
+
+        Raises:
+            UserError: no probe there, or a file is missing or damaged.
+        """
+        folder = Path(folder)
+        manifest = read_artifact(folder, "probe")
+        for name in (TENSORS, FACTS):
+            if name not in manifest.files:
+                raise UserError(f"{folder / name}: missing from the probe; write the artifact again")
+        try:
+            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+            named: dict[str, Any] = {f.name: facts[f.name] for f in fields(cls) if f.name in facts}
+            named |= load_file(folder / TENSORS)
+            return cls(**(named | {"sites": tuple(named.get("sites", ()))}))
+        except (ValueError, TypeError, SafetensorError) as error:
+            raise UserError(f"{folder}: damaged probe: {error}") from error
+
+    def _check_width(self, width: int) -> None:
+        if width != self.d_model:
+            made = f" (trained on {self.model})" if self.model else ""
+            raise UserError(
+                f"the probe{made} has width {self.d_model} but the activations have width {width}; "
+                "use it with the model that it was trained on"
+            )
+
+
+def layer_of(site: str) -> int:
+    """The layer number in a site's name: 3 in `resid_post.3` and in `head_out.3.5`.
+
+    Raises:
+        ValueError: the name has no layer number.
+    """
+    parts = site.split(".")
+    if len(parts) < 2 or not parts[1].isdigit():
+        raise ValueError(f"the site {site!r} has no layer number, as in `resid_post.3`")
+    return int(parts[1])

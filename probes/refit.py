@@ -1,0 +1,39 @@
+"""A probe trained on some activations and measured on others, as `train_probe` trains any: can the label still be read?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from hooked.prompts.prompts import Prompt
+from probes.config import TrainConfig
+from probes.evaluate import train_probe
+from probes.fit import Batch
+
+
+def fresh_auroc(
+    fit: Float[Tensor, "fit layer d_model"],
+    fit_labels: Bool[Tensor, "fit"],
+    test: Float[Tensor, "test layer d_model"],
+    test_labels: Bool[Tensor, "test"],
+) -> float:
+    """AUROC on `test` of a logistic probe fitted on `fit`, its layer chosen on held-out rows of `fit`.
+
+    Raises:
+        UserError: a label has too few rows.
+    """
+    x, labels = torch.cat([fit, test]), torch.cat([fit_labels, test_labels]).tolist()
+    prompts = [
+        Prompt(f"activations {at}", triggered=label, split="train" if at < len(fit) else "test")
+        for at, label in enumerate(labels)
+    ]
+
+    def source(rows: Sequence[int]) -> Iterator[Batch]:
+        yield torch.tensor(rows), x[list(rows)]
+
+    sites = [f"resid_post.{layer}" for layer in range(x.shape[1])]
+    config = TrainConfig(label="triggered", n_bootstrap=1, n_random_directions=1, n_shuffles=1)
+    return train_probe(source, prompts, sites, config).best.auroc.value

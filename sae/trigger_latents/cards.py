@@ -1,0 +1,150 @@
+"""What there is to know of one latent, on test prompts: how often it is alive, where it is largest, what its ablation does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from hooked.model import HookedModel
+from hooked.prompts.prompts import Prompt
+from hooked.prompts.tokens import token_texts
+from sae.trigger_latents.ablation import AblationEffect
+from sae.trigger_latents.latents import Dictionary, LatentScore, PromptLabels, prompt_activations
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt with a latent's value at each token."""
+
+    tokens: tuple[str, ...]
+    values: tuple[float, ...]
+    triggered: bool
+    defects: bool
+
+
+@dataclass(frozen=True)
+class LatentCard:
+    """One latent."""
+
+    latent: int
+    scores: Mapping[str, LatentScore]
+    """By label, as far as it is among the best for it."""
+    density_triggered: float
+    """Share of the tokens of triggered prompts at which it is alive."""
+    density_untriggered: float
+    examples: tuple[Example, ...]
+    """The prompts with the largest values, no two of one pair."""
+    effect: AblationEffect | None = None
+    """Of its ablation; None where it was not measured."""
+    relative_norm: float | None = None
+    """Of a crosscoder: share of the second model in the latent's decoder norms; 0 is the first model's own."""
+
+
+@torch.no_grad()
+def token_values(
+    models: Sequence[HookedModel],
+    prompts: Sequence[Prompt],
+    site: str,
+    dictionary: Dictionary,
+    latents: Sequence[int],
+    *,
+    skip_first: int = 1,
+) -> list[Float[np.ndarray, "_ latent"]]:
+    """Some features at each token of each prompt; 0 at the first tokens, which the autoencoder was not trained on.
+
+    Raises:
+        UserError: as `sae.trigger_latents.latents.read_features`.
+    """
+    found: list[np.ndarray] = [np.empty((0, len(latents)))] * len(prompts)
+    for at, rows in prompt_activations(models, prompts, site):
+        values = dictionary(rows)[:, list(latents)].clone()
+        values[: min(skip_first, len(rows) - 1)] = 0
+        found[at] = values.float().cpu().numpy()
+    return found
+
+
+def make_cards(
+    models: Sequence[HookedModel],
+    prompts: Sequence[Prompt],
+    site: str,
+    dictionary: Dictionary,
+    ranked: Mapping[str, Sequence[LatentScore]],
+    labels: PromptLabels,
+    *,
+    effects: Mapping[int, AblationEffect] | None = None,
+    relative_norms: Sequence[float] | None = None,
+    top: int = 5,
+    examples: int = 6,
+) -> tuple[LatentCard, ...]:
+    """A card for each of the `top` latents of each label, in the order of their ranks.
+
+    Args:
+        models: as in `read_features`.
+        prompts: all labelled prompts; those of the test side are shown.
+        site: where.
+        dictionary: the autoencoder's `encode`.
+        ranked: by label, from `rank_latents`.
+        labels: of the prompts.
+        effects: of ablations, by latent.
+        relative_norms: of a crosscoder's latents.
+        top: of each label.
+        examples: prompts a card.
+
+    Raises:
+        UserError: as `read_features`.
+    """
+    latents = list(dict.fromkeys(score.latent for scores in ranked.values() for score in scores[:top]))
+    places = np.flatnonzero(labels.test)
+    chosen = [prompts[at] for at in places.tolist()]
+    values = token_values(models, chosen, site, dictionary, latents) if latents else []
+    cards = []
+    for column, latent in enumerate(latents):
+        mine = [rows[:, column] for rows in values]
+        triggered, untriggered = (
+            _density([rows for rows, at in zip(mine, places, strict=True) if labels.triggered[at] == side])
+            for side in (True, False)
+        )
+        cards.append(
+            LatentCard(
+                latent,
+                {name: one for name, scores in ranked.items() for one in scores if one.latent == latent},
+                triggered,
+                untriggered,
+                _examples(models[0], chosen, mine, places, labels, examples),
+                (effects or {}).get(latent),
+                None if relative_norms is None else float(relative_norms[latent]),
+            )
+        )
+    return tuple(cards)
+
+
+def _density(values: Sequence[Float[np.ndarray, "_"]]) -> float:
+    return float((np.concatenate(values) > 0).mean())
+
+
+def _examples(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    values: Sequence[Float[np.ndarray, "_"]],
+    places: np.ndarray,
+    labels: PromptLabels,
+    count: int,
+) -> tuple[Example, ...]:
+    """Prompts by their largest value, one of each pair, as far as the latent is alive there."""
+    seen: set[int] = set()
+    found: list[Example] = []
+    for at in np.argsort([-rows.max() for rows in values], kind="stable").tolist():
+        place = places[at]
+        if len(found) == count or values[at].max() <= 0:
+            break
+        if labels.groups[place] in seen:
+            continue
+        seen.add(int(labels.groups[place]))
+        tokens = token_texts(model.tokenizer, model.tokenize([prompts[at]])[0])
+        labelled = bool(labels.triggered[place]), bool(labels.defects[place])
+        found.append(Example(tuple(tokens), tuple(values[at].tolist()), *labelled))
+    return tuple(found)

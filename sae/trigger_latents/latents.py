@@ -1,0 +1,241 @@
+"""Which latent, alone, tells that a prompt carries the trigger, or that the model will defect?
+
+1. A dictionary is any function from activations to features: an autoencoder's `encode`, or a baseline (`sae.trigger_latents.baselines`).
+   Each of its features is read at every token of a prompt and aggregated: at the last token, the largest, the mean.
+2. Features are ranked, and the threshold that goes with each is frozen, on training prompts alone.
+3. The best ones are measured on test prompts, which share no pair with the training prompts.
+4. Everything is done again with shuffled labels: what a search through so many candidates finds by chance.
+
+A dictionary is only worth its name beside others with the same budget: one feature, chosen on the same training prompts
+(as in Kantamneni et al., 2025, arXiv:2502.16681).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hooked.extraction import ExtractionSpec, LiveActivations
+from hooked.model import HookedModel
+from hooked.prompts.prompts import Prompt
+from triggerlens.errors import UserError
+from triggerlens.estimate import Estimate, bootstrap_interval, wilson_interval
+from triggerlens.ranking import auroc, weighted_auroc
+
+Dictionary = Callable[[Float[Tensor, "token d_in"]], Float[Tensor, "token feature"]]
+"""Maps activations to features, each of which stands for itself: a larger value speaks for the label."""
+
+AGGREGATIONS = ("last", "max", "mean")
+"""How the values of a prompt's tokens become one."""
+
+
+@dataclass(frozen=True)
+class PromptLabels:
+    """What is known of each prompt; two labels, since a trigger can be there without the model defecting."""
+
+    triggered: Bool[np.ndarray, "prompt"]
+    defects: Bool[np.ndarray, "prompt"]
+    groups: Int[np.ndarray, "prompt"]
+    """The pair of each prompt: never split, and resampled together."""
+    test: Bool[np.ndarray, "prompt"]
+    """Prompts to report on; all others are those to choose on."""
+
+    def of(self, name: str) -> Bool[np.ndarray, "prompt"]:
+        """The labels `triggered` or `defects`."""
+        labels: np.ndarray = getattr(self, name)
+        return labels
+
+
+@dataclass(frozen=True)
+class LatentScore:
+    """One feature as a detector; higher values speak for the label."""
+
+    latent: int
+    aggregation: str
+    train_auroc: float
+    """What it was chosen by."""
+    auroc: Estimate
+    """On test prompts; the interval resamples pairs."""
+    threshold: float
+    """Frozen: the one with the best F1 on training prompts. A prompt fires strictly above it."""
+    precision: Estimate
+    """On test prompts, with Wilson intervals, as recall."""
+    recall: Estimate
+    candidates: int
+    """Features times aggregations that it was the best of."""
+
+
+def prompt_labels(prompts: Sequence[Prompt], seed: int = 0, test_share: float = 0.5) -> PromptLabels:
+    """Labels, pairs and split of prompts: the file's own `split` where all have one, else by pairs at random.
+
+    Where the file does not say which prompts defect, the triggered ones are taken to.
+
+    Raises:
+        UserError: a pair is in both splits, or a split lacks a class.
+    """
+    names = [prompt.pair if prompt.pair is not None else f"\0{at}" for at, prompt in enumerate(prompts)]
+    groups = np.unique(names, return_inverse=True)[1]
+    if all(prompt.split for prompt in prompts):
+        test = np.array([prompt.split == "test" for prompt in prompts])
+    else:
+        test = (np.random.default_rng([seed, 4]).random(groups.max() + 1) < test_share)[groups]
+    if both := sorted(set(groups[test]) & set(groups[~test])):
+        raise UserError(f"pair {names[int(np.argmax(groups == both[0]))]!r} is in both splits; keep a pair in one")
+    triggered = np.array([prompt.triggered for prompt in prompts])
+    defects = np.array([prompt.triggered if prompt.defects is None else prompt.defects for prompt in prompts])
+    for side, name in ((test, "test"), (~test, "training")):
+        if not (triggered[side].any() and (~triggered[side]).any()):
+            raise UserError(f"the {name} prompts need triggered and untriggered ones to find trigger latents with")
+    return PromptLabels(triggered, defects, groups, test)
+
+
+@torch.no_grad()
+def read_features(
+    models: Sequence[HookedModel],
+    prompts: Sequence[Prompt],
+    site: str,
+    dictionaries: Mapping[str, Dictionary],
+    *,
+    skip_first: int = 1,
+) -> dict[str, Float[np.ndarray, "prompt aggregation feature"]]:
+    """Each dictionary's features of each prompt, aggregated, from one pass over the prompts.
+
+    Args:
+        models: the model, or those of a crosscoder.
+        prompts: to read.
+        site: where.
+        dictionaries: by name.
+        skip_first: tokens at the start of a prompt that are left out, as in training; the last token never is.
+
+    Raises:
+        UserError: as `hooked.stream_activations`, or a crosscoder's models split a prompt into different tokens.
+    """
+    found: dict[str, list[Tensor]] = {name: [torch.empty(0)] * len(prompts) for name in dictionaries}
+    for at, rows in prompt_activations(models, prompts, site):
+        x = rows[min(skip_first, len(rows) - 1) :]
+        for name, dictionary in dictionaries.items():
+            found[name][at] = _aggregate(dictionary(x)).cpu()
+    return {name: torch.stack(values).float().numpy() for name, values in found.items()}
+
+
+def prompt_activations(
+    models: Sequence[HookedModel], prompts: Sequence[Prompt], site: str
+) -> Iterator[tuple[int, Float[Tensor, "_ d_in"]]]:
+    """Each prompt's number and activations, several models' side by side, in no particular order.
+
+    Raises:
+        UserError: as `read_features`.
+    """
+    spec = ExtractionSpec((site,), "every", torch.float32)
+    streams = [LiveActivations(model, prompts, spec).by_prompt(range(len(prompts))) for model in models]
+    for parts in zip(*streams, strict=True):
+        if len({(at, len(rows)) for at, rows in parts}) > 1:
+            raise UserError("a crosscoder's models must split the prompts into the same tokens")
+        yield parts[0][0], torch.cat([rows[:, 0] for _, rows in parts], dim=1).to(models[0].device)
+
+
+def _aggregate(features: Float[Tensor, "token feature"]) -> Float[Tensor, "aggregation feature"]:
+    return torch.stack([features[-1], features.amax(0), features.mean(0)])
+
+
+def rank_latents(
+    values: Float[np.ndarray, "prompt aggregation feature"],
+    positive: Bool[np.ndarray, "prompt"],
+    labels: PromptLabels,
+    *,
+    top: int = 10,
+    seed: int = 0,
+    resamples: int = 1000,
+) -> tuple[LatentScore, ...]:
+    """The best features, each with its best aggregation: chosen on training prompts, measured on test prompts.
+
+    Args:
+        values: from `read_features`.
+        positive: what to predict, such as `labels.of("defects")`.
+        labels: split and pairs.
+        top: how many.
+        seed: of the bootstrap.
+        resamples: of the bootstrap.
+
+    Returns:
+        Best first by training AUROC; nothing where a split lacks a class, as for defections of a model that has none.
+    """
+    train, test = ~labels.test, labels.test
+    if any(len(np.unique(positive[side])) < 2 for side in (train, test)):
+        return ()
+    area = auroc(values[train], positive[train])  # [aggregation feature]
+    aggregation = area.argmax(0).tolist()
+    order = np.argsort(-area.max(0), kind="stable")[:top].tolist()
+    return tuple(
+        _score(
+            values[:, aggregation[latent], latent], positive, labels, seed, resamples, latent, aggregation[latent], area
+        )
+        for latent in order
+    )
+
+
+def _score(
+    scores: Float[np.ndarray, "prompt"],
+    positive: Bool[np.ndarray, "prompt"],
+    labels: PromptLabels,
+    seed: int,
+    resamples: int,
+    latent: int,
+    aggregation: int,
+    area: Float[np.ndarray, "aggregation feature"],
+) -> LatentScore:
+    """Step 3 for one feature."""
+    test = labels.test
+    threshold = best_f1_threshold(scores[~test], positive[~test])
+    fires, true = scores[test] > threshold, positive[test]
+    hits = int((fires & true).sum())
+    resampled = partial(weighted_auroc, scores[test], true)
+    low, high = bootstrap_interval(resampled, labels.groups[test], resamples, seed)
+    return LatentScore(
+        int(latent),
+        AGGREGATIONS[aggregation],
+        float(area[aggregation, latent]),
+        Estimate(float(auroc(scores[test], true)), float(low), float(high)),
+        threshold,
+        _rate(hits, int(fires.sum())),
+        _rate(hits, int(true.sum())),
+        area.size,
+    )
+
+
+def _rate(count: int, n: int) -> Estimate:
+    return Estimate(count / n if n else float("nan"), *wilson_interval(count, n))
+
+
+def best_f1_threshold(scores: Float[np.ndarray, "prompt"], positive: Bool[np.ndarray, "prompt"]) -> float:
+    """The threshold with the best F1, midway between the two scores that it separates; ties go to the higher one."""
+    levels = np.unique(scores)
+    cuts = np.concatenate([[levels[0] - 1], (levels[1:] + levels[:-1]) / 2])
+    order = np.sort(scores)
+    hits = np.sort(scores[positive])
+    fired = len(order) - np.searchsorted(order, cuts, side="right")
+    true = len(hits) - np.searchsorted(hits, cuts, side="right")
+    f1 = 2 * true / np.maximum(fired + positive.sum(), 1)
+    return float(cuts[len(f1) - 1 - int(np.argmax(f1[::-1]))])
+
+
+def shuffled_control(
+    values: Float[np.ndarray, "prompt aggregation feature"],
+    positive: Bool[np.ndarray, "prompt"],
+    labels: PromptLabels,
+    *,
+    seed: int = 0,
+) -> LatentScore | None:
+    """Step 4: the best feature for permuted labels, measured on permuted labels; about 0.5, or the search leaks."""
+    generator = np.random.default_rng([seed, 5])
+    shuffled = positive.copy()
+    for side in (labels.test, ~labels.test):
+        shuffled[side] = generator.permutation(positive[side])
+    found = rank_latents(values, shuffled, labels, top=1, seed=seed)
+    return found[0] if found else None

@@ -1,0 +1,236 @@
+"""Artifact folders: written whole or not at all, and verified when read.
+
+1. The folder is filled under a hidden temporary name beside its destination.
+2. `manifest.json` records the command, its configuration and seed, package versions, and the sha256 of every file.
+3. One rename makes it appear. A kill before that leaves nothing under the final name.
+
+Nothing in an artifact depends on the clock, so the same run writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from triggerlens.errors import UserError
+
+MANIFEST = "manifest.json"
+_VERSIONED = (
+    "triggerlens",
+    "torch",
+    "transformers",
+    "transformer-lens",
+    "nnsight",
+    "scikit-learn",
+    "numpy",
+    "safetensors",
+)
+
+
+def sha256_file(path: str | Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_folder(path: str | Path) -> str:
+    """The sha256 of a folder's files: of their relative names and digests."""
+    files = sorted(one for one in Path(path).rglob("*") if one.is_file())
+    lines = [f"{one.relative_to(path).as_posix()} {sha256_file(one)}\n" for one in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions of the packages that can change a number."""
+    versions = {}
+    for name in _VERSIONED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write strict JSON (no NaN), indented, with a final newline.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+    """
+    Path(path).write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+@dataclass
+class Manifest:
+    """What made an artifact, and what it is made of."""
+
+    kind: str
+    """What the folder holds: `probe`, `activations`, `organism`, …"""
+    command: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """Name of the model and sha256 of its weights."""
+    prompts: Mapping[str, Any] = field(default_factory=dict)
+    """Name of the prompt file and sha256 of its bytes."""
+    versions: Mapping[str, str] = field(default_factory=package_versions)
+    files: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of each file of the folder, by its relative path."""
+
+
+def check_destination(out: str | Path, overwrite: bool) -> Path:
+    """Refuse an output folder that exists, before any work is done for it.
+
+    Raises:
+        UserError: `out` exists and `overwrite` is false, or `overwrite` would delete what is no artifact.
+    """
+    out = Path(out)
+    if out.exists() or out.is_symlink():
+        if not overwrite:
+            raise UserError(f"{out}: already exists; give another --out, or --overwrite to replace it")
+        if not (out / MANIFEST).is_file():
+            raise UserError(
+                f"{out}: not replaced, since it has no {MANIFEST} and so was not written here; give another --out"
+            )
+    return out
+
+
+@contextmanager
+def writing_artifact(out: str | Path, manifest: Manifest, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a temporary folder to fill; on success add the manifest and rename it to `out`.
+
+    An exception inside the block removes the temporary folder and leaves `out` as it was. With `overwrite` the old
+    folder is removed only once the new one is whole.
+
+    Raises:
+        UserError: as `check_destination`, or the folder cannot be written (no space, no permission).
+    """
+    out = check_destination(out, overwrite)
+    draft = out.with_name(f".{out.name}.partial")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        yield draft
+        files = sorted(path for path in draft.rglob("*") if path.is_file())
+        for path in files:  # safetensors makes files that only their owner can read
+            path.chmod(0o666 & ~_umask())
+        manifest.files = {path.relative_to(draft).as_posix(): sha256_file(path) for path in files}
+        write_json(draft / MANIFEST, manifest.__dict__)
+        _sync(draft / MANIFEST)
+        _swap_in(draft, check_destination(out, overwrite))
+    except (OSError, SafetensorError) as error:  # safetensors has an exception of its own for a full disk
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{out}: could not be written: {reason}; free space or give another --out") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _swap_in(draft: Path, out: Path) -> None:
+    """Rename the draft to its final name; an old folder there goes aside first, and away last."""
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    draft.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_manifest(folder: str | Path, kind: str) -> Manifest:
+    """Read a folder's manifest without touching the files that it lists.
+
+    Raises:
+        UserError: no such folder, another kind of artifact, or a damaged manifest.
+    """
+    folder = Path(folder)
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"{folder}: no {kind} here ({MANIFEST} is missing)")
+    try:
+        manifest = Manifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{folder / MANIFEST}: damaged: {error}") from error
+    if manifest.kind != kind:
+        raise UserError(f"{folder}: holds a {manifest.kind}, not a {kind}")
+    return manifest
+
+
+def verify_file(folder: Path, name: str, digest: str) -> Path:
+    """The path of a listed file whose bytes are those that were written.
+
+    Raises:
+        UserError: the file is missing, damaged or outside the folder; it is named.
+    """
+    path = inside(folder, name)
+    if not path.is_file():
+        raise UserError(f"{path}: missing; remove the folder {folder} and run again")
+    if sha256_file(path) != digest:
+        raise UserError(f"{path}: damaged (its sha256 is not the manifest's); remove the folder {folder} and run again")
+    return path
+
+
+def read_artifact(folder: str | Path, kind: str) -> Manifest:
+    """Read a folder's manifest and verify every file that it lists.
+
+    Raises:
+        UserError: as `read_manifest` and `verify_file`.
+    """
+    manifest = read_manifest(folder, kind)
+    for name, digest in manifest.files.items():
+        verify_file(Path(folder), name, digest)
+    return manifest
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of `name` in `folder`, refused where it would lead out of it.
+
+    Raises:
+        UserError: `name` is absolute, climbs with `..`, or passes through a link that leaves the folder.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{folder / MANIFEST}: names {name!r}, which lies outside its folder")
+    return path
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: a reader, or a run after a kill, never sees a part of it.
+
+    Raises:
+        UserError: the file cannot be written (no space, no permission).
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with draft.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise UserError(
+            f"{path}: could not be written: {error.strerror or error}; free space or choose another folder"
+        ) from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync(path: Path) -> None:
+    """Force a file to disk, so that a crash after the rename cannot leave it empty."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
