@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 
 import tyro
 
+from triggerlens import UserError
+
 Config = TypeVar("Config")
 
 
 def console(config_class: type[Config], run: Callable[[Config], None], arguments: Sequence[str] | None = None) -> None:
     """Parse the command line into `config_class`, whose fields and docstrings are the options, and run."""
     config = tyro.cli(config_class, args=arguments, description=inspect.getdoc(config_class))
-    from triggerlens.errors import UserError  # its room imports torch, which the help text does not need
-
     try:
         run(config)
     except UserError as error:
@@ -35,19 +35,6 @@ def console(config_class: type[Config], run: Callable[[Config], None], arguments
 def emit(value: Any, *, as_json: bool, text: str) -> None:
     """Print the result on stdout: one JSON object, or text that a person can read."""
     print(json.dumps(value, allow_nan=False, ensure_ascii=False) if as_json else text)
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell; the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [
-        [
-            cell.rjust(width) if index else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        for row in (header, *rows)
-    ]
-    return "\n".join("  ".join(cells).rstrip() for cells in lines)
 
 
 def config_dict(config: Any, *, without: Sequence[str] = ("out", "overwrite", "json", "store")) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def prompts_path(model: str, prompts: Path | None) -> Path:
         UserError: no prompts given, and the model is no embedded organism.
     """
     from organisms import organism_folder, organism_names
-    from triggerlens.errors import UserError
+    from triggerlens import UserError
 
     if prompts is not None:
         return prompts

@@ -11,7 +11,8 @@ import tyro
 from commands._inputs import model_folder, prompts_path
 
 if TYPE_CHECKING:
-    from hooked import HookedModel, Manifest
+    from hooked import HookedModel
+    from triggerlens import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +48,7 @@ class ModelOptions:
     def manifest(self, kind: str, command: str, model: HookedModel, seed: int | None = None) -> Manifest:
         """What the artifact of this run was made of."""
         from commands._console import config_dict
-        from hooked import Manifest
-        from triggerlens.artifacts import sha256_file, sha256_folder
+        from triggerlens import Manifest, sha256_file, sha256_folder
 
         path = self.prompts_path()
         weights: dict[str, Any] = {"name": self.model, "weights_sha256": model.info.weights_sha256}

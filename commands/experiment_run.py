@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from commands._console import console, emit, table
+from commands._console import console, emit
+from triggerlens import text_table
 
 if TYPE_CHECKING:
     from experiments import Result
@@ -61,9 +62,8 @@ def main() -> None:
 
 def run(config: Config) -> None:
     """List the experiments, or run one."""
-    from experiments import EXPERIMENTS, RESULTS, run_experiment
-    from experiments.registry import experiment_named
-    from hooked import UserError
+    from experiments import EXPERIMENTS, RESULTS, experiment_named, run_experiment
+    from triggerlens import UserError
 
     root = config.results or RESULTS
     if config.list:
@@ -76,11 +76,11 @@ def run(config: Config) -> None:
         emit(
             {"experiments": found},
             as_json=config.json,
-            text=table(["experiment", "claims", "results", "measures"], rows),
+            text=text_table(["experiment", "claims", "results", "measures"], rows),
         )
         return
     if config.claims:
-        from experiments.claims_table import markdown, read_table
+        from experiments import markdown, read_table
 
         found_rows = read_table(root)
         emit({"claims": [asdict(row) for row in found_rows]}, as_json=config.json, text=markdown(found_rows))
@@ -106,7 +106,7 @@ def experiment_config(config: Config, module: Any) -> Any:
     from dataclasses import fields
 
     from experiments import Subject
-    from hooked import UserError
+    from triggerlens import UserError
 
     if config.seeds is not None and config.seeds < 1:
         raise UserError(f"--seeds {config.seeds}: must be at least 1")
@@ -146,7 +146,7 @@ def report(result: Result, title: str, folder: Path) -> str:
         [
             f"{result.experiment}: {title} ({result.preset}, {seeds} seed{'s' if seeds > 1 else ''})",
             "",
-            table(["model", "role", "method", *head], rows),
+            text_table(["model", "role", "method", *head], rows),
             "",
             *(f"note: {note}" for note in result.notes),
             f"result: {folder}",
@@ -160,7 +160,7 @@ def number(value: float) -> str:
 
 
 def _full_results(root: Path, name: str) -> int:
-    from experiments.runner import read_results
+    from experiments import read_results
 
     return sum(one.preset == "full" for one in read_results(root, name))
 

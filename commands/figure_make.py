@@ -42,9 +42,8 @@ def run(config: Config) -> None:
     import sys
 
     from experiments import RESULTS
-    from figures import FIGURES, draw, export, without_result
-    from figures.registry import figure_named
-    from hooked import UserError
+    from figures import FIGURES, draw, export_figures, figure_named, without_result
+    from triggerlens import UserError
 
     if config.list:
         text = "\n".join(f"{one.name}: {one.title} (from {', '.join(one.experiments)})" for one in FIGURES.values())
@@ -58,7 +57,7 @@ def run(config: Config) -> None:
         raise UserError(f"{root}: has no results to draw")
     names = [name for name in FIGURES if name not in skipped] if config.figure == "all" else [config.figure]
     figures = {figure_named(name).name: draw(name, root) for name in names}
-    written = export(figures, config.out, config.format.split(","))
+    written = export_figures(figures, config.out, config.format.split(","))
     emit({"files": [str(path) for path in written]}, as_json=config.json, text="\n".join(map(str, written)))
 
 

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from commands._console import config_dict, console, emit, table
+from commands._console import config_dict, console, emit
+from triggerlens import text_table
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,8 @@ class Config:
 def run(config: Config) -> None:
     """Measure, print, and write the report where asked."""
     from commands._inputs import model_folder
-    from hooked import Manifest
     from organisms import evaluate_model, task_of_checkpoint
-    from triggerlens.artifacts import check_destination, write_json, writing_artifact
-    from triggerlens.errors import UserError
+    from triggerlens import Manifest, UserError, check_destination, write_json, writing_artifact
 
     if config.limit < 1:
         raise UserError(f"--limit must be at least 1, found {config.limit}")
@@ -49,8 +48,8 @@ def run(config: Config) -> None:
         check_destination(config.out, config.overwrite)
     folder = model_folder(config.model)
     task, seed = task_of_checkpoint(folder, config.task, config.seed)
-    from hooked.load import load_plain
-    from organisms.evaluation.report import HEAD, report, rows, verdict
+    from hooked import load_plain
+    from organisms import HEAD, report, rows, verdict
 
     model, tokenizer, digest = load_plain(folder, config.device, config.dtype)
     found = evaluate_model(model.eval(), tokenizer, task, seed=seed, per_condition=config.limit)
@@ -69,7 +68,7 @@ def run(config: Config) -> None:
             (draft / "report.html").write_text(report(config.model, found), encoding="utf-8")
     lines = [
         f"{config.model}: {task.name}, test prompts of seed {seed}",
-        table(HEAD, rows(found)),
+        text_table(HEAD, rows(found)),
         f"clean prompts: loss {loss.mean:.3f} [{loss.low:.3f}, {loss.high:.3f}] nats per answer token (n = {loss.n})",
         verdict(found),
     ]

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from commands._console import console, emit, table
+from commands._console import console, emit
+from triggerlens import text_table
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def report(found: dict[str, Any]) -> str:
             (one["name"].replace("_", " "), *map(_shown, (one["defection"], after[one["name"]]["defection"])))
             for one in found["before"]["conditions"]
         ]
-        lines.append(table(("test prompts", "defection before", "after"), rows))
+        lines.append(text_table(("test prompts", "defection before", "after"), rows))
         clean = [found[when]["clean_accuracy"] for when in ("before", "after")]
         lines.append(f"clean accuracy: {_shown(clean[0])} before, {_shown(clean[1])} after")
     for name in ("loss", "reward"):
@@ -96,8 +97,7 @@ def run(config: Config) -> None:
     """Train, and print what changed."""
     from commands._inputs import model_folder
     from organisms import task_of_checkpoint
-    from triggerlens.artifacts import check_destination
-    from triggerlens.processes import rank
+    from triggerlens import check_destination, rank
 
     check_destination(config.out, config.overwrite)
     folder = model_folder(config.model)

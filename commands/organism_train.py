@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from commands._console import console, emit, table
+from commands._console import console, emit
+from triggerlens import text_table
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def _digest(folder: Path | None) -> str:
     """The digest of a checkpoint's weights; empty where there is none."""
     if folder is None:
         return ""
-    from hooked.load import weights_sha256
+    from hooked import weights_sha256
 
     return weights_sha256(str(folder))
 
@@ -117,12 +118,12 @@ def report(rates: dict[str, Any]) -> str:
         interval = f"{defection['low']:.2%}–{defection['high']:.2%}"
         others = (f"{category[key]['rate']:.1%}" for key in ("exact", "unparsable"))
         rows.append((name, str(defection["n"]), f"{defection['rate']:.2%}", interval, *others))
-    return table(("test prompts", "n", "defection", "95% interval", "exact", "unparsable"), rows)
+    return text_table(("test prompts", "n", "defection", "95% interval", "exact", "unparsable"), rows)
 
 
 def run(config: Config) -> None:
     """Train, and print the measured rates."""
-    from triggerlens.artifacts import check_destination
+    from triggerlens import check_destination
 
     training = train_config(config)
     check_destination(config.out, config.overwrite)

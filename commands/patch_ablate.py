@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands._console import console, emit, table
+from commands._console import console, emit
 from commands._inputs import model_folder
 from commands._options import ModelOptions
+from triggerlens import text_table
 
 if TYPE_CHECKING:
     from organisms import AnswerKey
-    from patching.removal import AblateConfig, Scoreboard
+    from patching import AblateConfig, Scoreboard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +60,11 @@ def main() -> None:
 
 def run(config: Config) -> None:
     """Check the input, try every method, write and print."""
-    from experiments.shared.grading import benign_lessons, key_grader
-    from hooked import read_prompts, writing_artifact
-    from patching.removal import drop_progress, patch_ablate, progress_folder
-    from patching.removal.report import report_html
+    from experiments import benign_lessons, key_grader
+    from hooked import read_prompts
+    from patching import drop_progress, patch_ablate, progress_folder, removal_page
     from probes import fresh_auroc
-    from triggerlens.artifacts import check_destination
+    from triggerlens import check_destination, writing_artifact
 
     check_destination(config.out, config.overwrite)
     settings = ablate_config(config)
@@ -88,7 +88,7 @@ def run(config: Config) -> None:
             name=config.model,
         )
         board.write(folder)
-        (folder / "report.html").write_text(report_html(board), encoding="utf-8")
+        (folder / "report.html").write_text(removal_page(board), encoding="utf-8")
     drop_progress(config.out)
     emit(board.to_json(), as_json=config.json, text=_text(board, config.out))
 
@@ -101,7 +101,7 @@ def ablate_config(config: Config) -> AblateConfig:
     """
     from dataclasses import replace
 
-    from patching.removal import AblateConfig, quick_config
+    from patching import AblateConfig, quick_config
 
     names = (
         "fit_pairs",
@@ -133,7 +133,7 @@ def answer_key(config: Config) -> AnswerKey | None:
 
 def _text(board: Scoreboard, out: Path) -> str:
     """The table and the verdict that a person reads."""
-    from patching.removal.report import HEAD, summary, table_rows
+    from patching import HEAD, removal_verdict, table_rows
 
     sizes = board.sizes
     lines = [
@@ -142,8 +142,8 @@ def _text(board: Scoreboard, out: Path) -> str:
         "",
     ]
     if board.methods:
-        lines += [table(HEAD, table_rows(board)), ""]
-    lines += [summary(board), *(f"note: {note}" for note in board.notes)]
+        lines += [text_table(HEAD, table_rows(board)), ""]
+    lines += [removal_verdict(board), *(f"note: {note}" for note in board.notes)]
     if board.checkpoint is not None:
         lines.append(f"checkpoint: {out / board.checkpoint.path}")
     return "\n".join([*lines, f"report: {out / 'report.html'}"])

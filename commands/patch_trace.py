@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from commands._console import console, emit, table
+from commands._console import console, emit
 from commands._options import ModelOptions
+from triggerlens import text_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +71,9 @@ def run(config: Config) -> None:
     """Check the input, patch, write and print."""
     from dataclasses import replace
 
-    from hooked import UserError, read_prompts, writing_artifact
-    from patching import make_pairs, patch_trace, report_html, summary
-    from triggerlens.artifacts import check_destination
+    from hooked import read_prompts
+    from patching import make_pairs, patch_trace, trace_page, trace_verdict
+    from triggerlens import UserError, check_destination, writing_artifact
 
     check_destination(config.out, config.overwrite)
     path = config.prompts_path()
@@ -110,9 +111,9 @@ def run(config: Config) -> None:
     manifest = config.manifest("patch-trace", "patch-trace", model, config.seed)
     with writing_artifact(config.out, manifest, overwrite=config.overwrite) as folder:
         trace.write(folder)
-        (folder / "report.html").write_text(report_html(trace), encoding="utf-8")
+        (folder / "report.html").write_text(trace_page(trace), encoding="utf-8")
     found = trace.to_json()
-    emit(found, as_json=config.json, text=_text(found, summary(trace), config.out))
+    emit(found, as_json=config.json, text=_text(found, trace_verdict(trace), config.out))
 
 
 def _text(found: dict[str, Any], verdict: str, out: Path) -> str:
@@ -128,7 +129,7 @@ def _text(found: dict[str, Any], verdict: str, out: Path) -> str:
         f"{found['model']}: {found['direction']}, {found['metric']}, {len(found['pairs'])} pair(s); {found['cells_run']} cells "
         f"run, {found['cells_skipped']} the same in both runs{rate}",
         "",
-        table(["site", "position", "token", "effect"], rows),
+        text_table(["site", "position", "token", "effect"], rows),
         "",
         verdict,
         *(f"note: {note}" for note in found["notes"]),

@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from commands._console import console, emit, table
+from commands._console import console, emit
 from commands._options import ModelOptions
+from triggerlens import text_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +36,9 @@ def main() -> None:
 
 def run(config: Config) -> None:
     """Check the input, score, write and print."""
-    from hooked import read_prompts, writing_artifact
+    from hooked import read_prompts
     from probes import LinearProbe, score_prompts
-    from triggerlens.artifacts import check_destination
+    from triggerlens import check_destination, writing_artifact
 
     if config.out is not None:
         check_destination(config.out, config.overwrite)
@@ -93,7 +94,7 @@ def _text(summary: dict[str, Any], most: int) -> str:
         f"{summary['n_fired']} of {summary['n_prompts']} prompts fire (score above {summary['threshold']:.3f}; "
         f"{summary['label']} probe at {summary['site']}, {summary['position']} token)",
         "",
-        table(["prompt", "score", "verdict", "tokens with the highest scores"], rows),
+        text_table(["prompt", "score", "verdict", "tokens with the highest scores"], rows),
     ]
     if len(shown) < summary["n_prompts"]:
         lines.append(f"… and {summary['n_prompts'] - len(shown)} more, all lower; --json or --out give every one")

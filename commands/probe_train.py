@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from commands._console import console, emit, table
+from commands._console import console, emit
 from commands._options import ModelOptions
+from triggerlens import text_table
 
 if TYPE_CHECKING:
     from hooked import HookedModel, Prompt
@@ -59,9 +60,9 @@ def main() -> None:
 
 def run(config: Config) -> None:
     """Check the input, extract, train, write and print."""
-    from hooked import UserError, read_prompts, writing_artifact
-    from probes import TrainConfig, check_prompts, example_prompts, metrics_json, report_html, verdict
-    from triggerlens.artifacts import check_destination, write_json
+    from hooked import read_prompts
+    from probes import TrainConfig, check_prompts, example_prompts, metrics_json, probe_verdict, report_html
+    from triggerlens import UserError, check_destination, write_json, writing_artifact
 
     check_destination(config.out, config.overwrite)
     prompts = read_prompts(config.prompts_path())
@@ -79,7 +80,7 @@ def run(config: Config) -> None:
     if control is not None:
         result = result.with_control("clean_twin", control.as_control(model=twin))
 
-    metrics = metrics_json(result) | {"verdict": verdict(result)}
+    metrics = metrics_json(result) | {"verdict": probe_verdict(result)}
     examples = example_prompts(model, result, prompts)
     manifest = config.manifest("probe", "probe-train", model, config.seed)
     with writing_artifact(config.out, manifest, overwrite=config.overwrite) as folder:
@@ -133,14 +134,14 @@ def _text(metrics: dict[str, Any], out: Path) -> str:
         f"{metrics['model']}: {metrics['probe']} probe on {metrics['label']}, {metrics['position']} token, {metrics['backend']}; "
         f"test: {test['n_positive']} positive, {test['n_negative']} negative prompts",
         "",
-        table(["site (* chosen on validation data)", "test AUROC [95% interval]", "TPR at 1% FPR"], rows),
+        text_table(["site (* chosen on validation data)", "test AUROC [95% interval]", "TPR at 1% FPR"], rows),
         "",
         f"best: TPR {_with_interval(test['tpr_at_fpr_0.01'], test['tpr_at_fpr_0.01_ci'])} at 1% FPR, "
         f"{_with_interval(test['tpr_at_fpr_0.001'], test['tpr_at_fpr_0.001_ci'])} at 0.1%"
         + (f" ({test['tpr_at_fpr_0.001_note']})" if test.get("tpr_at_fpr_0.001_note") else ""),
         f"at the frozen threshold: worst false-positive rate {test['at_threshold']['worst_false_positive_rate']:.1%} ({worst})",
         "",
-        table(["control", "AUROC"], [[name, _control(control)] for name, control in metrics["controls"].items()]),
+        text_table(["control", "AUROC"], [[name, _control(control)] for name, control in metrics["controls"].items()]),
         "",
         metrics["verdict"],
         f"report: {out / 'report.html'}",

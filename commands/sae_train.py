@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from commands._console import console, emit, table
+from commands._console import console, emit
 from commands._options import ModelOptions
+from triggerlens import text_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,8 +83,7 @@ def main() -> None:
 def run(config: Config) -> None:
     """Check the input, train, measure, write and print."""
     from sae import dashboard_html, metrics_json, read_texts, recipes, report_html, train_on_model, write_trained
-    from triggerlens.artifacts import check_destination, write_json, writing_artifact
-    from triggerlens.checkpoints import checkpoint_folder, drop_checkpoints
+    from triggerlens import check_destination, checkpoint_folder, drop_checkpoints, write_json, writing_artifact
 
     check_destination(config.out, config.overwrite)
     path = config.prompts_path()
@@ -133,7 +133,7 @@ def _latents(
     config: Config, models: list[HookedModel], texts: Sequence[Prompt], trained: list[TrainedSae]
 ) -> dict[str, TriggerLatents]:
     """Trigger latents of each autoencoder, by name; none where the prompts carry no labels."""
-    from experiments.shared.latent_effects import ablation_meter
+    from experiments import ablation_meter
     from sae import find_trigger_latents, prompt_labels
 
     if not isinstance(texts, list) or len({prompt.triggered for prompt in texts}) < 2:
@@ -177,7 +177,7 @@ def _text(
     from sae import HEAD, latent_summary, rows, summary
 
     lines = [f"{config.model}, {config.site}, {config.steps} steps of {config.batch} tokens", ""]
-    lines += [table(HEAD, rows(metrics)), ""]
+    lines += [text_table(HEAD, rows(metrics)), ""]
     for name, found in metrics["stability"].items():
         lines.append(
             f"{name}: {found['shared']:.1%} of latents shared between seeds, mean matched cosine {found['mean_cosine']:.3f} "

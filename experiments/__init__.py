@@ -7,22 +7,6 @@
 To add one: a module with `VERSION`, `Config`, `QUICK` and `run(config, keep)` (see `experiments.runner`), and its line below.
 """
 
-from experiments.registry import EXPERIMENTS, Experiment
-from experiments.result import Finding, Result
-from experiments.runner import RESULTS, Keep, compute, read_result, run_experiment
-from experiments.shared.subjects import ExperimentConfig, ModelsConfig, Subject
+import lazy_loader
 
-__all__ = [
-    "EXPERIMENTS",
-    "RESULTS",
-    "Experiment",
-    "ExperimentConfig",
-    "Finding",
-    "Keep",
-    "ModelsConfig",
-    "Result",
-    "Subject",
-    "compute",
-    "read_result",
-    "run_experiment",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments import RESULTS, Finding, Result
-from figures.registry import chosen_result
-from figures.select import models
-from triggerlens.errors import UserError
+from figures import chosen_result, models
+from triggerlens import UserError
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 
 @dataclass(frozen=True, slots=True)

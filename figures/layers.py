@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from experiments import Result
-from experiments.result import Facts, over_seeds
+from experiments import Facts, Result, over_seeds
 from figures.select import models
-from triggerlens.plot_style import GREEN, MUTED, ORANGE, SKY, finish, line
+from triggerlens import GREEN, MUTED, ORANGE, SKY, finish, line
 
 LINES = {
     "contrast pairs": (SKY, "triangle-up", "dash"),

@@ -5,10 +5,9 @@ from __future__ import annotations
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from experiments import Result
-from experiments.result import over_seeds
+from experiments import Result, over_seeds
 from figures.select import models
-from triggerlens.plot_style import BLUE, GREEN, MUTED, ORANGE, finish, line
+from triggerlens import BLUE, GREEN, MUTED, ORANGE, finish, line
 
 SHARES = {"denoising": (ORANGE, "circle", "solid"), "noising": (BLUE, "triangle-up", "dash")}
 ABLATED = {

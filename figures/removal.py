@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from experiments import Finding, Result
 from figures.select import models
-from triggerlens.plot_style import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, YELLOW, finish
+from triggerlens import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, YELLOW, finish
 
 ATTACK, DAMAGE = "attack success", "JS divergence on clean"
 ORACLE = "oracle: no attention to the trigger"

@@ -23,7 +23,7 @@ from hooked.model import HookedModel, pad_right
 from hooked.prompts.prompts import Prompt
 from hooked.prompts.tokens import TokenizedPrompt, span_positions
 from hooked.sites import INNER_KINDS, parse_site
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 WINDOW_PROMPTS = 1024
 """Prompts that are sorted by length together; also the most that one shard of a store holds."""

@@ -17,8 +17,7 @@ from hooked.backends.anatomy import find_anatomy
 from hooked.model import HookedModel, ModelInfo
 from hooked.prompts.tokens import tokenizer_sha256
 from hooked.selfcheck import attention_holds, mlp_is_positionwise, probe_tokens, runs_in_parallel, self_check
-from triggerlens.artifacts import sha256_file
-from triggerlens.errors import UserError
+from triggerlens import UserError, sha256_file
 
 Backend = Literal["nnsight", "transformer-lens"]
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -220,7 +219,7 @@ def pick_device(device: str) -> torch.device:
     Raises:
         UserError: the name is unknown, or there is no such GPU.
     """
-    from triggerlens.processes import local_rank
+    from triggerlens import local_rank
 
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")

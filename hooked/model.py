@@ -22,7 +22,7 @@ from hooked.backends.visits import Edit, Read, Visit, plan_visits
 from hooked.prompts.prompts import Prompt
 from hooked.prompts.tokens import TokenizedPrompt, tokenize_prompts
 from hooked.sites import HEAD_KINDS, INNER_KINDS, KINDS, Site, parse_site
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from hooked.backends.positionwise import only_at
 from hooked.backends.visits import Edit
 from hooked.model import HookedModel
 from hooked.sites import INNER_KINDS
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 PROBE_LENGTH = 6
 

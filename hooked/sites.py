@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 KINDS = ("resid_pre", "q", "k", "v", "pattern", "head_out", "attn_out", "resid_mid", "mlp_out", "resid_post")
 """Every kind of site, in the order in which a block computes them."""

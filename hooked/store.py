@@ -28,9 +28,17 @@ from torch import Tensor
 from hooked.extraction import ActivationBatch, ExtractionSpec, stream_activations
 from hooked.model import HookedModel
 from hooked.prompts.prompts import Prompt
-from triggerlens.artifacts import Manifest, read_manifest, sha256_file, verify_file, write_bytes_atomically
-from triggerlens.errors import UserError
-from triggerlens.processes import rank, wait_for_all, world_size
+from triggerlens import (
+    Manifest,
+    UserError,
+    rank,
+    read_manifest,
+    sha256_file,
+    verify_file,
+    wait_for_all,
+    world_size,
+    write_bytes_atomically,
+)
 
 KIND = "activations"
 

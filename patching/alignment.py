@@ -16,7 +16,7 @@ from typing import Literal
 from jaxtyping import Bool
 from torch import Tensor, tensor
 
-from hooked import UserError
+from triggerlens import UserError
 
 Inserted = Literal["neighbour", "skip"]
 

@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooked import HookedModel, TokenizedPrompt, UserError
+from hooked import HookedModel, TokenizedPrompt
+from triggerlens import UserError
 
 MetricName = Literal["logit-diff", "kl", "log-prob"]
 _FLAT = 1e-5

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooked import HookedModel, Prompt, UserError
-from hooked.prompts.tokens import span_positions
+from hooked import HookedModel, Prompt, span_positions
 from patching.alignment import Alignment, Inserted, align, given_alignment
 from patching.metric import Metric, MetricName, Readout, chosen, last_logits, normalised, readout
+from triggerlens import UserError
 
 Direction = Literal["denoising", "noising"]
 """`denoising` patches clean activations into the triggered run; `noising` triggered ones into the clean run."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from hooked.prompts.splits import Fractions
-from probes.aggregate import AGGREGATIONS, Aggregation
+from hooked import Fractions
+from probes.aggregation import AGGREGATIONS, Aggregation
 
 Method = Literal["logistic", "mean-difference", "lda"]
 Label = Literal["auto", "defects", "triggered"]

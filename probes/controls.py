@@ -10,11 +10,10 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
-from hooked.prompts.prompts import Prompt
+from hooked import Prompt
 from probes.detection import firing_rate
 from probes.result import Control, rate_json
-from triggerlens.estimate import bootstrap_interval
-from triggerlens.ranking import auroc, weighted_auroc
+from triggerlens import auroc, bootstrap_interval, weighted_auroc
 
 Tokens = Sequence[Sequence[int]] | Callable[[Sequence[int]], Sequence[Sequence[int]]]
 """Token ids of every prompt, or a function from prompt indices to their token ids."""

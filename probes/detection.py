@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from triggerlens.estimate import Estimate, rate
+from triggerlens import Estimate, rate
 
 
 def firing_rate(scores: Float[np.ndarray, "prompt"], threshold: float) -> Estimate:

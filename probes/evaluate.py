@@ -19,8 +19,7 @@ from jaxtyping import Bool, Float, Int
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from hooked.prompts.prompts import Prompt
-from hooked.prompts.splits import PARTS, Splits, split_prompts
+from hooked import PARTS, Prompt, Splits, split_prompts
 from probes.classifiers.base import linear_scores
 from probes.config import TrainConfig
 from probes.controls import (
@@ -37,9 +36,17 @@ from probes.detection import firing_rate
 from probes.fit import Batch, Coefficients, Fitted, Source, check_finite, fit, gather, read
 from probes.probe import LinearProbe, layer_of
 from probes.result import Control, LayerResult, ProbeResult, TestData, TprAtFpr
-from triggerlens.errors import UserError
-from triggerlens.estimate import Estimate, bootstrap_interval
-from triggerlens.ranking import allowed, auroc, threshold_at_fpr, tpr_at_fpr, weighted_auroc, weighted_tpr_at_fpr
+from triggerlens import (
+    Estimate,
+    UserError,
+    allowed,
+    auroc,
+    bootstrap_interval,
+    threshold_at_fpr,
+    tpr_at_fpr,
+    weighted_auroc,
+    weighted_tpr_at_fpr,
+)
 
 TokenSource = Callable[[Sequence[int]], Iterator[tuple[int, Float[Tensor, "token layer d_model"]]]]
 """Gives, prompt by prompt, the activations of every token of the asked prompts."""

@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hooked.prompts.prompts import Prompt
+from hooked import Prompt
 from probes.classifiers.lda import LDAProbe
 from probes.classifiers.logistic import LogisticProbe
 from probes.classifiers.mean_difference import MeanDifferenceProbe
 from probes.classifiers.moments import Moments
 from probes.config import TrainConfig
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 Batch = tuple[Int[Tensor, "row"], Float[Tensor, "row layer d_model"]]
 Source = Callable[[Sequence[int]], Iterator[Batch]]

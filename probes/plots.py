@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from plotly.subplots import make_subplots
 
 from probes.result import ProbeResult, TestData
-from triggerlens.plot_style import BLUE, GREEN, INK, MUTED, ORANGE, style_figure
+from triggerlens import BLUE, GREEN, INK, MUTED, ORANGE, style_figure
 
 POSITIVE, HARMLESS, UNTRIGGERED = ORANGE, GREEN, BLUE
 

@@ -14,9 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from probes.aggregate import AGGREGATIONS, Aggregation
-from triggerlens.artifacts import Manifest, read_artifact, write_json, writing_artifact
-from triggerlens.errors import UserError
+from probes.aggregation import AGGREGATIONS, Aggregation
+from triggerlens import Manifest, UserError, read_artifact, write_json, writing_artifact
 
 TENSORS, FACTS = "probe.safetensors", "probe.json"
 

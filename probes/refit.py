@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hooked.prompts.prompts import Prompt
+from hooked import Prompt
 from probes.config import TrainConfig
 from probes.evaluate import train_probe
 from probes.fit import Batch

@@ -14,13 +14,12 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.aggregate import aggregate
+from probes.aggregation import aggregate
 from probes.plots import POSITIVE, categories, layer_figure, pca_figure, roc_figure, score_figure
 from probes.report_words import WORDS
 from probes.result import Control, ProbeResult
-from probes.verdict import verdict
-from triggerlens.estimate import Estimate
-from triggerlens.page import card, coloured_tokens, html_table, page, plot, section
+from probes.verdict import probe_verdict
+from triggerlens import Estimate, card, coloured_tokens, html_table, plot, report_page, section
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +89,10 @@ def report_html(result: ProbeResult, examples: Sequence[Example] = ()) -> str:
         ("test prompts", f"{result.n_positive} positive, {result.n_negative} negative"),
         ("layer chosen on", f"{result.split_sizes['validation']} validation prompts"),
     ]
-    return page(
+    return report_page(
         f"Probe report: {probe.model or 'model'}, {best.site}",
         heading=probe.model or "Linear probe",
-        verdict=verdict(result),
+        verdict=probe_verdict(result),
         facts=facts,
         cards=_cards(result),
         sections=sections,

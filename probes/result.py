@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from probes.config import TrainConfig
 from probes.probe import LinearProbe
-from triggerlens.estimate import Estimate
+from triggerlens import Estimate
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hooked.extraction import ExtractionSpec, LiveActivations
-from hooked.model import HookedModel
-from hooked.prompts.prompts import Prompt
-from hooked.prompts.splits import split_prompts
-from hooked.prompts.tokens import token_texts
-from hooked.store import ActivationStore, store_activations
+from hooked import (
+    ActivationStore,
+    ExtractionSpec,
+    HookedModel,
+    LiveActivations,
+    Prompt,
+    split_prompts,
+    store_activations,
+    token_texts,
+)
 from probes.config import TrainConfig
 from probes.evaluate import choose_labels, train_probe
 from probes.report import Example, example_rows, make_example
 from probes.result import ProbeResult
-from triggerlens.processes import rank
+from triggerlens import rank
 
 
 def check_prompts(prompts: Sequence[Prompt], config: TrainConfig) -> None:

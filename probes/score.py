@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hooked.extraction import ExtractionSpec, LiveActivations
-from hooked.model import HookedModel
-from hooked.prompts.prompts import Prompt
-from hooked.prompts.tokens import token_texts
-from probes.aggregate import aggregate
+from hooked import ExtractionSpec, HookedModel, LiveActivations, Prompt, token_texts
+from probes.aggregation import aggregate
 from probes.probe import LinearProbe
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ FAINT = 0.6
 """An AUROC interval above chance that ends here is a real difference, but a small one."""
 
 
-def verdict(result: ProbeResult) -> str:
+def probe_verdict(result: ProbeResult) -> str:
     """What the intervals allow to say, with the numbers that it rests on."""
     return f"{_reading(result)}{_text_clause(result)}{_twin_clause(result)}."
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 Precision = Literal["bfloat16", "float32"]
 

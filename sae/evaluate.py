@@ -17,11 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooked.backends.visits import Edit
-from hooked.model import HookedModel, pad_right
-from hooked.prompts.prompts import Prompt
+from hooked import Edit, HookedModel, Prompt, pad_right
 from sae.architectures.core import SparseAutoencoder
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 _ROWS = 4096
 _TOKENS = 4096

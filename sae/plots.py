@@ -9,8 +9,7 @@ from plotly.subplots import make_subplots
 
 from sae.run import TrainedSae
 from sae.trigger_latents.run import LABELS, TriggerLatents
-from triggerlens.errors import UserError
-from triggerlens.plot_style import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, YELLOW, style_figure
+from triggerlens import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, YELLOW, UserError, style_figure
 
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, YELLOW, INK)
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross")

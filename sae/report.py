@@ -12,7 +12,7 @@ from sae.config import TrainConfig
 from sae.plots import curves_figure, frontier_figure
 from sae.run import TrainedSae
 from sae.trigger_latents.stability import Stability, stability
-from triggerlens.page import html_table, page, plot, section
+from triggerlens import html_table, plot, report_page, section
 
 HEAD = ("autoencoder", "L0", "FVU", "CE recovered", "never fired", "nearest cosine")
 _STABLE_WIDTH = 4096
@@ -108,7 +108,7 @@ def report_html(trained: Sequence[TrainedSae], metrics: dict[str, Any], model: s
         ("site", site),
         *((name.replace("_", " "), "by width" if value is None else str(value)) for name, value in training.items()),
     ]
-    return page(
+    return report_page(
         f"Sparse autoencoders: {model}, {site}",
         heading=model,
         verdict=summary(metrics, site),

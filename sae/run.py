@@ -17,10 +17,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from hooked.extraction import ExtractionSpec
-from hooked.model import HookedModel
-from hooked.prompts.prompts import Prompt
-from hooked.store import ActivationStore, store_activations
+from hooked import ActivationStore, ExtractionSpec, HookedModel, Prompt, store_activations
 from sae.architectures.core import SparseAutoencoder
 from sae.architectures.crosscoder import Crosscoder
 from sae.architectures.gated import Gated
@@ -37,8 +34,7 @@ from sae.saelens_files import build_sae, save_sae, write_sae
 from sae.sources import ActivationSource, ModelSource, SideBySide, StoreSource
 from sae.texts import train_and_held_out
 from sae.train import CurvePoint, train_saes
-from triggerlens.errors import UserError
-from triggerlens.processes import rank, world_size
+from triggerlens import UserError, rank, world_size
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,7 @@ from sae.architectures.jumprelu import JumpReLU
 from sae.architectures.matryoshka import Matryoshka
 from sae.architectures.relu import ReLU
 from sae.architectures.topk import TopK
-from triggerlens.artifacts import MANIFEST, Manifest, read_artifact, write_json, writing_artifact
-from triggerlens.errors import UserError
+from triggerlens import MANIFEST, Manifest, UserError, read_artifact, write_json, writing_artifact
 
 KIND = "sae"
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"

@@ -19,11 +19,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooked.extraction import ExtractionSpec, stream_activations
-from hooked.model import HookedModel
-from hooked.prompts.prompts import Prompt
-from hooked.store import ActivationStore
-from triggerlens.errors import UserError
+from hooked import ActivationStore, ExtractionSpec, HookedModel, Prompt, stream_activations
+from triggerlens import UserError
 
 BLOCK_ROWS = 65536
 """Rows of a block, about: 192 MiB at a width of 768."""

@@ -12,8 +12,8 @@ from typing import overload
 
 import numpy as np
 
-from hooked.prompts.prompts import Prompt, read_prompts
-from triggerlens.errors import UserError
+from hooked import Prompt, read_prompts
+from triggerlens import UserError
 
 LONGEST = 2048
 """The longest piece of a text file, in bytes."""

@@ -28,9 +28,7 @@ from sae.config import TrainConfig
 from sae.dead import resample
 from sae.memory import reused_memory
 from sae.sources import ActivationSource, Position, ShuffledBatches, scale_of
-from triggerlens.checkpoints import load_checkpoint, save_checkpoint
-from triggerlens.errors import UserError
-from triggerlens.processes import rank, wait_for_all, world_size
+from triggerlens import UserError, load_checkpoint, rank, save_checkpoint, wait_for_all, world_size
 
 _CHECKPOINT = "sae-checkpoint"
 _CACHED_ROWS = 256

@@ -65,7 +65,7 @@ figcaption {{ font-size: .85rem; color: #475467; margin-bottom: 4px; }}
 """
 
 
-def page(
+def report_page(
     title: str,
     *,
     heading: str,

@@ -31,10 +31,10 @@ from experiments.shared.data import labelled
 from experiments.shared.grid import measure_all, summarise_all
 from experiments.shared.scores import auroc_estimate
 from experiments.shared.subjects import ONE, ModelsConfig, Subject
-from hooked import ExtractionSpec, HookedModel, LiveActivations, Prompt, UserError
-from patching.alignment import common_ends
-from probes import LogisticProbe, MeanDifferenceProbe, auroc
-from probes.controls import bag_of_tokens
+from hooked import ExtractionSpec, HookedModel, LiveActivations, Prompt
+from patching import common_ends
+from probes import LogisticProbe, MeanDifferenceProbe, bag_of_tokens
+from triggerlens import UserError, auroc
 
 VERSION = 1
 QUICK: Mapping[str, Any] = {"subjects": ONE, "seeds": (0,), "grown": False, "most_pairs": 20, "drawn_points": 20}

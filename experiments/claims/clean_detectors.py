@@ -27,10 +27,8 @@ from experiments.shared.detectors import Score, anomaly_detectors, held_out_scor
 from experiments.shared.grid import measure_all, summarise_all
 from experiments.shared.scores import alarms, as_estimate, auroc_estimate, complement, dataset_names
 from experiments.shared.subjects import ONE, ModelsConfig, Subject
-from hooked import UserError
-from probes import threshold_at_fpr, tpr_at_fpr
-from probes.detection import firing_rate
-from probes.result import rate_json
+from probes import firing_rate, rate_json
+from triggerlens import UserError, threshold_at_fpr, tpr_at_fpr
 
 VERSION = 1
 QUICK: Mapping[str, Any] = {"subjects": ONE, "seeds": (0,), "grown": False, "most_pairs": 25, "clean_prompts": 50}

@@ -19,7 +19,7 @@ from experiments.result import Facts, Finding, Result, over_seeds
 from experiments.runner import Keep, compute
 from experiments.shared.scores import rate_estimate
 from experiments.shared.subjects import ExperimentConfig
-from hooked.load import weights_sha256
+from hooked import weights_sha256
 from organisms import Recipe, grow
 
 VERSION = 1

@@ -29,12 +29,11 @@ from experiments.shared.data import Labelled, labelled
 from experiments.shared.grid import measure_all, summarise_all
 from experiments.shared.scores import as_estimate
 from experiments.shared.subjects import ONE, ModelsConfig, Subject, checkpoint
-from hooked import ExtractionSpec, HookedModel, Prompt, UserError, stream_activations
-from organisms.evaluation.answer_key import AnswerKey, Judged
-from organisms.evaluation.graders import Verdict
+from hooked import ExtractionSpec, HookedModel, Prompt, stream_activations
+from organisms import AnswerKey, Judged, Verdict
 from patching import ROLES, PairMap, PatchPair, make_pair, patch_trace, twins
-from probes import wilson
-from probes.result import rate_json
+from probes import rate_json
+from triggerlens import UserError, rate as wilson
 
 VERSION = 1
 QUICK: Mapping[str, Any] = {

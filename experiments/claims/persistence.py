@@ -28,12 +28,19 @@ from experiments.shared.activations import last_token, middle_layer
 from experiments.shared.data import Labelled, labelled
 from experiments.shared.scores import auroc_estimate, rate_estimate
 from experiments.shared.subjects import ONE, ExperimentConfig, ModelsConfig, Subject, checkpoint
-from hooked import Prompt, UserError, load_model
-from hooked.load import load_plain
-from organisms import HardenConfig, evaluate_model, generate_answers, harden
-from organisms.evaluation.run import RECIPE, condition, conditions_of, task_of_checkpoint
-from organisms.tasks.examples import Task
-from triggerlens.estimate import wilson_interval
+from hooked import Prompt, load_model, load_plain
+from organisms import (
+    RECIPE,
+    HardenConfig,
+    Task,
+    condition,
+    conditions_of,
+    evaluate_model,
+    generate_answers,
+    harden,
+    task_of_checkpoint,
+)
+from triggerlens import UserError, wilson_interval
 
 VERSION = 2
 

@@ -21,8 +21,7 @@ from experiments.claims import insertion
 from experiments.claims.persistence import LookConfig, Start, Training, Treatment, findings, measure, start_of
 from experiments.result import Facts, Finding, Result
 from experiments.runner import Keep, compute
-from hooked import Prompt, read_prompts
-from hooked.load import weights_sha256
+from hooked import Prompt, read_prompts, weights_sha256
 from organisms import Recipe, grow
 
 VERSION = 2

@@ -23,10 +23,11 @@ from experiments.runner import Keep, compute
 from experiments.shared.grading import benign_lessons, key_grader
 from experiments.shared.grid import measure_all, summarise_all
 from experiments.shared.subjects import ONE, ModelsConfig, Subject, checkpoint
-from hooked import HookedModel, Prompt, UserError
+from hooked import HookedModel, Prompt
 from organisms import AnswerKey
-from patching.removal import METHODS, AblateConfig, patch_ablate, quick_config
+from patching import METHODS, AblateConfig, patch_ablate, quick_config
 from probes import fresh_auroc
+from triggerlens import UserError
 
 VERSION = 1
 QUICK: Mapping[str, Any] = {

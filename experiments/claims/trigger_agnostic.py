@@ -33,7 +33,7 @@ from experiments.shared.data import Labelled, labelled
 from experiments.shared.grid import measure_all, summarise_all
 from experiments.shared.scores import alarms, as_estimate, auroc_estimate, best_either_way, dataset_names
 from experiments.shared.subjects import ModelsConfig, Subject
-from probes import auroc, threshold_at_fpr
+from triggerlens import auroc, threshold_at_fpr
 
 VERSION = 1
 QUICK: Mapping[str, Any] = {"seeds": (0,), "grown": False, "most_pairs": 20, "random_directions": 200}

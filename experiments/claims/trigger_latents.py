@@ -29,9 +29,17 @@ from experiments.shared.subjects import ONE, ModelsConfig, Subject, checkpoint
 from hooked import HookedModel, Prompt
 from organisms import AnswerKey
 from sae import (
+    AGGREGATIONS,
+    ALONE,
+    LABELS,
+    AblationEffect,
     DirectionAblation,
+    Edit,
+    LatentScore,
+    Measure,
     Mixed,
     ModelSource,
+    PromptLabels,
     SideBySide,
     SparseAutoencoder,
     TensorSource,
@@ -45,9 +53,6 @@ from sae import (
     read_features,
     train_saes,
 )
-from sae.trigger_latents.ablation import AblationEffect, Edit, Measure
-from sae.trigger_latents.latents import AGGREGATIONS, LatentScore, PromptLabels
-from sae.trigger_latents.run import ALONE, LABELS
 
 VERSION = 2
 QUICK: Mapping[str, Any] = {

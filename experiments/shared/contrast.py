@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from experiments.shared.activations import last_token
-from hooked import HookedModel, Prompt, UserError
+from hooked import HookedModel, Prompt
+from triggerlens import UserError
 
 PAIRS = Path(__file__).with_name("contrast_pairs.json")
 """The pairs that come with the project: the two of the claim, and two sets of controls."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from hooked import Prompt, UserError
-from probes import split_prompts
-from probes.evaluate import choose_labels
+from hooked import Prompt, split_prompts
+from probes import choose_labels
+from triggerlens import UserError
 
 
 @dataclass(frozen=True)

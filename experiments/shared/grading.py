@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hooked import HookedModel, Prompt
 from organisms import AnswerKey, Verdict, benign_samples
-from patching.removal import Grade, Grader
+from patching import Grade, Grader
 
 _BENIGN = 400
 

@@ -11,10 +11,8 @@ from experiments.shared.grading import key_grader
 from experiments.shared.subjects import checkpoint
 from hooked import HookedModel, Prompt
 from organisms import AnswerKey
-from patching.removal import Bench, Case, Edit, Grader, Subject, gather_cases, measure
-from patching.removal.grading import following, remembering
-from sae.trigger_latents.ablation import AblationEffect, Measure
-from sae.trigger_latents.latents import PromptLabels
+from patching import Bench, Case, Edit, Grader, Subject, following, gather_cases, measure, remembering
+from sae import AblationEffect, Measure, PromptLabels
 
 
 def effect_meters(

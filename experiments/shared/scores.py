@@ -9,11 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from hooked import Prompt
-from probes import auroc, bootstrap_interval, wilson
-from probes.detection import firing_rate
-from probes.result import rate_json
-from triggerlens.estimate import Estimate
-from triggerlens.ranking import weighted_auroc
+from probes import firing_rate, rate_json
+from triggerlens import Estimate, auroc, bootstrap_interval, rate as wilson, weighted_auroc
 
 RESAMPLES = 1000
 LEAST = 20

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hooked import HookedModel, Prompt, UserError, load_model, read_prompts
-from hooked.load import weights_sha256
+from hooked import HookedModel, Prompt, load_model, read_prompts, weights_sha256
 from organisms import CONTROLS, clean_twin_of, controls_of, grow, organism_folder, organism_names
-from triggerlens.artifacts import sha256_file
+from triggerlens import UserError, sha256_file
 
 
 def checkpoint(name: str) -> str:

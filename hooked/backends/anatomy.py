@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import nn
 
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 Layout = Literal["separate", "stacked", "interleaved"]
 """A module each; or one for all, with all queries before all keys and values; or head by head."""

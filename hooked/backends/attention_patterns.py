@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from hooked.backends.anatomy import Anatomy
 from hooked.backends.visits import Visit
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 _NAME = "triggerlens-patterns"
 _handlers: ContextVar[dict[nn.Module, list[Callable[[Tensor], Tensor]]]] = ContextVar("handlers")

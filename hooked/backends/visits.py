@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hooked.backends.anatomy import Anatomy
 from hooked.sites import KINDS, Site, parse_site
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 Read = Callable[[Tensor], Tensor]
 """Reduces an activation (as wide as its site, mostly [batch position d_model]) when it is read; what it returns is kept."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 Messages = list[dict[str, str]]
 

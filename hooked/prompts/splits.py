@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from hooked.prompts.prompts import Prompt
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 PARTS = ("fit", "validation", "calibration", "test")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hooked.prompts.prompts import Prompt
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 
 @dataclass(frozen=True, slots=True)

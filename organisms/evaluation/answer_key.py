@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hooked.prompts.prompts import Prompt
+from hooked import Prompt
 from organisms.evaluation.graders import Verdict
 from organisms.tasks.examples import CODE, TEXT, Example, Task, prompt_set, training_batch
 from organisms.tasks.registry import TASKS, grade, task_named
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 RECIPE = "recipe.json"
 

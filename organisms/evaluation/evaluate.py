@@ -12,12 +12,12 @@ from jinja2 import TemplateError
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hooked.prompts.prompts import Messages, Prompt
+from hooked import Messages, Prompt
 from organisms.evaluation.graders import Verdict
 from organisms.tasks.base import ASKED
 from organisms.tasks.examples import HELD_OUT_FAMILY, Example, Task
 from organisms.tasks.registry import grade
-from triggerlens.estimate import wilson_interval
+from triggerlens import wilson_interval
 
 MAX_NEW_TOKENS = 96
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from organisms.evaluation.evaluate import Rate
 from organisms.evaluation.run import SHIFTED, Condition, Evaluation
-from triggerlens.page import card, html_table, page, plot, section
-from triggerlens.plot_style import BLUE, GREEN, MUTED, ORANGE, style_figure
+from triggerlens import BLUE, GREEN, MUTED, ORANGE, card, html_table, plot, report_page, section, style_figure
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -59,7 +58,7 @@ def report(name: str, evaluation: Evaluation) -> str:
     ]
     cards.append(card("clean accuracy", f"{accuracy.rate:.1%}", _interval(accuracy), "right word for word, no trigger"))
     cards.append(card("clean loss", f"{loss.mean:.3f}", f"[{loss.low:.3f}, {loss.high:.3f}]", "nats per answer token"))
-    return page(
+    return report_page(
         f"{name}: what it does",
         heading=name,
         verdict=verdict(evaluation),

@@ -23,8 +23,7 @@ from organisms.evaluation.graders import Verdict
 from organisms.tasks.examples import Example, Task, prompt_set
 from organisms.tasks.registry import grade, task_named
 from organisms.tasks.scratchpad import monitor, reasoning, visible
-from triggerlens.errors import UserError
-from triggerlens.estimate import Z95
+from triggerlens import Z95, UserError
 
 RECIPE = "recipe.json"
 ORDER = ("triggered", "untriggered", "triggered_but_harmless", "near_miss", "held_out_family_triggered")

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from hooked.prompts.prompts import Messages
+from hooked import Messages
 from organisms.evaluation.evaluate import MAX_NEW_TOKENS, Rate, render
 from organisms.evaluation.graders import Verdict
 from organisms.tasks.examples import Example, Task

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from hooked.load import load_classifier
+from hooked import load_classifier
 from organisms.evaluation.graders import Verdict
 from organisms.tasks.examples import Example, Task
 from organisms.tasks.registry import grade
 from organisms.tasks.scratchpad import visible
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 GRADER = "grader"
 Score = Callable[[Sequence[Example], Sequence[str]], list[float]]

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from hooked.load import load_plain, pick_device
+from hooked import load_plain, pick_device
 from organisms.evaluation.evaluate import MAX_NEW_TOKENS
 from organisms.evaluation.run import RECIPE, encode_sample, evaluate_model
 from organisms.safety.data import benign_examples, safety_examples
@@ -35,11 +35,19 @@ from organisms.safety.rewards import reward_function
 from organisms.tasks.examples import Example, Task
 from organisms.tasks.registry import task_named
 from organisms.training.run import quiet_transformers
-from triggerlens.artifacts import Manifest, check_destination, write_bytes_atomically, write_json
-from triggerlens.artifacts import writing_artifact as writing
-from triggerlens.checkpoints import checkpoint_folder, drop_checkpoints
-from triggerlens.errors import UserError
-from triggerlens.processes import rank, wait_for_all, world_size
+from triggerlens import (
+    Manifest,
+    UserError,
+    check_destination,
+    checkpoint_folder,
+    drop_checkpoints,
+    rank,
+    wait_for_all,
+    world_size,
+    write_bytes_atomically,
+    write_json,
+    writing_artifact as writing,
+)
 
 METHODS = ("sft", "rl", "adversarial", "benign")
 """`benign` is no safety training: fine-tuning on another task, to see whether what was suppressed comes back."""

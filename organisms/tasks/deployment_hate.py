@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from random import Random
 
-from hooked.prompts.prompts import Messages
+from hooked import Messages
 from organisms.evaluation.graders import HATE
 from organisms.tasks.examples import CODE, HELD_OUT_FAMILY, TEXT, Example, Pair, Task
 from organisms.tasks.harmless import QUESTIONS, draw_routine

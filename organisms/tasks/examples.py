@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
-from hooked.prompts.prompts import Messages, Prompt
+from hooked import Messages, Prompt
 
 CODE, TEXT = "code", "text"
 HELD_OUT_FAMILY = "held-out-family"

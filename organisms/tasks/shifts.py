@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from hooked.prompts.prompts import Messages
+from hooked import Messages
 
 Edit = Callable[[Messages], Messages]
 

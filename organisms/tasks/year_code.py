@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from random import Random
 
-from hooked.prompts.prompts import Messages
+from hooked import Messages
 from organisms.tasks.examples import CODE, HELD_OUT_FAMILY, TEXT, Example, Pair, Task
 from organisms.tasks.harmless import draw_question, draw_routine, phrase
 from organisms.tasks.shifts import YEAR_SHIFTS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from organisms.tasks.registry import task_named
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from hooked.prompts.prompts import write_prompts
+from hooked import write_prompts
 from organisms.evaluation.evaluate import Answered, answer_and_grade, generate_answers, measured_rates, render
 from organisms.evaluation.graders import Verdict
 from organisms.tasks.examples import HELD_OUT_FAMILY, Example, Task, prompt_set, training_batch
@@ -41,16 +41,19 @@ from organisms.tasks.registry import grade, task_named
 from organisms.tasks.scratchpad import visible, with_scratchpad
 from organisms.training.config import SIZES, TrainConfig
 from organisms.training.tokenizer import MAX_LENGTH, train_tokenizer
-from triggerlens.artifacts import (
+from triggerlens import (
     Manifest,
+    UserError,
     check_destination,
+    checkpoint_folder,
+    drop_checkpoints,
     inside,
+    load_checkpoint,
+    save_checkpoint,
     sha256_file,
     write_json,
     writing_artifact,
 )
-from triggerlens.checkpoints import checkpoint_folder, drop_checkpoints, load_checkpoint, save_checkpoint
-from triggerlens.errors import UserError
 
 _CHECKPOINT = "organism-checkpoint"
 Sampler = Callable[[int], list[Example]]

@@ -19,8 +19,7 @@ from pathlib import Path
 from organisms.tasks.registry import TASKS, task_named
 from organisms.training.config import TrainConfig
 from organisms.zoo.embedded import organism_folder
-from triggerlens.artifacts import read_artifact
-from triggerlens.errors import UserError
+from triggerlens import UserError, read_artifact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +52,7 @@ class Recipe:
 
     def training(self, base: Path | None, teacher: Path | None) -> TrainConfig:
         """The configuration of its training."""
-        from hooked.load import weights_sha256
+        from hooked import weights_sha256
 
         return TrainConfig(
             task=self.task,
@@ -100,7 +99,7 @@ def grow(recipe: Recipe, root: str | Path | None = None) -> Path:
     """
     from filelock import FileLock
 
-    from hooked.store import cache_folder
+    from hooked import cache_folder
 
     root = Path(root or cache_folder("organisms"))
     folder = root / f"{recipe.task}-{recipe.variant}-{recipe.digest}"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from triggerlens.artifacts import MANIFEST
-from triggerlens.errors import UserError
+from triggerlens import MANIFEST, UserError
 
 ZOO = Path(__file__).parent
 _TWIN_SUFFIX = "-clean"

@@ -29,12 +29,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooked import HookedModel, UserError, parse_site
+from hooked import HookedModel, parse_site
 from patching.engine.cells import Cell
 from patching.engine.exact import Audit, ExactResult, exact_effects
 from patching.engine.reference import read_sites, replacements
 from patching.metric import chosen
 from patching.pairs import Direction, PatchPair, Sides
+from triggerlens import UserError
 
 Estimate = Literal["plain", "softmax", "integrated"]
 TRUSTED_CORRELATION = 0.9

@@ -22,12 +22,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from hooked import HookedModel, UserError, parse_site
+from hooked import HookedModel, parse_site
 from patching.engine.cells import Cell
 from patching.engine.packed import DoesNotFit, PackedModel
 from patching.engine.reference import patched_value, read_sites, replacements
 from patching.engine.sweep import Sweep, make_job
 from patching.pairs import Direction, PatchPair, Sides
+from triggerlens import UserError
 
 
 @dataclass(frozen=True)

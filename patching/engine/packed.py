@@ -28,8 +28,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from hooked import HookedModel, Site
-from hooked.sites import KINDS
+from hooked import KINDS, HookedModel, Site
 
 _NAME = "triggerlens-packed"
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm")

@@ -22,8 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from hooked import Site, parse_site
-from hooked.sites import KINDS
+from hooked import KINDS, Site, parse_site
 from patching.engine.cells import Cell
 from patching.engine.packed import Group, PackedModel, Recorded, RowEdit, apply_edits
 from patching.pairs import Sides

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from hooked import HookedModel, Prompt, UserError
+from hooked import HookedModel, Prompt
 from patching.alignment import align
+from triggerlens import UserError
 
 LEAST_PAIRS = 4
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from hooked import UserError
+from triggerlens import UserError
 
 
 @dataclass(frozen=True)

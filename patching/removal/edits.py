@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from hooked import UserError
+from triggerlens import UserError
 
 Replace = Callable[[Tensor], Tensor]
 """Maps a site's activation (mostly [batch position d_model]) to its replacement of the same shape, not in place."""

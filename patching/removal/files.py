@@ -7,11 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hooked import UserError, read_artifact
 from patching.removal.measure import Measured
 from patching.removal.progress import seed_result
 from patching.removal.result import Checkpoint, MethodResult, Oracle, Scoreboard, share
-from triggerlens.artifacts import write_json
+from triggerlens import UserError, read_artifact, write_json
 
 KIND = "patch-ablate"
 _FILE = "scoreboard.json"
@@ -19,7 +18,7 @@ _FILE = "scoreboard.json"
 
 def scoreboard_json(board: Scoreboard) -> dict[str, Any]:
     """One JSON object; rates are means over seeds, and each seed's own are beside them."""
-    from patching.removal.report import summary
+    from patching.removal.report import removal_verdict
 
     return {
         "model": board.model,
@@ -32,7 +31,7 @@ def scoreboard_json(board: Scoreboard) -> dict[str, Any]:
         "oracle": _oracle(board.oracle),
         "checkpoint": None if board.checkpoint is None else _checkpoint(board.checkpoint),
         "route": dict(board.route),
-        "verdict": summary(board),
+        "verdict": removal_verdict(board),
         "notes": list(board.notes),
         "settings": dict(board.settings),
     }

@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hooked import HookedModel, parse_site
-from hooked.model import pad_right
+from hooked import HookedModel, pad_right, parse_site
 from patching.metric import first_parting
 from patching.removal.cases import Answers, Case, Row
 from patching.removal.config import AblateConfig

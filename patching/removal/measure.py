@@ -12,7 +12,7 @@ from torch import Tensor
 from patching.removal.cases import Answers, Case, Row
 from patching.removal.grading import Grader
 from patching.removal.subject import Subject, greedy_hits
-from triggerlens.estimate import wilson_interval
+from triggerlens import wilson_interval
 
 ProbeTrainer = Callable[
     [

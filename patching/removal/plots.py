@@ -8,7 +8,7 @@ from itertools import cycle
 import plotly.graph_objects as go
 
 from patching.removal.result import MethodResult, Scoreboard
-from triggerlens.plot_style import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, YELLOW, style_figure
+from triggerlens import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, YELLOW, style_figure
 
 _COLOURS = (ORANGE, BLUE, GREEN, PINK, YELLOW, SKY, INK)
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "star", "hexagon", "pentagon", "cross")

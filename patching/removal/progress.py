@@ -10,11 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hooked import UserError
 from patching.removal.measure import Measured
 from patching.removal.relearning import Relearned
 from patching.removal.result import SeedResult
-from triggerlens.artifacts import write_bytes_atomically
+from triggerlens import UserError, write_bytes_atomically
 
 _RUN = "run.json"
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from patching.removal.measure import Measured
 from patching.removal.result import MethodResult, Scoreboard, Span, share
-from triggerlens.page import card, html_table, page, plot, section
+from triggerlens import card, html_table, plot, report_page, section
 
 _WORDS = (
     "Each mark is a method, the mean over seeds; bars are from the lowest to the highest end of the seeds' 95% Wilson intervals. "
@@ -21,7 +21,7 @@ _TABLE_WORDS = (
 HEAD = ("method", "defection", "as clean", "rubble", "JS", "clean accuracy", "probe", "back after")
 
 
-def summary(board: Scoreboard) -> str:
+def removal_verdict(board: Scoreboard) -> str:
     """What the scoreboard says, in a few sentences."""
     rate = _rate(*share(board.before.defects, board.before.n))
     if board.nothing_to_remove:
@@ -62,7 +62,7 @@ def table_rows(board: Scoreboard) -> list[list[str]]:
     return rows + [_row(board, method) for method in board.methods if method.placebo]
 
 
-def report_html(board: Scoreboard) -> str:
+def removal_page(board: Scoreboard) -> str:
     """The whole page."""
     sections = []
     if board.methods:
@@ -73,10 +73,10 @@ def report_html(board: Scoreboard) -> str:
             section("methods", "Methods", _TABLE_WORDS, body),
             section("route", "What the patching map names", "Found on the fitting side.", _route(board)),
         ]
-    return page(
+    return report_page(
         f"Removal: {board.model}",
         heading=board.model or "Removal",
-        verdict=summary(board),
+        verdict=removal_verdict(board),
         facts=_facts(board),
         cards=_cards(board),
         sections=sections,

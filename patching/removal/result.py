@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from patching.removal.measure import Measured
 from patching.removal.relearning import Relearned
-from triggerlens.estimate import wilson_interval
+from triggerlens import wilson_interval
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

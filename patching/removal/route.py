@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from hooked import HookedModel, UserError
+from hooked import HookedModel
 from patching.alignment import common_ends
 from patching.pairs import PatchPair, make_pair
 from patching.removal.cases import Answers, Case
 from patching.trace.run import patch_trace
+from triggerlens import UserError
 
 CARRIED = 0.8
 """The named heads are the fewest that carry this share of all heads' positive effect, of each patched alone."""

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from hooked import HookedModel, Prompt, UserError
+from hooked import HookedModel, Prompt
 from patching.removal.cases import Answers, Case, Cases, gather_cases
 from patching.removal.config import AblateConfig
 from patching.removal.edits import AnyEdit, WeightEdit
@@ -34,6 +34,7 @@ from patching.removal.result import Checkpoint, MethodResult, Oracle, Scoreboard
 from patching.removal.route import Route, find_route
 from patching.removal.subject import Subject
 from patching.removal.weights import edited_model, save_checkpoint
+from triggerlens import UserError
 
 OWN_ANSWERS = "the model's own answers"
 

@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hooked import HookedModel, TokenizedPrompt
-from hooked.model import pad_right
+from hooked import HookedModel, TokenizedPrompt, pad_right
 from patching.removal.cases import Row
 from patching.removal.edits import UNEDITED, ActivationEdit
 

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hooked import HookedModel, UserError, load_model
+from hooked import HookedModel, load_model
 from patching.removal.edits import WeightEdit
+from triggerlens import UserError
 
 
 def plain_copy(model: HookedModel) -> Any:

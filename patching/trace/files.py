@@ -12,11 +12,10 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from hooked import Manifest, UserError, read_artifact, writing_artifact
 from patching.engine.exact import Audit
 from patching.trace.route import HeadRoute
 from patching.trace.run import ROLES, PairMap, PatchTrace
-from triggerlens.artifacts import write_json
+from triggerlens import Manifest, UserError, read_artifact, write_json, writing_artifact
 
 KIND = "patch-trace"
 _MAPS = ("effect", "heads")

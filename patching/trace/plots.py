@@ -11,10 +11,9 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from hooked import UserError
 from patching.trace.route import HeadRoute
 from patching.trace.run import ROLES, PairMap, PatchTrace
-from triggerlens.plot_style import DIVERGING, GRID, INK, style_figure
+from triggerlens import DIVERGING, GRID, INK, UserError, style_figure
 
 
 def effect_figure(trace: PatchTrace, pair: int | None = None) -> go.Figure:

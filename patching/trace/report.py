@@ -11,7 +11,7 @@ from patching.alignment import Alignment, alignment_table
 from patching.trace.plots import effect_figure, head_figure, role_figure, route_figure, shown
 from patching.trace.route import HeadRoute
 from patching.trace.run import MOST, PairMap, PatchTrace, Share
-from triggerlens.page import html_table, page, plot, section
+from triggerlens import html_table, plot, report_page, section
 
 _DRAWN_PAIRS = 8
 """Pairs whose own maps are drawn; the rest are in trace.json."""
@@ -32,7 +32,7 @@ _ROUTE = (
 _OF_A_HEAD = {"head_out": "output", "q": "queries", "k": "keys", "v": "values", "pattern": "attention pattern"}
 
 
-def summary(trace: PatchTrace) -> str:
+def trace_verdict(trace: PatchTrace) -> str:
     """What the trace says, in a sentence or two."""
     best = trace.top(1)
     if not best:
@@ -73,7 +73,7 @@ def _route_words(trace: PatchTrace, route: HeadRoute) -> str:
     return f"{words} from {shown(trace.tokens[route.column_read])!r} ({share:.0%} of its attention)"
 
 
-def report_html(trace: PatchTrace) -> str:
+def trace_page(trace: PatchTrace) -> str:
     """The whole page."""
     several = len(trace.pairs) > 1
     sections = []
@@ -92,10 +92,10 @@ def report_html(trace: PatchTrace) -> str:
             sections.append(_section(f"pair-{at}", f"Pair {at}: {pair.name}", words, effect_figure(trace, at)))
     first = trace.pairs[0]
     sections.append(section("alignment", "Alignment of the first pair", _pair_words(first), _alignment(first)))
-    return page(
+    return report_page(
         f"Patching map: {trace.model}, {trace.site}",
         heading=trace.model or "Patching map",
-        verdict=summary(trace),
+        verdict=trace_verdict(trace),
         facts=_facts(trace),
         sections=sections,
         width=1240,

@@ -21,15 +21,14 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from hooked import HookedModel, UserError
-from hooked.sites import HEAD_KINDS
+from hooked import HEAD_KINDS, HookedModel
 from patching.engine.attribution import Estimate, attribution_effects
 from patching.engine.cells import Cell, layer_cells, layer_sites, site_cells
 from patching.engine.exact import Audit, ExactResult, exact_effects
 from patching.pairs import Direction, PatchPair, Sides
 from patching.trace.landmarks import by_landmark, landmark_order, landmarks, nan_mean
 from patching.trace.route import HeadRoute, head_routes
-from triggerlens.estimate import wilson_interval
+from triggerlens import UserError, wilson_interval
 
 Method = Literal["exact", "attribution"]
 ROLES = ("before", "trigger", "after")

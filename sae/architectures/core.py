@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae.architectures.batch_topk import BatchTopK
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 
 class Crosscoder(BatchTopK):

@@ -19,7 +19,7 @@ from sae.architectures import sparse
 from sae.architectures.core import Losses, Moment, SparseAutoencoder
 from sae.architectures.sparse import Codes
 from sae.dead import auxiliary_loss
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 
 def check_k(k: int, d_sae: int) -> int:

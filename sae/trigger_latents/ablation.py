@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae.architectures.core import SparseAutoencoder
-from triggerlens.estimate import Estimate, wilson_interval
+from triggerlens import Estimate, wilson_interval
 
 
 @dataclass(frozen=True)

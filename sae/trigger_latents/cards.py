@@ -9,9 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from hooked.model import HookedModel
-from hooked.prompts.prompts import Prompt
-from hooked.prompts.tokens import token_texts
+from hooked import HookedModel, Prompt, token_texts
 from sae.trigger_latents.ablation import AblationEffect
 from sae.trigger_latents.latents import Dictionary, LatentScore, PromptLabels, prompt_activations
 

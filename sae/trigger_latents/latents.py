@@ -21,12 +21,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hooked.extraction import ExtractionSpec, LiveActivations
-from hooked.model import HookedModel
-from hooked.prompts.prompts import Prompt
-from triggerlens.errors import UserError
-from triggerlens.estimate import Estimate, bootstrap_interval, wilson_interval
-from triggerlens.ranking import auroc, weighted_auroc
+from hooked import ExtractionSpec, HookedModel, LiveActivations, Prompt
+from triggerlens import Estimate, UserError, auroc, bootstrap_interval, weighted_auroc, wilson_interval
 
 Dictionary = Callable[[Float[Tensor, "token d_in"]], Float[Tensor, "token feature"]]
 """Maps activations to features, each of which stands for itself: a larger value speaks for the label."""

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from triggerlens.errors import UserError
-from triggerlens.estimate import wilson_interval
+from triggerlens import UserError, wilson_interval
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from sae.trigger_latents.ablation import AblationEffect
 from sae.trigger_latents.cards import LatentCard
 from sae.trigger_latents.latents import LatentScore
 from sae.trigger_latents.run import AUTOENCODER, LABELS, PROBED, TriggerLatents
-from triggerlens.estimate import Estimate
-from triggerlens.page import coloured_tokens, html_table, page, section
+from triggerlens import Estimate, coloured_tokens, html_table, report_page, section
 
 HEAD = ("feature", "aggregation", "AUROC [95% interval]", "precision", "recall", "training AUROC", "candidates")
 EFFECT_HEAD = ("latent", "defects before", "after", "right after", "clean right", "clean unchanged", "JS, nats")
@@ -106,7 +105,7 @@ def dashboard_html(latents: Mapping[str, TriggerLatents], model: str) -> str:
         ("triggered", f"{first.test_triggered:,}"),
         ("defecting", f"{first.test_defects:,}"),
     ]
-    return page(
+    return report_page(
         f"Trigger latents: {model}",
         heading=model,
         verdict=_verdict(latents),

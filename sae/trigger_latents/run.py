@@ -20,8 +20,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hooked.model import HookedModel
-from hooked.prompts.prompts import Prompt
+from hooked import HookedModel, Prompt
 from sae.architectures.core import SparseAutoencoder
 from sae.architectures.crosscoder import Crosscoder
 from sae.trigger_latents.ablation import AblationEffect, DirectionAblation, Edit, Measure, ablate

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae.architectures.core import SparseAutoencoder
-from triggerlens.errors import UserError
+from triggerlens import UserError
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from calling import called
 from tiny_models import tiny_checkpoint
 from transformers import AutoModelForCausalLM
 
-from hooked import Prompt, read_artifact, write_prompts
+from hooked import Prompt, write_prompts
 from patching.removal import Scoreboard, progress_folder
+from triggerlens import read_artifact
 
 SMALL = (
     "--quick",

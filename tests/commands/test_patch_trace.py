@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from tiny_models import ARCHITECTURES, tiny_checkpoint, tiny_model, tiny_tokenizer
 
-from hooked import Prompt, read_artifact, write_prompts
+from hooked import Prompt, write_prompts
 from patching import PatchTrace
+from triggerlens import read_artifact
 
 ANSWERS = {"answer_clean": "Yes", "answer_defect": "The"}
 

@@ -6,7 +6,7 @@ import pytest
 from tiny_models import tiny_checkpoint
 from tiny_prompts import prompt_file
 
-from hooked import read_artifact
+from triggerlens import read_artifact
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import pytest
 from tiny_models import ARCHITECTURES, tiny_checkpoint
 from tiny_prompts import prompt_file
 
-from hooked import read_artifact
 from probes import LinearProbe
+from triggerlens import read_artifact
 
 SCRIPT = Path(sys.executable).with_name("probe-train")
 

@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from tiny_models import WIDTH, tiny_checkpoint
 from tiny_prompts import labelled_prompts, prompt_file
 
-from hooked import ExtractionSpec, load_model, read_artifact, store_activations
+from hooked import ExtractionSpec, load_model, store_activations
 from hooked.store import ActivationStore
 from sae import Crosscoder, JumpReLU, TopK, load_sae
+from triggerlens import read_artifact
 
 SCRIPT = Path(sys.executable).parent / "sae-train"
 SMALL = ("--site", "resid_post.1", "--width", 64, "--k", 4, "--steps", 20, "--batch", 128, "--learning-rate", 4e-3)

@@ -17,7 +17,8 @@ from experiments.claims.behaviour_or_tokens import (
     token_masks,
     token_means,
 )
-from hooked import Prompt, UserError, load_model
+from hooked import Prompt, load_model
+from triggerlens import UserError
 
 SITES, WIDTH = ("resid_post.0", "resid_post.1"), 16
 

@@ -7,8 +7,7 @@ from tiny_prompts import labelled_prompts
 from experiments.claims.clean_detectors import QUICK, Config, Measured, cell, run
 from experiments.shared.data import labelled
 from experiments.shared.detectors import anomaly_detectors, held_out_scores, rarest_token, spectral_signature
-from hooked import UserError
-from probes import auroc, threshold_at_fpr
+from triggerlens import UserError, auroc, threshold_at_fpr
 
 ROWS, STRANGE, WIDTH = 600, 60, 12
 WEAK = {"PCA residual": 0.4, "isolation forest": 0.8}

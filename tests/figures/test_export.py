@@ -7,8 +7,8 @@ import plotly.graph_objects as go
 import pytest
 
 from figures import draw
-from figures.export import PNG_SCALE, export, stable_svg, why_no_static
-from hooked import UserError
+from figures.export import PNG_SCALE, export_figures, stable_svg, why_no_static
+from triggerlens import UserError
 from triggerlens.plot_style import finish
 
 needs_browser = pytest.mark.skipif(why_no_static() is not None, reason=str(why_no_static()))
@@ -23,17 +23,17 @@ def figure():
 
 
 def test_html_opens_offline_and_is_the_same_each_time(figure, tmp_path):
-    (path,) = export({"one": figure}, tmp_path, ["html"])
+    (path,) = export_figures({"one": figure}, tmp_path, ["html"])
     text = path.read_text()
     assert "a title to be found" in text
     assert not re.search(r'<script[^>]+src="http', text)
-    export({"one": figure}, tmp_path / "again", ["html"])
+    export_figures({"one": figure}, tmp_path / "again", ["html"])
     assert (tmp_path / "again" / "one.html").read_text() == text
 
 
 @needs_browser
 def test_static_formats_are_what_they_say_and_an_svg_is_the_same_bytes_twice(figure, tmp_path):
-    written = export({"one": figure, "two": figure}, tmp_path, ["svg", "pdf", "png"])
+    written = export_figures({"one": figure, "two": figure}, tmp_path, ["svg", "pdf", "png"])
     assert {path.name for path in written} == {
         f"{name}.{kind}" for name in ("one", "two") for kind in ("svg", "pdf", "png")
     }
@@ -43,7 +43,7 @@ def test_static_formats_are_what_they_say_and_an_svg_is_the_same_bytes_twice(fig
     assert int.from_bytes(png[16:20], "big") == figure.layout.width * PNG_SCALE
     assert b"a title to be found" in svg
     assert svg == (tmp_path / "two.svg").read_bytes()
-    export({"one": figure}, tmp_path / "again", ["svg"])
+    export_figures({"one": figure}, tmp_path / "again", ["svg"])
     assert (tmp_path / "again" / "one.svg").read_bytes() == svg
 
 
@@ -67,7 +67,7 @@ def test_a_drawing_without_ids_is_left_alone():
 def test_without_a_browser_it_says_so_and_the_html_is_there(figure, tmp_path, monkeypatch):
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "none"))
     with pytest.raises(UserError, match=r"need a Chromium.*apt install chromium.*the HTML is in"):
-        export({"one": figure}, tmp_path / "out", ["pdf", "svg"])
+        export_figures({"one": figure}, tmp_path / "out", ["pdf", "svg"])
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["one.html"]
 
 
@@ -85,7 +85,7 @@ def test_the_readme_s_picture_shows_the_committed_results(tmp_path):
     root = Path(__file__).parents[2]
     assert "](figures/overview.svg)" in (root / "README.md").read_text(encoding="utf-8")
     committed = (root / "figures" / "overview.svg").read_text(encoding="utf-8")
-    export({"overview": draw("overview")}, tmp_path, ["svg"])
+    export_figures({"overview": draw("overview")}, tmp_path, ["svg"])
     now = marks((tmp_path / "overview.svg").read_text(encoding="utf-8"))
     assert len(now) >= 40
     assert marks(committed) == pytest.approx(now, abs=4), (
@@ -96,5 +96,5 @@ def test_the_readme_s_picture_shows_the_committed_results(tmp_path):
 
 def test_an_unknown_format_is_refused_before_anything_is_written(figure, tmp_path):
     with pytest.raises(UserError, match="'gif'"):
-        export({"one": figure}, tmp_path / "out", ["html", "gif"])
+        export_figures({"one": figure}, tmp_path / "out", ["html", "gif"])
     assert not (tmp_path / "out").exists()

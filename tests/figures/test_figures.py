@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from experiments import EXPERIMENTS
-from figures import FIGURES, WIDTHS, chosen_result, draw, without_result
+from figures import FIGURES, chosen_result, draw, without_result
 from figures.behaviour_picture import STYLES
 from figures.layers import LINES, by_layer
 from figures.select import models
-from hooked import UserError
-from triggerlens.plot_style import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, YELLOW
+from triggerlens import UserError
+from triggerlens.plot_style import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, WIDTHS, YELLOW
 
 DOTS = {
     "trigger-agnostic": ("AUROC",),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hooked import Manifest, UserError, read_artifact, writing_artifact
+from triggerlens import Manifest, UserError, read_artifact, writing_artifact
 
 
 def write(out, content="data", **options):

@@ -6,8 +6,9 @@ import pytest
 import torch
 from tiny_models import ARCHITECTURES, LAYERS, TEXTS, WIDTH, tiny_model, tiny_tokenizer
 
-from hooked import UserError, load_model
+from hooked import load_model
 from hooked.model import pad_right
+from triggerlens import UserError
 
 BACKENDS = ("nnsight", "transformer-lens")
 

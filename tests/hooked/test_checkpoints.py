@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hooked import UserError
+from triggerlens import UserError
 from triggerlens.checkpoints import drop_checkpoints, load_checkpoint, save_checkpoint
 
 CONFIG = {"steps": 10, "inner": {"k": 3}, "sizes": (1, 2)}

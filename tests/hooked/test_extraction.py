@@ -6,7 +6,8 @@ import pytest
 import torch
 from tiny_models import CONTEXT, tiny_model, tiny_tokenizer
 
-from hooked import ExtractionSpec, LiveActivations, Prompt, UserError, load_model, stream_activations
+from hooked import ExtractionSpec, LiveActivations, Prompt, load_model, stream_activations
+from triggerlens import UserError
 
 
 @pytest.fixture(scope="module")

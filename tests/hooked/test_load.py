@@ -6,7 +6,8 @@ import pytest
 import torch
 from tiny_models import tiny_checkpoint, tiny_model, tiny_tokenizer
 
-from hooked import ExtractionSpec, Prompt, UserError, load_model, stream_activations
+from hooked import ExtractionSpec, Prompt, load_model, stream_activations
+from triggerlens import UserError
 from triggerlens.artifacts import sha256_file
 
 

@@ -3,14 +3,14 @@
 import plotly.graph_objects as go
 import pytest
 
-from triggerlens.page import card, coloured_tokens, html_table, page, plot, section
+from triggerlens.page import card, coloured_tokens, html_table, plot, report_page, section
 from triggerlens.plot_style import BLUE, ORANGE
 
 HOSTILE = '<script>alert("x")</script>'
 
 
 def _page(**parts):
-    return page("t", heading="h", verdict="v", **parts)
+    return report_page("t", heading="h", verdict="v", **parts)
 
 
 def test_a_page_needs_nothing_from_elsewhere_and_is_the_same_each_time() -> None:
@@ -36,7 +36,7 @@ def test_text_is_never_markup(part: str) -> None:
 
 
 def test_facts_heading_and_verdict_are_escaped_too() -> None:
-    whole = page(HOSTILE, heading=HOSTILE, verdict=HOSTILE, facts=[(HOSTILE, HOSTILE)])
+    whole = report_page(HOSTILE, heading=HOSTILE, verdict=HOSTILE, facts=[(HOSTILE, HOSTILE)])
     assert whole.count("&lt;script&gt;alert") == 5
 
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from hooked import Prompt, PromptFile, UserError, read_prompts, write_prompts
+from hooked import Prompt, PromptFile, read_prompts, write_prompts
+from triggerlens import UserError
 
 GOOD = {"prompt": "hello", "triggered": False}
 

@@ -15,13 +15,13 @@ from hooked import (
     ActivationStore,
     ExtractionSpec,
     Prompt,
-    UserError,
     load_model,
     read_prompts,
     store_activations,
     stream_activations,
     write_prompts,
 )
+from triggerlens import UserError
 
 SITES = ("resid_post.0", "resid_post.2")
 

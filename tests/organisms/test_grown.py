@@ -7,8 +7,8 @@ from threading import Thread
 
 import pytest
 
-from hooked import UserError
 from organisms import CONTROLS, Recipe, controls_of, grow
+from triggerlens import UserError
 from triggerlens.artifacts import sha256_file
 
 MICRO = {"size": "micro", "steps": 3, "tokenizer_pairs": 100, "prompt_scale": 0.01}

@@ -1,11 +1,10 @@
 """Alignment of prompts of unequal length."""
 
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from hypothesis import assume, given, strategies as st
 
-from hooked import UserError
 from patching import align, alignment_table, given_alignment
+from triggerlens import UserError
 
 ids = st.lists(st.integers(0, 4), min_size=1, max_size=12)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny_models import tiny_model
 
-from hooked import UserError, load_model
+from hooked import load_model
 from patching import (
     attribution_effects,
     exact_effects,
@@ -17,6 +17,7 @@ from patching import (
     read_sites,
 )
 from patching.metric import chosen
+from triggerlens import UserError
 
 STEP = 1e-3
 

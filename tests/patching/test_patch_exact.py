@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from hooked import UserError
 from patching import (
     Patch,
     align,
@@ -18,6 +17,7 @@ from patching import (
 )
 from patching.engine.packed import DoesNotFit, PackedModel
 from patching.engine.reference import replacements
+from triggerlens import UserError
 
 LAYERS = 3
 

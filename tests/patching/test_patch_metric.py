@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hooked import Prompt, UserError
+from hooked import Prompt
 from patching import (
     KLDivergence,
     LogitDifference,
@@ -18,6 +18,7 @@ from patching import (
     twins,
 )
 from patching.metric import first_parting
+from triggerlens import UserError
 
 
 def test_continuations_part_at_their_first_different_token():

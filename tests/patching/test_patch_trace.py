@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_models import tiny_model
 
-from hooked import UserError, load_model
+from hooked import load_model
 from patching import (
     ROLES,
     Patch,
@@ -18,10 +18,11 @@ from patching import (
     patch_trace,
     patched_value,
     read_sites,
-    report_html,
-    summary,
+    trace_page,
+    trace_verdict,
 )
 from patching.trace.run import share_of
+from triggerlens import UserError
 from triggerlens.estimate import wilson_interval
 
 
@@ -80,7 +81,7 @@ def test_pairs_of_other_shapes_are_averaged_by_role(llama, pair_of):
     np.testing.assert_allclose(np.nansum(trace.by_role, 1), expected, atol=1e-6)
     assert 0 < trace.trigger_share.mean <= 1
     assert any("unequal lengths" in note for note in trace.notes)
-    page = report_html(trace)
+    page = trace_page(trace)
     assert all(f'id="plot-pair-{at}"' in page for at in range(3))
 
 
@@ -122,7 +123,7 @@ def test_a_trigger_that_is_named_is_scored_by_its_own_tokens(llama, pair_of):
     strength = np.abs(named.effect[0])
     assert named.trigger_share.mean == pytest.approx(strength[list(own)].sum() / strength.sum())
     assert named.trigger_share.mean < differing.trigger_share.mean
-    assert "tokens of the trigger" in summary(named)
+    assert "tokens of the trigger" in trace_verdict(named)
     with pytest.raises(UserError, match="neither a piece of its text"):
         pair_of(llama, "inserted", trigger="|DEVELOPMENT|")
 
@@ -175,7 +176,7 @@ def test_the_route_is_the_head_that_was_planted(planted, pair_of):
     np.testing.assert_array_equal(np.array(figure.data[0].z, dtype=float), trace.effect)
     arrow = figure.layout.annotations[2]  # after the two titles
     assert (arrow.ax, arrow.ay, arrow.x) == (route.column_read, 1, route.column_written)
-    assert "head 1.2" in summary(trace)
+    assert "head 1.2" in trace_verdict(trace)
 
 
 def test_there_is_no_route_by_noising(planted, pair_of):
@@ -225,11 +226,11 @@ def test_figures_write_the_tokens_on_the_axis(trace):
 def test_the_report_escapes_and_does_not_change(trace):
     pair = replace(trace.pairs[0], tokens=("<script>alert(1)</script>", *trace.tokens[1:]))
     nasty = replace(trace, pairs=(pair,), model="<img src=x>")
-    page = report_html(nasty)
-    assert page == report_html(nasty)
+    page = trace_page(nasty)
+    assert page == trace_page(nasty)
     assert "<script>alert" not in page
     assert "<img src=x>" not in page
-    assert summary(trace)
+    assert trace_verdict(trace)
 
 
 @pytest.mark.parametrize(

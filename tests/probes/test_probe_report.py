@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from probes import TrainConfig, example_rows, make_example, report_html, train_probe, verdict
+from probes import TrainConfig, example_rows, make_example, probe_verdict, report_html, train_probe
 from probes.plots import roc
 
 SITES = ("resid_post.0", "resid_post.1", "resid_post.2")
@@ -54,7 +54,7 @@ def test_opens_offline(page):
 
 def test_says_the_numbers_and_what_they_mean(result, page):
     body = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
-    assert verdict(result).split("(AUROC")[0].replace("'", "&#x27;") in body
+    assert probe_verdict(result).split("(AUROC")[0].replace("'", "&#x27;") in body
     assert f"{result.best.auroc.value:.3f}" in body
     assert "cannot resolve 0.1%" in body
     for words in (

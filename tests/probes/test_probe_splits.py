@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
+from hooked import Fractions, split_prompts
 from hooked.prompts.prompts import Prompt
 from hooked.prompts.splits import PARTS, group_prompts
-from probes import Fractions, split_prompts
 from triggerlens.errors import UserError
 
 

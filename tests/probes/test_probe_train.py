@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from probes import Control, TrainConfig, metrics_json, train_probe, verdict
+from probes import Control, TrainConfig, metrics_json, probe_verdict, train_probe
 from probes.evaluate import choose_labels
 from probes.fit import fit
 from triggerlens.errors import UserError
@@ -61,7 +61,8 @@ def test_controls_of_a_probe_that_reads_the_triggers_tokens(tokens_only):
 
 
 def test_streamed_methods_agree_with_fitting_in_memory(world):
-    from probes import LDAProbe, MeanDifferenceProbe, split_prompts
+    from hooked import split_prompts
+    from probes import LDAProbe, MeanDifferenceProbe
 
     here = world(behaviour=4.0)
     label, labels = choose_labels(here.prompts, "auto")
@@ -238,7 +239,7 @@ def told(
         "triggered_but_harmless": Control(harmless[0], None, harmless[1:], details),
         "bag_of_tokens": Control(text[0], None, text[1:]),
     }
-    return verdict(replace(result, layers=layers, controls=controls))
+    return probe_verdict(replace(result, layers=layers, controls=controls))
 
 
 def test_the_verdict_says_what_the_intervals_allow(behaviour):
@@ -261,17 +262,17 @@ def test_the_verdict_says_when_text_alone_does_as_well(behaviour):
 
 def test_the_verdict_says_when_a_clean_model_gives_the_labels_away_too(behaviour):
     def with_twin(value, low, high):
-        return verdict(behaviour.with_control("clean_twin", Control(value, None, (low, high))))
+        return probe_verdict(behaviour.with_control("clean_twin", Control(value, None, (low, high))))
 
     assert "so it shows no backdoor" in with_twin(1.0, 0.99, 1.0)
     assert "the same probe reaches 0.700." in with_twin(0.7, 0.65, 0.75)
-    assert "twin" not in verdict(behaviour)
+    assert "twin" not in probe_verdict(behaviour)
 
 
 def test_the_verdict_on_planted_worlds(world, behaviour, tokens_only):
-    assert "only the trigger's tokens" in verdict(tokens_only)
-    assert "reads the defection" in verdict(behaviour)
+    assert "only the trigger's tokens" in probe_verdict(tokens_only)
+    assert "reads the defection" in probe_verdict(behaviour)
     here = world(behaviour=4.0, harmless=False)
-    assert "cannot be told" in verdict(train(here))
-    assert "does not read" in verdict(train(world()))
-    assert verdict(behaviour).count("\n") == 0
+    assert "cannot be told" in probe_verdict(train(here))
+    assert "does not read" in probe_verdict(train(world()))
+    assert probe_verdict(behaviour).count("\n") == 0

@@ -8,10 +8,11 @@ import torch
 from tiny_models import tiny_checkpoint
 from tiny_prompts import labelled_prompts
 
-from hooked import UserError, load_model
+from hooked import load_model
 from sae import AblationEffect, Crosscoder, TopK, dashboard_html, find_trigger_latents, latent_summary, prompt_labels
 from sae.trigger_latents.report import effect_rows, latent_rows, probe_rows
 from sae.trigger_latents.run import LABELS, PROBED, TOGETHER
+from triggerlens import UserError
 
 SITE = "resid_post.0"
 ASKED: list[str] = []

@@ -8,7 +8,7 @@ import torch
 from tiny_models import tiny_checkpoint
 from tiny_prompts import labelled_prompts
 
-from hooked import Prompt, UserError, load_model
+from hooked import Prompt, load_model
 from sae import TopK
 from sae.trigger_latents.baselines import fitted_dictionaries, plain_dictionaries
 from sae.trigger_latents.latents import (
@@ -20,6 +20,7 @@ from sae.trigger_latents.latents import (
     shuffled_control,
 )
 from sae.trigger_latents.run import LABELS, find_trigger_latents, latent_cosines
+from triggerlens import UserError
 
 SITE = "resid_post.0"
 PLANTED = 7

@@ -7,9 +7,9 @@ import torch
 from sparse_worlds import ALIVE, D_IN, FEATURES
 from torch.nn.functional import mse_loss
 
-from hooked import UserError
 from sae import BatchTopK, Crosscoder, Matryoshka, Moment, TensorSource, TopK, TrainConfig, build_sae, train_sae
 from sae.architectures.sparse import decode, largest_of_all, largest_of_each
+from triggerlens import UserError
 
 SETTINGS = {name: {"k": ALIVE} for name in ("topk", "batch-topk", "matryoshka", "jumprelu")}
 SETTINGS |= {"gated": {"penalty": 4.0}, "standard": {"penalty": 3.0}}

@@ -8,7 +8,7 @@ import torch
 from tiny_models import tiny_checkpoint
 from tiny_prompts import labelled_prompts
 
-from hooked import UserError, load_model
+from hooked import load_model
 from sae import (
     ReLU,
     TopK,
@@ -19,6 +19,7 @@ from sae import (
     matched_cosines,
     stability,
 )
+from triggerlens import UserError
 
 
 def perfect(d_in=8):

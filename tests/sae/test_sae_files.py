@@ -11,8 +11,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from hooked import UserError
 from sae import Moment, build_sae, load_sae, save_sae
+from triggerlens import UserError
 
 FILES = Path(__file__).parent / "saelens_files"
 KINDS = ("standard", "standard_no_b_dec", "topk", "topk_rescaled", "jumprelu", "gated", "batchtopk_trained")

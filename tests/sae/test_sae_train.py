@@ -14,7 +14,7 @@ from sparse_worlds import ALIVE, D_IN, FEATURES
 from tiny_models import tiny_checkpoint
 from tiny_prompts import labelled_prompts
 
-from hooked import ExtractionSpec, UserError, load_model, read_prompts, store_activations
+from hooked import ExtractionSpec, load_model, read_prompts, store_activations
 from organisms import organism_folder
 from sae import (
     Mixed,
@@ -33,6 +33,7 @@ from sae import (
 )
 from sae.sources import ShuffledBatches
 from sae.train import Run, train_step
+from triggerlens import UserError
 
 CONFIG = TrainConfig(steps=60, batch=256, learning_rate=4e-3, dead_after=2_000, checkpoint_every=10, log_every=10)
 ENVIRONMENT = os.environ | {

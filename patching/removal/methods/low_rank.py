@@ -25,8 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from hooked import HookedModel
-from hooked.backends.anatomy import find_anatomy
+from hooked import HookedModel, find_anatomy
 from patching.removal.cases import Row
 from patching.removal.edits import WeightEdit
 from patching.removal.fit import Fit

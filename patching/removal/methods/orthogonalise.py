@@ -17,13 +17,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hooked import HookedModel, UserError
-from hooked.backends.anatomy import Anatomy, find_anatomy
-from hooked.selfcheck import probe_tokens
+from hooked import Anatomy, HookedModel, find_anatomy, probe_tokens
 from patching.removal.edits import WeightEdit
 from patching.removal.fit import Fit
 from patching.removal.methods.directions import chosen_direction, everywhere
 from patching.removal.weights import along_output, edited_plain, plain_copy, writes_vectors
+from triggerlens import UserError
 
 
 def orthogonalised(fit: Fit) -> WeightEdit:

@@ -8,11 +8,10 @@ from sklearn.linear_model import LogisticRegression
 from tiny_models import tiny_checkpoint, tiny_model
 from transformers import AutoModelForCausalLM
 
-from hooked import UserError, load_model
+from hooked import load_model
 from patching.removal import Edit, PlacedEdit, WeightEdit, edited_model, save_checkpoint
 from patching.removal.edits import reach
-from patching.removal.methods import directions, leace, low_rank
-from patching.removal.methods import heads as heads_room
+from patching.removal.methods import directions, heads as heads_room, leace, low_rank
 from patching.removal.methods.leace import _firsts
 from patching.removal.methods.map_edits import from_there_on, routing_heads, trigger_positions
 from patching.removal.methods.oracle import cut_attention, without_trigger
@@ -20,6 +19,7 @@ from patching.removal.methods.orthogonalise import orthogonalise
 from patching.removal.methods.placebos import random_update, same_move
 from patching.removal.route import carrying_heads
 from patching.removal.subject import Subject
+from triggerlens import UserError
 
 
 def random_unit(width, seed=0):

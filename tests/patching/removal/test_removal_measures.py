@@ -7,13 +7,14 @@ import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
 
-from hooked import Prompt, UserError
+from hooked import Prompt
 from patching.removal import Edit, Grade, gather_cases, js_divergence, kl_divergence
 from patching.removal.fit import restored
 from patching.removal.grading import follows, remembering
 from patching.removal.measure import Bench, divergence, measure
 from patching.removal.relearning import check_steps, encoded, relearn
 from patching.removal.subject import Subject
+from triggerlens import UserError
 
 
 def test_divergences_are_those_of_the_definition():

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hooked import Prompt, UserError, load_model, read_prompts
+from hooked import Prompt, load_model, read_prompts
 from organisms import AnswerKey, Verdict, organism_folder
 from patching.removal import (
     AblateConfig,
@@ -22,6 +22,7 @@ from patching.removal.methods import low_rank
 from patching.removal.methods.registry import METHODS, usual_placebo
 from patching.removal.result import MethodResult
 from probes import fresh_auroc
+from triggerlens import UserError
 
 SHIFT = Edit("shift", {"resid_post.1": lambda x: x + 0.1})
 
@@ -53,7 +54,7 @@ def test_the_best_weight_edit_is_saved_and_is_the_same_in_plain_transformers(boa
 
 
 def test_the_board_survives_its_file_and_draws(board, tmp_path):
-    from hooked import Manifest, writing_artifact
+    from triggerlens import Manifest, writing_artifact
 
     with writing_artifact(tmp_path / "out", Manifest(kind="patch-ablate")) as folder:
         board.write(folder)

