@@ -35,7 +35,7 @@ from .saelens_files import (
     save_sae as save_sae,
     write_sae as write_sae,
 )
-from .sources import (
+from .stream import (
     ActivationSource as ActivationSource,
     ModelSource as ModelSource,
     SideBySide as SideBySide,

@@ -31,7 +31,7 @@ from sae.evaluate import (
     evaluate_reconstruction,
 )
 from sae.saelens_files import build_sae, save_sae, write_sae
-from sae.sources import ActivationSource, ModelSource, SideBySide, StoreSource
+from sae.stream import ActivationSource, ModelSource, SideBySide, StoreSource
 from sae.texts import train_and_held_out
 from sae.train import CurvePoint, train_saes
 from triggerlens import UserError, rank, world_size

@@ -27,7 +27,7 @@ from sae.architectures.core import Moment, SparseAutoencoder
 from sae.config import TrainConfig
 from sae.dead import resample
 from sae.memory import reused_memory
-from sae.sources import ActivationSource, Position, ShuffledBatches, scale_of
+from sae.stream import ActivationSource, Position, ShuffledBatches, scale_of
 from triggerlens import UserError, load_checkpoint, rank, save_checkpoint, wait_for_all, world_size
 
 _CHECKPOINT = "sae-checkpoint"

@@ -81,3 +81,4 @@ from .ranking import (
 from .text_table import text_table as text_table
 
 __version__: str
+from .records import from_json as from_json, to_json as to_json

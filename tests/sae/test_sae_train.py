@@ -31,7 +31,7 @@ from sae import (
     train_sae,
     train_saes,
 )
-from sae.sources import ShuffledBatches
+from sae.stream import ShuffledBatches
 from sae.train import Run, train_step
 from triggerlens import UserError
 
