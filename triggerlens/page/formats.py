@@ -1,0 +1,40 @@
+"""Estimates as text, the same in every table, card and sentence; filters of the templates."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from triggerlens.estimate import Estimate
+
+NOTHING = "–"
+"""Shown for a value that is not a number, such as a rate of nothing."""
+
+
+def value_text(estimate: Estimate, form: str = ".3f") -> str:
+    """`0.990`; with the form `.1%`, `99.0%`; a dash where there was nothing to count."""
+    return NOTHING if math.isnan(estimate.value) else format(estimate.value, form)
+
+
+def interval_text(estimate: Estimate, form: str = ".3f") -> str:
+    """`[0.980, 1.000]`."""
+    return f"[{format(estimate.low, form)}, {format(estimate.high, form)}]"
+
+
+def estimate_text(estimate: Estimate, form: str = ".3f") -> str:
+    """`0.990 [0.980, 1.000]`; a dash alone where there was nothing to count."""
+    if math.isnan(estimate.value):
+        return NOTHING
+    return f"{value_text(estimate, form)} {interval_text(estimate, form)}"
+
+
+def count_text(estimate: Estimate) -> str:
+    """`3 of 50`.
+
+    Raises:
+        ValueError: the estimate is not of a rate.
+    """
+    if estimate.count is None or estimate.n is None:
+        raise ValueError(f"{estimate} is not a rate: it has no counts")
+    return f"{estimate.count:,} of {estimate.n:,}"
