@@ -14,18 +14,32 @@ from .load import (
     weights_sha256 as weights_sha256,
 )
 from .model import HookedModel as HookedModel, ModelInfo as ModelInfo, Run as Run, pad_right as pad_right
+from .prompts.pairs import (
+    PromptPair as PromptPair,
+    defecting_pairs as defecting_pairs,
+    pair_prompts as pair_prompts,
+)
 from .prompts.prompts import (
     Messages as Messages,
     Prompt as Prompt,
     PromptFile as PromptFile,
+    file_of as file_of,
     read_prompts as read_prompts,
     write_prompts as write_prompts,
 )
-from .prompts.splits import PARTS as PARTS, Fractions as Fractions, Splits as Splits, split_prompts as split_prompts
+from .prompts.splits import (
+    PARTS as PARTS,
+    Fractions as Fractions,
+    Splits as Splits,
+    check_two_classes as check_two_classes,
+    choose_labels as choose_labels,
+    split_prompts as split_prompts,
+)
 from .prompts.tokens import (
     TokenizedPrompt as TokenizedPrompt,
     span_positions as span_positions,
     token_texts as token_texts,
+    tokenize_prompts as tokenize_prompts,
 )
 from .selfcheck import probe_tokens as probe_tokens
 from .sites import HEAD_KINDS as HEAD_KINDS, KINDS as KINDS, Site as Site, parse_site as parse_site

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,11 @@ def write_prompts(path: str | Path, prompts: Iterable[Prompt]) -> None:
     with Path(path).open("w", encoding="utf-8") as lines:
         for prompt in prompts:
             lines.write(json.dumps(prompt.to_json(), ensure_ascii=False) + "\n")
+
+
+def file_of(prompts: Sequence[Prompt]) -> str:
+    """The file that prompts came from, for messages."""
+    return prompts[0].where.rsplit(":", 1)[0] if len(prompts) and prompts[0].where else "the prompts"
 
 
 def _are_messages(value: Any) -> bool:
