@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from hooked.backends.anatomy import find_anatomy
 from hooked.model import HookedModel, ModelInfo
 from hooked.prompts.tokens import tokenizer_sha256
-from hooked.selfcheck import attention_holds, mlp_is_positionwise, probe_tokens, runs_in_parallel, self_check
+from hooked.selfcheck import (
+    inner_kinds,
+    manners_of_memory,
+    mlp_is_positionwise,
+    probe_tokens,
+    runs_in_parallel,
+    self_check,
+)
 from triggerlens import UserError, sha256_file
 
 Backend = Literal["nnsight", "transformer-lens"]
@@ -74,22 +81,49 @@ def _wrap(hf_model: Any, tokenizer: Any, name: str, weights: str, backend: str) 
         plain = hf_model(probe_tokens(_config(hf_model).vocab_size).to(device), use_cache=False).logits
     if not plain.isfinite().all():
         raise UserError(f"{name}: gives NaN or infinite logits; its weights are damaged, or need --dtype float32")
-    hooked: HookedModel
+    try:
+        hooked = _adapter(backend)(hf_model, tokenizer, anatomy, info)
+        _find_by_trial(hooked, plain)
+    except UserError:
+        raise
+    # What nnsight or TransformerLens raises on an architecture that it does not know cannot be foreseen.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        other = "nnsight" if backend == "transformer-lens" else "transformer-lens"
+        raise UserError(
+            f"{name}: {backend} cannot read {type(hf_model).__name__} ({type(error).__name__}: {reason}); try --backend {other}"
+        ) from error
+    return hooked
+
+
+def _adapter(backend: str) -> type[HookedModel]:
     if backend == "nnsight":
         from hooked.backends.nnsight import NnsightModel
 
-        hooked = NnsightModel(hf_model, tokenizer, anatomy, info)
-    else:
-        from hooked.backends.transformer_lens import TransformerLensModel
+        return NnsightModel
+    from hooked.backends.transformer_lens import TransformerLensModel
 
-        hooked = TransformerLensModel(hf_model, tokenizer, anatomy, info)
-    tokens = probe_tokens(plain.shape[-1])
-    hooked.anatomy = replace(anatomy, parallel=runs_in_parallel(hooked, tokens))
-    self_check(hooked, plain)
+    return TransformerLensModel
+
+
+def _find_by_trial(hooked: HookedModel, plain_logits: Tensor) -> None:
+    """Complete the anatomy by what only a trial tells, and check that every site is what its name says.
+
+    Raises:
+        UserError: a check failed.
+    """
+    tokens = probe_tokens(plain_logits.shape[-1])
+    hooked.anatomy = replace(hooked.anatomy, **manners_of_memory(hooked, tokens))
+    hooked.anatomy = replace(hooked.anatomy, parallel=runs_in_parallel(hooked, tokens))
+    self_check(hooked, plain_logits)
     hooked.anatomy = replace(hooked.anatomy, positionwise=mlp_is_positionwise(hooked, tokens))
-    if hooked.anatomy.projections is not None and not attention_holds(hooked, tokens):
-        hooked.anatomy = replace(hooked.anatomy, projections=None)
-    return hooked
+    best: tuple[str, ...] = ()
+    projections = None
+    for layout in hooked.layouts:
+        inner = inner_kinds(hooked, tokens, layout)
+        if len(inner) > len(best):
+            best, projections = inner, layout
+    hooked.anatomy = replace(hooked.anatomy, projections=projections, inner=best)
 
 
 def _config(hf_model: Any) -> Any:
@@ -106,10 +140,19 @@ def _info(hf_model: Any, name: str, weights: str, tokenizer: Any) -> ModelInfo:
         n_layers=config.num_hidden_layers,
         d_model=config.hidden_size,
         n_heads=config.num_attention_heads,
-        n_kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+        n_kv_heads=_kv_heads(config),
         d_head=head_size,
         context=getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length,
     )
+
+
+def _kv_heads(config: Any) -> int:
+    """Heads of keys and values. Falcon says it in words of its own."""
+    if getattr(config, "num_key_value_heads", None):
+        return int(config.num_key_value_heads)
+    if getattr(config, "new_decoder_architecture", False):
+        return int(config.num_kv_heads)
+    return 1 if getattr(config, "multi_query", False) else int(config.num_attention_heads)
 
 
 def load_plain(name: str, device: str = "auto", dtype: str = "auto", device_map: Any = None) -> tuple[Any, Any, str]:

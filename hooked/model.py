@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from hooked.backends.anatomy import Anatomy
+from hooked.backends.anatomy import Anatomy, candidate_projections
 from hooked.backends.positionwise import only_at
 from hooked.backends.visits import Edit, Read, Visit, plan_visits
 from hooked.prompts.prompts import Prompt
@@ -63,9 +63,17 @@ class HookedModel(ABC):
         self.hf_model, self.tokenizer, self.anatomy, self.info = hf_model, tokenizer, anatomy, info
         # Taken before an adapter may rename modules.
         self._projections = [
-            block.get_submodule(anatomy.out_projection) for block in hf_model.get_submodule(anatomy.blocks)
+            block.get_submodule(anatomy.out_projection) if anatomy.has_attention(layer) else None
+            for layer, block in enumerate(hf_model.get_submodule(anatomy.blocks))
+        ]
+        self._attentions = [
+            block.get_submodule(anatomy.attention) if anatomy.has_attention(layer) else nn.Identity()
+            for layer, block in enumerate(hf_model.get_submodule(anatomy.blocks))
         ]
         self._mlps = [block.get_submodule(anatomy.mlp) for block in hf_model.get_submodule(anatomy.blocks)]
+        with_attention = next(layer for layer in range(info.n_layers) if anatomy.has_attention(layer))
+        block = hf_model.get_submodule(anatomy.block_path(with_attention))
+        self.layouts = candidate_projections(block, anatomy.attention)
         # Of a model spread over devices; None where it lies on one.
         self.device_map: dict[str, Any] | None = getattr(hf_model, "hf_device_map", None) or None
         self.device: torch.device = hf_model.get_input_embeddings().weight.device
@@ -95,7 +103,7 @@ class HookedModel(ABC):
         return tuple(
             kind
             for kind in KINDS
-            if kind not in lacking and not (kind in INNER_KINDS and self.anatomy.projections is None)
+            if kind not in lacking and not (kind in INNER_KINDS and kind not in self.anatomy.inner)
         )
 
     def heads(self, kind: str) -> int:
@@ -111,7 +119,11 @@ class HookedModel(ABC):
         return self.info.d_head if kind in INNER_KINDS else self.info.d_model
 
     def _sites(self, kind: str, layer: int) -> list[Site]:
-        return [Site(kind, layer, head) for head in range(self.heads(kind))] or [Site(kind, layer)]
+        if kind not in HEAD_KINDS:
+            return [Site(kind, layer)]
+        return (
+            [Site(kind, layer, head) for head in range(self.heads(kind))] if self.anatomy.has_attention(layer) else []
+        )
 
     def columns(self, site: Site) -> slice:
         """Where queries, keys or values of one head stand in what their projection gives."""
@@ -130,6 +142,10 @@ class HookedModel(ABC):
             self.sites(site.kind)
             if site.layer >= self.info.n_layers:
                 raise UserError(f"no site {name}: {self.info.name} has layers 0 to {self.info.n_layers - 1}")
+            if site.head is not None and not self.anatomy.has_attention(site.layer):
+                raise UserError(
+                    f"no site {name}: layer {site.layer} of {self.info.name} has no attention, and so no heads"
+                )
             if site.head is not None and site.head >= self.heads(site.kind):
                 raise UserError(f"no site {name}: {self.info.name} has heads 0 to {self.heads(site.kind) - 1} there")
 
@@ -176,7 +192,7 @@ class HookedModel(ABC):
         edits = edits or {}
         self.check_sites([*readers, *edits])
         kept: dict[str, Tensor] = {}
-        visits = plan_visits(readers, edits, self.head_weights, kept, self.columns)
+        visits = plan_visits(readers, edits, self.head_weights, kept, self.columns, self.anatomy)
         if last_layer is not None:
             visits = [visit for visit in visits if visit.layer <= last_layer]
         forward = self._forward if edits else self._read_only
@@ -208,11 +224,15 @@ class HookedModel(ABC):
                 "ask for fewer new tokens"
             )
         self.check_sites(list(edits or {}))
-        visits = plan_visits({}, edits or {}, self.head_weights, {}, self.columns)
+        visits = plan_visits({}, edits or {}, self.head_weights, {}, self.columns, self.anatomy)
         ids, mask = pad_left([prompt.ids for prompt in prompts], self.pad_id)
         with torch.no_grad():
             new = self._generate(ids.to(self.device), mask.to(self.device), visits, max_new_tokens)
         return [_before_end(row, self.end_ids) for row in new.tolist()]
+
+    def attention(self, layer: int) -> nn.Module:
+        """The attention module of a block that has one, as `transformers` made it."""
+        return self._attentions[layer]
 
     def mlp(self, layer: int) -> nn.Module:
         """The MLP of a block, as `transformers` made it."""
@@ -221,6 +241,7 @@ class HookedModel(ABC):
     def head_weights(self, layer: int, head: int) -> Float[Tensor, "d_model d_head"]:
         """One head's part of the attention's output projection."""
         module = self._projections[layer]
+        assert module is not None  # check_sites has refused the site otherwise
         weight: Tensor = module.weight.detach()
         if not isinstance(module, nn.Linear):  # GPT-2's Conv1D keeps its weight transposed.
             weight = weight.T

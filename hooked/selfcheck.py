@@ -5,18 +5,24 @@
 3. Each block's output is its input plus what attention and MLP add; `resid_post.i` is `resid_pre.i+1`;
    the heads sum to the attention's output, but for its bias.
 4. An edit at each kind of site, in the first and in the last block, changes the logits.
-5. Attention patterns are causal and sum to 1, and mixing the values by them gives what the heads write; an edit of one
-   head's query or key changes that head's pattern alone (or its group's), at that position alone (or from it on). Where
-   this fails the model has no such sites, and works without them.
+5. An edit of one head's query changes what that head writes, and no other, at that position alone; of its key or value what
+   the heads of its group write, from that position on. Attention patterns are causal, their rows sum to 1 (less where the
+   attention has sinks), and mixing the values by them gives what the heads write. A kind of site for which this fails is
+   not offered, and the model works without it.
 6. The MLP gives a position the same alone as among others. Where this fails, it always runs at every position.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hooked.backends.anatomy import Projections
 from hooked.backends.positionwise import only_at
 from hooked.backends.visits import Edit
 from hooked.model import HookedModel
@@ -42,7 +48,6 @@ def self_check(model: HookedModel, plain_logits: Float[Tensor, "1 position vocab
         UserError: a check failed; the message names the site.
     """
     tokens = probe_tokens(plain_logits.shape[-1])
-    kinds = [kind for kind in model.kinds if kind not in INNER_KINDS]
     run = model.run(tokens, reads=model.sites())
     assert run.logits is not None  # no last layer was given
     _same(model, "the logits", run.logits, plain_logits)
@@ -51,9 +56,10 @@ def self_check(model: HookedModel, plain_logits: Float[Tensor, "1 position vocab
             raise _failed(model, f"{site} has shape {tuple(value.shape)}, not {(1, PROBE_LENGTH, model.info.d_model)}")
     for layer in range(model.info.n_layers):
         _check_block(model, run.activations, layer)
-    for kind in kinds:
-        for layer in sorted({0, model.info.n_layers - 1}):
-            _check_edit(model, model._sites(kind, layer)[0].__str__(), tokens, run.logits)
+    for kind in (kind for kind in model.kinds if kind not in INNER_KINDS):
+        sites = model.sites(kind)
+        for site in dict.fromkeys((sites[0], sites[-1])):
+            _check_edit(model, site, tokens, run.logits)
 
 
 @torch.no_grad()
@@ -85,14 +91,47 @@ def mlp_is_positionwise(model: HookedModel, tokens: Int[Tensor, "1 position"]) -
 
 
 @torch.no_grad()
-def attention_holds(model: HookedModel, tokens: Int[Tensor, "1 position"]) -> bool:
-    """Whether the sites inside attention are what their names say (step 5), in the first and in the last block."""
+def manners_of_memory(model: HookedModel, tokens: Int[Tensor, "1 position"]) -> dict[str, bool]:
+    """How the modules hand on what they give: `reuses_memory` and `flat_mlp` of the anatomy.
+
+    A block may change in place what one of its modules gave (torch counts the changes of each tensor), and an MLP may give
+    its rows end to end.
+    """
+    reads = {site: lambda value: (value, value._version) for site in model.sites()}
+    read: Any = model.run(tokens, reads=reads).activations  # type: ignore[arg-type]
+    return {
+        "reuses_memory": any(value._version != version for value, version in read.values()),
+        "flat_mlp": any(value.ndim == 2 for site, (value, _) in read.items() if site.startswith("mlp_out.")),
+    }
+
+
+@torch.no_grad()
+def inner_kinds(model: HookedModel, tokens: Int[Tensor, "1 position"], layout: Projections) -> tuple[str, ...]:
+    """The kinds of site inside attention that are what their names say where heads stand as `layout` says (step 5).
+
+    Tried in the first and in the last block with attention.
+    """
+    usual, model.anatomy = model.anatomy, replace(model.anatomy, projections=layout, inner=INNER_KINDS)
+    with_attention = [layer for layer in range(model.info.n_layers) if usual.has_attention(layer)]
+    layers = sorted({with_attention[0], with_attention[-1]})
     try:
-        for layer in sorted({0, model.info.n_layers - 1}):
-            _check_pattern(model, layer, tokens)
-            for kind in ("q", "k"):
-                _check_reach(model, kind, layer, tokens)
-    except UserError:
+        inner = [
+            kind
+            for kind in ("q", "k", "v")
+            if all(_holds(_check_reach, model, layer, tokens, kind) for layer in layers)
+        ]
+        if "v" in inner and all(_holds(_check_pattern, model, layer, tokens) for layer in layers):
+            inner.append("pattern")
+    finally:
+        model.anatomy = usual
+    return tuple(inner)
+
+
+def _holds(check: Callable[..., None], *arguments: Any) -> bool:
+    """Whether a check passes. What a library raises on a model that it was not made for cannot be foreseen."""
+    try:
+        check(*arguments)
+    except Exception:
         return False
     return True
 
@@ -101,35 +140,40 @@ def _check_pattern(model: HookedModel, layer: int, tokens: Tensor) -> None:
     patterns = [f"pattern.{layer}.{head}" for head in range(model.info.n_heads)]
     written = [f"head_out.{layer}.{head}" for head in range(model.info.n_heads)]
     values = [f"v.{layer}.{head}" for head in range(model.info.n_kv_heads)]
-    found = model.run(tokens, reads=[*patterns, *written, *values], last_layer=layer).activations
+    read = model.run(tokens, reads=[*patterns, *written, *values], last_layer=layer).activations
     group = model.info.n_heads // model.info.n_kv_heads
     for head, (pattern, wrote) in enumerate(zip(patterns, written, strict=True)):
-        attended = found[pattern]
-        if attended.shape != (1, PROBE_LENGTH, PROBE_LENGTH) or attended.triu(1).any():
+        attended = read[pattern]
+        if attended.shape != (1, PROBE_LENGTH, PROBE_LENGTH) or attended.triu(1).any() or attended.min() < 0:
             raise _failed(model, f"{pattern} is not causal")
-        _same(model, f"{pattern} (its rows sum to 1)", attended.float().sum(-1), torch.ones(1, PROBE_LENGTH))
-        mixed = attended @ found[values[head // group]] @ model.head_weights(layer, head).to(attended.device).T
-        _same(model, f"{wrote} (values mixed by the pattern)", found[wrote], mixed)
+        total = attended.float().sum(-1)
+        sinks = hasattr(model.attention(layer), "sinks") and bool((total < 1).all())
+        _same(model, f"{pattern} (its rows sum to 1)", total, total if sinks else torch.ones(1, PROBE_LENGTH))
+        weight = model.head_weights(layer, head).to(attended.device) * model.anatomy.scale
+        mixed = attended @ read[values[head // group]] @ weight.T
+        _same(model, f"{wrote} (values mixed by the pattern)", read[wrote], mixed)
 
 
-def _check_reach(model: HookedModel, kind: str, layer: int, tokens: Tensor) -> None:
+def _check_reach(model: HookedModel, layer: int, tokens: Tensor, kind: str) -> None:
     """Edit the last but two position of the last head."""
-    patterns = [f"pattern.{layer}.{head}" for head in range(model.info.n_heads)]
-    place, edited = PROBE_LENGTH - 3, model.heads(kind) - 1
+    written = [f"head_out.{layer}.{head}" for head in range(model.info.n_heads)]
+    position, edited = PROBE_LENGTH - 3, model.heads(kind) - 1
     group = model.info.n_heads // model.heads(kind)
     bump = torch.zeros(1, PROBE_LENGTH, model.info.d_head, device=model.device)
-    bump[0, place] = torch.linspace(-1, 2, model.info.d_head)
+    bump[0, position] = torch.linspace(-1, 2, model.info.d_head)
     edits: dict[str, Edit] = {
         f"{kind}.{layer}.{edited}": lambda value: value + (1 + value.abs().max()) * bump.to(value)
     }
-    before = model.run(tokens, reads=patterns, last_layer=layer).activations
-    after = model.run(tokens, reads=patterns, edits=edits, last_layer=layer).activations
-    for head, name in enumerate(patterns):
+    before = model.run(tokens, reads=written, last_layer=layer).activations
+    after = model.run(tokens, reads=written, edits=edits, last_layer=layer).activations
+    reached = range(position, position + 1) if kind == "q" else range(position, PROBE_LENGTH)
+    for head, name in enumerate(written):
         moved = (before[name] != after[name]).any(-1)[0].tolist()
-        expected = head // group == edited
-        rows = range(place, PROBE_LENGTH) if kind == "k" else range(place, place + 1)
-        if any(moved[at] for at in range(PROBE_LENGTH) if at not in rows) or moved[place] != expected:
-            raise _failed(model, f"an edit at {kind}.{layer}.{edited} does not act on the pattern as it should")
+        beyond = any(moved[row] for row in range(PROBE_LENGTH) if row not in reached)
+        if beyond or moved[position] != (head // group == edited):
+            raise _failed(
+                model, f"an edit at {kind}.{layer}.{edited} does not act on what the heads write as it should"
+            )
 
 
 def _check_block(model: HookedModel, values: dict[str, Tensor], layer: int) -> None:
@@ -138,7 +182,7 @@ def _check_block(model: HookedModel, values: dict[str, Tensor], layer: int) -> N
     _same(model, f"resid_post.{layer} (block input + attention + MLP)", after, _sum(before, attention, mlp))
     if layer + 1 < model.info.n_layers:
         _same(model, f"resid_pre.{layer + 1}", values[f"resid_pre.{layer + 1}"], after)
-    if not model.anatomy.post_norms:
+    if not model.anatomy.post_norms and model.anatomy.has_attention(layer):
         heads = _sum(*(values[f"head_out.{layer}.{head}"] for head in range(model.info.n_heads)))
         rest = attention.to(heads) - heads  # the projection's bias: the same at every position
         _same(

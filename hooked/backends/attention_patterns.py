@@ -41,14 +41,20 @@ def attending(hf_model: nn.Module, anatomy: Anatomy, visits: Sequence[Visit]) ->
     AttentionInterface.register(_NAME, _attention)
     AttentionMaskInterface.register(_NAME, eager_mask)
     blocks: Any = hf_model.get_submodule(anatomy.blocks)
-    modules = [block.get_submodule(anatomy.attention) for block in blocks]
-    if not all(hasattr(module, "config") and _eager(module) for module in modules):
+    modules = {
+        layer: block.get_submodule(anatomy.attention)
+        for layer, block in enumerate(blocks)
+        if anatomy.has_attention(layer)
+    }
+    if not all(hasattr(module, "config") and _eager(module) for module in modules.values()):
         raise UserError(f"{type(hf_model).__name__}: its attention patterns cannot be had")
     handlers = defaultdict(list)
     for visit in visits:
         handlers[modules[visit.layer]].append(visit.handle)
     decoder: Any = hf_model.get_submodule(anatomy.blocks.rpartition(".")[0])
-    configs = {id(owner.config): owner.config for owner in (decoder, *modules)}.values()  # mostly one and the same
+    configs = {
+        id(owner.config): owner.config for owner in (decoder, *modules.values())
+    }.values()  # mostly one and the same
     usual = [config._attn_implementation for config in configs]
     token = _handlers.set(dict(handlers))
     try:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hooked.backends.anatomy import Anatomy
 from hooked.backends.attention_patterns import attending
-from hooked.backends.visits import Visit, module_of
+from hooked.backends.visits import Visit, first_of, module_of, with_first
 from hooked.model import HookedModel, ModelInfo
 
 
@@ -74,13 +74,13 @@ class NnsightModel(HookedModel):
                 handle.remove()
 
     def _read_hook(self, visit: Visit) -> Any:
-        module, is_input = module_of(self.anatomy, visit.point)
+        module, is_input = module_of(self.anatomy, visit.layer, visit.point)
         if is_input:
             return self._module(visit.layer, module).register_forward_pre_hook(
                 lambda _, args, kwargs: _nothing(visit.handle(next(iter((*args, *kwargs.values()))))), with_kwargs=True
             )
         return self._module(visit.layer, module).register_forward_hook(
-            lambda _, args, output: _nothing(visit.handle(output))
+            lambda _, args, output: _nothing(visit.handle(first_of(output)))
         )
 
     def _module(self, layer: int, module: str) -> torch.nn.Module:
@@ -108,14 +108,15 @@ class NnsightModel(HookedModel):
         return torch.stack(chosen, dim=1)
 
     def _visit(self, visit: Visit) -> None:
-        module, is_input = module_of(self.anatomy, visit.point)
+        module, is_input = module_of(self.anatomy, visit.layer, visit.point)
         envoy = self._envoy(visit.layer, module)
-        value = envoy.input if is_input else envoy.output
+        given = envoy.input if is_input else envoy.output
+        value = given if is_input else first_of(given)
         replaced = visit.handle(value)
         if replaced is not value and is_input:
             envoy.input = replaced
         elif replaced is not value:
-            envoy.output = replaced
+            envoy.output = with_first(given, replaced)
 
     def _envoy(self, layer: int, module: str) -> Any:
         path = self.anatomy.block_path(layer, module)

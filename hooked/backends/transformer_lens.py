@@ -64,11 +64,21 @@ class TransformerLensModel(HookedModel):
         return output[:, tokens.shape[1] :]
 
     def _hooks(self, visits: list[Visit]) -> list[tuple[str | Callable, Callable]]:
-        names = _POST_NORM_HOOKS if self.anatomy.post_norms else _HOOKS
         handlers: dict[str, list[Callable[[Tensor], Tensor]]] = defaultdict(list)
         for visit in visits:
-            handlers[f"blocks.{visit.layer}.{names[visit.point]}"].append(visit.handle)
+            handlers[f"blocks.{visit.layer}.{self._hook_of(visit)}"].append(visit.handle)
         return [(name, _in_turn(chain)) for name, chain in handlers.items()]
+
+    def _hook_of(self, visit: Visit) -> str:
+        """The bridge's name, within a block, of the tensor that a visit is to."""
+        anatomy = self.anatomy
+        if visit.point == "attn_out" and not anatomy.has_attention(visit.layer):
+            return f"{anatomy.other_mixers[visit.layer]}.hook_out"
+        if anatomy.post_norms:
+            return _POST_NORM_HOOKS[visit.point]
+        if visit.point == "mlp_out" and anatomy.mlp_out != anatomy.mlp:
+            return "mlp.out.hook_out"
+        return _HOOKS[visit.point]
 
 
 def _in_turn(chain: list[Callable[[Tensor], Tensor]]) -> Callable[[Tensor, Any], Tensor | None]:

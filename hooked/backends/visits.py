@@ -48,6 +48,7 @@ def plan_visits(
     head_weights: Callable[[int, int], Tensor],
     kept: dict[str, Tensor],
     columns: Callable[[Site], slice],
+    anatomy: Anatomy,
 ) -> list[Visit]:
     """The visits, in forward order, that carry out `edits` and leave what `reads` return in `kept`.
 
@@ -60,7 +61,7 @@ def plan_visits(
     )
     visits: list[Visit] = []
     for layer in sorted({site.layer for site in sites}):
-        planner = _LayerPlanner(layer, reads, edits, head_weights, kept, columns)
+        planner = _LayerPlanner(layer, reads, edits, head_weights, kept, columns, anatomy)
         for site in (site for site in sites if site.layer == layer):
             getattr(planner, site.kind)(site)
         visits += sorted(planner.visits, key=lambda visit: POINTS.index(visit.point))
@@ -79,9 +80,10 @@ class _LayerPlanner:
         head_weights: Callable,
         kept: dict[str, Tensor],
         columns: Callable[[Site], slice],
+        anatomy: Anatomy,
     ):
         self.layer, self.reads, self.edits, self.head_weights, self.kept = layer, reads, edits, head_weights, kept
-        self.columns = columns
+        self.columns, self.anatomy = columns, anatomy
         self.seen: dict[str, Tensor] = {}
         self.visits: list[Visit] = []
 
@@ -99,14 +101,18 @@ class _LayerPlanner:
         self._visit("projection", lambda value: self._apply_head(site, value))
 
     def attn_out(self, site: Site) -> None:
-        self._visit("attn_out", lambda value: self._apply(site, value))
+        self._visit("attn_out", lambda value: self._apply_added(site, value))
 
     def resid_mid(self, site: Site) -> None:
         self._visit("block_in", lambda value: self._remember("block_in", value))
         self._visit("attn_out", lambda value: self._apply_mid(site, value))
 
     def mlp_out(self, site: Site) -> None:
-        self._visit("mlp_out", lambda value: self._apply(site, value))
+        if not self.anatomy.flat_mlp:
+            self._visit("mlp_out", lambda value: self._apply_added(site, value))
+            return
+        self._visit("block_in", lambda value: self._remember("block_in", value))
+        self._visit("mlp_out", lambda value: self._apply_flat(site, value))
 
     def resid_post(self, site: Site) -> None:
         self._visit("block_out", lambda value: self._apply(site, value))
@@ -123,8 +129,17 @@ class _LayerPlanner:
         if name in self.edits:
             value = _checked_edit(name, self.edits[name], value)
         if name in self.reads:
-            self.kept[name] = self.reads[name](value)
+            self.kept[name] = self.reads[name](value.clone() if self.anatomy.reuses_memory else value)
         return value
+
+    def _apply_added(self, site: Site, output: Tensor) -> Tensor:
+        """What a sub-layer adds to the stream: its output, as the block scales it."""
+        scale = self.anatomy.scale
+        if scale == 1:
+            return self._apply(site, output)
+        added = output * scale
+        edited = self._apply(site, added)
+        return output if edited is added else edited / scale
 
     def _apply_part(self, site: Site, value: Tensor) -> Tensor:
         """One head of a tensor that holds all: a pattern, queries already split into heads, or a projection's output."""
@@ -142,11 +157,18 @@ class _LayerPlanner:
         replaced[part] = after
         return replaced
 
+    def _apply_flat(self, site: Site, output: Tensor) -> Tensor:
+        if output.ndim > 2:
+            return self._apply_added(site, output)
+        shaped = output.view(*self.seen["block_in"].shape[:2], -1)
+        edited = self._apply_added(site, shaped)
+        return output if edited is shaped else edited.flatten(0, 1)
+
     def _apply_mid(self, site: Site, attention: Tensor) -> Tensor:
         # Of a model spread over devices, a block's input is seen before it is moved to where the block is.
-        middle = self.seen["block_in"].to(attention.device) + attention
+        middle = self.seen["block_in"].to(attention.device) + attention * self.anatomy.scale
         edited = self._apply(site, middle)
-        return attention if edited is middle else attention + (edited - middle)
+        return attention if edited is middle else attention + (edited - middle) / self.anatomy.scale
 
     def _apply_head(self, site: Site, projected: Tensor) -> Tensor:
         weight = self.head_weights(site.layer, site.head or 0)
@@ -155,9 +177,9 @@ class _LayerPlanner:
             heads = rearrange(
                 heads, "batch position (head d_head) -> batch position head d_head", d_head=weight.shape[1]
             )
-        before = heads[:, :, site.head] @ weight.to(heads.device).T
+        before = heads[:, :, site.head] @ weight.to(heads.device).T * self.anatomy.scale
         after = self._apply(site, before)
-        return projected if after is before else projected + (after - before)
+        return projected if after is before else projected + (after - before) / self.anatomy.scale
 
 
 def _checked_edit(name: str, edit: Edit, value: Tensor) -> Tensor:
@@ -168,7 +190,17 @@ def _checked_edit(name: str, edit: Edit, value: Tensor) -> Tensor:
     return edited.to(value.dtype)
 
 
-def module_of(anatomy: Anatomy, point: str) -> tuple[str, bool]:
+def first_of(output: Any) -> Tensor:
+    """The hidden states of a module's output: some blocks and MLPs also give their attention or their router's scores."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def with_first(output: Any, value: Tensor) -> Any:
+    """A module's output with other hidden states."""
+    return (value, *output[1:]) if isinstance(output, tuple) else value
+
+
+def module_of(anatomy: Anatomy, layer: int, point: str) -> tuple[str, bool]:
     """The module (a path relative to the block; empty for the block itself) of a point, and whether it is its input."""
     if anatomy.projections is not None and point in ("q", "k", "v"):
         return anatomy.projections.modules["qkv".index(point)], False
@@ -176,7 +208,7 @@ def module_of(anatomy: Anatomy, point: str) -> tuple[str, bool]:
         "block_in": ("", True),
         "heads": (anatomy.out_projection, True),
         "projection": (anatomy.out_projection, False),
-        "attn_out": (anatomy.attn_out, False),
+        "attn_out": (anatomy.attn_out_of(layer), False),
         "mlp_out": (anatomy.mlp_out, False),
         "block_out": ("", False),
     }[point]
