@@ -6,6 +6,15 @@ from .extraction import (
     LiveActivations as LiveActivations,
     stream_activations as stream_activations,
 )
+from .generation import (
+    Sampling as Sampling,
+    answer_prompts as answer_prompts,
+    before_end as before_end,
+    context_of as context_of,
+    continue_tokens as continue_tokens,
+    end_ids as end_ids,
+    padding_id as padding_id,
+)
 from .load import (
     load_classifier as load_classifier,
     load_model as load_model,
@@ -13,7 +22,7 @@ from .load import (
     pick_device as pick_device,
     weights_sha256 as weights_sha256,
 )
-from .model import HookedModel as HookedModel, ModelInfo as ModelInfo, Run as Run, pad_right as pad_right
+from .model import HookedModel as HookedModel, ModelInfo as ModelInfo, Run as Run
 from .prompts.pairs import (
     PromptPair as PromptPair,
     defecting_pairs as defecting_pairs,
@@ -37,6 +46,8 @@ from .prompts.splits import (
 )
 from .prompts.tokens import (
     TokenizedPrompt as TokenizedPrompt,
+    pad_left as pad_left,
+    pad_right as pad_right,
     span_positions as span_positions,
     token_texts as token_texts,
     tokenize_prompts as tokenize_prompts,

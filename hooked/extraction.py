@@ -19,9 +19,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from hooked.model import HookedModel, pad_right
+from hooked.model import HookedModel
 from hooked.prompts.prompts import Prompt
-from hooked.prompts.tokens import TokenizedPrompt, span_positions
+from hooked.prompts.tokens import TokenizedPrompt, pad_right, span_positions
 from hooked.sites import INNER_KINDS, parse_site
 from triggerlens import UserError
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from hooked.backends.anatomy import Anatomy, candidate_projections
 from hooked.backends.positionwise import only_at
 from hooked.backends.visits import Edit, Read, Visit, plan_visits
+from hooked.generation import check_room, continue_tokens, end_ids, padding_id
 from hooked.prompts.prompts import Prompt
 from hooked.prompts.tokens import TokenizedPrompt, tokenize_prompts
 from hooked.sites import HEAD_KINDS, INNER_KINDS, KINDS, Site, parse_site
@@ -217,18 +218,12 @@ class HookedModel(ABC):
         Raises:
             UserError: as `run`; or a prompt and its continuation exceed the context.
         """
-        longest = max(len(prompt.ids) for prompt in prompts)
-        if longest + max_new_tokens > self.info.context:
-            raise UserError(
-                f"a prompt of {longest} tokens and {max_new_tokens} new ones exceed the context of {self.info.context}; "
-                "ask for fewer new tokens"
-            )
+        check_room((len(prompt.ids) for prompt in prompts), max_new_tokens, self.info.context)
         self.check_sites(list(edits or {}))
         visits = plan_visits({}, edits or {}, self.head_weights, {}, self.columns, self.anatomy)
-        ids, mask = pad_left([prompt.ids for prompt in prompts], self.pad_id)
-        with torch.no_grad():
-            new = self._generate(ids.to(self.device), mask.to(self.device), visits, max_new_tokens)
-        return [_before_end(row, self.end_ids) for row in new.tolist()]
+        rows = [prompt.ids for prompt in prompts]
+        with self._hooks_on(visits):
+            return continue_tokens(self.hf_model, rows, max_new_tokens, ends=self.end_ids, pad_id=self.pad_id)
 
     def attention(self, layer: int) -> nn.Module:
         """The attention module of a block that has one, as `transformers` made it."""
@@ -250,21 +245,13 @@ class HookedModel(ABC):
 
     @property
     def pad_id(self) -> int:
-        """The id that fills padded positions; never seen by a real token.
-
-        A padding token that was added to the tokenizer alone, which is common, has no embedding, and is not taken.
-        """
-        own = self.tokenizer.pad_token_id
-        return own if own is not None and own < self.vocabulary else min(self.end_ids, default=0)
+        """The id that fills padded positions; never seen by a real token (`hooked.generation.padding_id`)."""
+        return padding_id(self.hf_model, self.tokenizer)
 
     @property
     def end_ids(self) -> frozenset[int]:
-        """Ids that end a generation; one that the model has no embedding for cannot be generated, and is left out."""
-        end = self.hf_model.generation_config.eos_token_id
-        if end is None:
-            end = self.tokenizer.eos_token_id
-        ends = end if isinstance(end, list) else [] if end is None else [end]
-        return frozenset(one for one in ends if one < self.vocabulary)
+        """Ids that end a generation (`hooked.generation.end_ids`)."""
+        return end_ids(self.hf_model, self.tokenizer)
 
     @abstractmethod
     def _forward(self, tokens: Tensor, visits: list[Visit], last_layer: int | None) -> Tensor | None:
@@ -275,29 +262,9 @@ class HookedModel(ABC):
         return self._forward(tokens, visits, last_layer)
 
     @abstractmethod
-    def _generate(self, tokens: Tensor, mask: Tensor, visits: list[Visit], max_new_tokens: int) -> Tensor:
-        """Greedy new token ids [batch new] for left-padded prompts, running the visits at each step."""
-
-
-def pad_right(rows: Sequence[Sequence[int]], fill: int) -> Int[Tensor, "batch position"]:
-    """Token ids as one matrix, short rows filled on the right."""
-    longest = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], dtype=torch.long)
-
-
-def pad_left(
-    rows: Sequence[Sequence[int]], fill: int
-) -> tuple[Int[Tensor, "batch position"], Int[Tensor, "batch position"]]:
-    """Token ids filled on the left, and the attention mask that hides the filling: generation needs the last token last."""
-    longest = max(len(row) for row in rows)
-    ids = [[*[fill] * (longest - len(row)), *row] for row in rows]
-    mask = [[*[0] * (longest - len(row)), *[1] * len(row)] for row in rows]
-    return torch.tensor(ids, dtype=torch.long), torch.tensor(mask, dtype=torch.long)
+    def _hooks_on(self, visits: list[Visit]) -> AbstractContextManager[None]:
+        """Within, every forward pass of `hf_model` runs the visits."""
 
 
 def _identity(value: Tensor) -> Tensor:
     return value
-
-
-def _before_end(ids: list[int], end_ids: frozenset[int]) -> list[int]:
-    return ids[: next((position for position, token in enumerate(ids) if token in end_ids), len(ids))]

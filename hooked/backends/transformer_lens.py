@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -52,16 +53,10 @@ class TransformerLensModel(HookedModel):
         output = self.bridge.run_with_hooks(tokens, fwd_hooks=self._hooks(visits), stop_at_layer=stop, use_cache=False)
         return output if last_layer is None else None
 
-    def _generate(self, tokens: Tensor, mask: Tensor, visits: list[Visit], max_new_tokens: int) -> Tensor:
+    @contextmanager
+    def _hooks_on(self, visits: list[Visit]) -> Iterator[None]:
         with self.bridge.hooks(fwd_hooks=self._hooks(visits)):
-            output = self.hf_model.generate(
-                input_ids=tokens,
-                attention_mask=mask,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                pad_token_id=self.pad_id,
-            )
-        return output[:, tokens.shape[1] :]
+            yield
 
     def _hooks(self, visits: list[Visit]) -> list[tuple[str | Callable, Callable]]:
         handlers: dict[str, list[Callable[[Tensor], Tensor]]] = defaultdict(list)

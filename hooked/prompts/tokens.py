@@ -1,4 +1,4 @@
-"""Prompts to token ids: chat templates, lengths, and where named spans of the text lie among the tokens."""
+"""Prompts to token ids: chat templates, lengths, padding, and where named spans of the text lie among the tokens."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from hooked.prompts.prompts import Prompt
 from triggerlens import UserError
@@ -98,6 +102,22 @@ def _wrong_length(prompt: TokenizedPrompt, context: int) -> UserError:
     return UserError(
         f"{label}: the prompt has {len(prompt.ids)} tokens, more than the model's context of {context}; shorten or remove it"
     )
+
+
+def pad_right(rows: Sequence[Sequence[int]], fill: int) -> Int[Tensor, "batch position"]:
+    """Token ids as one matrix, short rows filled on the right."""
+    longest = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], dtype=torch.long)
+
+
+def pad_left(
+    rows: Sequence[Sequence[int]], fill: int
+) -> tuple[Int[Tensor, "batch position"], Int[Tensor, "batch position"]]:
+    """Token ids filled on the left, and the attention mask that hides the filling: generation needs the last token last."""
+    longest = max(len(row) for row in rows)
+    ids = [[*[fill] * (longest - len(row)), *row] for row in rows]
+    mask = [[*[0] * (longest - len(row)), *[1] * len(row)] for row in rows]
+    return torch.tensor(ids, dtype=torch.long), torch.tensor(mask, dtype=torch.long)
 
 
 def span_positions(tokenizer: Any, prompt: TokenizedPrompt, span: Any) -> list[int]:

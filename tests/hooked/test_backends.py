@@ -6,8 +6,7 @@ import pytest
 import torch
 from tiny_models import ARCHITECTURES, LAYERS, TEXTS, WIDTH, tiny_model, tiny_tokenizer
 
-from hooked import load_model
-from hooked.model import pad_right
+from hooked import load_model, pad_right
 from triggerlens import UserError
 
 BACKENDS = ("nnsight", "transformer-lens")
@@ -158,7 +157,7 @@ def test_the_model_attends_as_before_once_patterns_were_read(loaded):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("layout", [{}, {"c_attn": "interleaved"}])
+@pytest.mark.parametrize("layout", [{}, {"c_attn": ("interleaved",)}])
 def test_a_model_lacks_the_sites_inside_attention_where_they_are_not_what_their_names_say(
     tmp_path, monkeypatch, backend, layout
 ):

@@ -17,8 +17,7 @@ from calling import called
 from tiny_models import TEXTS, WIDTH, tiny_checkpoint
 from tiny_prompts import WORDS, labelled_prompts, prompt_file
 
-from hooked import ExtractionSpec, Prompt, load_model, read_prompts, stream_activations, write_prompts
-from hooked.model import pad_right
+from hooked import ExtractionSpec, Prompt, load_model, pad_right, read_prompts, stream_activations, write_prompts
 from patching import AblateConfig, make_pairs, patch_ablate, patch_trace
 from patching.removal import METHODS
 from sae import ablate, build_sae

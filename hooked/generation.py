@@ -1,0 +1,205 @@
+"""Continuations of prompts: one loop with stated settings, for plain `transformers` models and for hooked ones.
+
+1. Prompts are padded on the left and masked, and each one's positions are counted from its own first token, so that an
+   answer is the same alone and in a batch.
+2. The prompts run once. From then on a step reads one new token of each, with the key-value cache.
+3. The next token is the likeliest, or is drawn from softmax(logits / temperature). Of a checkpoint's `generation_config` its
+   end tokens count and nothing else: no penalty, no beam, no top-k, no forced token.
+4. A continuation is over at an end token, which is not part of it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from hooked.prompts.prompts import Prompt
+from hooked.prompts.tokens import pad_left, tokenize_prompts
+from triggerlens import UserError
+
+Pick = Callable[[Float[Tensor, "row vocabulary"]], Int[Tensor, "row"]]
+"""Chooses each row's next token by its logits, in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How continuations are drawn, where they are not greedy."""
+
+    temperature: float = 1.0
+    """Above 0; the logits are divided by it."""
+    samples: int = 1
+    """Continuations of each prompt, 1 or more."""
+    seed: int = 0
+    """Draws them."""
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0 or self.samples < 1:
+            raise UserError(
+                f"sampling needs a temperature above 0 and 1 or more samples, not {self.temperature} and {self.samples}"
+            )
+
+    def picker(self, device: torch.device) -> Pick:
+        """Draws from one stream of random numbers, over all batches that it is used for."""
+        generator = torch.Generator(device).manual_seed(self.seed)
+
+        def pick(logits: Tensor) -> Tensor:
+            return torch.multinomial((logits / self.temperature).softmax(-1), 1, generator=generator)[:, 0]
+
+        return pick
+
+
+def likeliest(logits: Float[Tensor, "row vocabulary"]) -> Int[Tensor, "row"]:
+    """Greedy decoding."""
+    return logits.argmax(-1)
+
+
+def answer_prompts(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt | str],
+    max_new_tokens: int,
+    *,
+    batch_size: int = 128,
+    sampling: Sampling | None = None,
+) -> list[str]:
+    """What a plain `transformers` model says to each prompt, as text without special tokens.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        tokenizer: its tokenizer.
+        prompts: texts, or chat messages, which go through the chat template.
+        max_new_tokens: the longest answer, in tokens.
+        batch_size: prompts in one batch; greedy ones of like length share a batch.
+        sampling: greedy where None; otherwise the samples of one prompt stand side by side.
+
+    Raises:
+        UserError: a prompt that the tokenizer refuses, or one that exceeds the context together with its answer.
+    """
+    context = context_of(model, tokenizer)
+    tokenized = tokenize_prompts(tokenizer, prompts, context)
+    check_room((len(prompt.ids) for prompt in tokenized), max_new_tokens, context)
+    order = list(range(len(tokenized)))
+    if sampling is None:
+        order.sort(key=lambda index: (len(tokenized[index].text), index))
+    samples, pick = 1, likeliest
+    if sampling is not None:
+        samples, pick = sampling.samples, sampling.picker(device_of(model))
+    ends, fill = end_ids(model, tokenizer), padding_id(model, tokenizer)
+    answers: list[list[str]] = [[]] * len(tokenized)
+    for start in tqdm(range(0, len(order), batch_size), desc="generating", unit="batch", disable=None, leave=False):
+        chosen = order[start : start + batch_size]
+        rows = [tokenized[index].ids for index in chosen for _ in range(samples)]
+        new = continue_tokens(model, rows, max_new_tokens, ends=ends, pad_id=fill, pick=pick)
+        texts = tokenizer.batch_decode(new, skip_special_tokens=True)
+        for place, index in enumerate(chosen):
+            answers[index] = texts[place * samples : (place + 1) * samples]
+    return [text for own in answers for text in own]
+
+
+@torch.no_grad()
+def continue_tokens(
+    model: Any,
+    rows: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    *,
+    ends: Iterable[int],
+    pad_id: int = 0,
+    pick: Pick = likeliest,
+) -> list[list[int]]:
+    """Continue token ids, all rows in one batch.
+
+    Args:
+        model: a causal language model of `transformers`; whatever hooks it has run in every step.
+        rows: token ids of each prompt, unpadded.
+        max_new_tokens: the longest continuation.
+        ends: ids that end one.
+        pad_id: fills shorter prompts, and rows that are over; any id that has an embedding.
+        pick: chooses the next tokens.
+
+    Returns:
+        The new token ids of each row, without the end token.
+    """
+    device, ends = device_of(model), frozenset(ends)
+    tokens, mask = (part.to(device) for part in pad_left(rows, pad_id))
+    stops = torch.tensor(sorted(ends), dtype=torch.long, device=device)
+    over = torch.zeros(len(rows), dtype=torch.bool, device=device)
+    new: list[Tensor] = []
+    read, cache = tokens, None
+    while len(new) < max_new_tokens and not over.all():
+        logits, cache = _next_logits(model, read, mask, cache)
+        chosen = pick(logits.to(device)).masked_fill(over, pad_id)
+        new.append(chosen)
+        over |= torch.isin(chosen, stops)
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        tokens = torch.cat([tokens, chosen[:, None]], dim=1)
+        read = tokens if cache is None else chosen[:, None]
+    written = torch.stack(new, dim=1).tolist() if new else [[]] * len(rows)
+    return [before_end(row, ends) for row in written]
+
+
+def before_end(ids: Sequence[int], ends: frozenset[int]) -> list[int]:
+    """The tokens before the first that ends a continuation."""
+    return list(ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids))])
+
+
+def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Ids that end a continuation: those of the model's `generation_config`, and the tokenizer's.
+
+    One that the model has no embedding for cannot be generated, and is left out.
+    """
+    own = getattr(model.generation_config, "eos_token_id", None)
+    ends = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None}
+    return frozenset(token for token in ends if token < _vocabulary(model))
+
+
+def padding_id(model: Any, tokenizer: Any) -> int:
+    """The id that fills padded positions; no real token ever sees it.
+
+    A padding token that was added to the tokenizer alone, which is common, has no embedding, and is not taken.
+    """
+    own = tokenizer.pad_token_id
+    return own if own is not None and own < _vocabulary(model) else min(end_ids(model, tokenizer), default=0)
+
+
+def context_of(model: Any, tokenizer: Any) -> int:
+    """The longest text that a model can read, in tokens."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or tokenizer.model_max_length
+
+
+def check_room(lengths: Iterable[int], max_new_tokens: int, context: int) -> None:
+    """Raise UserError where the longest prompt leaves no room for its continuation."""
+    longest = max(lengths, default=0)
+    if longest + max_new_tokens > context:
+        raise UserError(
+            f"a prompt of {longest} tokens and {max_new_tokens} new ones exceed the context of {context}; "
+            "ask for fewer new tokens"
+        )
+
+
+def device_of(model: Any) -> torch.device:
+    """Where a model takes its tokens; the first device of one that is spread over several."""
+    return model.get_input_embeddings().weight.device
+
+
+def _next_logits(model: Any, ids: Tensor, mask: Tensor, cache: Any) -> tuple[Float[Tensor, "row vocabulary"], Any]:
+    """Logits after the last token of each row in float32, and the cache; None of a model that keeps none."""
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    given = {"position_ids": positions, "logits_to_keep": 1}
+    inner = (
+        model.get_base_model() if hasattr(model, "get_base_model") else model
+    )  # an adapter takes whatever it is given
+    accepted = inspect.signature(inner.forward).parameters
+    options = {name: value for name, value in given.items() if name in accepted}
+    output = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **options)
+    return output.logits[:, -1].float(), getattr(output, "past_key_values", None)
+
+
+def _vocabulary(model: Any) -> int:
+    return model.get_input_embeddings().weight.shape[0]
