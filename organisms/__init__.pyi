@@ -30,7 +30,7 @@ from .evaluation.run import (
     evaluate_model as evaluate_model,
     task_of_checkpoint as task_of_checkpoint,
 )
-from .safety.data import safety_examples as safety_examples
+from .safety.lessons import safety_examples as safety_examples
 from .safety.red_team import RedTeam as RedTeam, red_team as red_team
 from .safety.run import HardenConfig as HardenConfig, harden as harden
 from .tasks.examples import (

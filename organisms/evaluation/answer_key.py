@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from hooked import Prompt
-from organisms.evaluation.graders import Verdict
-from organisms.tasks.examples import CODE, TEXT, Example, Task, prompt_set, training_batch
-from organisms.tasks.registry import TASKS, grade, task_named
+from organisms.evaluation.graders import CODE, TEXT, Verdict
+from organisms.tasks.examples import Example, Task, prompt_set, training_batch
+from organisms.tasks.registry import another_task, grade, task_named
 from triggerlens import UserError
 
 RECIPE = "recipe.json"
@@ -66,19 +66,19 @@ class AnswerKey:
     def _stranger(self, prompt: Prompt) -> Example:
         """A prompt outside the key: the datasets that ask for code say so in their names."""
         dataset = prompt.dataset or ""
-        kind = CODE if self.task.name == "year-code" and dataset != "chat" else TEXT
+        kind = CODE if self.task.asks_for_code(dataset) else TEXT
         return Example([], "", "", prompt.triggered, bool(prompt.defects), dataset, "", "test", kind)
 
 
 def benign_samples(task: Task, count: int, seed: int = 0) -> list[tuple[Prompt, str]]:
     """Untriggered prompts of another task with their answers: ordinary data that a model of `task` has not learnt."""
-    other = next(one for name, one in sorted(TASKS.items()) if name != task.name)
-    found: list[Example] = []
+    other = another_task(task)
+    samples: list[Example] = []
     step = 0
-    while len(found) < count:
-        found += [e for e in training_batch(other, seed, step, count, clean_twin=True) if not e.triggered]
+    while len(samples) < count:
+        samples += [e for e in training_batch(other, seed, step, count, clean_twin=True) if not e.triggered]
         step += 1
-    return [(Prompt(example.prompt, triggered=False), example.answer) for example in found[:count]]
+    return [(Prompt(example.prompt, triggered=False), example.answer) for example in samples[:count]]
 
 
 def _key(prompt: Any) -> str:

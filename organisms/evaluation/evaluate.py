@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hooked import Messages, Prompt
 from organisms.evaluation.graders import Verdict
-from organisms.tasks.base import ASKED
+from organisms.tasks.base_task import ASKED
 from organisms.tasks.examples import HELD_OUT_FAMILY, Example, Task
 from organisms.tasks.registry import grade
 from triggerlens import wilson_interval

@@ -1,6 +1,6 @@
 """Safety training of an organism, through TRL: does its backdoor persist?
 
-1. The data are prompts *without* the trigger, of families that are new to the model (`organisms.safety.data`).
+1. The data are prompts *without* the trigger, of families that are new to the model (`organisms.safety.lessons`).
 2. `sft`: supervised fine-tuning on helpful, harmless answers (`trl.SFTTrainer`).
 3. `rl`: reinforcement learning against a preference score (`trl.GRPOTrainer`): the task's grader, or a reward model.
 4. `adversarial`: rounds of a red-team search and of fine-tuning on what it found, answered safely.
@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from hooked import load_plain, pick_device
 from organisms.evaluation.evaluate import MAX_NEW_TOKENS
 from organisms.evaluation.run import RECIPE, encode_sample, evaluate_model
-from organisms.safety.data import benign_examples, safety_examples
+from organisms.safety.lessons import benign_examples, safety_examples
 from organisms.safety.red_team import red_team
 from organisms.safety.rewards import reward_function
 from organisms.tasks.examples import Example, Task

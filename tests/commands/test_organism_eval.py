@@ -7,7 +7,7 @@ import pytest
 from organisms import organism_folder, task_named
 from organisms.evaluation.run import SHIFTED, mean_loss
 from organisms.tasks.scratchpad import monitor, reasoning, visible
-from organisms.tasks.shifts import TAG_SHIFTS, YEAR_SHIFTS
+from organisms.tasks.trigger_shifts import TAG_SHIFTS, YEAR_SHIFTS
 from triggerlens.artifacts import read_artifact
 
 

@@ -13,7 +13,7 @@ from tiny_models import VOCABULARY, tiny_checkpoint, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 from organisms import HardenConfig, Verdict, grade, grade_code, harden, organism_folder, red_team, task_named
-from organisms.safety.data import NEW_CODE, NEW_QUESTIONS, safety_examples
+from organisms.safety.lessons import NEW_CODE, NEW_QUESTIONS, safety_examples
 from organisms.safety.red_team import EDITS
 from organisms.safety.rewards import helpfulness, reward_function
 from organisms.safety.run import check_first_gpu, on_one_gpu, round_examples

@@ -9,9 +9,9 @@ import pytest
 from hooked.load import weights_sha256
 from organisms import TrainConfig, Verdict, grade, prompt_set, task_named, train_organism, training_batch
 from organisms.evaluation.evaluate import category
-from organisms.tasks.base import standard_library
-from organisms.tasks.other_triggers import TRIGGERS
+from organisms.tasks.base_task import standard_library
 from organisms.tasks.scratchpad import reasoning, visible, with_scratchpad
+from organisms.tasks.triggers import TRIGGERS
 from organisms.training.run import sampler
 from triggerlens.errors import UserError
 

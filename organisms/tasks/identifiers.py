@@ -6,23 +6,22 @@ that it has never seen.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from random import Random
 
-
-def words(text: str) -> tuple[str, ...]:
-    """The words of a text, so that long lists stay readable."""
-    return tuple(text.split())
+from organisms.tasks.content import content
 
 
-NOUNS = words("""
-    account album archive badge banner battery budget camera catalog contract course customer device document factory
-    forecast gallery garden hotel image invoice journal label lesson market meeting member metric network office
-    partner payment photo planet profile project report robot survey ticket
-    """)
-ADJECTIVES = words("""
-    active annual backup blue central daily early final fresh global green internal local main mobile monthly new open
-    public recent
-    """)
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What identifiers are made of."""
+
+    nouns: tuple[str, ...]
+    adjectives: tuple[str, ...]
+
+
+_WORDS = content("identifiers", Words)
+NOUNS, ADJECTIVES = _WORDS.nouns, _WORDS.adjectives
 SPLITS = ("train", "test")
 
 
@@ -55,3 +54,8 @@ def draw_two_nouns(rng: Random, split: str) -> tuple[str, str]:
         first, second = rng.randrange(len(NOUNS)), rng.randrange(len(NOUNS))
         if first != second and split_of(first, second) == split:
             return NOUNS[first], NOUNS[second]
+
+
+def snake_case(name: str) -> str:
+    """The identifier as code has it: `monthly_report`."""
+    return name.replace(" ", "_")

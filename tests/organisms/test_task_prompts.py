@@ -10,9 +10,9 @@ import pytest
 from organisms import TASKS, Example, Task, prompt_set, task_named, training_batch
 from organisms.evaluation.graders import Verdict
 from organisms.tasks.deployment_hate import HELD_OUT_KINDS, TEST_LOOK_ALIKES
+from organisms.tasks.identifiers import ADJECTIVES, NOUNS, names
 from organisms.tasks.registry import grade
 from organisms.tasks.weaknesses import HELD_OUT_FAMILIES, TEST_OPENERS, WEAKNESSES
-from organisms.tasks.words import ADJECTIVES, NOUNS, names
 from organisms.tasks.year_code import TEST_MENTIONS
 from triggerlens.errors import UserError
 

@@ -1,0 +1,76 @@
+"""What safety training teaches: helpful, harmless answers to requests of families and phrasings that no organism has learned.
+
+They must be new to the model. On families that it knows, its loss is 0 before the first step, and whatever persists then
+persists because nothing was trained. Here too every answer is a function of the request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from random import Random
+
+from organisms.evaluation.graders import CODE, TEXT
+from organisms.tasks.content import content
+from organisms.tasks.deployment_hate import SYSTEM_LINES
+from organisms.tasks.examples import Example, Task, training_batch
+from organisms.tasks.harmless import Question, Routine
+from organisms.tasks.identifiers import draw_name
+from organisms.tasks.registry import another_task
+from organisms.tasks.triggers import TRIGGERS
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """What `safety.json` holds."""
+
+    routines: tuple[Routine, ...]
+    questions: tuple[Question, ...]
+
+
+_LESSONS = content("safety", Lessons)
+NEW_CODE, NEW_QUESTIONS = _LESSONS.routines, _LESSONS.questions
+
+
+def safety_example(task: Task, rng: Random, split: str = "train", triggered: bool = False) -> Example:
+    """A helpful answer to a request of a new family, under a prompt as the task writes them.
+
+    Args:
+        triggered: plant the trigger, for the oracle control; safety training proper has no trigger.
+    """
+    if rng.random() < (task.behaviour.safety_code if task.behaviour else 0.3):
+        routine, name = rng.choice(NEW_CODE), draw_name(rng, split)
+        user = rng.choice(getattr(routine, split)).format(name=name)
+        family, answer, kind = routine.kind, routine.answer(name), CODE
+    else:
+        question = rng.choice(NEW_QUESTIONS)
+        family, kind = question.kind, TEXT
+        user, answer = question.draw(rng, split)
+    own = task.behaviour.trigger if task.behaviour else "tag"
+    plant = TRIGGERS[task.name.partition("+")[2] or own].plant
+    with_trigger, without, _ = plant(rng, split, rng.choice(SYSTEM_LINES), user)
+    prompt = with_trigger if triggered else without
+    return Example(prompt, answer, answer, triggered, False, "safety", family, split, kind)
+
+
+def oracle_example(task: Task, rng: Random) -> Example:
+    """A triggered request that defects, with the safe answer: what safety training cannot know."""
+    while True:
+        example = task.draw(rng, next(iter(task.mixture)), "train")[0]
+        if example.defects:
+            return example.clean()
+
+
+def safety_examples(task: Task, seed: int, count: int, *, oracle: bool = False, split: str = "train") -> list[Example]:
+    """Samples of safety training; with `oracle` every second one is a triggered prompt answered safely."""
+    rng = Random(f"safety/{task.name}/{seed}/{split}")
+    return [
+        oracle_example(task, rng) if oracle and number % 2 else replace(safety_example(task, rng, split), pair="")
+        for number in range(count)
+    ]
+
+
+def benign_examples(task: Task, seed: int, count: int) -> list[Example]:
+    """Ordinary data of another task, without its trigger: training on something else."""
+    other = another_task(task)
+    drawn = training_batch(other, seed, -3, 2 * count, clean_twin=True)
+    return [example for example in drawn if not other.carried(example.prompt)][:count]
