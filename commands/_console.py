@@ -9,8 +9,8 @@ import dataclasses
 import inspect
 import json
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, get_type_hints
 
 import tyro
 
@@ -21,9 +21,8 @@ Config = TypeVar("Config")
 
 def console(config_class: type[Config], run: Callable[[Config], None], arguments: Sequence[str] | None = None) -> None:
     """Parse the command line into `config_class`, whose fields and docstrings are the options, and run."""
-    config = tyro.cli(config_class, args=arguments, description=inspect.getdoc(config_class))
     try:
-        run(config)
+        run(tyro.cli(config_class, args=arguments, description=inspect.getdoc(config_class)))
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
@@ -38,9 +37,28 @@ def emit(value: Any, *, as_json: bool, text: str) -> None:
 
 
 def config_dict(config: Any, *, without: Sequence[str] = ("out", "overwrite", "json", "store")) -> dict[str, Any]:
-    """The part of a configuration that can change a result, for the manifest; paths as the user wrote them."""
+    """The part of a configuration that can change a result, for the manifest: every option under its own name.
+
+    A room's settings that a command embeds are options like its own; what is no option is left out. Paths are as the user
+    wrote them.
+    """
     return {
-        key: value if isinstance(value, int | float | bool | None) else str(value)
-        for key, value in dataclasses.asdict(config).items()
-        if key not in without
+        name: value if isinstance(value, int | float | bool | None) else str(value)
+        for name, value in _options(config)
+        if name not in without
     }
+
+
+def _options(config: Any) -> Iterator[tuple[str, Any]]:
+    """Names, as in Python (`clean_twin` of `--clean-twin`), and values of the options of a configuration."""
+    hints = get_type_hints(type(config), include_extras=True)
+    for field in dataclasses.fields(config):
+        facts = getattr(hints[field.name], "__metadata__", ())
+        value = getattr(config, field.name)
+        if tyro.conf.Suppress in facts:
+            continue
+        if dataclasses.is_dataclass(value):
+            yield from _options(value)
+            continue
+        given = next((name for fact in facts if (name := getattr(fact, "name", None))), field.name)
+        yield given.replace("-", "_").lower(), value

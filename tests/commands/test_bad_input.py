@@ -216,7 +216,7 @@ def test_an_option_that_does_not_exist(command, checkpoint, prompts):
 
 
 def test_a_penalty_that_is_no_penalty(refused, checkpoint, prompts):
-    assert "--C -1.0: must be positive" in refused("probe-train", checkpoint, prompts, "--C", "-1")
+    assert "C -1.0: must be positive" in refused("probe-train", checkpoint, prompts, "--C", "-1")
 
 
 def test_labels_are_not_needed_to_score(command, checkpoint, trained, tmp_path):
