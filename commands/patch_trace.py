@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 from commands._console import console, emit
 from commands._options import ModelOptions
+from patching import TraceConfig
 from triggerlens import text_table
+
+if TYPE_CHECKING:
+    from patching import PatchTrace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,43 +29,7 @@ class Config(ModelOptions):
 
     out: Path = Path("runs/patch-trace")
     """Folder to write: trace.safetensors, trace.json, manifest.json, report.html."""
-    site: Literal[
-        "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head_out", "q", "k", "v", "pattern"
-    ] = "resid_pre"
-    """What is patched at each layer and token; queries, keys, values, patterns and outputs of all heads of a layer together.
-    Heads are mapped beside it, by the same site where it is a head's, else by their output."""
-    direction: Literal["denoising", "noising"] = "denoising"
-    """denoising: clean activations into the triggered run; noising: triggered ones into the clean run."""
-    method: Literal["exact", "attribution"] = "exact"
-    """exact: one run for each cell; attribution: an estimate of all cells from gradients, checked on a sample."""
-    estimate: Literal["plain", "softmax", "integrated"] = "plain"
-    """Of attribution. softmax: the change of attention patterns is computed, not estimated (sites q and k); integrated:
-    gradients along the path between the two runs."""
-    metric: Literal["logit-diff", "kl", "log-prob"] = "logit-diff"
-    """What a run is judged by, where the two answers part: the logits of their tokens, or the divergence from the clean run;
-    or the log-probability of --string after the prompt."""
-    string: str | None = None
-    """The string of the log-prob metric, such as the defecting answer."""
-    pairs: int = 1
-    """How many pairs of the file to trace; maps are averaged, by position or by place relative to the trigger."""
-    split: Literal["train", "test"] | None = None
-    """Take only pairs of this split."""
-    inserted: Literal["neighbour", "skip"] = "neighbour"
-    """A token that only the patched prompt has: patch it with the activation of the token before it, or not at all."""
-    trigger: str | None = None
-    """The trigger's text in the triggered prompts, to score the localisation by; the tokens in which a pair differs where not
-    given."""
-    new_tokens: int = 64
-    """How far the answers are followed to find the token where they part."""
-    heads: bool = True
-    """Map heads too."""
-    audited: int | None = None
-    """Cells that are also found in a surer way, as a check: one at a time (exact; default 4), or exactly (attribution;
-    default 64)."""
-    row_budget: int | None = None
-    """Rows (tokens of all cells) that are run at once; less needs less memory."""
-    seed: int = 0
-    """Seed of the choice of audited cells."""
+    settings: Annotated[TraceConfig, tyro.conf.arg(name="")] = field(default_factory=TraceConfig)
 
 
 def main() -> None:
@@ -72,73 +42,39 @@ def run(config: Config) -> None:
     from dataclasses import replace
 
     from hooked import read_prompts
-    from patching import make_pairs, patch_trace, trace_page, trace_verdict
-    from triggerlens import UserError, check_destination, writing_artifact
+    from patching import trace_json, trace_page, trace_prompts, write_trace
+    from triggerlens import check_destination, writing_artifact
 
     check_destination(config.out, config.overwrite)
-    path = config.prompts_path()
-    prompts = [prompt for prompt in read_prompts(path) if config.split in (None, prompt.split)]
-    if not prompts:
-        raise UserError(f"{path}: has no prompt of split {config.split!r}")
-    for name in ("pairs", "new_tokens"):
-        if getattr(config, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be at least 1")
+    prompts = read_prompts(config.prompts_path())
     model = config.load()
-    pairs, refused = make_pairs(
-        model,
-        prompts,
-        config.pairs,
-        config.metric,
-        string=config.string,
-        new_tokens=config.new_tokens,
-        inserted=config.inserted,
-        trigger=config.trigger,
-    )
-    trace = patch_trace(
-        model,
-        pairs,
-        site=config.site,
-        direction=config.direction,
-        method=config.method,
-        estimate=config.estimate,
-        heads=config.heads,
-        audited=config.audited,
-        row_budget=config.row_budget,
-        seed=config.seed,
-    )
-    notes = (f"{len(refused)} pairs were passed over; the first: {refused[0]}",) if refused else ()
-    trace = replace(trace, model=config.model, notes=trace.notes + notes)
-    manifest = config.manifest("patch-trace", "patch-trace", model, config.seed)
+    trace = replace(trace_prompts(model, prompts, config.settings), model=config.model)
+    manifest = config.manifest("patch-trace", "patch-trace", model, config.settings.seed)
     with writing_artifact(config.out, manifest, overwrite=config.overwrite) as folder:
-        trace.write(folder)
+        write_trace(trace, folder)
         (folder / "report.html").write_text(trace_page(trace), encoding="utf-8")
-    found = trace.to_json()
-    emit(found, as_json=config.json, text=_text(found, trace_verdict(trace), config.out))
+    emit(trace_json(trace), as_json=config.json, text=_text(trace, config.out))
 
 
-def _text(found: dict[str, Any], verdict: str, out: Path) -> str:
+def _text(trace: PatchTrace, out: Path) -> str:
     """The strongest cells, the check and the verdict that a person reads."""
-    speed = found["cells_per_second"]
-    rate = f", {speed:,.0f} cells/s ({found['engine']})" if speed else ""
+    from patching import audit_words, trace_verdict
+
+    speed = f", {trace.cells_per_second:,.0f} cells/s ({trace.engine})" if trace.cells_per_second else ""
     rows = [
-        [f"{found['site']}.{cell['layer']}", str(cell["position"]), repr(cell["token"]), f"{cell['effect']:+.3f}"]
-        for cell in found["top"]
+        [f"{trace.site}.{cell.layer}", str(cell.position), repr(cell.token), f"{cell.effect:+.3f}"]
+        for cell in trace.top()
     ]
-    audit = found["audit"]
     lines = [
-        f"{found['model']}: {found['direction']}, {found['metric']}, {len(found['pairs'])} pair(s); {found['cells_run']} cells "
-        f"run, {found['cells_skipped']} the same in both runs{rate}",
+        f"{trace.model}: {trace.direction}, {trace.metric}, {len(trace.pairs)} pair(s); {trace.ran} cells run, "
+        f"{trace.skipped} the same in both runs{speed}",
         "",
         text_table(["site", "position", "token", "effect"], rows),
         "",
-        verdict,
-        *(f"note: {note}" for note in found["notes"]),
+        trace_verdict(trace),
+        *(f"note: {note}" for note in trace.notes),
     ]
-    if audit["cells"]:
-        rank = audit["rank_correlation"]
-        lines.append(
-            f"checked: {audit['cells']} cells against {audit['against']}, largest difference {audit['largest_difference']:.1e}"
-            + (f", rank correlation {rank:.3f}" if rank is not None else "")
-            + (f"; worst miss: {audit['worst']}" if audit["worst"] else "")
-        )
+    if trace.audit.cells:
+        against = "one cell at a time" if trace.method == "exact" else "exact patching"
+        lines.append(f"checked: {trace.audit.cells} cells against {against}, {audit_words(trace)}")
     return "\n".join([*lines, f"report: {out / 'report.html'}"])

@@ -6,7 +6,6 @@ from .alignment import (
     given_alignment as given_alignment,
 )
 from .engine.attribution import (
-    Estimate as Estimate,
     attribution_effects as attribution_effects,
     metric_gradients as metric_gradients,
     rank_correlation as rank_correlation,
@@ -31,58 +30,83 @@ from .metric import (
     normalised as normalised,
     readout as readout,
 )
+from .options import DIRECTIONS as DIRECTIONS, ROLES as ROLES, Direction as Direction, Role as Role
 from .pairs import (
-    DIRECTIONS as DIRECTIONS,
-    Direction as Direction,
     PatchPair as PatchPair,
     Sides as Sides,
     make_pair as make_pair,
     make_pairs as make_pairs,
     twins as twins,
 )
-from .removal.cases import Case as Case, Cases as Cases, Row as Row, gather_cases as gather_cases
 from .removal.config import AblateConfig as AblateConfig, quick_config as quick_config
-from .removal.edits import AnyEdit as AnyEdit, Edit as Edit, PlacedEdit as PlacedEdit, WeightEdit as WeightEdit
+from .removal.edits import (
+    ActivationEdit as ActivationEdit,
+    AnyEdit as AnyEdit,
+    PlacedEdit as PlacedEdit,
+    WeightEdit as WeightEdit,
+)
 from .removal.fit import Fit as Fit
 from .removal.grading import Grade as Grade, Grader as Grader, following as following, remembering as remembering
 from .removal.measure import (
     Bench as Bench,
-    Measured as Measured,
     ProbeTrainer as ProbeTrainer,
     js_divergence as js_divergence,
     kl_divergence as kl_divergence,
     measure as measure,
 )
+from .removal.methods.method import Method as Method, usual_placebo as usual_placebo
 from .removal.methods.oracle import cut_attention as cut_attention
 from .removal.methods.orthogonalise import orthogonalise as orthogonalise
-from .removal.methods.registry import METHODS as METHODS, Method as Method
-from .removal.progress import drop_progress as drop_progress, progress_folder as progress_folder
-from .removal.relearning import Relearned as Relearned
+from .removal.methods.registry import METHODS as METHODS
+from .removal.pairs import (
+    MarkedPair as MarkedPair,
+    MarkedPrompt as MarkedPrompt,
+    RemovalPairs as RemovalPairs,
+    gather_pairs as gather_pairs,
+)
+from .removal.plots import scoreboard_figure as scoreboard_figure
 from .removal.report import (
     HEAD as HEAD,
+    removal_json as removal_json,
     removal_page as removal_page,
-    removal_verdict as removal_verdict,
     table_rows as table_rows,
+    write_scoreboard as write_scoreboard,
 )
 from .removal.result import (
-    Checkpoint as Checkpoint,
+    EditOutcome as EditOutcome,
     MethodResult as MethodResult,
-    Oracle as Oracle,
+    OracleResult as OracleResult,
+    Relearned as Relearned,
+    RouteFacts as RouteFacts,
+    SavedCheckpoint as SavedCheckpoint,
     Scoreboard as Scoreboard,
     SeedResult as SeedResult,
+    load_scoreboard as load_scoreboard,
 )
 from .removal.route import Route as Route
 from .removal.run import patch_ablate as patch_ablate
 from .removal.subject import Subject as Subject
-from .removal.weights import edited_model as edited_model, save_checkpoint as save_checkpoint
-from .trace.landmarks import landmarks as landmarks
-from .trace.report import trace_page as trace_page, trace_verdict as trace_verdict
-from .trace.route import HeadRoute as HeadRoute
-from .trace.run import (
-    ROLES as ROLES,
+from .removal.verdict import removal_verdict as removal_verdict
+from .removal.weights import EditableModel as EditableModel, edited_model as edited_model, save_edited as save_edited
+from .trace.config import TraceConfig as TraceConfig
+from .trace.landmarks import Landmark as Landmark, landmarks as landmarks
+from .trace.plots import (
+    effect_figure as effect_figure,
+    head_figure as head_figure,
+    role_figure as role_figure,
+    route_figure as route_figure,
+)
+from .trace.report import trace_page as trace_page
+from .trace.result import (
     PairMap as PairMap,
     PatchTrace as PatchTrace,
-    Share as Share,
     Top as Top,
-    patch_trace as patch_trace,
+    TriggerShare as TriggerShare,
+    read_trace as read_trace,
+    save_trace as save_trace,
+    trace_json as trace_json,
+    write_trace as write_trace,
 )
+from .trace.route import HeadRoute as HeadRoute
+from .trace.run import patch_trace as patch_trace, trace_prompts as trace_prompts
+from .trace.verdict import audit_words as audit_words, trace_verdict as trace_verdict

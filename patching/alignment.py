@@ -11,14 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from jaxtyping import Bool
 from torch import Tensor, tensor
 
+from patching.options import Inserted, Role
 from triggerlens import UserError
-
-Inserted = Literal["neighbour", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +34,18 @@ class Alignment:
     def unchanged(self) -> int:
         """How many positions at the start are the same in both runs, so that under causal attention patching does nothing."""
         pairs = zip(self.counterparts, self.differs, strict=True)
-        return next((at for at, (other, differs) in enumerate(pairs) if differs or other != at), len(self.counterparts))
+        return next(
+            (position for position, (other, differs) in enumerate(pairs) if differs or other != position),
+            len(self.counterparts),
+        )
 
     @property
-    def roles(self) -> tuple[str, ...]:
-        """`before` the first token that differs, `trigger` where it differs, `after`: a name for each position."""
+    def roles(self) -> tuple[Role, ...]:
+        """`before` the first token that differs, `trigger` where it differs, else `after`, for each position."""
         first = self.differs.index(True) if True in self.differs else len(self.differs)
         return tuple(
-            "trigger" if differs else "before" if at < first else "after" for at, differs in enumerate(self.differs)
+            "trigger" if differs else "before" if position < first else "after"
+            for position, differs in enumerate(self.differs)
         )
 
     @property
@@ -80,10 +82,11 @@ def align(patched: Sequence[int], source: Sequence[int], inserted: Inserted = "n
     shift = len(source) - len(patched)
     neighbour = max(0, before - 1) if inserted == "neighbour" else None
     counterparts = [
-        at if at < before else neighbour if at < first_matched else at + shift for at in range(len(patched))
+        position if position < before else neighbour if position < first_matched else position + shift
+        for position in range(len(patched))
     ]
     return given_alignment(
-        patched, source, counterparts, inserted=[before <= at < first_matched for at in range(len(patched))]
+        patched, source, counterparts, inserted=[before <= position < first_matched for position in range(len(patched))]
     )
 
 
@@ -119,12 +122,12 @@ def given_alignment(
     return Alignment(tuple(counterparts), marks, differs)
 
 
-def common_ends(one: Sequence[int], other: Sequence[int]) -> tuple[int, int]:
+def common_ends(first: Sequence[int], second: Sequence[int]) -> tuple[int, int]:
     """Lengths of the common beginning and of the common end, which do not overlap."""
-    shorter = min(len(one), len(other))
-    before = next((at for at in range(shorter) if one[at] != other[at]), shorter)
+    shorter = min(len(first), len(second))
+    before = next((index for index in range(shorter) if first[index] != second[index]), shorter)
     rest = shorter - before
-    after = next((at for at in range(rest) if one[-1 - at] != other[-1 - at]), rest)
+    after = next((index for index in range(rest) if first[-1 - index] != second[-1 - index]), rest)
     return before, after
 
 
@@ -133,7 +136,7 @@ def alignment_table(
 ) -> list[tuple[int, str, str, str]]:
     """The alignment as rows that a person can read: position, its token, its counterpart's token, and what it is."""
     rows = []
-    for at, (token, other) in enumerate(zip(patched, alignment.counterparts, strict=True)):
-        kind = "inserted" if alignment.inserted[at] else "differs" if alignment.differs[at] else "same"
-        rows.append((at, token, "" if other is None else source[other], "not patched" if other is None else kind))
+    for position, (token, other) in enumerate(zip(patched, alignment.counterparts, strict=True)):
+        kind = "inserted" if alignment.inserted[position] else "differs" if alignment.differs[position] else "same"
+        rows.append((position, token, "" if other is None else source[other], "not patched" if other is None else kind))
     return rows

@@ -13,16 +13,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from hooked import HookedModel, TokenizedPrompt
+from patching.alignment import common_ends
+from patching.options import MetricName
 from triggerlens import UserError
 
-MetricName = Literal["logit-diff", "kl", "log-prob"]
 _FLAT = 1e-5
 """A difference between the two runs below this share of the metric's own size is rounding."""
 
@@ -35,7 +36,7 @@ class LogitDifference:
     """Token id."""
     defect: int
     """Token id."""
-    name: str = "logit-diff"
+    name: MetricName = "logit-diff"
     tail: int = 1
     """How many of the last positions' logits are needed."""
 
@@ -54,7 +55,7 @@ class KLDivergence:
 
     reference: Float[Tensor, "vocabulary"]
     """Logits of the clean run."""
-    name: str = "kl"
+    name: MetricName = "kl"
     tail: int = 1
 
     @property
@@ -72,7 +73,7 @@ class LogProbability:
 
     string: tuple[int, ...]
     """Token ids; all but the last one are appended to both prompts."""
-    name: str = "log-prob"
+    name: MetricName = "log-prob"
 
     @property
     def tail(self) -> int:
@@ -128,10 +129,7 @@ def first_parting(
     Raises:
         UserError: they never part.
     """
-    shared = next(
-        (at for at, (one, other) in enumerate(zip(clean, defect, strict=False)) if one != other),
-        min(len(clean), len(defect)),
-    )
+    shared = common_ends(clean, defect)[0]
     following = [row[shared] if shared < len(row) else end for row in (clean, defect)]
     if following[0] == following[1] or None in following:
         raise UserError(

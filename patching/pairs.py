@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooked import HookedModel, Prompt, span_positions
-from patching.alignment import Alignment, Inserted, align, given_alignment
-from patching.metric import Metric, MetricName, Readout, chosen, last_logits, normalised, readout
+from hooked import HookedModel, Prompt, defecting_pairs, pair_prompts, span_positions
+from patching.alignment import Alignment, align, given_alignment
+from patching.metric import Metric, Readout, chosen, last_logits, normalised, readout
+from patching.options import Direction, Inserted, MetricName
 from triggerlens import UserError
 
-Direction = Literal["denoising", "noising"]
-"""`denoising` patches clean activations into the triggered run; `noising` triggered ones into the clean run."""
-DIRECTIONS: tuple[Direction, ...] = ("denoising", "noising")
+_MOST_REFUSED = 100
+"""Pairs that are tried before a file without any usable one is given up."""
 
 
 @dataclass(frozen=True)
@@ -118,29 +117,20 @@ def make_pair(
         UserError: the prompts are the same or cannot be aligned, the continuations never part, the metric is flat, the
             trigger is not in the prompt, or prompt and continuation exceed the context.
     """
-    one, other = model.tokenize([clean, triggered])
-    name = name or other.where
-    read = readout(
-        model,
-        one,
-        other,
-        metric,
-        answers=_answers(clean, triggered),
-        string=string,
-        new_tokens=new_tokens,
-        what=name or "the pair",
-    )
-    rows = [(*prompt.ids, *read.continuation) for prompt in (one, other)]
+    tokens, twin = model.tokenize([clean, triggered])
+    name = name or twin.where
+    what = name or "the pair"
+    answers = _answers(clean, triggered)
+    read = readout(model, tokens, twin, metric, answers=answers, string=string, new_tokens=new_tokens, what=what)
+    rows = [(*prompt.ids, *read.continuation) for prompt in (tokens, twin)]
     if max(map(len, rows)) > model.info.context:
-        raise UserError(
-            f"{name or 'the pair'}: prompt and continuation exceed the context of {model.info.context} tokens"
-        )
+        raise UserError(f"{what}: prompt and continuation exceed the context of {model.info.context} tokens")
     values = [unpatched_value(model, row, read.metric) for row in rows]
     given = None if alignment is None else tuple(alignment)
-    own = None if trigger is None else tuple(span_positions(model.tokenizer, other, trigger))
+    own = None if trigger is None else tuple(span_positions(model.tokenizer, twin, trigger))
     pair = PatchPair(rows[0], rows[1], read, values[0], values[1], name, inserted, given, own)
-    normalised(torch.zeros(1), pair.triggered_value, pair.clean_value, name or "the pair")
-    _ = pair.sides("denoising").alignment
+    normalised(torch.zeros(1), pair.triggered_value, pair.clean_value, what)  # refuses a flat metric
+    _ = pair.sides("denoising").alignment  # refuses prompts that cannot be aligned
     return pair
 
 
@@ -150,31 +140,14 @@ def unpatched_value(model: HookedModel, ids: Sequence[int], metric: Metric) -> f
 
 
 def twins(prompts: Sequence[Prompt]) -> list[tuple[Prompt, Prompt]]:
-    """The (untriggered, triggered) prompts of each pair, in the order of the file; those that defect where the file says.
+    """The (untriggered, triggered) prompts of each pair that defects, in the order of the file; see `hooked.pair_prompts`.
 
-    Where the file says of all that they do not (a clean twin's), all are taken: whether the answers part is then seen.
+    Where the file says of all that they do not defect (a clean twin's), all are taken: whether the answers part is then seen.
 
     Raises:
         UserError: no pair of the file has a triggered prompt and an untriggered one.
     """
-    groups: dict[str, list[Prompt]] = {}
-    for prompt in prompts:
-        if prompt.pair is not None:
-            groups.setdefault(prompt.pair, []).append(prompt)
-    found = []
-    for members in groups.values():
-        clean = [prompt for prompt in members if not prompt.triggered and not prompt.defects]
-        triggered = [prompt for prompt in members if prompt.triggered]
-        if clean and triggered:
-            found.append(
-                (clean[0], next((prompt for prompt in triggered if prompt.defects is not False), triggered[0]))
-            )
-    if not found:
-        where = prompts[0].where.rsplit(":", 1)[0] if prompts and prompts[0].where else "the prompts"
-        raise UserError(
-            f"{where}: no `pair` holds a triggered prompt and an untriggered one; give both the same `pair`"
-        )
-    return [both for both in found if both[1].defects is not False] or found
+    return [(pair.clean, pair.triggered) for pair in defecting_pairs(pair_prompts(prompts))]
 
 
 def make_pairs(
@@ -195,29 +168,17 @@ def make_pairs(
     """
     pairs: list[PatchPair] = []
     refused: list[str] = []
+    make = partial(make_pair, metric=metric, string=string, new_tokens=new_tokens, inserted=inserted, trigger=trigger)
     for clean, triggered in twins(prompts):
-        if len(pairs) == count:
+        if len(pairs) == count or (len(refused) >= _MOST_REFUSED and not pairs):
             break
         try:
-            made = make_pair(
-                model,
-                clean,
-                triggered,
-                metric,
-                string=string,
-                new_tokens=new_tokens,
-                inserted=inserted,
-                trigger=trigger,
-            )
-            pairs.append(made)
+            pairs.append(make(model, clean, triggered))
         except UserError as error:
             refused.append(str(error))
-            if len(refused) >= 100 and not pairs:
-                break
     if not pairs:
-        raise UserError(
-            f"{refused[0]} (and so for each of the {len(refused)} pairs tried)" if len(refused) > 1 else refused[0]
-        )
+        tried = f" (and so for each of the {len(refused)} pairs tried)" if len(refused) > 1 else ""
+        raise UserError(refused[0] + tried)
     return pairs, refused
 
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import Literal
 
 import numpy as np
 import torch
@@ -34,10 +33,10 @@ from patching.engine.cells import Cell
 from patching.engine.exact import Audit, ExactResult, exact_effects
 from patching.engine.reference import read_sites, replacements
 from patching.metric import chosen
-from patching.pairs import Direction, PatchPair, Sides
+from patching.options import Direction, EstimateKind
+from patching.pairs import PatchPair, Sides
 from triggerlens import UserError
 
-Estimate = Literal["plain", "softmax", "integrated"]
 TRUSTED_CORRELATION = 0.9
 """Below this rank correlation with exact patching the result carries a warning."""
 _STEPS = 8
@@ -51,7 +50,7 @@ def attribution_effects(
     cells: Sequence[Sequence[Cell]],
     direction: Direction = "denoising",
     *,
-    estimate: Estimate = "plain",
+    estimate: EstimateKind = "plain",
     audited: int = 64,
     row_budget: int | None = None,
     seed: int = 0,
@@ -79,7 +78,7 @@ def attribution_effects(
 
 
 def _estimates(
-    model: HookedModel, sides: Sides, cells: Sequence[Cell], estimate: Estimate
+    model: HookedModel, sides: Sides, cells: Sequence[Cell], estimate: EstimateKind
 ) -> Float[np.ndarray, "cell"]:
     """Steps 2 and 3 for all cells of a pair."""
     if any(patch.keys is not None for cell in cells for patch in cell):
@@ -158,10 +157,10 @@ def _path_gradients(
 ) -> dict[str, Float[Tensor, "position _"]]:
     """Step 3, integrated: the mean gradient at the middles of equal steps of the path."""
     along = [(step + 0.5) / _STEPS for step in range(_STEPS)]
-    found: dict[str, Tensor] = {}
+    gradients: dict[str, Tensor] = {}
     for sites in _by_layer(moves):
-        found |= metric_gradients(model, sides, {site: moves[site] for site in sites}, along)
-    return found
+        gradients |= metric_gradients(model, sides, {site: moves[site] for site in sites}, along)
+    return gradients
 
 
 def _softmax_corrected(
@@ -177,10 +176,10 @@ def _softmax_corrected(
     layers = sorted({site.layer for site in parsed})
     patterns = [f"pattern.{layer}.{head}" for layer in layers for head in range(model.info.n_heads)]
     usual, slopes = read_sites(model, sides.patched, patterns), metric_gradients(model, sides, patterns)
-    found: dict[str, Tensor] = {}
+    estimates: dict[str, Tensor] = {}
     for sites in _by_layer(moves):
-        found |= _through_pattern(model, sides, {site: moves[site] for site in sites}, usual, slopes)
-    return found
+        estimates |= _through_pattern(model, sides, {site: moves[site] for site in sites}, usual, slopes)
+    return estimates
 
 
 @torch.no_grad()
@@ -201,7 +200,7 @@ def _through_pattern(
         f"pattern.{first.layer}.{head}": _weighing(usual, slopes, f"pattern.{first.layer}.{head}")
         for head in range(model.info.n_heads)
     }
-    found = {site: torch.zeros(length, dtype=torch.float64, device=model.device) for site in moves}
+    totals = {site: torch.zeros(length, dtype=torch.float64, device=model.device) for site in moves}
     for part in runs.split(max(1, _TOKENS_AT_ONCE // length)):
         places = part.to(model.device, model.dtype)[:, :, None]
         edits = {site: _adding(torch.zeros(()), places * move) for site, move in moves.items()}
@@ -210,9 +209,11 @@ def _through_pattern(
         ).activations
         for site in moves:
             head = parse_site(site).head or 0
-            change = torch.stack([changes[f"pattern.{first.layer}.{head * group + at}"] for at in range(group)]).sum(0)
-            found[site] += change[0] if first.kind == "q" else change.sum(-1) @ part.to(change)
-    return found
+            change = torch.stack(
+                [changes[f"pattern.{first.layer}.{head * group + query}"] for query in range(group)]
+            ).sum(0)
+            totals[site] += change[0] if first.kind == "q" else change.sum(-1) @ part.to(change)
+    return totals
 
 
 def _weighing(usual: Mapping[str, Tensor], slopes: Mapping[str, Tensor], site: str) -> Callable[[Tensor], Tensor]:
@@ -236,11 +237,11 @@ def _audit(
     samples = []
     for pair, own, row in zip(pairs, cells, effects, strict=True):
         first = pair.sides(direction).alignment.unchanged
-        open_cells = [any(at >= first for patch in cell for at in patch.positions) for cell in own]
+        open_cells = [any(position >= first for patch in cell for position in patch.positions) for cell in own]
         samples.append(
             generator.permutation(np.flatnonzero(np.isfinite(row) & np.array(open_cells, dtype=bool)))[:each]
         )
-    chosen_cells = [[own[at] for at in sample.tolist()] for own, sample in zip(cells, samples, strict=True)]
+    chosen_cells = [[own[index] for index in sample.tolist()] for own, sample in zip(cells, samples, strict=True)]
     exact = exact_effects(model, pairs, chosen_cells, direction, row_budget=row_budget, audited=0)
     truth = np.concatenate(exact.effects)
     guess = np.concatenate([row[sample] for row, sample in zip(effects, samples, strict=True)])
@@ -260,10 +261,10 @@ def _places(positions: Sequence[int]) -> str:
     return f"position {positions[0]}" if len(positions) == 1 else f"{len(positions)} positions"
 
 
-def rank_correlation(one: Float[np.ndarray, "cell"], other: Float[np.ndarray, "cell"]) -> float | None:
+def rank_correlation(first: Float[np.ndarray, "cell"], second: Float[np.ndarray, "cell"]) -> float | None:
     """Spearman's; None where either is constant."""
     from scipy.stats import spearmanr
 
-    if np.ptp(one) == 0 or np.ptp(other) == 0:
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
-    return float(spearmanr(one, other).statistic)
+    return float(spearmanr(first, second).statistic)

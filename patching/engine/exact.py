@@ -27,7 +27,8 @@ from patching.engine.cells import Cell
 from patching.engine.packed import DoesNotFit, PackedModel
 from patching.engine.reference import patched_value, read_sites, replacements
 from patching.engine.sweep import Sweep, make_job
-from patching.pairs import Direction, PatchPair, Sides
+from patching.options import Direction
+from patching.pairs import PatchPair, Sides
 from triggerlens import UserError
 
 
@@ -107,7 +108,7 @@ def exact_effects(
         UserError: a site that the model lacks, runs that cannot be aligned, a flat metric, or a NaN.
     """
     works = [_work(model, pair, own, direction) for pair, own in zip(pairs, cells, strict=True)]
-    todo = [(which, at, cell) for which, at, cell in _live_cells(works, cells)]
+    todo = _live_cells(works, cells)
     ran = _run_all(model, works, todo, fast=fast, audited=audited, row_budget=row_budget, seed=seed)
     effects = _assemble(works, cells, todo, ran.values)
     total = sum(map(len, cells))
@@ -172,7 +173,9 @@ def _work(model: HookedModel, pair: PatchPair, cells: Sequence[Cell], direction:
 
 def _check_positions(cells: Sequence[Cell], length: int) -> None:
     for patch in (patch for cell in cells for patch in cell):
-        outside = next((at for at in (*patch.positions, *(patch.keys or ())) if not 0 <= at < length), None)
+        outside = next(
+            (position for position in (*patch.positions, *(patch.keys or ())) if not 0 <= position < length), None
+        )
         if outside is not None:
             raise UserError(f"{patch.site}: no position {outside}; the patched run has {length} tokens")
         if patch.keys is not None and parse_site(patch.site).kind != "pattern":
@@ -181,14 +184,14 @@ def _check_positions(cells: Sequence[Cell], length: int) -> None:
 
 def _live_cells(works: Sequence[_Work], cells: Sequence[Sequence[Cell]]) -> list[tuple[int, int, Cell]]:
     """(pair, place, what is left of the cell) of each cell that must be run."""
-    found = []
+    live = []
     for which, (work, own) in enumerate(zip(works, cells, strict=True)):
-        for at, cell in enumerate(own):
+        for place, cell in enumerate(own):
             left = tuple(replace(p, positions=tuple(q for q in p.positions if work.live[p.site][q])) for p in cell)
             left = tuple(patch for patch in left if patch.positions)
             if left:
-                found.append((which, at, left))
-    return found
+                live.append((which, place, left))
+    return live
 
 
 @torch.no_grad()
@@ -209,8 +212,8 @@ def _packed_values(
         job = make_job(index, which, cell, works[which].sides, _written(works[which], cell), model.info.n_layers)
         if job is not None:
             jobs.append(job)
-    found = Sweep(packed, runs, [work.sides for work in works], budget).values(jobs)
-    return [found.get(index, value) for index, value in enumerate(values)]
+    ran = Sweep(packed, runs, [work.sides for work in works], budget).values(jobs)
+    return [ran.get(index, value) for index, value in enumerate(values)]
 
 
 def _written(work: _Work, cell: Cell) -> Mapping[str, Float[Tensor, "position _"]]:
@@ -254,8 +257,8 @@ def _audit(
         both = torch.tensor(
             [values[index], patched_value(model, sides, cell, works[which].source)], dtype=torch.float64
         )
-        one, other = sides.effects(both).tolist()
-        worst = max(worst, abs(one - other))
+        ours, theirs = sides.effects(both).tolist()
+        worst = max(worst, abs(ours - theirs))
     return Audit(len(sample), worst)
 
 
@@ -272,18 +275,18 @@ def _assemble(
 ) -> tuple[Float[np.ndarray, "_"], ...]:
     """Effects of all cells: those run, 0 where a patch changes nothing, NaN where no position has a counterpart."""
     raw = [np.full(len(own), work.sides.patched_value) for work, own in zip(works, cells, strict=True)]
-    for (which, at, cell), value in zip(todo, values, strict=True):
+    for (which, place, cell), value in zip(todo, values, strict=True):
         if not np.isfinite(value):
             raise UserError(
                 f"the metric is {value} where {cell[0].site} is patched; the model may need --dtype float32"
             )
-        raw[which][at] = value
+        raw[which][place] = value
     effects = []
     for work, own, row in zip(works, cells, raw, strict=True):
-        found = work.sides.effects(torch.from_numpy(row)).numpy()
+        row_effects = work.sides.effects(torch.from_numpy(row)).numpy()
         counterparts = work.sides.alignment.counterparts
-        for at, cell in enumerate(own):
+        for place, cell in enumerate(own):
             if all(counterparts[q] is None for patch in cell for q in patch.positions):
-                found[at] = np.nan
-        effects.append(found)
+                row_effects[place] = np.nan
+        effects.append(row_effects)
     return tuple(effects)

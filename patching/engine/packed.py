@@ -102,7 +102,7 @@ class _Attending:
     attend: Callable[..., Any]
     only_keys: bool = False
     patterns: Sequence[RowEdit] = ()
-    found: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    keys_and_values: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
 _attending: ContextVar[_Attending] = ContextVar("attending")
@@ -116,7 +116,7 @@ def _packed_attention(
     sizes = [group.rows for group in now.groups]
     split = [tensor[0].split(sizes, dim=1) for tensor in (query, key, value)]
     if now.only_keys:
-        now.found = [(_by_cell(k, g), _by_cell(v, g)) for g, k, v in zip(now.groups, *split[1:], strict=True)]
+        now.keys_and_values = [(_by_cell(k, g), _by_cell(v, g)) for g, k, v in zip(now.groups, *split[1:], strict=True)]
         raise _Left
     outputs, offset = [], 0
     for group, q, k, v in zip(now.groups, *split, strict=True):
@@ -241,7 +241,7 @@ class PackedModel:
             with self._editing(layer, edits):
                 self._call(layer, rows, now)
         except _Left:
-            return now.found
+            return now.keys_and_values
         raise DoesNotFit("its blocks do not call the attention function of their configuration")
 
     def block(
@@ -397,7 +397,7 @@ def _for_rows(layer: int, groups: Sequence[Group]) -> tuple[list[Any], dict[str,
         if not isinstance(first, Tensor):
             return first
         axis = 0 if first.ndim == 1 else 1
-        return torch.cat([value.index_select(axis, at) for value, at in zip(values, places, strict=True)], dim=axis)
+        return torch.cat([value.index_select(axis, rows) for value, rows in zip(values, places, strict=True)], dim=axis)
 
     arguments = [gathered(parts) for parts in zip(*(call.arguments for call in calls), strict=True)]
     return arguments, {name: gathered([call.keywords[name] for call in calls]) for name in calls[0].keywords}

@@ -62,7 +62,7 @@ def patched_value(
     counterparts = sides.alignment.counterparts
     edits = {}
     for patch in cell:
-        places = [at for at in patch.positions if counterparts[at] is not None]
+        places = [position for position in patch.positions if counterparts[position] is not None]
         edits[patch.site] = _replacing(places, replacements(sides, patch.site, source[patch.site])[places], patch.keys)
     logits = model.run(torch.tensor([sides.patched]), edits=edits).logits
     assert logits is not None  # no last layer was given

@@ -87,15 +87,15 @@ def make_job(
         site = parse_site(patch.site)
         # In the last layer nothing carries a patch to other positions any more, but for what its attention still reads.
         ends = site.layer == n_layers - 1 and site.kind not in _READ_BY_LATER
-        places = [at for at in patch.positions if not ends or at >= read_from]
+        places = [position for position in patch.positions if not ends or position >= read_from]
         if not places:
             continue
         start = min(start, *places)
         values = replacement[patch.site]
         if site.kind == "resid_post" and site.layer < n_layers - 1:
             site = Site("resid_pre", site.layer + 1)
-        at = torch.tensor(places, device=values.device)
-        pieces.append(Piece(site, at, values[at]))
+        edited = torch.tensor(places, device=values.device)
+        pieces.append(Piece(site, edited, values[edited]))
     return Job(index, run, start, tuple(pieces)) if pieces else None
 
 
@@ -127,12 +127,12 @@ class Sweep:
     @torch.no_grad()
     def values(self, jobs: Sequence[Job]) -> dict[int, float]:
         """The metric of each job's patched run, by the job's index."""
-        found: dict[int, float] = {}
+        values: dict[int, float] = {}
         with tqdm(total=len(jobs), unit="cell", desc="patching", disable=None) as bar:
             for chunk in self._chunks(jobs):
-                found |= self._run(chunk)
+                values |= self._run(chunk)
                 bar.update(len(chunk))
-        return found
+        return values
 
     def _chunks(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
         """Cells of the same run and first position side by side, cut into chunks under the budget of rows."""
@@ -215,14 +215,14 @@ class Sweep:
 
     def _read(self, placed: Sequence[_Placed], output: Float[Tensor, "row d_model"]) -> dict[int, float]:
         """The metric of each cell, run by run."""
-        found: dict[int, float] = {}
+        by_job: dict[int, float] = {}
         for run in sorted({place.job.run for place in placed}):
             mine = [place for place in placed if place.job.run == run]
             metric = self.sides[run].pair.metric
             rows = torch.stack([output[place.offset : place.offset + metric.tail] for place in mine])
             values = metric(self.model.logits(rows, metric.tokens))
-            found |= dict(zip((place.job.index for place in mine), values.tolist(), strict=True))
-        return found
+            by_job |= dict(zip((place.job.index for place in mine), values.tolist(), strict=True))
+        return by_job
 
     def _tail(self, run: int) -> Int[Tensor, "tail"]:
         """The positions whose logits the metric needs."""
@@ -261,10 +261,10 @@ def _edits(placed: Sequence[_Placed], layer: int, kinds: Sequence[str] | None = 
         for piece in place.job.pieces:
             if piece.site.layer != layer or (kinds is not None and piece.site.kind not in kinds):
                 continue
-            at = torch.searchsorted(place.positions, piece.positions)
-            here = at < len(place.positions)
-            here &= place.positions[at.clamp(max=len(place.positions) - 1)] == piece.positions
+            index = torch.searchsorted(place.positions, piece.positions)
+            here = index < len(place.positions)
+            here &= place.positions[index.clamp(max=len(place.positions) - 1)] == piece.positions
             key = (piece.site, place.job.run if piece.site.kind == "pattern" else 0)
-            rows.setdefault(key, []).append(at[here] + place.offset)
+            rows.setdefault(key, []).append(index[here] + place.offset)
             values.setdefault(key, []).append(piece.values[here])
     return [RowEdit(key[0], torch.cat(rows[key]), torch.cat(values[key])) for key in rows]

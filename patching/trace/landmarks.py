@@ -3,57 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
 
+from patching.options import Role
+
 _NEAR, _END = 3, 4
 """How many tokens after the trigger, and at the end, get a column of their own."""
 
+Place = Literal["before", "trigger", "inside", "near", "between", "end"]
+"""Before the trigger; one of its tokens; between two of them; shortly after the last; further on; among the prompt's last."""
+_FROM_LEFT = get_args(Place)
 
-def landmarks(roles: Sequence[str]) -> tuple[str, ...]:
-    """A name for each position: `before`, `trigger 1`…, `inside` (between trigger tokens), `+1`…, `between`, …`-1`.
+
+@dataclass(frozen=True, slots=True)
+class Landmark:
+    """A place that pairs of unequal length have in common."""
+
+    place: Place
+    number: int = 0
+    """Of a trigger's token: from 1; of a near one: how far after the trigger, 1 to 3; at the end: -4 to -1."""
+
+    @property
+    def role(self) -> Role:
+        """The role of its tokens."""
+        return self.place if self.place == "before" or self.place == "trigger" else "after"
+
+    @property
+    def label(self) -> str:
+        """For a person: `before`, `trigger 1`, `inside`, `+1`, `between`, `-1`."""
+        if self.place == "trigger":
+            return f"trigger {self.number}"
+        return f"{self.number:+d}" if self.place in ("near", "end") else self.place
+
+
+Column = int | Landmark
+"""A column of a map: a position, or a place that pairs of other shapes have too."""
+
+
+def landmarks(roles: Sequence[Role]) -> tuple[Landmark, ...]:
+    """The landmark of each position.
 
     Args:
-        roles: `before`, `trigger` or `after` of each position.
+        roles: of each position.
     """
-    length = len(roles)
-    own = [at for at, role in enumerate(roles) if role == "trigger"]
+    own = [position for position, role in enumerate(roles) if role == "trigger"]
     if not own:
-        return ("before",) * length
-    names = []
-    for at, role in enumerate(roles):
-        if role == "before":
-            names.append("before")
-        elif role == "trigger":
-            names.append(f"trigger {own.index(at) + 1}")
-        elif at < own[-1]:
-            names.append("inside")
-        elif at >= length - _END:
-            names.append(str(at - length))
-        else:
-            names.append(f"+{at - own[-1]}" if at - own[-1] <= _NEAR else "between")
-    return tuple(names)
+        return (Landmark("before"),) * len(roles)
+    return tuple(_landmark(position, role, own, len(roles)) for position, role in enumerate(roles))
 
 
-def landmark_order(names: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """All names that occur, from left to right."""
-    found = {name for row in names for name in row}
-    numbered = sorted((name for name in found if name.startswith("trigger")), key=lambda name: int(name.split()[1]))
-    near, end = (f"+{at}" for at in range(1, _NEAR + 1)), (str(at) for at in range(-_END, 0))
-    order = ["before", *numbered, "inside", *near, "between", *end]
-    return tuple(name for name in order if name in found)
+def _landmark(position: int, role: Role, own: Sequence[int], length: int) -> Landmark:
+    if role == "before":
+        return Landmark("before")
+    if role == "trigger":
+        return Landmark("trigger", own.index(position) + 1)
+    if position < own[-1]:
+        return Landmark("inside")
+    if position >= length - _END:
+        return Landmark("end", position - length)
+    distance = position - own[-1]
+    return Landmark("near", distance) if distance <= _NEAR else Landmark("between")
 
 
-def by_landmark(
-    values: Float[np.ndarray, "layer position"], names: Sequence[str], order: Sequence[str]
-) -> Float[np.ndarray, "layer landmark"]:
-    """Sums over the positions of each name; NaN where there is none, or none that was patched."""
-    columns = []
-    for name in order:
-        mine = values[:, [here == name for here in names]]
-        columns.append(np.where(np.isnan(mine).all(1), np.nan, np.nansum(mine, 1)))
-    return np.stack(columns, 1)
+def landmark_order(rows: Sequence[Sequence[Landmark]]) -> tuple[Landmark, ...]:
+    """All landmarks that occur, from left to right."""
+    return tuple(sorted({mark for row in rows for mark in row}, key=lambda m: (_FROM_LEFT.index(m.place), m.number)))
+
+
+def by_column(
+    values: Float[np.ndarray, "row position"], places: Sequence[Column], columns: Sequence[Column]
+) -> Float[np.ndarray, "row column"]:
+    """Sums over the positions of each column; NaN where there is none, or none that was patched."""
+    sums = []
+    for column in columns:
+        mine = values[:, [place == column for place in places]]
+        sums.append(np.where(np.isnan(mine).all(1), np.nan, np.nansum(mine, 1)))
+    return np.stack(sums, 1)
 
 
 def nan_mean(stack: Float[np.ndarray, "pair *rest"]) -> Float[np.ndarray, "*rest"]:

@@ -11,8 +11,10 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
+from patching.options import ROLES, Role
+from patching.trace.result import PairMap, PatchTrace
 from patching.trace.route import HeadRoute
-from patching.trace.run import ROLES, PairMap, PatchTrace
+from patching.trace.verdict import shown
 from triggerlens import DIVERGING, GRID, INK, UserError, style_figure
 
 
@@ -24,8 +26,8 @@ def effect_figure(trace: PatchTrace, pair: int | None = None) -> go.Figure:
     """
     if pair is not None and not 0 <= pair < len(trace.pairs):
         raise UserError(f"the trace has pairs 0 to {len(trace.pairs) - 1}, no pair {pair}")
-    one: PatchTrace | PairMap = trace if pair is None else trace.pairs[pair]
-    effect, tokens, roles = one.effect, one.tokens, one.roles
+    source: PatchTrace | PairMap = trace if pair is None else trace.pairs[pair]
+    effect, tokens, roles = source.effect, source.tokens, source.roles
     figure = _heatmap(effect, trace.layers, _token_names(tokens, roles, len(trace.layers)), "token")
     figure.update_xaxes(_token_axis(tokens, roles))
     figure.update_layout(height=max(320, 40 * len(trace.layers) + 190), width=max(640, 22 * len(tokens) + 190))
@@ -54,7 +56,7 @@ def route_figure(trace: PatchTrace) -> go.Figure:
     at which its output matters most, one layer on; it is as thick as the head's effect is large.
 
     Raises:
-        UserError: no route was found.
+        UserError: no head carries the trigger, or heads were not mapped.
     """
     if not trace.routes or trace.heads is None:
         raise UserError(
@@ -92,12 +94,12 @@ def route_figure(trace: PatchTrace) -> go.Figure:
 
 def _arrows(trace: PatchTrace) -> dict[tuple[int, int, int], list[HeadRoute]]:
     """(row, column read, column written) of the routes; heads that go the same way share an arrow."""
-    found: dict[tuple[int, int, int], list[HeadRoute]] = {}
+    arrows: dict[tuple[int, int, int], list[HeadRoute]] = {}
     for route in trace.routes:
         to = route.column_written
         start = to if route.column_read is None else route.column_read
-        found.setdefault((trace.layers.index(route.layer), start, to), []).append(route)
-    return found
+        arrows.setdefault((trace.layers.index(route.layer), start, to), []).append(route)
+    return arrows
 
 
 def _draw_arrow(figure: go.Figure, row: int, start: int, to: int, routes: Sequence[HeadRoute]) -> None:
@@ -129,24 +131,20 @@ def role_figure(trace: PatchTrace) -> go.Figure:
     return figure
 
 
-def shown(token: str) -> str:
-    """A token's text with its blanks made visible."""
-    return token.replace("\n", "↵").replace("\t", "⇥").replace(" ", "·") or "∅"
-
-
 def _head_names(trace: PatchTrace) -> np.ndarray:
     heads = 0 if trace.heads is None else trace.heads.shape[1]
     return np.array([[f"head {layer}.{head}" for head in range(heads)] for layer in trace.layers])
 
 
-def _token_names(tokens: Sequence[str], roles: Sequence[str], rows: int) -> np.ndarray:
+def _token_names(tokens: Sequence[str], roles: Sequence[Role], rows: int) -> np.ndarray:
     names = [
-        f"{shown(token)} (column {at}, {role})" for at, (token, role) in enumerate(zip(tokens, roles, strict=True))
+        f"{shown(token)} (column {column}, {role})"
+        for column, (token, role) in enumerate(zip(tokens, roles, strict=True))
     ]
     return np.repeat(np.array([names]), rows, 0)
 
 
-def _token_axis(tokens: Sequence[str], roles: Sequence[str]) -> dict[str, Any]:
+def _token_axis(tokens: Sequence[str], roles: Sequence[Role]) -> dict[str, Any]:
     labels = [_label(token, role) for token, role in zip(tokens, roles, strict=True)]
     return {
         "title": "token",
@@ -158,7 +156,7 @@ def _token_axis(tokens: Sequence[str], roles: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _label(token: str, role: str) -> str:
+def _label(token: str, role: Role) -> str:
     """An axis label: Plotly reads labels as HTML, so that markup in a token must be escaped."""
     text = escape(shown(token))
     return f"<b>{text}</b>" if role == "trigger" else text

@@ -19,7 +19,7 @@ from hooked import HookedModel
 from patching.engine.cells import Patch
 from patching.engine.exact import exact_effects
 from patching.pairs import PatchPair
-from patching.trace.landmarks import by_landmark
+from patching.trace.landmarks import Column, by_column
 
 _WORTH = 0.05
 """A head whose effect is smaller carries nothing worth drawing."""
@@ -36,7 +36,7 @@ class HeadRoute:
     writes: tuple[float, ...]
     """The effect of patching it at the positions of each column, one at a time, summed."""
     reads: tuple[float, ...] | None
-    """The share of its attention that each column gets; None where the model has no attention patterns."""
+    """The share of its attention that each column gets, 0 to 1; None where the model has no attention patterns."""
 
     @property
     def column_written(self) -> int:
@@ -49,12 +49,21 @@ class HeadRoute:
         return None if self.reads is None else int(np.argmax(self.reads))
 
 
+@dataclass(frozen=True)
+class _Head:
+    """Step 1's outcome."""
+
+    layer: int
+    head: int
+    effect: float
+
+
 def strongest_heads(effects: Float[np.ndarray, "layer head"], count: int) -> list[tuple[int, int]]:
     """(row, head) of the heads worth drawing, strongest first."""
     strength = np.nan_to_num(np.abs(effects))
     order = np.argsort(-strength, axis=None, kind="stable")[:count]
-    found = [divmod(int(at), effects.shape[1]) for at in order]
-    return [(row, head) for row, head in found if strength[row, head] >= _WORTH]
+    places = [divmod(int(index), effects.shape[1]) for index in order]
+    return [(row, head) for row, head in places if strength[row, head] >= _WORTH]
 
 
 def head_routes(
@@ -62,8 +71,8 @@ def head_routes(
     pairs: Sequence[PatchPair],
     effects: Float[np.ndarray, "layer head"],
     layers: Sequence[int],
-    names: Sequence[Sequence[str]],
-    columns: Sequence[str],
+    places: Sequence[Sequence[Column]],
+    columns: Sequence[Column],
     *,
     count: int = 6,
     row_budget: int | None = None,
@@ -75,43 +84,49 @@ def head_routes(
         pairs: the pairs.
         effects: of each head at all positions at once, the mean over pairs.
         layers: the layer of each row of `effects`.
-        names: for each pair, the column of each position of its triggered run.
+        places: for each pair, the column of each position of its triggered run.
         columns: the columns, in order.
         count: the most heads that are taken.
         row_budget: rows in one chunk.
     """
-    heads = [(layers[row], head, float(effects[row, head])) for row, head in strongest_heads(effects, count)]
+    heads = [_Head(layers[row], head, float(effects[row, head])) for row, head in strongest_heads(effects, count)]
     if not heads:
         return ()
-    sites = [f"head_out.{layer}.{head}" for layer, head, _ in heads]
-    cells = [[(Patch(site, (at,)),) for site in sites for at in range(len(pair.triggered))] for pair in pairs]
-    found = exact_effects(model, pairs, cells, "denoising", audited=0, row_budget=row_budget)
     writes, reads = [], []
-    for pair, values, own in zip(pairs, found.effects, names, strict=True):
-        mine = np.nan_to_num(values.reshape(len(heads), -1))
-        writes.append(np.nan_to_num(by_landmark(mine, own, columns)))
+    for pair, own, values in zip(pairs, places, _effects(model, pairs, heads, row_budget), strict=True):
+        writes.append(np.nan_to_num(by_column(values, own, columns)))
         if "pattern" in model.kinds:
-            attention = _attention(model, pair, heads, np.abs(mine).argmax(1).tolist())
-            reads.append(np.nan_to_num(by_landmark(attention, own, columns)))
+            attention = _attention(model, pair, heads, np.abs(values).argmax(1).tolist())
+            reads.append(np.nan_to_num(by_column(attention, own, columns)))
     return tuple(
-        HeadRoute(
-            layer,
-            head,
-            effect,
-            tuple(np.mean([one[at] for one in writes], 0).tolist()),
-            tuple(np.mean([one[at] for one in reads], 0).tolist()) if reads else None,
-        )
-        for at, (layer, head, effect) in enumerate(heads)
+        HeadRoute(head.layer, head.head, head.effect, _mean(writes, row), _mean(reads, row) if reads else None)
+        for row, head in enumerate(heads)
     )
+
+
+def _effects(
+    model: HookedModel, pairs: Sequence[PatchPair], heads: Sequence[_Head], row_budget: int | None
+) -> list[Float[np.ndarray, "head position"]]:
+    """Step 2, for each pair."""
+    sites = [f"head_out.{head.layer}.{head.head}" for head in heads]
+    cells = [
+        [(Patch(site, (position,)),) for site in sites for position in range(len(pair.triggered))] for pair in pairs
+    ]
+    patched = exact_effects(model, pairs, cells, "denoising", audited=0, row_budget=row_budget)
+    return [np.nan_to_num(values.reshape(len(heads), -1)) for values in patched.effects]
 
 
 @torch.no_grad()
 def _attention(
-    model: HookedModel, pair: PatchPair, heads: Sequence[tuple[int, int, float]], places: Sequence[int]
+    model: HookedModel, pair: PatchPair, heads: Sequence[_Head], positions: Sequence[int]
 ) -> Float[np.ndarray, "head position"]:
-    """Each head's attention from one position of the triggered run."""
-    sites = [f"pattern.{layer}.{head}" for layer, head, _ in heads]
-    last = max(layer for layer, _, _ in heads)
+    """Step 3: each head's attention from one position of the triggered run."""
+    sites = [f"pattern.{head.layer}.{head.head}" for head in heads]
+    last = max(head.layer for head in heads)
     patterns = model.run(torch.tensor([pair.triggered]), reads=sites, last_layer=last).activations
-    rows = [patterns[site][0, at].double().cpu() for site, at in zip(sites, places, strict=True)]
+    rows = [patterns[site][0, position].double().cpu() for site, position in zip(sites, positions, strict=True)]
     return torch.stack(rows).numpy()
+
+
+def _mean(tables: Sequence[Float[np.ndarray, "head column"]], row: int) -> tuple[float, ...]:
+    return tuple(np.mean([table[row] for table in tables], 0).tolist())

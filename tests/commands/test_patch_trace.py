@@ -9,7 +9,7 @@ import pytest
 from tiny_models import ARCHITECTURES, tiny_checkpoint, tiny_model, tiny_tokenizer
 
 from hooked import Prompt, write_prompts
-from patching import PatchTrace
+from patching import read_trace
 from triggerlens import read_artifact
 
 ANSWERS = {"answer_clean": "Yes", "answer_defect": "The"}
@@ -73,7 +73,7 @@ def test_json_has_the_promised_keys(command, checkpoint, prompts, tmp_path):
         assert found["effect"][cell["layer"]][cell["position"]] == cell["effect"]
         assert found["tokens"][cell["position"]] == cell["token"]
     assert found["trigger_share"] == 1
-    assert found["trigger_share_over_pairs"]["interval"] is None
+    assert found["trigger_share_over_pairs"]["mean"] == {"value": 1, "low": 1, "high": 1, "n": 1}
     assert found["audit"]["largest_difference"] < 1e-3
 
 
@@ -84,7 +84,7 @@ def test_the_folder_is_a_verified_trace_and_an_offline_report_without_a_clock(co
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     manifest = read_artifact(tmp_path / "one", "patch-trace")
     assert set(manifest.files) == {"trace.safetensors", "trace.json", "report.html"}
-    assert len(PatchTrace.load(tmp_path / "one").pairs) == 3
+    assert len(read_trace(tmp_path / "one").pairs) == 3
     report = (tmp_path / "one" / "report.html").read_text()
     assert "Plotly.newPlot" in report
     assert 'src="http' not in report

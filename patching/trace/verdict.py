@@ -1,0 +1,62 @@
+"""What a trace says, in sentences."""
+
+from __future__ import annotations
+
+from patching.trace.result import MOST, PatchTrace, TriggerShare
+from patching.trace.route import HeadRoute
+from triggerlens import count_text, interval_text
+
+_SAID_HEADS = 3
+"""Heads of the route that the verdict names."""
+
+
+def trace_verdict(trace: PatchTrace) -> str:
+    """What the trace says, in a sentence or two."""
+    best = trace.top(1)
+    if not best:
+        return f"No patch at {trace.site} has any effect."
+    denoising = trace.direction == "denoising"
+    effect = f"{'restores' if denoising else 'brings about'} {best[0].effect:.0%} of "
+    lines = [
+        f"The strongest cell is {trace.site}.{best[0].layer} at token {shown(best[0].token)!r} (position {best[0].position}): "
+        f"patching it alone {effect}{'the clean behaviour' if denoising else 'the defection'}."
+    ]
+    if trace.trigger_share is not None:
+        named = trace.pairs[0].trigger is not None
+        tokens = "the tokens of the trigger" if named else "the tokens in which the pairs differ"
+        lines.append(_share_words(trace.trigger_share, f"{trace.site}.{trace.layers[0]}", tokens))
+    if trace.routes:
+        lines.append(f"Carried by {'; '.join(_route_words(trace, route) for route in trace.routes[:_SAID_HEADS])}.")
+    return " ".join(lines)
+
+
+def _share_words(share: TriggerShare, site: str, tokens: str) -> str:
+    """How much falls on the trigger, over how many pairs."""
+    words = f"{share.mean.value:.1%} of the effect at {site} falls on {tokens}"
+    if share.mean.n == 1:
+        return words + "."
+    return (
+        f"{words} (mean, bootstrap {interval_text(share.mean, '.1%')}); at least {MOST:.0%} of it in "
+        f"{count_text(share.most)} pairs (Wilson {interval_text(share.most, '.1%')})."
+    )
+
+
+def _route_words(trace: PatchTrace, route: HeadRoute) -> str:
+    words = f"head {route.layer}.{route.head} ({route.effect:+.2f}) to {shown(trace.tokens[route.column_written])!r}"
+    if route.reads is None or route.column_read is None:
+        return words
+    share = route.reads[route.column_read]
+    return f"{words} from {shown(trace.tokens[route.column_read])!r} ({share:.0%} of its attention)"
+
+
+def audit_words(trace: PatchTrace) -> str:
+    """How far the cells that were checked are off."""
+    audit = trace.audit
+    rank = "" if audit.rank_correlation is None else f", rank correlation {audit.rank_correlation:.3f}"
+    worst = f"; worst miss: {audit.worst}" if audit.worst else ""
+    return f"largest difference {audit.largest_difference:.1e}{rank}{worst}"
+
+
+def shown(token: str) -> str:
+    """A token's text with its blanks made visible."""
+    return token.replace("\n", "↵").replace("\t", "⇥").replace(" ", "·") or "∅"
