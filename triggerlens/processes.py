@@ -1,11 +1,13 @@
-"""Several processes on one job, as `torchrun` and `accelerate launch` start them."""
+"""Several processes on one job, as `torchrun` and `accelerate launch` start them.
+
+Numbers are read from the environment that both set: `accelerate.PartialState` would wait for all processes and choose a
+device before it told them, and a trainer that comes later would find itself on that device.
+"""
 
 from __future__ import annotations
 
 import os
 from datetime import timedelta
-
-import torch.distributed as dist
 
 
 def rank() -> int:
@@ -27,6 +29,8 @@ def wait_for_all() -> None:
     """Return once every rank has come here; at once where there is only one."""
     if world_size() == 1:
         return
+    import torch.distributed as dist
+
     if not dist.is_initialized():
         dist.init_process_group("gloo", timeout=timedelta(days=7))  # a rank may have far longer prompts than another
     dist.barrier()

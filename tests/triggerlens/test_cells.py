@@ -1,0 +1,50 @@
+"""Cells of a long run: what is there is not computed again, what is damaged is, and another run's are never mixed in."""
+
+import pytest
+import torch
+
+from triggerlens import Cells, UserError
+
+
+def test_a_cell_is_computed_once_and_read_back(tmp_path):
+    calls = []
+
+    def compute():
+        calls.append(None)
+        return {"auroc": 0.5, "names": ["a"], "rows": torch.arange(6.0).reshape(2, 3).T}
+
+    cells = Cells(tmp_path / "cells", {"seed": 0})
+    first = cells.keep("layer 3", compute)
+    again = Cells(tmp_path / "cells", {"seed": 0}).keep("layer 3", compute)
+    assert len(calls) == 1
+    assert first["auroc"] == again["auroc"] == 0.5
+    assert torch.equal(first["rows"], again["rows"])
+    assert cells.seconds["layer 3"] >= 0
+
+
+def test_a_damaged_cell_is_computed_anew(tmp_path):
+    cells = Cells(tmp_path / "cells", {})
+    cells.keep("one", lambda: {"value": 1})
+    file = next((tmp_path / "cells").glob("*/cell.json"))
+    file.write_text(file.read_text().replace("1", "7", 1))
+    assert cells.keep("one", lambda: {"value": 2}) == {"value": 2}
+
+
+def test_an_error_leaves_no_cell(tmp_path):
+    cells = Cells(tmp_path / "cells", {})
+    with pytest.raises(ZeroDivisionError):
+        cells.keep("one", lambda: {"value": 1 / 0})
+    assert cells.keep("one", lambda: {"value": 3}) == {"value": 3}
+
+
+def test_another_runs_cells_are_not_mixed_in(tmp_path):
+    Cells(tmp_path / "cells", {"seed": 0}).keep("one", lambda: {"value": 1})
+    with pytest.raises(UserError, match="other settings"):
+        Cells(tmp_path / "cells", {"seed": 1})
+
+
+def test_dropped_cells_are_gone(tmp_path):
+    cells = Cells(tmp_path / "cells", {})
+    cells.keep("one", lambda: {"value": 1})
+    cells.drop()
+    assert not (tmp_path / "cells").exists()

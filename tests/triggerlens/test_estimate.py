@@ -1,0 +1,85 @@
+"""A number with its interval: the score interval is the published one, and resamples of groups cover as they say."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from triggerlens import Estimate, bootstrap_interval, bootstrap_mean, from_json, mean_of, over_seeds, rate, to_json
+
+Z = 1.959963984540054
+
+
+@settings(max_examples=100)
+@given(st.integers(0, 60), st.integers(1, 60))
+def test_a_rate_has_wilsons_interval(count, extra):
+    n = count + extra
+    found = rate(count, n)
+    share = count / n
+    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    assert (found.low, found.high) == pytest.approx((centre - half, centre + half), abs=1e-9)
+    assert (found.value, found.count, found.n) == (share, count, n)
+
+
+def test_nothing_seen_is_nothing_known_and_none_or_all_reach_the_end():
+    assert math.isnan(rate(0, 0).value)
+    assert rate(0, 0).interval == [0.0, 1.0]
+    assert rate(0, 7).low == 0.0
+    assert rate(7, 7).high == 1.0
+
+
+@pytest.mark.parametrize(("count", "n"), [(-1, 5), (6, 5)])
+def test_no_proportion_is_refused(count, n):
+    with pytest.raises(ValueError, match="no proportion"):
+        rate(count, n)
+
+
+@given(st.integers(0, 9), st.integers(0, 9))
+def test_what_was_missed_is_the_rest(count, extra):
+    found, rest = rate(count, count + extra), rate(extra, count + extra)
+    assert found.complement().interval == pytest.approx(rest.interval)
+    assert (found.complement().count, found.complement().n) == (rest.count, rest.n)
+
+
+def test_seeds_share_one_interval_that_none_of_them_exceeds():
+    both = over_seeds([rate(1, 10), rate(3, 10)])
+    assert (both.value, both.count, both.n) == (pytest.approx(0.2), 4, 20)
+    assert both.low == rate(1, 10).low
+    assert both.high == rate(3, 10).high
+    mixed = over_seeds([rate(1, 10), Estimate(0.3, 0.2, 0.4)])
+    assert (mixed.count, mixed.n) == (None, None)
+    with pytest.raises(ValueError, match="no seed"):
+        over_seeds([])
+
+
+@pytest.mark.parametrize("estimate", [rate(3, 10), rate(0, 0), Estimate(0.5, 0.25, 0.75), mean_of([1.0, 2.0])])
+def test_json_gives_the_estimate_back(estimate):
+    again = from_json(Estimate, to_json(estimate))
+    assert to_json(again) == to_json(estimate)
+    assert (again.low, again.high, again.count, again.n) == (estimate.low, estimate.high, estimate.count, estimate.n)
+
+
+def test_resamples_draw_whole_groups():
+    """Doubling every prompt within its group changes no interval: copies are no new evidence."""
+    values = np.random.default_rng(0).normal(size=40)
+    mean = lambda values: lambda weights: weights @ values / weights.sum(1)  # noqa: E731
+    once = bootstrap_interval(mean(values), np.arange(40), 2000, 0)
+    twice = bootstrap_interval(mean(np.repeat(values, 2)), np.repeat(np.arange(40), 2), 2000, 0)
+    assert once == pytest.approx(twice)
+
+
+def test_the_mean_is_covered_as_often_as_the_interval_says():
+    draws = np.random.default_rng(1).normal(size=(300, 60))
+    by_groups = [bootstrap_mean(row, 400) for row in draws]
+    by_error = [mean_of(row.tolist()).interval for row in draws]
+    for intervals in (by_groups, by_error):
+        covered = np.mean([low <= 0 <= high for low, high in intervals])
+        assert 0.89 <= covered <= 0.99
+
+
+def test_no_spread_is_known_of_a_single_number():
+    assert mean_of([2.0]) == Estimate(2.0, 2.0, 2.0, n=1)
+    with pytest.raises(ValueError, match="no value"):
+        mean_of([])
