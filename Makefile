@@ -1,11 +1,12 @@
-# Two commands: `make demo` and `make test`. Both make the environment first, and only where it is missing or outdated.
+# Two commands to begin with: `make demo` and `make test`. Both make the environment first, and only where it is missing or outdated.
 
 PYTHON ?= python3.11
 VENV   := .venv
 READY  := $(VENV)/.ready
+DOCS   := $(VENV)/.ready-docs
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint install bench clean
+.PHONY: demo test lint docs notebooks install bench clean
 
 install: $(READY)
 
@@ -17,6 +18,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(READY)
 
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $(DOCS)
+
 demo: $(READY)
 	$(BIN)/probe-train --out runs/demo --overwrite
 
@@ -27,6 +32,15 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Warnings are errors, and no network is needed once the environment stands.
+docs: $(DOCS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m sphinx -W --keep-going -q -E -j auto docs build/docs
+	@echo "build/docs/index.html"
+
+# The notebooks with their outputs, for the docs: after a change of their text or of what they find.
+notebooks: $(READY)
+	$(BIN)/python docs/_ext/run_notebooks.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/extraction.py

@@ -1,4 +1,4 @@
-"""What the README shows works as shown."""
+"""What the README and the documentation show works as shown, and says what the committed results say."""
 
 import os
 import re
@@ -6,12 +6,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
+import pytest
+
+from experiments import read_table
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+def test_the_readme_is_a_page_that_one_reads():
+    assert len(README) <= 7000
 
 
 def test_the_python_example_runs(tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(code.strip().splitlines()) <= 13
     (tmp_path / "example.py").write_text(code + "\nprint(len(ablated))\n")
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     outcome = subprocess.run(
@@ -21,39 +33,57 @@ def test_the_python_example_runs(tmp_path):
     assert outcome.stdout.splitlines()[-1] == "8"
 
 
+def scripts():
+    table = (ROOT / "pyproject.toml").read_text().split("[project.scripts]")[1].split("\n[")[0]
+    return set(re.findall(r"^([a-z-]+) =", table, re.MULTILINE))
+
+
 def test_every_command_of_the_table_is_installed_and_no_other():
-    named = set(re.findall(r"^\| `([a-z]+-[a-z]+) ", README, re.MULTILINE))
-    scripts = (ROOT / "pyproject.toml").read_text().split("[project.scripts]")[1].split("\n[")[0]
-    assert named == set(re.findall(r"^([a-z-]+) =", scripts, re.MULTILINE))
+    assert set(re.findall(r"^\| `([a-z]+-[a-z]+) ", README, re.MULTILINE)) == scripts()
 
 
-def test_make_targets_of_the_readme_exist():
+def test_the_page_of_commands_shows_each_with_its_own_help():
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\{command-help\} ([a-z-]+)", page)) == scripts()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_make_targets_commands_and_links_exist(page):
+    text = page.read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"\$ make ([a-z]+)", README)) <= targets
+    assert set(re.findall(r"(?:\$ |`)make ([a-z]+)", text)) <= targets
+    assert set(re.findall(r"\.venv/bin/([a-z]+-[a-z]+)", text)) <= scripts() | {"sphinx-build"}
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^a-z0-9 -]", "", one.lower()).replace(" ", "-") for one in headings}, link
 
 
-def test_links_lead_to_files_and_to_headings():
-    links = re.findall(r"\]\((?!http)([^)]+)\)", README)
-    headings = {
-        re.sub(r"[^a-z0-9 -]", "", one.lower()).replace(" ", "-") for one in re.findall(r"^## (.+)$", README, re.M)
-    }
-    assert len(links) > 15
-    for link in links:
-        assert link[1:] in headings if link.startswith("#") else (ROOT / link).is_file(), link
+def counts_of_verdicts():
+    """The README's small table: of each claim how many comparisons are beaten, met and not met."""
+    rows = read_table()
+    lines = []
+    for number in dict.fromkeys(row.claim for row in rows):
+        mine = [row for row in rows if row.claim == number]
+        counts = [sum(row.verdict == verdict for row in mine) for verdict in ("beaten", "met", "not met")]
+        lines.append(f"| {number}. {mine[0].title} | {' | '.join(str(count or '–') for count in counts)} |")
+    return lines
 
 
-def test_the_rooms_import_only_downwards():
-    floors = {
-        "hooked": 0,
-        "organisms": 1,
-        "probes": 1,
-        "patching": 1,
-        "sae": 1,
-        "experiments": 2,
-        "figures": 3,
-        "commands": 4,
-    }
-    for room, floor in floors.items():
-        for path in (ROOT / room).rglob("*.py"):
-            for name in re.findall(r"^\s*(?:from|import) ([a-z_]+)", path.read_text(), re.MULTILINE):
-                assert name == room or floors.get(name, -1) < floor, f"{path} imports {name}"
+def test_the_readme_counts_the_verdicts_of_the_committed_results():
+    table = README.split("| claim | beaten | met | not met |\n| --- | --- | --- | --- |\n")[1].split("\n\n")[0]
+    assert table.splitlines() == counts_of_verdicts()
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_notebooks_of_the_docs_are_these_with_their_outputs(name):
+    kept, shown = (nbformat.read(ROOT / folder / name, 4) for folder in ("notebooks", "docs/notebooks"))
+    texts = [[(cell.cell_type, cell.source) for cell in notebook.cells] for notebook in (kept, shown)]
+    assert texts[0] == texts[1], "run `make notebooks`"
+    outputs = [output for cell in shown.cells if cell.cell_type == "code" for output in cell.outputs]
+    pictures = [output for output in outputs if "application/vnd.plotly.v1+json" in output.get("data", {})]
+    assert len(pictures) >= 2
+    assert not [output for output in outputs if output.output_type == "error"]

@@ -17,6 +17,7 @@ from .cells import (
     Facts as Facts,
     Keep as Keep,
     cells_folder as cells_folder,
+    drop_cells as drop_cells,
     keep_nothing as keep_nothing,
     tensors_of as tensors_of,
     without_tensors as without_tensors,
@@ -83,7 +84,7 @@ from .ranking import (
     weighted_auroc as weighted_auroc,
     weighted_tpr_at_fpr as weighted_tpr_at_fpr,
 )
-from .text_table import text_table as text_table
+from .tables import text_table as text_table
 
 __version__: str
 from .records import from_json as from_json, to_json as to_json

@@ -1,12 +1,9 @@
-"""The claims table follows its rules, and the README shows the one that the committed results give."""
-
-from pathlib import Path
+"""The claims table follows its rules."""
 
 import pytest
 
-from experiments.claims_table import CLAIMS, claims_table, judge, markdown, read_table
+from experiments.claims_table import CLAIMS, claims_table, judge
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 CONTROLS = ("random directions", "obvious truth", "unrelated pairs", "shuffled sides")
 
 
@@ -161,10 +158,6 @@ def test_a_claim_without_a_result_says_so():
     found = claims_table({})
     assert {one.claim for one in found} == {claim.number for claim in CLAIMS}
     assert {one.verdict for one in found} == {"not measured"}
-
-
-def test_the_readme_shows_the_table_of_the_committed_results():
-    assert markdown(read_table()) in README
 
 
 def test_a_published_safety_training_that_was_not_run_says_so(result_of):
