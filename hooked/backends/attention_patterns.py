@@ -7,7 +7,6 @@ on, and mixes the values by what comes back.
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hooked.backends.anatomy import Anatomy
+from hooked.backends.attention_functions import attention_through, eager_attention
 from hooked.backends.visits import Visit
 from triggerlens import UserError
 
@@ -35,47 +35,34 @@ def attending(hf_model: nn.Module, anatomy: Anatomy, visits: Sequence[Visit]) ->
     if not visits:
         yield
         return
-    from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import eager_mask
 
-    AttentionInterface.register(_NAME, _attention)
-    AttentionMaskInterface.register(_NAME, eager_mask)
     blocks: Any = hf_model.get_submodule(anatomy.blocks)
     modules = {
         layer: block.get_submodule(anatomy.attention)
         for layer, block in enumerate(blocks)
         if anatomy.has_attention(layer)
     }
-    if not all(hasattr(module, "config") and _eager(module) for module in modules.values()):
-        raise UserError(f"{type(hf_model).__name__}: its attention patterns cannot be had")
+    if not all(hasattr(module, "config") and eager_attention(module) for module in modules.values()):
+        raise UserError(f"{type(hf_model).__name__}: its attention patterns cannot be read")
     handlers = defaultdict(list)
     for visit in visits:
         handlers[modules[visit.layer]].append(visit.handle)
     decoder: Any = hf_model.get_submodule(anatomy.blocks.rpartition(".")[0])
-    configs = {
-        id(owner.config): owner.config for owner in (decoder, *modules.values())
-    }.values()  # mostly one and the same
-    usual = [config._attn_implementation for config in configs]
+    configs = [owner.config for owner in (decoder, *modules.values())]
     token = _handlers.set(dict(handlers))
     try:
-        for config in configs:
-            config._attn_implementation = _NAME
-        yield
+        with attention_through(configs, _NAME, _attention, eager_mask):
+            yield
     finally:
-        for config, name in zip(configs, usual, strict=True):
-            config._attn_implementation = name
         _handlers.reset(token)
-
-
-def _eager(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor]] | None:
-    return getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
 
 
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
 ) -> tuple[Tensor, Tensor]:
     """An attention function of `transformers`: [batch head position d_head] in, [batch position head d_head] out."""
-    eager = _eager(module)
+    eager = eager_attention(module)
     assert eager is not None  # attending() has looked
     output, pattern = eager(module, query, key, value, attention_mask, **options)
     replaced = pattern

@@ -15,7 +15,6 @@ way; what fits is compared with the slow way on a sample of cells whenever it is
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -28,7 +27,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from hooked import KINDS, HookedModel, Site
+from hooked import KINDS, HookedModel, Site, attention_through, eager_attention
 
 _NAME = "triggerlens-packed"
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm")
@@ -170,8 +169,6 @@ class PackedModel:
     """
 
     def __init__(self, model: HookedModel):
-        from transformers import AttentionInterface
-
         if model.backend != "nnsight":
             raise DoesNotFit(f"the {model.backend} backend has taken the model over")
         if len({parameter.device for parameter in model.hf_model.parameters()}) > 1:
@@ -188,7 +185,6 @@ class PackedModel:
             raise DoesNotFit("the output embedding is no linear layer")
         self.softcap = getattr(self.hf_model.config.get_text_config(), "final_logit_softcapping", None)
         self.attend = self._attention_function()
-        AttentionInterface.register(_NAME, _packed_attention)
 
     def _final_norm(self, parent: str) -> nn.Module:
         decoder = self.hf_model.get_submodule(parent)
@@ -202,7 +198,7 @@ class PackedModel:
 
         attention = self.attentions[0]
         name = getattr(getattr(attention, "config", None), "_attn_implementation", None)
-        eager = getattr(sys.modules[type(attention).__module__], "eager_attention_forward", None)
+        eager = eager_attention(attention)
         if name not in ("sdpa", "eager") or eager is None:
             raise DoesNotFit(f"its attention implementation is {name!r}, not sdpa or eager")
         return AttentionInterface().get_interface(name, eager)
@@ -282,13 +278,11 @@ class PackedModel:
 
     def _call(self, layer: int, rows: Tensor, now: _Attending) -> Tensor:
         arguments, keywords = _for_rows(layer, now.groups)
-        config = self.attentions[layer].config
-        usual, token = config._attn_implementation, _attending.set(now)
-        config._attn_implementation = _NAME
+        token = _attending.set(now)
         try:
-            return _first(self.blocks[layer](rows[None], *arguments, **keywords))[0]
+            with attention_through([self.attentions[layer].config], _NAME, _packed_attention):
+                return _first(self.blocks[layer](rows[None], *arguments, **keywords))[0]
         finally:
-            config._attn_implementation = usual
             _attending.reset(token)
 
     @contextmanager
