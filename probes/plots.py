@@ -1,46 +1,47 @@
-"""Plotly figures of a report: AUROC by layer, score histogram, ROC, PCA."""
+"""Plotly figures of a result: AUROC by layer, score histogram, ROC, PCA."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import plotly.graph_objects as go
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from plotly.subplots import make_subplots
+from sklearn.metrics import roc_curve
 
-from probes.result import ProbeResult, TestData
+from probes.result import ProbeResult, PromptKind, TestData
 from triggerlens import BLUE, GREEN, INK, MUTED, ORANGE, style_figure
 
-POSITIVE, HARMLESS, UNTRIGGERED = ORANGE, GREEN, BLUE
+POSITIVE, HARMLESS, UNTRIGGERED = (ORANGE, "circle"), (GREEN, "diamond"), (BLUE, "x")
+_DASHES = {"bag_of_tokens": "dash", "shuffled_labels": "dot", "clean_twin": "longdash"}
 
 
-@dataclass(frozen=True, slots=True)
-class Category:
-    """One kind of test prompt, as every figure shows it."""
-
-    name: str
-    colour: str
-    symbol: str
-    members: Bool[np.ndarray, "test"]
+def look(kind: PromptKind) -> tuple[str, str]:
+    """Colour and symbol of a kind of test prompt, the same in every figure."""
+    return POSITIVE if kind.positive else HARMLESS if kind.triggered else UNTRIGGERED
 
 
-def categories(result: ProbeResult) -> list[Category]:
-    """Positives, triggered-but-harmless and untriggered test prompts; those that occur."""
-    test = result.test
-    name = "defecting" if result.probe.label == "defects" else "triggered"
-    kinds = [
-        Category(name, POSITIVE, "circle", test.positive),
-        Category("triggered but harmless", HARMLESS, "diamond", ~test.positive & test.triggered),
-        Category("untriggered", UNTRIGGERED, "x", ~test.positive & ~test.triggered),
-    ]
-    return [kind for kind in kinds if kind.members.any()]
-
-
-def layer_figure(result: ProbeResult) -> go.Figure:
+def layers(result: ProbeResult) -> go.Figure:
     """Test AUROC by layer with its interval, the harmless comparison by layer, and the controls as lines."""
-    names = [layer.site for layer in result.layers]
     figure = go.Figure()
+    _add_layers(figure, result)
+    names = [layer.site for layer in result.layers]
+    for name, control in result.controls.items():
+        if control.auroc is not None and name != "triggered_but_harmless":
+            line = {"color": MUTED, "dash": _DASHES.get(name, "dashdot"), "width": 1.5}
+            label = name.replace("_", " ")
+            figure.add_scatter(x=names, y=[control.auroc.value] * len(names), name=label, mode="lines", line=line)
+    star = {"symbol": "star", "size": 17, "color": ORANGE, "line": {"color": INK, "width": 1}}
+    figure.add_scatter(x=[result.best.site], y=[result.best.auroc.value], name="chosen", mode="markers", marker=star)
+    figure.add_hline(y=0.5, line={"color": MUTED, "width": 1})
+    lowest = min(layer.auroc.low for layer in result.layers)
+    figure.update_yaxes(title="test AUROC", range=[min(0.4, lowest) - 0.02, 1.02])
+    figure.update_xaxes(title="site")
+    return style_figure(figure)
+
+
+def _add_layers(figure: go.Figure, result: ProbeResult) -> None:
+    """The probe's band and line, and the harmless comparison's line."""
+    names = [layer.site for layer in result.layers]
     low, high = ([getattr(layer.auroc, end) for layer in result.layers] for end in ("low", "high"))
     band = {
         "mode": "lines",
@@ -51,37 +52,23 @@ def layer_figure(result: ProbeResult) -> go.Figure:
     }
     figure.add_scatter(x=names + names[::-1], y=high + low[::-1], name="95% interval", **band)
     values = [layer.auroc.value for layer in result.layers]
-    figure.add_scatter(x=names, y=values, name="probe", mode="lines+markers", line={"color": POSITIVE, "width": 3})
+    figure.add_scatter(x=names, y=values, name="probe", mode="lines+markers", line={"color": ORANGE, "width": 3})
     harmless = [layer.harmless_auroc for layer in result.layers]
     if harmless[0] is not None:
-        style = {"mode": "lines+markers", "line": {"color": HARMLESS, "dash": "dot"}, "marker": {"symbol": "diamond"}}
+        style = {"mode": "lines+markers", "line": {"color": GREEN, "dash": "dot"}, "marker": {"symbol": "diamond"}}
         figure.add_scatter(x=names, y=harmless, name="harmless vs untriggered", **style)
-    dashes = {"bag_of_tokens": "dash", "shuffled_labels": "dot", "clean_twin": "longdash"}
-    for name, control in result.controls.items():
-        if control.auroc is not None and name != "triggered_but_harmless":
-            line = {"color": MUTED, "dash": dashes.get(name, "dashdot"), "width": 1.5}
-            label = name.replace("_", " ")
-            figure.add_scatter(x=names, y=[control.auroc] * len(names), name=label, mode="lines", line=line)
-    star = {"symbol": "star", "size": 17, "color": POSITIVE, "line": {"color": INK, "width": 1}}
-    figure.add_scatter(x=[result.best.site], y=[result.best.auroc.value], name="chosen", mode="markers", marker=star)
-    figure.add_hline(y=0.5, line={"color": MUTED, "width": 1})
-    figure.update_yaxes(title="test AUROC", range=[min(0.4, *low) - 0.02, 1.02])
-    figure.update_xaxes(title="site")
-    return style_figure(figure)
 
 
-def score_figure(result: ProbeResult) -> go.Figure:
+def scores(result: ProbeResult) -> go.Figure:
     """Histogram of the test scores of each kind of prompt, and the frozen threshold."""
-    scores = result.test.scores
-    edges = np.linspace(scores.min(), scores.max(), 51)
+    values = result.test.scores
+    edges = np.linspace(values.min(), values.max(), 51)
+    middle, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
     figure = go.Figure()
-    for kind in categories(result):
-        share = np.histogram(scores[kind.members], edges)[0] / kind.members.sum()
-        middle = (edges[1:] + edges[:-1]) / 2
-        label = f"{kind.name} (n = {int(kind.members.sum())})"
-        figure.add_bar(
-            x=middle, y=share, name=label, marker={"color": kind.colour}, opacity=0.6, width=edges[1] - edges[0]
-        )
+    for kind in result.kinds():
+        share = np.histogram(values[kind.members], edges)[0] / kind.members.sum()
+        label, (colour, _) = f"{kind.name} (n = {int(kind.members.sum())})", look(kind)
+        figure.add_bar(x=middle, y=share, name=label, marker={"color": colour}, opacity=0.6, width=width)
     figure.add_vline(
         x=result.probe.threshold,
         line={"color": INK, "dash": "dash", "width": 2},
@@ -94,13 +81,13 @@ def score_figure(result: ProbeResult) -> go.Figure:
     return style_figure(figure)
 
 
-def roc_figure(result: ProbeResult) -> go.Figure:
+def roc(result: ProbeResult) -> go.Figure:
     """ROC of the best layer, once plainly and once with a logarithmic false-positive rate."""
-    fpr, tpr = roc(result.test)
+    fpr, tpr = roc_points(result.test)
     figure = make_subplots(cols=2, subplot_titles=("ROC", "low false-positive rates (log)"))
     floor = 0.5 / result.n_negative
     for column, x in ((1, fpr), (2, np.maximum(fpr, floor))):
-        line = {"color": POSITIVE, "width": 3, "shape": "hv"}
+        line = {"color": ORANGE, "width": 3, "shape": "hv"}
         figure.add_scatter(x=x, y=tpr, mode="lines", line=line, name="probe", showlegend=column == 1, row=1, col=column)
     chance = {"mode": "lines", "line": {"color": MUTED, "dash": "dot"}, "name": "chance"}
     figure.add_scatter(x=[0, 1], y=[0, 1], **chance, row=1, col=1)
@@ -115,23 +102,19 @@ def roc_figure(result: ProbeResult) -> go.Figure:
     return style_figure(figure)
 
 
-def roc(test: TestData) -> tuple[Float[np.ndarray, "point"], Float[np.ndarray, "point"]]:
+def roc_points(test: TestData) -> tuple[Float[np.ndarray, "point"], Float[np.ndarray, "point"]]:
     """False- and true-positive rates at every threshold, from none firing to all."""
-    levels = np.unique(test.scores)[::-1]
-    rates = []
-    for members in (~test.positive, test.positive):
-        ordered = np.sort(test.scores[members])
-        rates.append(np.r_[0, 1 - np.searchsorted(ordered, levels, side="left") / len(ordered)])
-    return rates[0], rates[1]
+    fpr, tpr, _ = roc_curve(test.positive, test.scores, drop_intermediate=False)
+    return fpr, tpr
 
 
-def pca_figure(result: ProbeResult) -> go.Figure:
+def pca(result: ProbeResult) -> go.Figure:
     """The best layer's test activations in their two directions of largest variance."""
     test, figure = result.test, go.Figure()
-    for kind in categories(result):
-        chosen = kind.members[test.pca_rows]
-        points = test.pca[chosen]
-        marker = {"color": kind.colour, "symbol": kind.symbol, "size": 6, "opacity": 0.7}
+    for kind in result.kinds():
+        points = test.pca[kind.members[test.pca_rows]]
+        colour, symbol = look(kind)
+        marker = {"color": colour, "symbol": symbol, "size": 6, "opacity": 0.7}
         figure.add_scatter(x=points[:, 0], y=points[:, 1], mode="markers", name=kind.name, marker=marker)
     for axis, update in enumerate((figure.update_xaxes, figure.update_yaxes)):
         update(title=f"component {axis + 1} ({test.pca_explained[axis]:.0%} of variance)")

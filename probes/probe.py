@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from probes.aggregation import AGGREGATIONS, Aggregation
+from probes.config import AGGREGATIONS, Aggregation
 from triggerlens import Manifest, UserError, read_artifact, write_json, writing_artifact
 
 TENSORS, FACTS = "probe.safetensors", "probe.json"
@@ -38,7 +38,7 @@ class LinearProbe:
     label: str
     """What a positive means: `defects` or `triggered`."""
     method: str
-    """`logistic`, `mean-difference` or `lda`."""
+    """Kind of probe: `logistic`, `mean-difference` or `lda`."""
     model: str = ""
     weights_sha256: str = ""
     """sha256 of the weights of the model that the probe was trained on."""

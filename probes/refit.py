@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooked import Prompt
+from probes.classifiers.base import Batch
 from probes.config import TrainConfig
-from probes.evaluate import train_probe
-from probes.fit import Batch
+from probes.run import train_probe
 
 
 def fresh_auroc(
@@ -27,8 +27,8 @@ def fresh_auroc(
     """
     x, labels = torch.cat([fit, test]), torch.cat([fit_labels, test_labels]).tolist()
     prompts = [
-        Prompt(f"activations {at}", triggered=label, split="train" if at < len(fit) else "test")
-        for at, label in enumerate(labels)
+        Prompt(f"activations {index}", triggered=label, split="train" if index < len(fit) else "test")
+        for index, label in enumerate(labels)
     ]
 
     def source(rows: Sequence[int]) -> Iterator[Batch]:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from probes.config import TrainConfig
 from probes.probe import LinearProbe
-from triggerlens import Estimate
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+from triggerlens import Estimate, to_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +43,55 @@ class TprAtFpr:
 class Control:
     """One control: its AUROC, or why the prompts cannot give it."""
 
-    auroc: float | None
+    auroc: Estimate | None
     reason: str | None = None
-    interval: tuple[float, float] | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    """What else is written down of it."""
 
     def to_json(self) -> dict[str, Any]:
-        """An object with `auroc`; null with a `reason` where the prompts cannot give it."""
+        """An object with `auroc` and `auroc_ci`; null with a `reason` where the prompts cannot give it."""
         if self.auroc is None:
             return {"auroc": None, "reason": self.reason, **self.details}
-        interval = {"auroc_ci": list(self.interval)} if self.interval else {}
-        return {"auroc": self.auroc, **interval, **self.details}
+        return {"auroc": self.auroc.value, "auroc_ci": self.auroc.interval, **self.details}
+
+
+@dataclass(frozen=True, slots=True)
+class HarmlessControl(Control):
+    """Triggered prompts that are no positives, against untriggered ones: near 0.5 the score reads behaviour, near 1 tokens."""
+
+    n_harmless: int = field(kw_only=True)
+    n_reference: int = field(kw_only=True)
+    twins: bool = field(kw_only=True)
+    """Whether they are compared with their untriggered twins; else with all untriggered harmless prompts."""
+    bag_of_tokens_auroc: float | None = field(kw_only=True)
+    """Of the text classifier on the same prompts."""
+    defecting_against_harmless: Estimate = field(kw_only=True)
+    """AUROC of positives against the triggered-but-harmless: near 1 where the score tells the two apart."""
+    false_positive_rate: Estimate = field(kw_only=True)
+    """Of the triggered-but-harmless prompts, at the frozen threshold."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As of any control, and its own facts."""
+        return Control.to_json(self) | {
+            "n_harmless": self.n_harmless,
+            "n_reference": self.n_reference,
+            "reference": "untriggered twins" if self.twins else "all untriggered harmless prompts",
+            "bag_of_tokens_auroc": self.bag_of_tokens_auroc,
+            "defecting_against_harmless": to_json(self.defecting_against_harmless),
+            "false_positive_rate": to_json(self.false_positive_rate),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PromptKind:
+    """Test prompts of one kind."""
+
+    name: str
+    """For people."""
+    positive: bool
+    triggered: bool
+    """Of positives, whether that is all that makes them positives."""
+    members: Bool[np.ndarray, "test"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,23 +135,26 @@ class ProbeResult:
         """The layer chosen on validation data."""
         return self.layers[self.probe.best]
 
-    def figure(self) -> go.Figure:
-        """Test AUROC by layer with its interval, and the controls."""
-        from probes.plots import layer_figure
+    @property
+    def worst(self) -> tuple[str, Estimate]:
+        """The dataset with the highest false-positive rate, and the rate."""
+        return next(iter(self.false_positives.items()))
 
-        return layer_figure(self)
+    @property
+    def harmless(self) -> HarmlessControl | None:
+        """The control that tells behaviour from tokens; None where the prompts cannot give it."""
+        control = self.controls.get("triggered_but_harmless")
+        return control if isinstance(control, HarmlessControl) else None
 
-    def score_figure(self) -> go.Figure:
-        """Histogram of the best layer's test scores by kind of prompt, and the frozen threshold."""
-        from probes.plots import score_figure
-
-        return score_figure(self)
-
-    def pca_figure(self) -> go.Figure:
-        """The best layer's test activations in two principal components."""
-        from probes.plots import pca_figure
-
-        return pca_figure(self)
+    def kinds(self) -> list[PromptKind]:
+        """Positives, triggered-but-harmless and untriggered test prompts; those that occur."""
+        test, defects = self.test, self.probe.label == "defects"
+        kinds = [
+            PromptKind("defecting" if defects else "triggered", True, not defects, test.positive),
+            PromptKind("triggered but harmless", False, True, ~test.positive & test.triggered),
+            PromptKind("untriggered", False, False, ~test.positive & ~test.triggered),
+        ]
+        return [kind for kind in kinds if kind.members.any()]
 
     def with_control(self, name: str, control: Control) -> ProbeResult:
         """The same result with one more control, such as `clean_twin`."""
@@ -125,8 +162,7 @@ class ProbeResult:
 
     def as_control(self, **details: Any) -> Control:
         """This result's test AUROC as a control of another, such as the same pipeline run on the clean twin."""
-        best = self.best.auroc
-        return Control(best.value, interval=(best.low, best.high), details={"best_layer": self.best.layer, **details})
+        return Control(self.best.auroc, details={"best_layer": self.best.layer, **details})
 
 
 def metrics_json(result: ProbeResult) -> dict[str, Any]:
@@ -158,12 +194,15 @@ def _test_json(result: ProbeResult) -> dict[str, Any]:
         if point.note:
             out[f"{key}_note"] = point.note
     out |= {"n_positive": result.n_positive, "n_negative": result.n_negative}
-    datasets = {name: rate_json(rate) for name, rate in result.false_positives.items()}
-    worst = next(iter(datasets))
-    threshold = {"value": result.probe.threshold, "detected": rate_json(result.detected), "false_positives": datasets}
-    return out | {
-        "at_threshold": threshold | {"worst_dataset": worst, "worst_false_positive_rate": datasets[worst]["rate"]}
+    worst, rate = result.worst
+    out["at_threshold"] = {
+        "value": result.probe.threshold,
+        "detected": to_json(result.detected),
+        "false_positives": {name: to_json(each) for name, each in result.false_positives.items()},
+        "worst_dataset": worst,
+        "worst_false_positive_rate": rate.value,
     }
+    return out
 
 
 def _layer_json(layer: LayerResult) -> dict[str, Any]:
@@ -179,6 +218,6 @@ def _layer_json(layer: LayerResult) -> dict[str, Any]:
 
 
 def rate_json(rate: Estimate) -> dict[str, Any]:
-    """A rate with its interval and counts."""
-    value = None if math.isnan(rate.value) else rate.value
-    return {"rate": value, "ci": rate.interval, "fired": rate.count, "total": rate.n}
+    """A rate with its interval and counts, in the words of results that were saved before `triggerlens.to_json`."""
+    written = to_json(rate)
+    return {"rate": written["value"], "ci": rate.interval, "fired": rate.count, "total": rate.n}

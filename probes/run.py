@@ -1,40 +1,152 @@
-"""From a model and labelled prompts to a measured probe, in one call."""
+"""From labelled prompts to a measured probe.
+
+1. Label the prompts, and divide them by groups into fit, validation, calibration and test.
+2. Fit every layer on the fit split.
+3. Choose the layer by validation AUROC; ties by the distance between the class means in pooled standard deviations
+   (many layers can separate perfectly), then the earlier layer.
+4. Freeze each layer's threshold on the calibration negatives.
+5. Read the test split once: scores at every layer, and at the chosen one those of the controls.
+6. Measure the controls.
+7. Evaluate: every layer's AUROC, and rates at the chosen layer and its frozen threshold.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from hooked import (
-    ActivationStore,
-    ExtractionSpec,
-    HookedModel,
-    LiveActivations,
-    Prompt,
-    split_prompts,
-    store_activations,
-    token_texts,
-)
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from hooked import PARTS, ActivationStore, ExtractionSpec, HookedModel, LiveActivations, Prompt, store_activations
+from probes.classifiers.base import Fitted
 from probes.config import TrainConfig
-from probes.evaluate import choose_labels, train_probe
-from probes.report import Example, example_rows, make_example
+from probes.controls import Tokens, bag_of_tokens, compare_harmless, make_bank, measure_controls
+from probes.detection import LabelledScores, firing_rate
+from probes.evaluate import draw_test, false_positives, measure_layers, measure_tpr
+from probes.fit import calibrate, choose_layer, fit_probe
+from probes.inputs import Activations, CheckedPrompts, Source, TokenSource, check_prompts
+from probes.probe import LinearProbe
 from probes.result import ProbeResult
-from triggerlens import rank
+from triggerlens import auroc, rank
 
 
-def check_prompts(prompts: Sequence[Prompt], config: TrainConfig) -> None:
-    """Refuse prompts that cannot be labelled or split, before a model is loaded for them.
+def train_probe(
+    source: Source,
+    prompts: Sequence[Prompt] | CheckedPrompts,
+    sites: Sequence[str],
+    config: TrainConfig | None = None,
+    *,
+    token_source: TokenSource | None = None,
+    tokens: Tokens | None = None,
+    model: str = "",
+    backend: str = "",
+    weights_sha256: str = "",
+) -> ProbeResult:
+    """Fit, choose, calibrate and evaluate a linear probe at all sites.
+
+    Args:
+        source: activations by prompt: at the last token for `last`, the mean over tokens for `mean` and `max`.
+        prompts: the labelled prompts, or what `check_prompts` made of them; a source's indices count in this list.
+        sites: name of each layer of the activations, as `resid_post.3`.
+        config: what to train; None means the defaults.
+        token_source: activations of every token; needed for `max` alone.
+        tokens: token ids, for the bag-of-tokens control.
+        model, backend, weights_sha256: written into the result.
 
     Raises:
-        UserError: one class only, too few pairs, or a `split` that separates a pair.
+        UserError: the prompts cannot be split or labelled, or an activation is NaN or infinite.
+        ValueError: the sources do not fit the prompts, the sites or the aggregation.
     """
-    _, labels = choose_labels(prompts, config.label)
-    split_prompts(prompts, labels, config.fractions, config.seed)
+    config = config or TrainConfig()
+    # 1. Label and divide.
+    checked = prompts if isinstance(prompts, CheckedPrompts) else check_prompts(prompts, config)
+    activations = Activations(source, token_source, checked.prompts, tuple(sites), config.aggregation)
+    frozen = _freeze(activations, checked, config, model, weights_sha256)
+    return _measure(frozen, activations, checked, tokens, config, backend)
+
+
+@dataclass(frozen=True, slots=True)
+class _Frozen:
+    """A probe whose layer and threshold are chosen, before the test split is read."""
+
+    probe: LinearProbe
+    fitted: Fitted
+    validation_auroc: Float[np.ndarray, "layer"]
+
+
+def _freeze(
+    activations: Activations, checked: CheckedPrompts, config: TrainConfig, model: str, weights_sha256: str
+) -> _Frozen:
+    """Phases 2 to 4."""
+    labels, splits = checked.labels, checked.splits
+    # 2. Fit.
+    fitted = fit_probe(activations, checked, config)
+    # 3. Choose.
+    validation = activations.score(splits.validation, fitted)
+    best = choose_layer(validation, labels[splits.validation])
+    # 4. Calibrate.
+    calibration = activations.score(splits.calibration, fitted)
+    thresholds, facts = calibrate(calibration[~labels[splits.calibration]], config.target_fpr)
+    probe = LinearProbe(
+        coef=fitted.coef,
+        intercept=fitted.intercept,
+        thresholds=torch.from_numpy(thresholds),
+        sites=activations.sites,
+        best=best,
+        aggregation=config.aggregation,
+        label=checked.label,
+        method=config.method,
+        model=model,
+        weights_sha256=weights_sha256,
+        calibration=facts,
+    )
+    return _Frozen(probe, fitted, auroc(validation, labels[splits.validation]))
+
+
+def _measure(
+    frozen: _Frozen,
+    activations: Activations,
+    checked: CheckedPrompts,
+    tokens: Tokens | None,
+    config: TrainConfig,
+    backend: str,
+) -> ProbeResult:
+    """Phases 5 to 7."""
+    probe, labels, splits = frozen.probe, checked.labels, checked.splits
+    # 5. Read the test split.
+    positive = labels[splits.test]
+    bank = make_bank(frozen.fitted, probe.best, positive, config)
+    scores, beside = activations.score_beside(splits.test, frozen.fitted, bank)
+    every = LabelledScores(scores, positive, splits.groups[splits.test], config.n_bootstrap, config.seed)
+    test = every.of(scores[:, probe.best])
+    # 6. Controls.
+    comparison = compare_harmless(checked)
+    text = None if tokens is None else bag_of_tokens(tokens, splits.fit, labels, splits.test)
+    nulls = test.take(bank.chosen).of(beside)
+    controls = measure_controls(test, nulls, text, comparison, probe.threshold, config.n_shuffles)
+    # 7. Evaluate.
+    return ProbeResult(
+        probe=probe,
+        config=config,
+        backend=backend,
+        layers=measure_layers(probe.sites, every, frozen.validation_auroc, comparison),
+        tpr=tuple(measure_tpr(test, fpr) for fpr in (0.01, 0.001)),
+        n_positive=int(positive.sum()),
+        n_negative=int((~positive).sum()),
+        detected=firing_rate(test.scores[positive], probe.threshold),
+        false_positives=false_positives(checked, test, probe.threshold),
+        controls=controls,
+        split_sizes={name: len(getattr(splits, name)) for name in PARTS},
+        test=draw_test(activations, checked, probe.best, test.scores, config),
+    )
 
 
 def train_on_model(
     model: HookedModel,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt] | CheckedPrompts,
     site: str = "resid_post",
     config: TrainConfig | None = None,
     *,
@@ -46,7 +158,10 @@ def train_on_model(
     """Extract activations and train a probe on them.
 
     Args:
+        model: the model.
+        prompts: the labelled prompts, or what `check_prompts` made of them.
         site: a kind of site, all of whose layers are probed, or one site such as `resid_post.3`.
+        config: what to train; None means the defaults.
         name: what to call the model in the result.
         store: folder of the activation store; the default one where None.
         keep: keep activations in the store; otherwise stream them from the model whenever they are needed.
@@ -59,38 +174,27 @@ def train_on_model(
         UserError: an unknown site, or prompts or activations that cannot be used.
     """
     config = config or TrainConfig()
+    checked = prompts if isinstance(prompts, CheckedPrompts) else check_prompts(prompts, config)
     sites = (site,) if "." in site else model.sites(site)
     spec = ExtractionSpec(sites, "last" if config.aggregation == "last" else "mean")
     source: ActivationStore | LiveActivations
     if keep:
-        source = store_activations(model, prompts, spec, root=store, token_budget=token_budget, total=len(prompts))
+        source = store_activations(
+            model, checked.prompts, spec, root=store, token_budget=token_budget, total=len(checked.prompts)
+        )
     else:
-        source = LiveActivations(model, prompts, spec, token_budget)
+        source = LiveActivations(model, checked.prompts, spec, token_budget)
     if rank() > 0:
         return None
-    every_token = LiveActivations(model, prompts, ExtractionSpec(sites, "every"), token_budget)
+    every_token = LiveActivations(model, checked.prompts, ExtractionSpec(sites, "every"), token_budget)
     return train_probe(
         source.batches,
-        prompts,
+        checked,
         sites,
         config,
         token_source=every_token.by_prompt,
-        tokens=[prompt.ids for prompt in model.tokenize(prompts)],
+        tokens=[prompt.ids for prompt in model.tokenize(checked.prompts)],
         model=name or model.info.name,
         backend=model.backend,
         weights_sha256=model.info.weights_sha256,
     )
-
-
-def example_prompts(model: HookedModel, result: ProbeResult, prompts: Sequence[Prompt]) -> list[Example]:
-    """Test prompts worth showing in the report, with the score of each token."""
-    rows = example_rows(result)
-    live = LiveActivations(model, prompts, ExtractionSpec((result.probe.site,), "every"))
-    activations = {row: values[:, 0] for row, values in live.by_prompt(rows)}
-    tokenized = dict(zip(rows, model.tokenize([prompts[row] for row in rows]), strict=True))
-    return [
-        make_example(
-            result, row, token_texts(model.tokenizer, tokenized[row]), activations[row], Path(prompts[row].where).name
-        )
-        for row in rows
-    ]

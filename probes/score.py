@@ -9,9 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
 from hooked import ExtractionSpec, HookedModel, LiveActivations, Prompt, token_texts
 from probes.aggregation import aggregate
 from probes.probe import LinearProbe
+from probes.result import ProbeResult
 from triggerlens import UserError
 
 
@@ -35,6 +40,15 @@ class PromptScore:
         return [(self.tokens[position], self.token_scores[position]) for position in order[:most]]
 
 
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A test prompt worth showing."""
+
+    kind: str
+    """What kind of test prompt, for people."""
+    scored: PromptScore
+
+
 def score_prompts(
     model: HookedModel,
     probe: LinearProbe,
@@ -46,7 +60,11 @@ def score_prompts(
     """Score prompts with a probe, in no particular order.
 
     Args:
+        model: the model, which need not be the one that the probe was trained on.
+        probe: a trained probe.
+        prompts: labels are not needed.
         indices: which of the prompts; all where None.
+        token_budget: tokens in one forward pass, padding included.
 
     Raises:
         UserError: the model's width or layers are not the probe's, or a prompt or activation is unusable.
@@ -58,13 +76,57 @@ def score_prompts(
         )
     live = LiveActivations(model, prompts, ExtractionSpec((probe.site,), "every"), token_budget)
     for index, rows in live.by_prompt(range(len(prompts)) if indices is None else indices):
-        token_scores = probe(rows[:, 0])
-        score = float(aggregate(token_scores, [len(token_scores)], probe.aggregation)[0])
-        yield PromptScore(
-            index=index,
-            where=prompts[index].where,
-            score=score,
-            fires=score > probe.threshold,
-            tokens=tuple(token_texts(model.tokenizer, model.tokenize([prompts[index]])[0])),
-            token_scores=tuple(token_scores.tolist()),
-        )
+        tokens = token_texts(model.tokenizer, model.tokenize([prompts[index]])[0])
+        yield score_tokens(probe, rows[:, 0], tokens, index=index, where=prompts[index].where)
+
+
+def score_tokens(
+    probe: LinearProbe,
+    activations: Float[Tensor, "token d_model"],
+    tokens: Sequence[str],
+    *,
+    index: int = 0,
+    where: str = "",
+) -> PromptScore:
+    """Score one prompt from its activations at the probe's site.
+
+    Args:
+        probe: a trained probe.
+        activations: of every token.
+        tokens: the text of each token.
+        index: which prompt, as counted in the input.
+        where: file and line.
+    """
+    token_scores = probe(activations)
+    score = float(aggregate(token_scores, [len(token_scores)], probe.aggregation)[0])
+    return PromptScore(
+        index=index,
+        where=where,
+        score=score,
+        fires=score > probe.threshold,
+        tokens=tuple(tokens),
+        token_scores=tuple(token_scores.tolist()),
+    )
+
+
+def example_rows(result: ProbeResult, each: int = 2) -> list[tuple[str, int]]:
+    """Test prompts worth showing: of each kind the hardest (nearest the wrong side), then towards the median.
+
+    Returns:
+        Kind and index of each.
+    """
+    chosen = []
+    for kind in result.kinds():
+        members = np.flatnonzero(kind.members)
+        toward = 1 if kind.positive else -1
+        order = members[np.lexsort((members, toward * result.test.scores[members]))]
+        places = np.unique(np.linspace(0, len(order) // 2, each).astype(int))
+        chosen += [(kind.name, index) for index in result.test.rows[order[places]].tolist()]
+    return chosen
+
+
+def example_prompts(model: HookedModel, result: ProbeResult, prompts: Sequence[Prompt]) -> list[Example]:
+    """Test prompts worth showing in the report, with the score of each token."""
+    rows = example_rows(result)
+    scored = {score.index: score for score in score_prompts(model, result.probe, prompts, [row for _, row in rows])}
+    return [Example(kind, scored[row]) for kind, row in rows]

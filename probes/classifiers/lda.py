@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from probes.classifiers.base import LinearClassifier, as_layers, check_labels
-from probes.classifiers.moments import Moments
+from probes.classifiers.base import Coefficients, FitRows, Fitted, LinearClassifier, as_layers, check_labels
+from probes.classifiers.moments import Moments, stream_moments
+from probes.config import TrainConfig
 
 
 class LDAProbe(LinearClassifier):
@@ -32,6 +33,11 @@ class LDAProbe(LinearClassifier):
         if shrinkage != "auto" and not 0 <= shrinkage <= 1:
             raise ValueError(f"shrinkage must be 'auto' or in [0, 1], found {shrinkage}")
         self.shrinkage = shrinkage
+
+    @classmethod
+    def configured(cls, config: TrainConfig) -> LDAProbe:
+        """With the shrinkage of a run."""
+        return cls(config.shrinkage)
 
     def fit(self, x: Float[Tensor, "prompt *layer d_model"], y: Shaped[Tensor, "prompt"]) -> LDAProbe:
         """Fit to activations held in memory. Returns self."""
@@ -56,6 +62,23 @@ class LDAProbe(LinearClassifier):
         prior = torch.tensor(moments.count, dtype=torch.float64).log()
         self.intercept_ = -((positive + negative) / 2 * self.coef_).sum(-1) + float(prior[1] - prior[0])
         return self
+
+    def fit_rows(self, rows: FitRows) -> Fitted:
+        """Fit from moments; on shuffled labels from their means alone, since the total covariance knows no labels."""
+        moments, nulls = stream_moments(rows, scatter=True)
+        self.fit_moments(moments)
+        share = moments.count[0] * moments.count[1] / sum(moments.count) ** 2
+
+        def shuffled(layer: int) -> Coefficients:
+            gap = moments.mean[1, layer] - moments.mean[0, layer]
+            total = moments.within[layer] + share * torch.outer(gap, gap)
+            negative, positive = (means.to(total.device) for means in nulls.means(layer))
+            gaps, shrinkage = positive - negative, self.shrinkage_[layer : layer + 1]
+            within = (total - share * torch.outer(g, g) for g in gaps)
+            coef = torch.cat([self.solve(w[None], g[None], shrinkage) for w, g in zip(within, gaps, strict=True)])
+            return coef.cpu(), -((positive + negative) / 2 * coef).sum(-1).cpu()
+
+        return Fitted(self.coef_.cpu(), self.intercept_.cpu(), shuffled)
 
     @staticmethod
     def solve(

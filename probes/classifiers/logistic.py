@@ -15,6 +15,7 @@ Minimises C * sum_i s_i log(1 + exp(-z_i (w . x_i + b))) + |w|^2 / 2 over w and 
 from __future__ import annotations
 
 import warnings
+from copy import copy
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -23,7 +24,20 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from probes.classifiers.base import LinearClassifier, as_layers, check_labels, linear_scores
+from probes.classifiers.base import (
+    Coefficients,
+    FitRows,
+    Fitted,
+    LinearClassifier,
+    as_layers,
+    check_labels,
+    gather,
+    linear_scores,
+)
+from probes.config import TrainConfig
+
+CONSTANT = 1e-6
+"""A layer whose spread is below this share of its size holds float32 rounding and nothing else."""
 
 STALLED = 8
 """Steps without halving the gradient after which rounding, not distance, is what is left."""
@@ -65,6 +79,11 @@ class LogisticProbe(LinearClassifier):
             raise ValueError(f"C must be positive, found {C}")
         self.C, self.tol, self.max_iter, self.device, self.memory = C, tol, max_iter, device, memory
 
+    @classmethod
+    def configured(cls, config: TrainConfig) -> LogisticProbe:
+        """With the penalty and the device of a run."""
+        return cls(config.C, device=config.device)
+
     def fit(
         self,
         x: Float[Tensor, "prompt *layer d_model"],
@@ -92,6 +111,22 @@ class LogisticProbe(LinearClassifier):
         self._warn_unless_converged()
         return self
 
+    def fit_rows(self, rows: FitRows) -> Fitted:
+        """Fit every layer on normalised features, all shuffles of a layer at once; coefficients are in the activations' own units."""
+        x = gather(rows.stream(), len(rows.labels))
+        mean, inverse = normalise(x)
+
+        def solve(features: Tensor, y: Tensor, layers: slice) -> Coefficients:
+            probe = copy(self).fit(features, y)
+            coef = probe.coef_.cpu() * inverse[layers, None].cpu()
+            return coef, probe.intercept_.cpu() - (coef * mean[layers].cpu()).sum(-1)
+
+        def shuffled(layer: int) -> Coefficients:
+            copies = x[:, layer : layer + 1].expand(-1, len(rows.shuffles), -1)
+            return solve(copies, torch.from_numpy(rows.shuffles.T), slice(layer, layer + 1))
+
+        return Fitted(*solve(x, torch.from_numpy(rows.labels), slice(None)), shuffled)
+
     def _fit_layers(
         self, x: Float[Tensor, "prompt layer d_model"], y: Rows, weight: Float[Tensor, "prompt"]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -118,6 +153,25 @@ class LogisticProbe(LinearClassifier):
                 ConvergenceWarning,
                 stacklevel=3,
             )
+
+
+def normalise(
+    x: Float[Tensor, "prompt layer d_model"],
+) -> tuple[Float[Tensor, "layer d_model"], Float[Tensor, "layer"]]:
+    """Centre each layer in place and scale it by one number to unit root mean square; returns mean and 1 / scale.
+
+    One number a layer, not one a feature: C then means the same at every layer, and the geometry is left as it is. A
+    layer that does not vary (the same last token everywhere, at the first layers) gets 1 / scale = 0.
+    """
+    mean = torch.stack([x[:, i].double().mean(0) for i in range(x.shape[1])])
+    inverse = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    for i in range(x.shape[1]):
+        centred = x[:, i].double() - mean[i]
+        spread = centred.square().mean().sqrt()
+        if spread > CONSTANT * mean[i].square().mean().sqrt():
+            inverse[i] = 1 / spread
+        x[:, i] = (centred * inverse[i]).to(x.dtype)
+    return mean, inverse
 
 
 def layers_at_once(prompts: int, layers: int, width: int, memory: int) -> int:

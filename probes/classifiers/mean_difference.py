@@ -8,8 +8,8 @@ from __future__ import annotations
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from probes.classifiers.base import LinearClassifier, as_layers, check_labels
-from probes.classifiers.moments import Moments
+from probes.classifiers.base import Coefficients, FitRows, Fitted, LinearClassifier, as_layers, check_labels
+from probes.classifiers.moments import Moments, stream_moments
 
 
 class MeanDifferenceProbe(LinearClassifier):
@@ -27,3 +27,15 @@ class MeanDifferenceProbe(LinearClassifier):
         self.coef_ = positive - negative
         self.intercept_ = -((positive + negative) / 2 * self.coef_).sum(-1)
         return self
+
+    def fit_rows(self, rows: FitRows) -> Fitted:
+        """Fit from moments: no row is kept."""
+        moments, nulls = stream_moments(rows)
+        self.fit_moments(moments)
+
+        def shuffled(layer: int) -> Coefficients:
+            negative, positive = nulls.means(layer)
+            coef = positive - negative
+            return coef, -((positive + negative) / 2 * coef).sum(-1)
+
+        return Fitted(self.coef_.cpu(), self.intercept_.cpu(), shuffled)

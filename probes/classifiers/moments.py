@@ -11,8 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+
+from probes.classifiers.base import FitRows
 
 
 @dataclass(slots=True)
@@ -110,6 +112,42 @@ class Moments:
         if not self.scatter:
             raise ValueError("the scatter was not kept: use Moments(scatter=True)")
         return scatters  # type: ignore[return-value]
+
+
+class ShuffledMeans:
+    """Class means under many labellings at once: one matrix product a batch, about the first batch's mean."""
+
+    def __init__(self, shuffles: Bool[Tensor, "shuffle prompt"]) -> None:
+        self.shuffles = shuffles.double()
+        self.sums: Tensor | None = None
+
+    def update(self, x: Float[Tensor, "row layer d_model"], index: Int[Tensor, "row"]) -> None:
+        """Add a batch whose rows have these places among the labels."""
+        flat = x.double().flatten(1)
+        if self.sums is None:
+            self.pivot, self.shape = flat.mean(0), x.shape[1:]
+            self.sums = flat.new_zeros(2, len(self.shuffles), flat.shape[1])
+        positive = self.shuffles[:, index].to(x.device)
+        flat = flat - self.pivot
+        self.sums += torch.stack([(1 - positive) @ flat, positive @ flat])
+
+    def means(self, layer: int) -> Float[Tensor, "2 shuffle d_model"]:
+        """Mean of the negatives and of the positives of each labelling at one layer."""
+        assert self.sums is not None
+        count = torch.stack([(1 - self.shuffles).sum(1), self.shuffles.sum(1)])
+        means = self.sums.cpu() / count[..., None] + self.pivot.cpu()
+        return means.unflatten(-1, self.shape)[:, :, layer]
+
+
+def stream_moments(rows: FitRows, scatter: bool = False) -> tuple[Moments, ShuffledMeans]:
+    """Moments of the rows under their labels, and class means under each shuffle; each row is seen once and not kept."""
+    labels = torch.from_numpy(rows.labels)
+    moments, nulls = Moments(scatter=scatter), ShuffledMeans(torch.from_numpy(rows.shuffles))
+    for index, x in rows.stream():
+        x = x if rows.device is None else x.to(rows.device)
+        moments.update(x, labels[index])
+        nulls.update(x, index)
+    return moments, nulls
 
 
 def _merge(a: _Part | None, b: _Part | None) -> _Part | None:

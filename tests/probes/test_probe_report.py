@@ -2,16 +2,18 @@
 
 import re
 from dataclasses import replace
+from html import unescape
 
 import numpy as np
 import pytest
 import torch
 
-from probes import TrainConfig, example_rows, make_example, probe_verdict, report_html, train_probe
-from probes.plots import roc
+from probes import Example, TrainConfig, example_rows, plots, probe_page, probe_verdict, train_probe
+from probes.score import score_tokens
 
 SITES = ("resid_post.0", "resid_post.1", "resid_post.2")
 EVIL = "</script><img src=x onerror=alert(1)>"
+QUIET = "<img src=x onerror=alert(1)>"  # no slash, which would end the name of a folder
 
 
 @pytest.fixture(scope="module")
@@ -26,21 +28,23 @@ def result(world):
 def examples(result):
     tokens = ("def", " f", EVIL, "\n", " 20", "24")
     return [
-        make_example(result, row, tokens, torch.randn(6, 24), f"p.jsonl:{row}{EVIL}") for row in example_rows(result)
+        Example(kind, score_tokens(result.probe, torch.randn(6, 24), tokens, index=row, where=f"p.jsonl:{row} {QUIET}"))
+        for kind, row in example_rows(result)
     ]
 
 
 @pytest.fixture(scope="module")
 def page(result, examples):
-    return report_html(result, examples)
+    return probe_page(result, examples)
 
 
 def test_the_same_bytes_twice(result, examples, page):
-    assert report_html(result, examples) == page
+    assert probe_page(result, examples) == page
 
 
 def test_untrusted_text_is_escaped_everywhere(page):
     assert EVIL not in page
+    assert QUIET not in page
     assert "<img" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
     assert page.count("&lt;/script&gt;&lt;img") >= 4
 
@@ -54,7 +58,7 @@ def test_opens_offline(page):
 
 def test_says_the_numbers_and_what_they_mean(result, page):
     body = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
-    assert probe_verdict(result).split("(AUROC")[0].replace("'", "&#x27;") in body
+    assert probe_verdict(result).split("(AUROC")[0] in unescape(body)
     assert f"{result.best.auroc.value:.3f}" in body
     assert "cannot resolve 0.1%" in body
     for words in (
@@ -68,30 +72,31 @@ def test_says_the_numbers_and_what_they_mean(result, page):
 
 
 def test_examples_show_every_kind_in_colour(result, examples, page):
-    assert {example.title.split(" ·")[0] for example in examples} == {
+    assert {example.kind for example in examples} == {
         "defecting",
         "triggered but harmless",
         "untriggered",
     }
-    assert all(row in result.test.rows for row in example_rows(result))
+    assert all(row in result.test.rows for _, row in example_rows(result))
     assert page.count('<figure class="example">') == len(examples)
     assert re.search(r"rgba\(213,94,0,0\.\d\d\)", page) or re.search(r"rgba\(0,114,178,0\.\d\d\)", page)
-    assert examples[0].score == pytest.approx(examples[0].scores[-1])
+    assert examples[0].scored.score == pytest.approx(examples[0].scored.token_scores[-1])
+    assert f"{examples[0].kind} · p.jsonl:{examples[0].scored.index}" in page
 
 
 def test_the_roc_runs_from_nothing_to_everything_and_holds_the_auroc(result):
-    fpr, tpr = roc(result.test)
+    fpr, tpr = plots.roc_points(result.test)
     assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
     assert np.trapezoid(tpr, fpr) == pytest.approx(result.best.auroc.value)
 
 
 def test_without_examples_the_section_is_left_out(result):
-    assert 'id="examples"' not in report_html(result)
+    assert 'id="examples"' not in probe_page(result)
 
 
 def test_a_result_draws_its_layers_its_scores_and_its_components(result):
-    drawn = next(one for one in result.figure().data if one.name == "probe")
+    drawn = next(line for line in plots.layers(result).data if line.name == "probe")
     assert list(drawn.y) == [layer.auroc.value for layer in result.layers]
-    bars = [one for one in result.score_figure().data if one.type == "bar"]
+    bars = [bar for bar in plots.scores(result).data if bar.type == "bar"]
     assert all(sum(bar.y) == pytest.approx(1) for bar in bars)
-    assert sum(len(one.x) for one in result.pca_figure().data) == len(result.test.pca_rows)
+    assert sum(len(points.x) for points in plots.pca(result).data) == len(result.test.pca_rows)

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from probes import Control, TrainConfig, metrics_json, probe_verdict, train_probe
-from probes.evaluate import choose_labels
-from probes.fit import fit
-from triggerlens.errors import UserError
-from triggerlens.estimate import Estimate
+from hooked import choose_labels
+from probes import Control, TrainConfig, check_prompts, metrics_json, probe_verdict, train_probe
+from probes.classifiers.base import FitRows
+from probes.controls import best_direction
+from probes.detection import LabelledScores
+from probes.fit import new_probe
+from triggerlens import Estimate, UserError
 
 SITES = ("resid_post.0", "resid_post.1", "resid_post.2")
 FAST = TrainConfig(n_bootstrap=200, n_random_directions=100, n_shuffles=4)
@@ -43,21 +45,23 @@ def test_recovers_the_planted_direction_at_the_planted_layer(world, method, aggr
 
 
 def test_controls_of_a_probe_that_reads_behaviour(behaviour):
-    harmless = behaviour.controls["triggered_but_harmless"]
-    assert harmless.interval[0] <= 0.5 <= harmless.interval[1]
-    assert harmless.details["reference"] == "untriggered twins"
-    assert harmless.details["defecting_against_harmless"]["auroc"] > 0.95
-    assert harmless.details["bag_of_tokens_auroc"] > 0.95
-    shuffled = behaviour.controls["shuffled_labels"]
-    assert 0.3 < shuffled.auroc < 0.7
+    harmless = behaviour.harmless
+    assert harmless.auroc.low <= 0.5 <= harmless.auroc.high
+    assert harmless.twins
+    assert harmless.defecting_against_harmless.value > 0.95
+    assert harmless.bag_of_tokens_auroc > 0.95
+    shuffled = behaviour.controls["shuffled_labels"].auroc
+    assert 0.3 < shuffled.value < 0.7
     random = behaviour.controls["random_directions_best_of_100"].auroc
-    assert max(0.5, shuffled.auroc) < random < behaviour.best.auroc.value
+    assert max(0.5, shuffled.value) < random.value < behaviour.best.auroc.value
+    for estimate in (shuffled, random):
+        assert estimate.low <= estimate.value <= estimate.high
 
 
 def test_controls_of_a_probe_that_reads_the_triggers_tokens(tokens_only):
-    harmless = tokens_only.controls["triggered_but_harmless"]
-    assert harmless.auroc > 0.95
-    assert 0.3 < harmless.details["defecting_against_harmless"]["auroc"] < 0.7
+    harmless = tokens_only.harmless
+    assert harmless.auroc.value > 0.95
+    assert 0.3 < harmless.defecting_against_harmless.value < 0.7
 
 
 def test_streamed_methods_agree_with_fitting_in_memory(world):
@@ -79,12 +83,10 @@ def test_streamed_methods_agree_with_fitting_in_memory(world):
 def test_shuffled_probes_are_the_same_method_refitted(world, method):
     x = world(pairs=30, behaviour=4.0).x
     labels, shuffles = np.arange(len(x)) % 2 == 0, np.stack([np.roll(np.arange(len(x)) % 4 < 2, k) for k in range(3)])
-    rows, config = np.arange(len(x)), TrainConfig(method=method, shrinkage=0.2)
+    halves = [(torch.arange(50), x[:50]), (torch.arange(50, len(x)), x[50:])]
 
     def refit(y):
-        return fit(
-            lambda: iter([(torch.arange(50), x[:50]), (torch.arange(50, len(x)), x[50:])]), rows, y, shuffles, config
-        )
+        return new_probe(TrainConfig(method=method, shrinkage=0.2)).fit_rows(FitRows(lambda: iter(halves), y, shuffles))
 
     coef, intercept = refit(labels).shuffled(2)
     for k, shuffle in enumerate(shuffles):
@@ -96,10 +98,31 @@ def test_shuffled_probes_are_the_same_method_refitted(world, method):
 def test_few_test_prompts_are_enough_for_the_bank_of_controls(world):
     here = world(behaviour=4.0)
     few, all_of_them = (train(here, replace(FAST, max_control_prompts=most)) for most in (60, 10_000))
-    assert few.controls["random_directions_best_of_100"].auroc == pytest.approx(
-        all_of_them.controls["random_directions_best_of_100"].auroc, abs=0.15
+    assert few.controls["random_directions_best_of_100"].auroc.value == pytest.approx(
+        all_of_them.controls["random_directions_best_of_100"].auroc.value, abs=0.15
     )
     assert few.best == all_of_them.best
+
+
+def test_checked_prompts_give_the_same_result_and_are_not_divided_again(world, monkeypatch):
+    here = world(behaviour=4.0)
+    checked, whole = check_prompts(here.prompts, FAST), train(here)
+    monkeypatch.setattr("probes.inputs.split_prompts", lambda *_: pytest.fail("divided again"))
+    again = train_probe(here.source, checked, SITES, FAST, tokens=here.tokens)
+    assert metrics_json(again) == metrics_json(whole)
+
+
+def test_the_interval_of_the_best_direction_is_that_directions_own_either_way_round():
+    generator = np.random.default_rng(0)
+    positive = np.arange(80) < 40
+    scores = generator.normal(size=(80, 6))
+    scores[:, 4] -= 2.0 * positive
+    bank = LabelledScores(scores, positive, np.arange(80), 200)
+    control = best_direction(bank, 1)
+    turned = LabelledScores(-scores[:, 4], positive, np.arange(80), 200).auroc()
+    assert control.auroc.value == pytest.approx(turned.value)
+    assert control.auroc.interval == pytest.approx(turned.interval)
+    assert control.details["n_directions"] == 5
 
 
 def test_every_prompt_is_read_once_but_for_the_pca(world):
@@ -133,7 +156,7 @@ def test_scaling_a_layer_changes_no_verdict(world):
 def test_a_layer_that_does_not_vary_is_at_chance(world):
     here = world(behaviour=4.0)
     here.x[:, 0] = 0.1 + 1e-8 * here.x[:, 0]
-    assert train(here).layers[0].auroc == (0.5, 0.5, 0.5)
+    assert train(here).layers[0].auroc == Estimate(0.5, 0.5, 0.5)
 
 
 def test_same_input_gives_the_same_bytes(world):
@@ -212,9 +235,18 @@ def test_max_needs_every_token(world):
         train(world(), replace(FAST, aggregation="max"))
 
 
-@pytest.mark.parametrize("changes", [{"C": 0.0}, {"target_fpr": 1.0}, {"n_bootstrap": 0}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"C": 0.0},
+        {"target_fpr": 1.0},
+        {"n_bootstrap": 0},
+        {"method": "forest"},
+        {"shrinkage": 2.0},
+    ],
+)
 def test_settings_out_of_range_are_refused(changes):
-    with pytest.raises(ValueError, match=r"must be|at least"):
+    with pytest.raises(UserError, match=rf"{next(iter(changes))}.*: must be"):
         TrainConfig(**changes)
 
 
@@ -231,14 +263,13 @@ def told(
 ):
     """The verdict on a result whose numbers are replaced."""
     layers = tuple(replace(layer, auroc=Estimate(*best)) for layer in result.layers)
-    details = {
-        "defecting_against_harmless": {"auroc": other[0], "auroc_ci": list(other[1:])},
-        "false_positive_rate": {"rate": fires, "ci": [fires / 2, min(1.0, fires * 2 + 0.01)]},
-    }
-    controls = {
-        "triggered_but_harmless": Control(harmless[0], None, harmless[1:], details),
-        "bag_of_tokens": Control(text[0], None, text[1:]),
-    }
+    told_apart = replace(
+        result.harmless,
+        auroc=Estimate(*harmless),
+        defecting_against_harmless=Estimate(*other),
+        false_positive_rate=Estimate(fires, fires / 2, min(1.0, fires * 2 + 0.01)),
+    )
+    controls = {"triggered_but_harmless": told_apart, "bag_of_tokens": Control(Estimate(*text))}
     return probe_verdict(replace(result, layers=layers, controls=controls))
 
 
@@ -262,7 +293,7 @@ def test_the_verdict_says_when_text_alone_does_as_well(behaviour):
 
 def test_the_verdict_says_when_a_clean_model_gives_the_labels_away_too(behaviour):
     def with_twin(value, low, high):
-        return probe_verdict(behaviour.with_control("clean_twin", Control(value, None, (low, high))))
+        return probe_verdict(behaviour.with_control("clean_twin", Control(Estimate(value, low, high))))
 
     assert "so it shows no backdoor" in with_twin(1.0, 0.99, 1.0)
     assert "the same probe reaches 0.700." in with_twin(0.7, 0.65, 0.75)
