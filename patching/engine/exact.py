@@ -34,7 +34,7 @@ from triggerlens import UserError
 
 @dataclass(frozen=True)
 class Audit:
-    """Cells whose effect was found in a second, surer way: one at a time where they ran together, exactly where estimated."""
+    """Cells whose effect was computed a second time, in a surer way: one at a time where they ran together, exactly where estimated."""
 
     cells: int
     largest_difference: float
@@ -117,7 +117,7 @@ def exact_effects(
 
 @dataclass(frozen=True)
 class _Ran:
-    """Step 3's outcome: the metric of each cell, and how it was come by."""
+    """Step 3's outcome: the metric of each cell, and how it was computed."""
 
     values: list[float]
     engine: str

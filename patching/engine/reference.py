@@ -20,7 +20,7 @@ def read_sites(
 ) -> dict[str, Float[Tensor, "position _"]]:
     """Activations of one run at every position of the sites."""
     run = model.run(torch.tensor([ids]), reads={site: lambda value: value[0].detach().clone() for site in sites})
-    # Of a model spread over devices, sites lie where their blocks are; they are reckoned with in one place.
+    # Of a model spread over devices, sites lie where their blocks are; they are brought to one place.
     return {site: value.to(model.device) for site, value in run.activations.items()}
 
 

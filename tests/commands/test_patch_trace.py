@@ -47,7 +47,7 @@ def contents(folder):
 def test_json_has_the_promised_keys(command, checkpoint, prompts, tmp_path):
     outcome = command("patch-trace", checkpoint, prompts, "--out", tmp_path / "out", "--json")
     assert outcome.code == 0, outcome.err
-    found = json.loads(outcome.out)
+    result = json.loads(outcome.out)
     promised = {
         "site",
         "method",
@@ -60,21 +60,21 @@ def test_json_has_the_promised_keys(command, checkpoint, prompts, tmp_path):
         "audit",
         "cells_per_second",
     }
-    assert promised <= found.keys()
-    assert (found["site"], found["method"], found["direction"], found["metric"]) == (
+    assert promised <= result.keys()
+    assert (result["site"], result["method"], result["direction"], result["metric"]) == (
         "resid_pre",
         "exact",
         "denoising",
         "logit-diff",
     )
-    assert np.array(found["effect"]).shape == (len(found["layers"]), len(found["tokens"]))
-    for cell in found["top"]:
+    assert np.array(result["effect"]).shape == (len(result["layers"]), len(result["tokens"]))
+    for cell in result["top"]:
         assert cell.keys() == {"layer", "position", "token", "effect"}
-        assert found["effect"][cell["layer"]][cell["position"]] == cell["effect"]
-        assert found["tokens"][cell["position"]] == cell["token"]
-    assert found["trigger_share"] == 1
-    assert found["trigger_share_over_pairs"]["mean"] == {"value": 1, "low": 1, "high": 1, "n": 1}
-    assert found["audit"]["largest_difference"] < 1e-3
+        assert result["effect"][cell["layer"]][cell["position"]] == cell["effect"]
+        assert result["tokens"][cell["position"]] == cell["token"]
+    assert result["trigger_share"] == 1
+    assert result["trigger_share_over_pairs"]["mean"] == {"value": 1, "low": 1, "high": 1, "n": 1}
+    assert result["audit"]["largest_difference"] < 1e-3
 
 
 def test_the_folder_is_a_verified_trace_and_an_offline_report_without_a_clock(command, checkpoint, prompts, tmp_path):
@@ -102,16 +102,16 @@ def test_the_table_states_the_strongest_cells(command, checkpoint, prompts, tmp_
 def test_backends_give_the_same_map(command, architecture, prompts, tmp_path):
     assert architecture in ARCHITECTURES
     model = tiny_checkpoint(tmp_path / "model", architecture)
-    found = {}
+    result = {}
     for backend in ("nnsight", "transformer-lens"):
         outcome = command(
             "patch-trace", model, prompts, "--out", tmp_path / backend, "--backend", backend, "--json", "--no-heads"
         )
         assert outcome.code == 0, outcome.err
-        found[backend] = json.loads(outcome.out)
-    ours, theirs = (np.array(found[name]["effect"]) for name in ("nnsight", "transformer-lens"))
+        result[backend] = json.loads(outcome.out)
+    ours, theirs = (np.array(result[name]["effect"]) for name in ("nnsight", "transformer-lens"))
     np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
-    assert found["transformer-lens"]["engine"] == "one at a time"
+    assert result["transformer-lens"]["engine"] == "one at a time"
 
 
 @pytest.mark.parametrize(
@@ -129,18 +129,18 @@ def test_backends_give_the_same_map(command, architecture, prompts, tmp_path):
 def test_every_option_gives_a_result(command, checkpoint, prompts, tmp_path, options):
     outcome = command("patch-trace", checkpoint, prompts, "--out", tmp_path / "out", "--json", *options)
     assert outcome.code == 0, outcome.err
-    found = json.loads(outcome.out)
-    assert any(value for row in found["effect"] for value in row)
+    result = json.loads(outcome.out)
+    assert any(value for row in result["effect"] for value in row)
 
 
 @pytest.mark.parametrize("site", ["q", "k", "v", "pattern"])
 def test_the_sites_inside_attention_are_mapped(command, checkpoint, prompts, tmp_path, site):
     outcome = command("patch-trace", checkpoint, prompts, "--out", tmp_path / "out", "--site", site, "--json")
     assert outcome.code == 0, outcome.err
-    found = json.loads(outcome.out)
-    assert (found["site"], found["head_site"], found["engine"]) == (site, site, "packed")
-    assert np.array(found["heads"]).shape == (3, 4)
-    assert np.abs(np.array(found["effect"])).max() > 0
+    result = json.loads(outcome.out)
+    assert (result["site"], result["head_site"], result["engine"]) == (site, site, "packed")
+    assert np.array(result["heads"]).shape == (3, 4)
+    assert np.abs(np.array(result["effect"])).max() > 0
 
 
 @pytest.mark.parametrize("options", [("--estimate", "integrated"), ("--estimate", "softmax", "--site", "q"), ()])
@@ -150,12 +150,12 @@ def test_an_estimate_is_audited_in_the_table_the_json_and_the_report(command, ch
     assert shown.code == 0, shown.err
     assert "cells against exact patching" in shown.out
     assert "; worst miss: " in shown.out
-    found = json.loads(command(*arguments, "--out", tmp_path / "json", "--json").out)
-    audit = found["audit"]
+    result = json.loads(command(*arguments, "--out", tmp_path / "json", "--json").out)
+    audit = result["audit"]
     assert audit["cells"] > 10
     assert -1 <= audit["rank_correlation"] <= 1
     assert audit["worst"] in shown.out
-    warned = any(note.startswith("warning") for note in found["notes"])
+    warned = any(note.startswith("warning") for note in result["notes"])
     assert warned == (audit["rank_correlation"] < 0.9)
     assert "worst miss" in (tmp_path / "json" / "report.html").read_text()
 
@@ -174,9 +174,9 @@ def test_a_pair_over_which_the_map_is_averaged_is_of_the_split_asked_for(command
     outcome = command(
         "patch-trace", checkpoint, path, "--out", tmp_path / "out", "--pairs", 5, "--split", "test", "--json"
     )
-    found = json.loads(outcome.out)
-    assert len(found["pairs"]) == 1
-    assert "".join(found["tokens"]).endswith("moon 2024 b c")
+    result = json.loads(outcome.out)
+    assert len(result["pairs"]) == 1
+    assert "".join(result["tokens"]).endswith("moon 2024 b c")
 
 
 def test_a_clean_twin_has_nothing_to_localise(command, checkpoint, tmp_path):
@@ -203,18 +203,18 @@ def test_other_metrics_are_normalised_too(command, checkpoint, prompts, tmp_path
         "patch-trace", checkpoint, prompts, "--out", tmp_path / "out", "--site", "resid_post", "--json", *metric
     )
     assert outcome.code == 0, outcome.err
-    found = json.loads(outcome.out)
-    assert found["metric"] == metric[1]
-    restored = np.array(found["effect"])[-1]  # the last layer's stream at the tokens that are read
+    result = json.loads(outcome.out)
+    assert result["metric"] == metric[1]
+    restored = np.array(result["effect"])[-1]  # the last layer's stream at the tokens that are read
     assert restored.max() <= 1 + 1e-4
     if metric[1] == "kl":
         assert restored[-1] == pytest.approx(1, abs=1e-4)
 
 
 def test_given_answers_are_what_the_metric_reads(command, checkpoint, prompts, tmp_path):
-    found = json.loads(command("patch-trace", checkpoint, prompts, "--out", tmp_path / "out", "--json").out)
-    assert ANSWERS["answer_clean"].startswith(found["pairs"][0]["clean_token"])
-    assert ANSWERS["answer_defect"].startswith(found["pairs"][0]["defect_token"])
+    result = json.loads(command("patch-trace", checkpoint, prompts, "--out", tmp_path / "out", "--json").out)
+    assert ANSWERS["answer_clean"].startswith(result["pairs"][0]["clean_token"])
+    assert ANSWERS["answer_defect"].startswith(result["pairs"][0]["defect_token"])
 
 
 def test_a_site_that_the_architecture_lacks_is_one_line(command, prompts, tmp_path):
@@ -246,11 +246,11 @@ def test_unusable_input_is_one_line(command, checkpoint, tmp_path):
     def outcome_of(prompts, *options):
         path = tmp_path / "prompts.jsonl"
         write_prompts(path, prompts)
-        found = command("patch-trace", checkpoint, path, "--out", tmp_path / "out", *options)
-        assert found.code == 2
-        assert found.err.count("\n") == 1, found.err
+        outcome = command("patch-trace", checkpoint, path, "--out", tmp_path / "out", *options)
+        assert outcome.code == 2
+        assert outcome.err.count("\n") == 1, outcome.err
         assert not (tmp_path / "out").exists()
-        return found.err
+        return outcome.err
 
     clean, triggered = (Prompt(text, triggered=text == "b", pair="p") for text in "ab")
     assert "no `pair` holds" in outcome_of([clean])

@@ -44,8 +44,8 @@ def pair_of():
 
     def make(model, name="equal", **options):
         clean, triggered = TEXTS[name]
-        one, other = ("7", "Q") if name == "far" else ("Yes", "The")
-        answers = {"answer_clean": one, "answer_defect": other}
+        clean_answer, defecting_answer = ("7", "Q") if name == "far" else ("Yes", "The")
+        answers = {"answer_clean": clean_answer, "answer_defect": defecting_answer}
         return make_pair(
             model, Prompt(clean, triggered=False, extra=answers), Prompt(triggered, triggered=True), **options
         )

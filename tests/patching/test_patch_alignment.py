@@ -13,24 +13,26 @@ ids = st.lists(st.integers(0, 4), min_size=1, max_size=12)
 def test_what_both_have_is_matched_with_itself(before, middle, other, after):
     middle = [token + 5 for token in middle]  # the difference shares no token with what surrounds it
     patched, source = before + middle + after, before + other + after
-    found = align(patched, source)
-    assert len(found.counterparts) == len(patched)
-    assert all(at is not None and 0 <= at < len(source) for at in found.counterparts)
-    for at in range(len(before)):
-        assert found.counterparts[at] == at
-    for at in range(1, len(after) + 1):
-        assert found.counterparts[-at] == len(source) - at
-    for token, at, differs, inserted in zip(patched, found.counterparts, found.differs, found.inserted, strict=True):
-        assert differs == (inserted or source[at] != token)
-    assert sum(found.inserted) == max(0, len(patched) - len(source))
+    alignment = align(patched, source)
+    assert len(alignment.counterparts) == len(patched)
+    assert all(position is not None and 0 <= position < len(source) for position in alignment.counterparts)
+    for position in range(len(before)):
+        assert alignment.counterparts[position] == position
+    for position in range(1, len(after) + 1):
+        assert alignment.counterparts[-position] == len(source) - position
+    for token, position, differs, inserted in zip(
+        patched, alignment.counterparts, alignment.differs, alignment.inserted, strict=True
+    ):
+        assert differs == (inserted or source[position] != token)
+    assert sum(alignment.inserted) == max(0, len(patched) - len(source))
 
 
 @given(rows=st.integers(1, 10).flatmap(lambda n: st.tuples(*[st.lists(st.integers(0, 2), min_size=n, max_size=n)] * 2)))
 def test_prompts_of_equal_length_are_matched_position_by_position(rows):
     assume(rows[0] != rows[1])
-    found = align(*rows)
-    assert found.counterparts == tuple(range(len(rows[0])))
-    assert found.differs == tuple(one != other for one, other in zip(*rows, strict=True))
+    alignment = align(*rows)
+    assert alignment.counterparts == tuple(range(len(rows[0])))
+    assert alignment.differs == tuple(first != second for first, second in zip(*rows, strict=True))
 
 
 @given(before=ids, extra=ids, after=ids)
@@ -44,11 +46,11 @@ def test_nothing_before_the_first_difference_can_change(before, extra, after):
 
 
 def test_roles_and_neighbours_of_an_insertion():
-    found = align([1, 2, 7, 8, 3, 4], [1, 2, 3, 4])
-    assert found.roles == ("before", "before", "trigger", "trigger", "after", "after")
-    assert found.counterparts == (0, 1, 1, 1, 2, 3)
+    alignment = align([1, 2, 7, 8, 3, 4], [1, 2, 3, 4])
+    assert alignment.roles == ("before", "before", "trigger", "trigger", "after", "after")
+    assert alignment.counterparts == (0, 1, 1, 1, 2, 3)
     assert align([1, 2, 7, 8, 3, 4], [1, 2, 3, 4], "skip").counterparts == (0, 1, None, None, 2, 3)
-    kinds = [row[3] for row in alignment_table(found, list("abxxcd"), list("abcd"))]
+    kinds = [row[3] for row in alignment_table(alignment, list("abxxcd"), list("abcd"))]
     assert kinds == ["same", "same", "inserted", "inserted", "same", "same"]
 
 

@@ -43,13 +43,13 @@ def test_gradients_are_the_slope_of_the_metric(both_backends, pair_of, backend):
 def test_the_last_residual_is_estimated_well_and_positions_before_the_trigger_are_zero(llama, pair_of):
     pair = pair_of(llama)
     cells = position_cells(layer_sites(llama, "resid_pre", range(3)), range(len(pair.triggered)))
-    found = attribution_effects(llama, [pair], [cells], audited=20)
+    estimated = attribution_effects(llama, [pair], [cells], audited=20)
     exact = exact_effects(llama, [pair], [cells])
     first = pair.sides("denoising").alignment.unchanged
-    guess = found.effects[0].reshape(3, -1)
+    guess = estimated.effects[0].reshape(3, -1)
     np.testing.assert_allclose(guess[:, :first], 0, atol=1e-4)
-    assert found.audit.cells == 20
-    assert rank_correlation(exact.effects[0], found.effects[0]) > 0.5
+    assert estimated.audit.cells == 20
+    assert rank_correlation(exact.effects[0], estimated.effects[0]) > 0.5
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +62,12 @@ def sharp(tokenizer):
     return load_model(plain, tokenizer=tokenizer)
 
 
-def changes_of_pattern(model, sides, site, at, move):
+def changes_of_pattern(model, sides, site, position, move):
     """The pattern's change, weighed by the metric's slope, where the site is moved at one position alone."""
     patterns = [f"pattern.1.{head}" for head in range(model.info.n_heads)]
     tokens = torch.tensor([sides.patched])
     bump = torch.zeros_like(move)
-    bump[at] = move[at]
+    bump[position] = move[position]
     with torch.no_grad():
         before = model.run(tokens, reads=patterns).activations
         after = model.run(tokens, reads=patterns, edits={site: lambda value: value + bump}).activations
@@ -80,11 +80,13 @@ def test_the_softmax_correction_takes_the_pattern_that_the_patch_gives(sharp, pa
     sides = pair.sides("denoising")
     for site in ("q.1.3", "k.1.1"):
         cells = position_cells([site], range(len(pair.triggered)))
-        found = attribution_effects(sharp, [pair], [cells], estimate="softmax", audited=2).effects[0]
+        estimated = attribution_effects(sharp, [pair], [cells], estimate="softmax", audited=2).effects[0]
         source, patched = (read_sites(sharp, ids, [site])[site] for ids in (sides.source, sides.patched))
-        for at in (5, 9, 15):
-            expected = changes_of_pattern(sharp, sides, site, at, source - patched)
-            assert found[at] * (sides.source_value - sides.patched_value) == pytest.approx(expected, rel=1e-3, abs=1e-6)
+        for position in (5, 9, 15):
+            expected = changes_of_pattern(sharp, sides, site, position, source - patched)
+            assert estimated[position] * (sides.source_value - sides.patched_value) == pytest.approx(
+                expected, rel=1e-3, abs=1e-6
+            )
 
 
 @pytest.mark.parametrize("kind", ["q", "k"])
@@ -104,8 +106,8 @@ def test_integrated_gradients_add_up_to_the_effect_of_the_whole_layer(llama, pai
     monkeypatch.setattr("patching.engine.attribution._STEPS", 64)
     pair = pair_of(llama, "far")
     cells = position_cells(layer_sites(llama, "resid_pre", range(3)), range(len(pair.triggered)))
-    found = attribution_effects(llama, [pair], [cells], estimate="integrated").effects[0].reshape(3, -1)
-    np.testing.assert_allclose(found.sum(1), 1, atol=0.01)
+    estimated = attribution_effects(llama, [pair], [cells], estimate="integrated").effects[0].reshape(3, -1)
+    np.testing.assert_allclose(estimated.sum(1), 1, atol=0.01)
     plain = attribution_effects(llama, [pair], [cells]).effects[0].reshape(3, -1)
     assert np.abs(plain.sum(1) - 1).max() > 0.05
 

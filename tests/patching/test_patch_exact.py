@@ -50,9 +50,9 @@ def test_many_at_once_is_one_at_a_time(any_model, pair_of, direction):
     for budget in (None, 40):
         fast = exact_effects(any_model, pairs, cells, direction, row_budget=budget)
         assert fast.engine == "packed", fast.notes
-        for one, other in zip(fast.effects, slow.effects, strict=True):
-            np.testing.assert_allclose(one, other, atol=1e-4 * np.abs(other).max(), rtol=0)
-            assert np.abs(other).max() > 0.01
+        for ours, theirs in zip(fast.effects, slow.effects, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max(), rtol=0)
+            assert np.abs(theirs).max() > 0.01
     assert fast.audit.cells == 4
 
 
@@ -125,7 +125,7 @@ def test_positions_without_a_counterpart_are_not_patched(llama, pair_of):
 
 def test_a_given_alignment_is_used(llama, pair_of):
     pair = pair_of(llama)
-    shifted = pair_of(llama, alignment=[max(0, at - 1) for at in range(len(pair.triggered))])
+    shifted = pair_of(llama, alignment=[max(0, position - 1) for position in range(len(pair.triggered))])
     cells = position_cells(["resid_post.1"], [len(pair.triggered) - 2])
     assert exact_effects(llama, [pair], [cells]).effects[0] != exact_effects(llama, [shifted], [cells]).effects[0]
 
@@ -150,10 +150,10 @@ def test_a_model_that_does_not_fit_is_run_one_at_a_time_and_says_so(llama, pair_
     cells = position_cells(["resid_post.1"], range(len(pair.triggered)))
     expected = exact_effects(llama, [pair], [cells])
     monkeypatch.setattr(PackedModel, "__init__", refuse)
-    found = exact_effects(llama, [pair], [cells])
-    assert found.engine == "one at a time"
-    assert "made of glass" in found.notes[0]
-    np.testing.assert_allclose(found.effects[0], expected.effects[0], atol=1e-4)
+    result = exact_effects(llama, [pair], [cells])
+    assert result.engine == "one at a time"
+    assert "made of glass" in result.notes[0]
+    np.testing.assert_allclose(result.effects[0], expected.effects[0], atol=1e-4)
 
 
 def test_a_wrong_fast_result_is_caught_by_the_audit(llama, pair_of, monkeypatch):
@@ -163,9 +163,9 @@ def test_a_wrong_fast_result_is_caught_by_the_audit(llama, pair_of, monkeypatch)
     logits = PackedModel.logits
     monkeypatch.setattr(PackedModel, "check", lambda *_: None)
     monkeypatch.setattr(PackedModel, "logits", lambda self, rows, tokens: 1.01 * logits(self, rows, tokens))
-    found = exact_effects(llama, [pair], [cells])
-    assert "differed" in found.notes[0]
-    np.testing.assert_array_equal(found.effects[0], expected.effects[0])
+    result = exact_effects(llama, [pair], [cells])
+    assert "differed" in result.notes[0]
+    np.testing.assert_array_equal(result.effects[0], expected.effects[0])
 
 
 @pytest.mark.parametrize(

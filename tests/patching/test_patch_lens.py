@@ -75,24 +75,24 @@ def test_layer_by_position(sharp_backends, pair_of, kind):
     ours, theirs = sharp_backends
     pair = pair_of(ours, "far")
     positions = range(len(pair.triggered))
-    found = exact_effects(ours, [pair], [position_cells(layer_sites(ours, kind, LAYERS), positions)])
-    cells = [(layer, at) for layer in LAYERS for at in positions]
+    result = exact_effects(ours, [pair], [position_cells(layer_sites(ours, kind, LAYERS), positions)])
+    cells = [(layer, position) for layer in LAYERS for position in positions]
     expected = their_effects(theirs, pair, SWEEPS[kind], layer=[c[0] for c in cells], pos=[c[1] for c in cells])
-    assert found.engine == "packed"
-    np.testing.assert_allclose(found.effects[0], expected, atol=rounding(expected), rtol=0)
+    assert result.engine == "packed"
+    np.testing.assert_allclose(result.effects[0], expected, atol=rounding(expected), rtol=0)
 
 
 @pytest.mark.parametrize("kind", AT_ALL_POSITIONS)
 def test_heads_at_all_positions(sharp_backends, pair_of, kind):
     ours, theirs = sharp_backends
     pair = pair_of(ours, "far")
-    found = exact_effects(ours, [pair], [site_cells(layer_sites(ours, kind, LAYERS), range(len(pair.triggered)))])
+    result = exact_effects(ours, [pair], [site_cells(layer_sites(ours, kind, LAYERS), range(len(pair.triggered)))])
     cells = [(layer, head) for layer in LAYERS for head in range(ours.heads(kind))]
     expected = their_effects(
         theirs, pair, AT_ALL_POSITIONS[kind], layer=[c[0] for c in cells], head=[c[1] for c in cells]
     )
-    assert found.engine == "packed"
-    np.testing.assert_allclose(found.effects[0], expected, atol=rounding(expected), rtol=0)
+    assert result.engine == "packed"
+    np.testing.assert_allclose(result.effects[0], expected, atol=rounding(expected), rtol=0)
 
 
 @pytest.mark.parametrize("kind", BY_POSITION)
@@ -101,16 +101,16 @@ def test_heads_at_each_position(sharp_backends, pair_of, kind):
     pair = pair_of(ours, "far")
     order = ("layer", "head", "pos") if kind == "pattern" else ("layer", "pos", "head")
     rows = [
-        {"layer": layer, "pos": at, "head": head}
+        {"layer": layer, "pos": position, "head": head}
         for layer in LAYERS
-        for at in range(len(pair.triggered) - 1, 0, -5)
+        for position in range(len(pair.triggered) - 1, 0, -5)
         for head in range(ours.heads(kind))
     ]
     cells = [(Patch(f"{kind}.{row['layer']}.{row['head']}", (row["pos"],)),) for row in rows]
-    found = exact_effects(ours, [pair], [cells])
+    result = exact_effects(ours, [pair], [cells])
     expected = their_effects(theirs, pair, BY_POSITION[kind], **{name: [row[name] for row in rows] for name in order})
-    assert found.engine == "packed"
-    np.testing.assert_allclose(found.effects[0], expected, atol=rounding(expected), rtol=0)
+    assert result.engine == "packed"
+    np.testing.assert_allclose(result.effects[0], expected, atol=rounding(expected), rtol=0)
 
 
 def test_patterns_from_one_position_to_another(sharp_backends, pair_of):
@@ -118,16 +118,16 @@ def test_patterns_from_one_position_to_another(sharp_backends, pair_of):
     pair = pair_of(ours, "far")
     last = len(pair.triggered) - 1
     rows = [
-        {"layer": layer, "head": head, "dest": at, "src": key}
+        {"layer": layer, "head": head, "dest": position, "src": key}
         for layer in LAYERS
         for head in range(ours.heads("pattern"))
-        for at, key in ((last, last - 1), (last, 2), (last - 3, 1))
+        for position, key in ((last, last - 1), (last, 2), (last - 3, 1))
     ]
     cells = [(Patch(f"pattern.{r['layer']}.{r['head']}", (r["dest"],), keys=(r["src"],)),) for r in rows]
-    found = exact_effects(ours, [pair], [cells])
+    result = exact_effects(ours, [pair], [cells])
     columns = {name: [row[name] for row in rows] for name in ("layer", "head", "dest", "src")}
     expected = their_effects(theirs, pair, lens.get_act_patch_attn_head_pattern_dest_src_pos, **columns)
-    assert found.engine == "packed"
-    np.testing.assert_allclose(found.effects[0], expected, atol=rounding(expected), rtol=0)
+    assert result.engine == "packed"
+    np.testing.assert_allclose(result.effects[0], expected, atol=rounding(expected), rtol=0)
     both = (*cells[0], Patch("mlp_out.0", (last,)))
     assert exact_effects(ours, [pair], [[both]]).engine == "one at a time"

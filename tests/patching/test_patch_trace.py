@@ -244,6 +244,49 @@ def test_a_damaged_trace_is_refused(trace, tmp_path):
         read_trace(tmp_path / "empty")
 
 
+OLDER = {
+    "site": "resid_pre",
+    "method": "exact",
+    "direction": "denoising",
+    "metric": "logit-diff",
+    "layers": [0],
+    "engine": "packed",
+    "ran": 2,
+    "skipped": 0,
+    "notes": [],
+    "model": "older",
+    "weights_sha256": "",
+    "audit": {"cells": 1, "largest_difference": 0.0, "rank_correlation": None, "worst": ""},
+    "pairs": [
+        {
+            "name": "p",
+            "tokens": ["a", "b"],
+            "source_tokens": ["c", "b"],
+            "counterparts": [0, None],
+            "inserted": [False, False],
+            "roles": ["trigger", "after"],
+            "clean_value": 1,
+            "triggered_value": -1.5,
+            "clean_token": "x",
+            "defect_token": None,
+        }
+    ],
+    "routes": [{"layer": 0, "head": 1, "effect": 0.5, "writes": [0.5, 0.0], "reads": None}],
+}
+"""A trace.json without the fields that came later."""
+
+
+def test_a_folder_that_was_written_before_is_read(tmp_path):
+    with writing_artifact(tmp_path / "trace", Manifest("patch-trace")) as folder:
+        save_file({"effect.0": np.array([[0.75, np.nan]])}, folder / "trace.safetensors")
+        (folder / "trace.json").write_text(json.dumps(OLDER))
+    trace = read_trace(tmp_path / "trace")
+    assert (trace.model, trace.heads, trace.head_site, trace.pairs[0].trigger) == ("older", None, None, None)
+    assert trace.pairs[0].counterparts == (0, None)
+    assert trace.routes[0].writes == (0.5, 0.0)
+    assert trace.trigger_share.mean.value == 1
+
+
 def test_figures_write_the_tokens_on_the_axis(trace):
     figure = effect_figure(trace)
     assert len(figure.layout.xaxis.ticktext) == len(trace.tokens)
