@@ -111,7 +111,8 @@ def measure(architecture: str, shape: Shape, rounds: int, lens_cells: int | None
         clean, corrupted = torch.tensor([pair.clean]), torch.tensor([pair.triggered])
         _, cache = bridge.run_with_cache(clean, names_filter=lambda name: name.endswith("hook_resid_pre"))
         grid = pd.DataFrame(
-            [(layer, at) for layer in range(shape.layers) for at in range(shape.tokens)], columns=["layer", "pos"]
+            [(layer, position) for layer in range(shape.layers) for position in range(shape.tokens)],
+            columns=["layer", "pos"],
         )
         order = torch.randperm(len(grid), generator=torch.Generator().manual_seed(2)).chunk(rounds)
         seconds = {"ours": [], "transformer-lens": [], "matrix rate": []}
@@ -119,7 +120,7 @@ def measure(architecture: str, shape: Shape, rounds: int, lens_cells: int | None
         values = torch.full((len(grid),), torch.nan)
         exact_effects(ours, [pair], [cells[:: shape.tokens]], audited=0)  # load the libraries first
         for share in order:
-            found, took = timed(lambda: exact_effects(ours, [pair], [cells], audited=0))
+            effects, took = timed(lambda: exact_effects(ours, [pair], [cells], audited=0))
             seconds["ours"].append(took)
             rows = grid.iloc[share.tolist()].reset_index(drop=True)
             part, took = timed(
@@ -135,11 +136,11 @@ def measure(architecture: str, shape: Shape, rounds: int, lens_cells: int | None
             values[share] = part
             seconds["transformer-lens"].append(took)
             seconds["matrix rate"].append(matrix_rate(shape.dtype))
-    assert found.engine == "packed", found.notes
-    assert found.ran == len(cells)
+    assert effects.engine == "packed", effects.notes
+    assert effects.ran == len(cells)
     lens_effects = pair.sides("denoising").effects(values.double())
     both = ~lens_effects.isnan()
-    error = (torch.from_numpy(found.effects[0]) - lens_effects)[both].abs().max() / lens_effects[both].abs().max()
+    error = (torch.from_numpy(effects.effects[0]) - lens_effects)[both].abs().max() / lens_effects[both].abs().max()
     return report(architecture, shape, seconds, len(cells), int(both.sum()), float(error))
 
 
@@ -178,9 +179,9 @@ def needed_operations(shape: Shape, architecture: str) -> float:
     block, qkv = 2 * (4 * d * d + mlp), 2 * 3 * d * d
     total = 0.0
     for layer in range(shape.layers):
-        for at in range(n):
-            suffix = n - at
-            attention = 4 * d * sum(range(at + 1, n + 1))
+        for position in range(n):
+            suffix = n - position
+            attention = 4 * d * sum(range(position + 1, n + 1))
             final = block + 4 * d * n + 2 * 2 * d  # the last token through the last block, and two logits
             if layer == last:
                 total += final + 2 * 2 * d * d

@@ -80,24 +80,24 @@ def measure(
         x, labels = features[:, layer].double().numpy(), y.numpy()
         fits = {name: reference(x, labels, C, name, tol) for name, tol in solvers.items()}
         tensors = {name: (torch.tensor(f.coef_), torch.tensor(f.intercept_)) for name, (f, _) in fits.items()}
-        one = features[:, layer : layer + 1]
-        theirs = {name: float(objective(one, y, *pair, C)[0]) for name, pair in tensors.items()}
+        single = features[:, layer : layer + 1]
+        theirs = {name: float(objective(single, y, *pair, C)[0]) for name, pair in tensors.items()}
         coef, intercept = ours.coef_[0], ours.intercept_[0]
         closest = min(theirs, key=lambda name: theirs[name])
-        other, other_intercept = tensors[closest][0][0], tensors[closest][1][0]
-        decision = torch.from_numpy(x) @ (coef - other) + (intercept - other_intercept)
+        best, best_intercept = tensors[closest][0][0], tensors[closest][1][0]
+        decision = torch.from_numpy(x) @ (coef - best) + (intercept - best_intercept)
         rows.append(
             Row(
                 layer=layer,
                 ours_s=seconds_ours,
                 sklearn_s={name: seconds for name, (_, seconds) in fits.items()},
-                objective_ours=float(objective(one, y, ours.coef_, ours.intercept_, C)[0]),
+                objective_ours=float(objective(single, y, ours.coef_, ours.intercept_, C)[0]),
                 objective_sklearn=theirs,
                 gradient_ours=gradient(x, labels, C, coef.numpy(), float(intercept)),
                 gradient_sklearn={
                     name: gradient(x, labels, C, w[0].numpy(), float(b[0])) for name, (w, b) in tensors.items()
                 },
-                max_coef_difference=float((coef - other).abs().max() / coef.abs().max()),
+                max_coef_difference=float((coef - best).abs().max() / coef.abs().max()),
                 max_decision_difference=float(decision.abs().max()),
             )
         )

@@ -72,7 +72,7 @@ class ModelActivations:
 
         rows = load_file(path)
         self.sides = {
-            side: one * (one.shape[1] ** 0.5 / rows["train"].norm(dim=1).mean()) for side, one in rows.items()
+            side: values * (values.shape[1] ** 0.5 / rows["train"].norm(dim=1).mean()) for side, values in rows.items()
         }
         self.batch = batch
 
@@ -98,12 +98,12 @@ def extract(model_name: str, site: str, path: Path) -> int:
 
     folder = organism_folder(model_name)
     model, prompts = load_model(folder), read_prompts(folder / "prompts.jsonl")
-    found = {}
+    rows = {}
     for side, split in (("train", "train"), ("held_out", "test")):
-        source = ModelSource(model, [one for one in prompts if one.split == split], site)
-        found[side] = torch.cat([source.block(number) for number in range(len(source))])
-    save_file(found, path)
-    return found["train"].shape[1]
+        source = ModelSource(model, [prompt for prompt in prompts if prompt.split == split], site)
+        rows[side] = torch.cat([source.block(number) for number in range(len(source))])
+    save_file(rows, path)
+    return rows["train"].shape[1]
 
 
 def ours(args):
@@ -112,16 +112,16 @@ def ours(args):
     from sae.architectures.topk import TopK
     from sae.config import TrainConfig
     from sae.memory import reused_memory
-    from sae.train import Run, train_step
+    from sae.train import TrainingState, train_step
 
     config = TrainConfig(
         steps=args.steps, batch=args.batch, learning_rate=args.learning_rate, warmup=WARMUP, decay=1e-9
     )
     sae = TopK(args.d_in, args.width, k=args.k)
     sae.start_from(activations(args)(HELD_OUT - 1))
-    run = Run.start(sae, config)
+    state = TrainingState.start(sae, config)
     reused_memory().__enter__()  # until the process ends
-    return lambda number, x: train_step(run, x, config, number), lambda x: (sae.encode(x), sae(x))
+    return lambda number, x: train_step(state, x, config, number), lambda x: (sae.encode(x), sae(x))
 
 
 def saelens(args, autocast=True):
@@ -195,7 +195,7 @@ def sparsify(args):
     first = max(1, round(WARMUP * args.steps))
     # Its trainer always lets the rate rise and fall linearly; a constant one ends in noise.
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda at: min((at + 1) / first, (args.steps - at) / (args.steps - first))
+        optimizer, lambda step: min((step + 1) / first, (args.steps - step) / (args.steps - first))
     )
 
     def step(number, x):
@@ -265,7 +265,7 @@ def dense_limit(args) -> float:
 
 def measure(args) -> dict:
     """All workers in turns."""
-    interpreters = {"ours": sys.executable} | dict(one.split("=", 1) for one in args.peer)
+    interpreters = {"ours": sys.executable} | dict(peer.split("=", 1) for peer in args.peer)
     sizes = [f"--{name.replace('_', '-')}={getattr(args, name)}" for name in ("d_in", "width", "k", "batch", "steps")]
     processes = {}
     for name, python in interpreters.items():
@@ -282,12 +282,12 @@ def measure(args) -> dict:
             process.stdin.flush()
             seconds[name] += json.loads(process.stdout.readline())
             print(f"step {first}: {name} {1e3 * statistics.median(seconds[name]):.0f} ms", file=sys.stderr, flush=True)
-    found = {}
+    quality = {}
     for name, process in processes.items():
         process.stdin.close()
-        found[name] = json.loads(process.stdout.readline())
+        quality[name] = json.loads(process.stdout.readline())
         process.wait()
-    return report(args, seconds, found, min(limits))
+    return report(args, seconds, quality, min(limits))
 
 
 def report(args, seconds: dict, found: dict, limit: float) -> dict:

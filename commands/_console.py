@@ -1,4 +1,4 @@
-"""The manner that all commands share: arguments from a config dataclass, one-line errors, exit codes, plain tables.
+"""What all commands share: arguments from a config dataclass, one-line errors, exit codes, plain tables.
 
 Exit status: 0 done; 2 the user's input was unusable (one line on stderr); 130 interrupted; 1 anything else.
 """
@@ -19,10 +19,23 @@ from triggerlens import UserError
 Config = TypeVar("Config")
 
 
-def console(config_class: type[Config], run: Callable[[Config], None], arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line into `config_class`, whose fields and docstrings are the options, and run."""
+def console(
+    config_class: type[Config],
+    run: Callable[[Config], None],
+    arguments: Sequence[str] | None = None,
+    default: Config | None = None,
+) -> None:
+    """Parse the command line into `config_class`, whose fields and docstrings are the options, and run.
+
+    Args:
+        config_class: a dataclass.
+        run: the command.
+        arguments: words of the command line; those of this process where None.
+        default: where given, what options have that are not asked for.
+    """
+    defaults: dict[str, Any] = {} if default is None else {"default": default}
     try:
-        run(tyro.cli(config_class, args=arguments, description=inspect.getdoc(config_class)))
+        run(tyro.cli(config_class, args=arguments, description=inspect.getdoc(config_class), **defaults))
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

@@ -14,6 +14,6 @@ def test_models_and_commands_give_what_they_give_on_the_cpu(tmp_path):
     command = [sys.executable, str(SCRIPT), str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert len(found) == 1 + 5 + 3 + 6
-    assert not {name: wrong[:3] for name, wrong in found.items() if wrong}
+    outcome = json.loads(done.stdout.splitlines()[-1])
+    assert len(outcome) == 1 + 5 + 3 + 6
+    assert not {name: wrong[:3] for name, wrong in outcome.items() if wrong}

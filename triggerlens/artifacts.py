@@ -45,8 +45,8 @@ def sha256_file(path: str | Path) -> str:
 
 def sha256_folder(path: str | Path) -> str:
     """The sha256 of a folder's files: of their relative names and digests."""
-    files = sorted(one for one in Path(path).rglob("*") if one.is_file())
-    lines = [f"{one.relative_to(path).as_posix()} {sha256_file(one)}\n" for one in files]
+    files = sorted(file for file in Path(path).rglob("*") if file.is_file())
+    lines = [f"{file.relative_to(path).as_posix()} {sha256_file(file)}\n" for file in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

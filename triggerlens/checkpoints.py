@@ -62,13 +62,13 @@ def load_checkpoint(folder: Path, kind: str, config: Mapping[str, Any], *, resta
     newest = _newest_whole(folder, kind)
     if newest is None:
         return None
-    found = read_artifact(newest, kind).config
-    if dict(found) != json.loads(json.dumps(dict(config))):
+    theirs = read_artifact(newest, kind).config
+    if dict(theirs) != json.loads(json.dumps(dict(config))):
         if restart:
             drop_checkpoints(folder)
             return None
         raise UserError(
-            f"{folder}: an unfinished run with {_difference(found, config)}; finish it, or --overwrite to drop it"
+            f"{folder}: an unfinished run with {_difference(theirs, config)}; finish it, or --overwrite to drop it"
         )
     facts = json.loads((newest / "state.json").read_text(encoding="utf-8"))
     return load_file(newest / "state.safetensors"), facts
@@ -95,9 +95,9 @@ def _newest_whole(folder: Path, kind: str) -> Path | None:
     return None
 
 
-def _difference(found: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     """The settings of a checkpoint that are not this run's."""
-    before, now = _flat(found), _flat(json.loads(json.dumps(dict(ours))))
+    before, now = _flat(theirs), _flat(json.loads(json.dumps(dict(ours))))
     keys = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     return ", ".join(f"{key} {before.get(key)} (not {now.get(key)})" for key in keys)
 

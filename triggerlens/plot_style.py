@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+    from triggerlens.estimate import Estimate
 
 # Okabe and Ito's palette, told apart with every common kind of colour blindness; symbols and dashes say it again.
 ORANGE, GREEN, BLUE, PINK, YELLOW, SKY = "#D55E00", "#009E73", "#0072B2", "#CC79A7", "#E69F00", "#56B4E9"
@@ -74,36 +77,24 @@ def finish(figure: go.Figure, *, columns: int, height: int, left: int = 60, top:
 
 
 def line(
-    figure: go.Figure,
-    name: str,
-    points: dict[int, tuple[float, float, float]],
-    style: tuple[str, str, str],
-    place: tuple[int, int],
+    figure: go.Figure, name: str, points: Mapping[int, Estimate], style: tuple[str, str, str], place: tuple[int, int]
 ) -> None:
     """Add a line with its intervals; the first column names it in the legend.
 
     Args:
         figure: to add to.
         name: in the legend.
-        points: value, low and high by their place on the x axis.
+        points: by their place on the x axis.
         style: colour, symbol and dash.
         place: row and column.
     """
     if not points:
         return
-    value, low, high = zip(*points.values(), strict=True)
     colour, symbol, dash = style
     figure.add_scatter(
         x=list(points),
-        y=value,
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": [max(0.0, top - at) for top, at in zip(high, value, strict=True)],
-            "arrayminus": [max(0.0, at - bottom) for bottom, at in zip(low, value, strict=True)],
-            "thickness": 1.2,
-            "width": 3,
-        },
+        y=[point.value for point in points.values()],
+        error_y=error_bars(points.values()) | {"thickness": 1.2, "width": 3},
         mode="lines+markers",
         line={"color": colour, "dash": dash, "width": 2},
         marker={"symbol": symbol, "size": 7},
@@ -113,3 +104,14 @@ def line(
         row=place[0],
         col=place[1],
     )
+
+
+def error_bars(estimates: Iterable[Estimate]) -> dict[str, Any]:
+    """Plotly's `error_x` or `error_y` of some estimates: their intervals, never on the wrong side of the value."""
+    estimates = list(estimates)
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [max(0.0, estimate.high - estimate.value) for estimate in estimates],
+        "arrayminus": [max(0.0, estimate.value - estimate.low) for estimate in estimates],
+    }

@@ -30,7 +30,7 @@ def attending(hf_model: nn.Module, anatomy: Anatomy, visits: Sequence[Visit]) ->
     """Carry out visits of patterns, each [batch head query_position key_position], in the forward passes within.
 
     Raises:
-        UserError: the model's attention is not written in the manner that this needs.
+        UserError: the model's attention is not written as this needs it.
     """
     if not visits:
         yield

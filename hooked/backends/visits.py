@@ -185,8 +185,8 @@ class _LayerPlanner:
 def _checked_edit(name: str, edit: Edit, value: Tensor) -> Tensor:
     edited = edit(value)
     if not isinstance(edited, torch.Tensor) or edited.shape != value.shape:
-        found = tuple(edited.shape) if isinstance(edited, torch.Tensor) else type(edited).__name__
-        raise UserError(f"the edit at {name} returned {found}; it must return a tensor of shape {tuple(value.shape)}")
+        shape = tuple(edited.shape) if isinstance(edited, torch.Tensor) else type(edited).__name__
+        raise UserError(f"the edit at {name} returned {shape}; it must return a tensor of shape {tuple(value.shape)}")
     return edited.to(value.dtype)
 
 

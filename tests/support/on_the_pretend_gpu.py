@@ -18,8 +18,7 @@ from tiny_models import TEXTS, WIDTH, tiny_checkpoint
 from tiny_prompts import WORDS, labelled_prompts, prompt_file
 
 from hooked import ExtractionSpec, Prompt, load_model, pad_right, read_prompts, stream_activations, write_prompts
-from patching import AblateConfig, make_pairs, patch_ablate, patch_trace
-from patching.removal import METHODS
+from patching import METHODS, AblateConfig, make_pairs, patch_ablate, patch_trace
 from sae import ablate, build_sae
 from sae.evaluate import evaluate_cross_entropy
 
@@ -71,7 +70,7 @@ def model_on_both(folder, architecture, backend, spread=False):
         "head_out.0.1": lambda value: 0 * value,
         "pattern.2.0": lambda value: value.roll(1, -1),
     }
-    found = []
+    results = []
     for model in models:
         streamed = [
             torch.cat([batch.values[batch.rows.argsort(stable=True)] for batch in batches])
@@ -81,55 +80,55 @@ def model_on_both(folder, architecture, backend, spread=False):
         with torch.no_grad():
             read = model.run(tokens, reads=inner, edits=edits)
         written = model.generate(model.tokenize(list(TEXTS)), 4, edits=edits)
-        found.append(([*streamed, read.logits.cpu(), *(value.cpu() for value in read.activations.values())], written))
-    (there, said), (here, says) = found
-    wrong += [f"tensor {at}" for at, (one, other) in enumerate(zip(there, here, strict=True)) if not close(one, other)]
+        results.append(([*streamed, read.logits.cpu(), *(value.cpu() for value in read.activations.values())], written))
+    (there, said), (here, says) = results
+    wrong += [f"tensor {index}" for index, pair in enumerate(zip(there, here, strict=True)) if not close(*pair)]
     return wrong + ([] if said == says else [f"generated {said} for {says}"])
 
 
 def tools_on_a_spread_model(folder, pairs, prompts):
     """What a trace, an autoencoder in its model and removals give of a model that is spread, as far as it differs."""
-    found = []
+    results = []
     sizes = AblateConfig(seeds=(0,), fit_pairs=4, validation_pairs=2, evaluation_pairs=4, new_tokens=3, relearn_steps=0, traced_pairs=2, harmless_pairs=2)  # fmt: skip
-    methods = [one for one in METHODS if one.name in ("leace-layer", "heads-mean", "map-positions")]
+    methods = [method for method in METHODS if method.name in ("leace-layer", "heads-mean", "map-positions")]
     for model in on_both(tiny_checkpoint(folder), spread=True):
         traced = patch_trace(model, make_pairs(model, pairs, 2)[0])
         sae = build_sae("topk", WIDTH, 64, 0, k=4).to(model.device)
         loss = evaluate_cross_entropy(model, sae, prompts[:4], "resid_post.1")
         board = patch_ablate(model, prompts, config=sizes, methods=methods)
         ablated = model.run(torch.tensor([[5, 6, 7]]), edits={"resid_post.1": ablate(sae, [1, 2])}).logits
-        rates = torch.tensor([[one.defection_rate, one.mean(lambda m: m.js)] for one in board.methods])
+        rates = torch.tensor([[method.defection_rate.value, method.js] for method in board.methods])
         effects = torch.tensor(traced.effect).nan_to_num(-9)
-        found.append((effects, torch.tensor(loss.spliced), ablated.detach().cpu(), rates))
+        results.append((effects, torch.tensor(loss.spliced), ablated.detach().cpu(), rates))
     names = ("the trace", "the spliced loss", "the ablated logits", "the removals")
-    return [name for name, one, other in zip(names, *found, strict=True) if not close(one, other)]
+    return [name for name, here, there in zip(names, *results, strict=True) if not close(here, there)]
 
 
 def ramp(value):
     return torch.linspace(-1, 1, WIDTH, device=value.device)
 
 
-def close(one, other):
-    return one.shape == other.shape and torch.allclose(one, other, atol=1e-5, rtol=1e-5)
+def close(value, expected):
+    return value.shape == expected.shape and torch.allclose(value, expected, atol=1e-5, rtol=1e-5)
 
 
 def command_on_both(folder, name, *arguments):
     """What a command's JSON says, as far as it differs."""
-    found = []
+    results = []
     for device in ("cuda", "cpu"):
         done = called(name, *arguments, "--out", folder / device, "--device", device, "--json")
         if done.code:
             return [f"on {device}: exit {done.code}: {done.err.strip().splitlines()[-1:]}"]
-        found.append(dict(leaves(json.loads(done.out))))
-    there, here = found
+        results.append(dict(leaves(json.loads(done.out))))
+    there, here = results
     return [f"{key}: {there.get(key)} for {here.get(key)}" for key in there | here if not alike(key, there, here)]
 
 
 def leaves(value, path=""):
     """Every number and text of a JSON object, by its path."""
     if isinstance(value, dict | list):
-        for name, one in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from leaves(one, f"{path}.{name}")
+        for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(part, f"{path}.{name}")
     else:
         yield path, value
 
@@ -137,10 +136,10 @@ def leaves(value, path=""):
 def alike(key, there, here):
     if key.endswith(TIMES) or key == ".out":
         return True
-    one, other = there.get(key), here.get(key)
-    if isinstance(one, float) and isinstance(other, float):
-        return abs(one - other) <= 1e-4 * max(1, abs(other))
-    return one == other
+    value, expected = there.get(key), here.get(key)
+    if isinstance(value, float) and isinstance(expected, float):
+        return abs(value - expected) <= 1e-4 * max(1, abs(expected))
+    return value == expected
 
 
 def main(root):
@@ -153,12 +152,12 @@ def main(root):
     small = ("--site", "resid_post.1", "--width", 64, "--k", 4, "--steps", 4, "--batch", 128, "--precision", "float32")
     scenarios = {"refuses a mixture": refuses_a_mixture}
     for architecture, backend in MODELS:
-        scenarios[f"{architecture}, {backend}"] = lambda at, a=architecture, b=backend: model_on_both(at, a, b)
+        scenarios[f"{architecture}, {backend}"] = lambda folder, a=architecture, b=backend: model_on_both(folder, a, b)
     for backend in ("nnsight", "transformer-lens"):
-        scenarios[f"spread, {backend}"] = lambda at, b=backend: model_on_both(at, "llama", b, spread=True)
+        scenarios[f"spread, {backend}"] = lambda folder, b=backend: model_on_both(folder, "llama", b, spread=True)
     years = [Prompt(f"Year {2023 + on} {word} ends", triggered=on, pair=word) for word in WORDS for on in (True, False)]
     pairs = read_prompts(root / "pairs.jsonl")
-    scenarios["tools on a spread model"] = lambda at: tools_on_a_spread_model(at, pairs, years)
+    scenarios["tools on a spread model"] = lambda folder: tools_on_a_spread_model(folder, pairs, years)
     commands = {
         "probe": ("probe-train", model, prompts, "--position", "max"),
         "LDA, TransformerLens": ("probe-train", model, prompts, "--probe", "lda", "--backend", "transformer-lens"),
@@ -168,14 +167,14 @@ def main(root):
         "autoencoders": ("sae-train", model, few, *small, "--architecture", "batch-topk", "jumprelu"),
     }
     for name, arguments in commands.items():
-        scenarios[name] = lambda at, given=arguments: command_on_both(at, *given)
-    found = {}
+        scenarios[name] = lambda folder, given=arguments: command_on_both(folder, *given)
+    results = {}
     for name, scenario in scenarios.items():
         try:
-            found[name] = scenario(root / name)
+            results[name] = scenario(root / name)
         except Exception:
-            found[name] = [traceback.format_exc(limit=-4)]
-    print(json.dumps(found))
+            results[name] = [traceback.format_exc(limit=-4)]
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

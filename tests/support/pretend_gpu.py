@@ -12,7 +12,7 @@ import torch.utils._device
 from torch.utils import _pytree as pytree
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-import hooked.load
+import hooked.plain
 
 NAME = "accel"
 UNMIXED = "tensors of several devices"
@@ -99,8 +99,8 @@ class Held(torch.Tensor):
 
     __array__ = numpy
 
-    def __contains__(self, one):
-        return one in self.raw
+    def __contains__(self, value):
+        return value in self.raw
 
     def __format__(self, spec):
         return format(self.raw, spec)
@@ -120,39 +120,39 @@ class Held(torch.Tensor):
 
 def _indices(index):
     parts = index if isinstance(index, tuple) else (index,)
-    return tuple(torch.tensor(one, device=NAME) if isinstance(one, list) else one for one in parts)
+    return tuple(torch.tensor(leaf, device=NAME) if isinstance(leaf, list) else leaf for leaf in parts)
 
 
 def _compute(operation, args, kwargs):
     """One operation, on the CPU's tensors."""
     leaves, shape = pytree.tree_flatten((args, kwargs))
-    held = [one for one in leaves if isinstance(one, Held)]
-    plain = [one for one in leaves if isinstance(one, torch.Tensor) and not isinstance(one, Held)]
-    places = {one.device for one in held}
+    held = [leaf for leaf in leaves if isinstance(leaf, Held)]
+    plain = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and not isinstance(leaf, Held)]
+    places = {leaf.device for leaf in held}
     name = operation._schema.name
-    mixed = held and name not in _INDEXING and any(one.ndim for one in plain)
+    mixed = held and name not in _INDEXING and any(leaf.ndim for leaf in plain)
     if name not in _COPYING and (len(places) > 1 or mixed):
         raise RuntimeError(f"{name}: {UNMIXED}")
     asked = kwargs.get("device")
     place = torch.device(asked) if asked is not None else held[0].device if held else torch.device("cpu")
     here = place.type == NAME
     raw = [
-        one.raw if isinstance(one, Held) else torch.device("cpu") if isinstance(one, torch.device) else one
-        for one in leaves
+        leaf.raw if isinstance(leaf, Held) else torch.device("cpu") if isinstance(leaf, torch.device) else leaf
+        for leaf in leaves
     ]
     raw_args, raw_kwargs = pytree.tree_unflatten(raw, shape)
     if "pin_memory" in raw_kwargs:
         raw_kwargs["pin_memory"] = False
-    known = {id(one.raw): one for one in held} | {id(one): one for one in plain}
+    known = {id(leaf.raw): leaf for leaf in held} | {id(leaf): leaf for leaf in plain}
 
-    def wrapped(one):
-        if not isinstance(one, torch.Tensor) or not here:
-            return one
+    def wrapped(leaf):
+        if not isinstance(leaf, torch.Tensor) or not here:
+            return leaf
         # What an operation in place returns is its argument.
-        return known[id(one)] if id(one) in known else Held(one, place.index or 0)
+        return known[id(leaf)] if id(leaf) in known else Held(leaf, place.index or 0)
 
     found = pytree.tree_map(wrapped, operation(*raw_args, **raw_kwargs))
-    assert all(one.shape == one.raw.shape for one in held), f"{name} resized a tensor in place"
+    assert all(leaf.shape == leaf.raw.shape for leaf in held), f"{name} resized a tensor in place"
     return found
 
 
@@ -180,5 +180,5 @@ torch.utils._device._device_constructors().add(_make)  # so that it still minds 
 
 torch.inference_mode = torch.no_grad  # its tensors keep no count of changes, which wrappers need
 
-_pick = hooked.load.pick_device
-hooked.load.pick_device = lambda name: torch.device(NAME, 0) if name == "cuda" else _pick(name)
+_pick = hooked.plain.pick_device
+hooked.plain.pick_device = lambda name: torch.device(NAME, 0) if name == "cuda" else _pick(name)
