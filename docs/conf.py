@@ -18,6 +18,7 @@ extensions = [
     "site_directives",
     "site_docstrings",
     "site_notebooks",
+    "site_offline",
 ]
 exclude_patterns = ["_ext"]
 
@@ -36,6 +37,7 @@ default_role = "code"
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
 html_title = "TriggerLens"

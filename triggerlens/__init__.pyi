@@ -71,6 +71,7 @@ from .plot_style import (
     TWIN as TWIN,
     WIDTHS as WIDTHS,
     YELLOW as YELLOW,
+    error_bars as error_bars,
     finish as finish,
     line as line,
     style_figure as style_figure,
