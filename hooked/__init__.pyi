@@ -1,5 +1,10 @@
 from .backends.anatomy import Anatomy as Anatomy, find_anatomy as find_anatomy
+from .backends.attention_functions import (
+    attention_through as attention_through,
+    eager_attention as eager_attention,
+)
 from .backends.visits import Edit as Edit
+from .checkpoint import Checkpoint as Checkpoint, find_checkpoint as find_checkpoint
 from .extraction import (
     ActivationBatch as ActivationBatch,
     ExtractionSpec as ExtractionSpec,
@@ -14,15 +19,19 @@ from .generation import (
     continue_tokens as continue_tokens,
     end_ids as end_ids,
     padding_id as padding_id,
+    vocabulary_of as vocabulary_of,
 )
+from .identity import identity_sha256 as identity_sha256, model_facts as model_facts, state_sha256 as state_sha256
 from .load import (
-    load_classifier as load_classifier,
     load_model as load_model,
+)
+from .model import HookedModel as HookedModel, ModelInfo as ModelInfo, Run as Run
+from .plain import (
+    load_classifier as load_classifier,
     load_plain as load_plain,
     pick_device as pick_device,
     weights_sha256 as weights_sha256,
 )
-from .model import HookedModel as HookedModel, ModelInfo as ModelInfo, Run as Run
 from .prompts.pairs import (
     PromptPair as PromptPair,
     defecting_pairs as defecting_pairs,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from hooked.backends.anatomy import Anatomy, candidate_projections
 from hooked.backends.positionwise import only_at
 from hooked.backends.visits import Edit, Read, Visit, plan_visits
 from hooked.generation import check_room, continue_tokens, end_ids, padding_id
+from hooked.identity import adapter_facts, computation_facts, memory_marks, state_sha256
 from hooked.prompts.prompts import Prompt
 from hooked.prompts.tokens import TokenizedPrompt, tokenize_prompts
 from hooked.sites import HEAD_KINDS, INNER_KINDS, KINDS, Site, parse_site
@@ -34,6 +35,10 @@ class ModelInfo:
     """What the user called it."""
     weights_sha256: str
     """Names its weights: of the weight files, or of the tensors of a live model."""
+    facts: Mapping[str, Any] = field(repr=False)
+    """What `hooked.identity.model_facts` said when it was loaded."""
+    live: bool
+    """A model that was in memory already, whose weights may go on changing."""
     tokenizer_sha256: str
     n_layers: int
     d_model: int
@@ -78,6 +83,7 @@ class HookedModel(ABC):
         # Of a model spread over devices; None where it lies on one.
         self.device_map: dict[str, Any] | None = getattr(hf_model, "hf_device_map", None) or None
         self.device: torch.device = hf_model.get_input_embeddings().weight.device
+        self._marks = memory_marks(hf_model)
         self.vocabulary: int = hf_model.get_input_embeddings().weight.shape[0]
         self.dtype: torch.dtype = hf_model.get_input_embeddings().weight.dtype
 
@@ -157,14 +163,7 @@ class HookedModel(ABC):
             UserError: a prompt is longer than the context, has no token or one that the model has no embedding for, or
                 there is no chat template.
         """
-        tokenized = tokenize_prompts(self.tokenizer, prompts, self.info.context)
-        for prompt in tokenized:
-            if max(prompt.ids) >= self.vocabulary:
-                raise UserError(
-                    f"{prompt.where or repr(prompt.text[:40])}: token {max(prompt.ids)} is beyond the {self.vocabulary} "
-                    "that the model has embeddings for; the tokenizer is not the model's, or tokens were added to it alone"
-                )
-        return tokenized
+        return tokenize_prompts(self.tokenizer, prompts, self.info.context, self.vocabulary)
 
     def run(
         self,
@@ -252,6 +251,16 @@ class HookedModel(ABC):
     def end_ids(self) -> frozenset[int]:
         """Ids that end a generation (`hooked.generation.end_ids`)."""
         return end_ids(self.hf_model, self.tokenizer)
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides this model's activations, but for the tokens that it is given (`hooked.identity`).
+
+        Weights that have changed since the model was loaded, and adapters switched since, give another identity.
+        """
+        model = dict(self.info.facts) | {"adapters": adapter_facts(self.hf_model), "training": self.hf_model.training}
+        if self.info.live or memory_marks(self.hf_model) != self._marks:
+            model["weights"] = state_sha256(self.hf_model)
+        return {"model": model, "computation": computation_facts(self.hf_model, self.backend)}
 
     @abstractmethod
     def _forward(self, tokens: Tensor, visits: list[Visit], last_layer: int | None) -> Tensor | None:

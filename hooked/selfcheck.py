@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooked.backends.anatomy import Projections
+from hooked.backends.anatomy import Anatomy, Projections
 from hooked.backends.positionwise import only_at
 from hooked.backends.visits import Edit
 from hooked.model import HookedModel
@@ -91,18 +91,22 @@ def mlp_is_positionwise(model: HookedModel, tokens: Int[Tensor, "1 position"]) -
 
 
 @torch.no_grad()
-def manners_of_memory(model: HookedModel, tokens: Int[Tensor, "1 position"]) -> dict[str, bool]:
-    """How the modules hand on what they give: `reuses_memory` and `flat_mlp` of the anatomy.
+def manners_of_memory(model: HookedModel, tokens: Int[Tensor, "1 position"]) -> Anatomy:
+    """The anatomy with `reuses_memory` and `flat_mlp` as they are: how the modules hand on what they give.
 
     A block may change in place what one of its modules gave (torch counts the changes of each tensor), and an MLP may give
     its rows end to end.
     """
-    reads = {site: lambda value: (value, value._version) for site in model.sites()}
-    read: Any = model.run(tokens, reads=reads).activations  # type: ignore[arg-type]
-    return {
-        "reuses_memory": any(value._version != version for value, version in read.values()),
-        "flat_mlp": any(value.ndim == 2 for site, (value, _) in read.items() if site.startswith("mlp_out.")),
-    }
+    seen: list[tuple[Tensor, int]] = []
+
+    def note(value: Tensor) -> Tensor:
+        seen.append((value, value._version))
+        return value
+
+    read = model.run(tokens, reads=dict.fromkeys(model.sites(), note)).activations
+    reused = any(value._version != version for value, version in seen)
+    flat = any(value.ndim == 2 for site, value in read.items() if site.startswith("mlp_out."))
+    return replace(model.anatomy, reuses_memory=reused, flat_mlp=flat)
 
 
 @torch.no_grad()
@@ -170,7 +174,10 @@ def _check_reach(model: HookedModel, layer: int, tokens: Tensor, kind: str) -> N
     for head, name in enumerate(written):
         moved = (before[name] != after[name]).any(-1)[0].tolist()
         beyond = any(moved[row] for row in range(PROBE_LENGTH) if row not in reached)
-        if beyond or moved[position] != (head // group == edited):
+        expected = head // group == edited and bool(
+            model.head_weights(layer, head).any()
+        )  # a pruned head shows nothing
+        if beyond or moved[position] != expected:
             raise _failed(
                 model, f"an edit at {kind}.{layer}.{edited} does not act on what the heads write as it should"
             )
@@ -206,11 +213,11 @@ def _sum(*values: Tensor) -> Tensor:
     return torch.stack([value.to(values[0].device, torch.float32) for value in values]).sum(0)
 
 
-def _same(model: HookedModel, what: str, found: Tensor, expected: Tensor, scale: Tensor | None = None) -> None:
+def _same(model: HookedModel, what: str, value: Tensor, expected: Tensor, scale: Tensor | None = None) -> None:
     """Equal within the rounding of the model's dtype, relative to the largest value."""
-    found, expected = found.float(), expected.to(found.device).float()
+    value, expected = value.float(), expected.to(value.device).float()
     tolerance = 64 * torch.finfo(model.dtype).eps * max(1e-3, float((expected if scale is None else scale).abs().max()))
-    error = float((found - expected).abs().max())
+    error = float((value - expected).abs().max())
     if not error <= tolerance:
         raise _failed(model, f"{what} differs from what its name says by {error:.2g} (allowed: {tolerance:.2g})")
 

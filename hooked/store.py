@@ -1,6 +1,6 @@
 """The activation store: a folder of shards, addressed by what its content depends on.
 
-1. The address is the sha256 of model weights, tokenizer, prompts, sites, position, dtypes and backend.
+1. The address is the sha256 of the model's identity (`hooked.identity`), the token ids of the prompts, sites, position and dtype.
 2. Each window of prompts becomes one shard, `shard-00000.safetensors`, with its digest in `shard-00000.json`.
    Both appear by a rename, so a kill at any point loses at most the shard under way.
 3. A run that finds shards of an earlier one verifies and keeps them.
@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from hooked.extraction import ActivationBatch, ExtractionSpec, stream_activations
+from hooked.extraction import WINDOW_PROMPTS, ActivationBatch, ExtractionSpec, stream_activations
+from hooked.identity import identity_sha256
 from hooked.model import HookedModel
 from hooked.prompts.prompts import Prompt
+from hooked.prompts.tokens import TokenizedPrompt
 from triggerlens import (
     Manifest,
     UserError,
@@ -156,20 +158,27 @@ def store_activations(
 
 
 def _identity(model: HookedModel, prompts: Iterable[Prompt], spec: ExtractionSpec) -> dict[str, Any]:
+    """What the content depends on: the model, however it computes, and the tokens that the prompts became."""
     digest = hashlib.sha256()
-    for prompt in prompts:
+    for prompt, tokens in _tokenized(model, prompts):
         spans = prompt.extra.get("spans") if spec.position.startswith("span:") else None
-        digest.update(json.dumps([prompt.prompt, spans], ensure_ascii=False, sort_keys=True).encode() + b"\n")
+        digest.update(json.dumps([tokens.ids, spans]).encode() + b"\n")
+    identity = model.identity()
     return {
-        "weights": model.info.weights_sha256,
-        "tokenizer": model.info.tokenizer_sha256,
-        "prompts": digest.hexdigest(),
+        "weights": identity["model"]["weights"],
+        "model": identity_sha256(identity["model"]),
+        "computation": identity["computation"],
+        "tokens": digest.hexdigest(),
         "sites": list(spec.sites),
         "position": spec.position,
         "dtype": str(spec.dtype or model.dtype),
-        "computed_in": str(model.dtype),
-        "backend": model.backend,
     }
+
+
+def _tokenized(model: HookedModel, prompts: Iterable[Prompt]) -> Iterator[tuple[Prompt, TokenizedPrompt]]:
+    stream = iter(prompts)
+    while chunk := list(islice(stream, WINDOW_PROMPTS)):
+        yield from zip(chunk, model.tokenize(chunk), strict=True)
 
 
 def _write_shards(

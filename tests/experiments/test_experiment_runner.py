@@ -23,7 +23,7 @@ from experiments import (
 from experiments.result import over_seeds
 from experiments.runner import RESULTS, config_facts, result_key
 from experiments.shared.grid import measure_all
-from hooked.load import load_model, weights_sha256
+from hooked import load_model, weights_sha256
 from triggerlens import UserError
 
 

@@ -69,7 +69,7 @@ def test_a_model_spread_with_a_device_map_gives_the_same_activations(tmp_path):
         ("nowhere", "no such model"),
         ("./nowhere", "no such model"),
         ("/no/such/folder", "no such model"),
-        ("someone/something", "could not be had from the Hugging Face hub"),
+        ("someone/something", "the Hugging Face hub did not give it"),
     ],
 )
 def test_a_model_that_is_not_there(name, problem):

@@ -1,0 +1,116 @@
+"""The identity of a model: everything that decides what it computes, in one place.
+
+Two models of one identity give the same activations for the same token ids; whatever may change a number changes it. The
+activation store is addressed by it, and saved probes name it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_LIBRARIES = ("torch", "transformers", "nnsight", "transformer-lens", "peft")
+_NOT_COMPUTED = ("_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype")
+"""Fields of a configuration that say where, by what and in which precision it was saved. All others are taken to matter."""
+
+
+def model_facts(hf_model: Any, weights_sha256: str) -> dict[str, Any]:
+    """Which function of token ids a model is, however exactly that is computed, as JSON.
+
+    Args:
+        hf_model: as loaded.
+        weights_sha256: of the files, or of a live model's tensors.
+    """
+    return {
+        "class": type(hf_model).__name__,
+        "weights": weights_sha256,
+        "config": config_facts(hf_model.config),
+        "adapters": adapter_facts(hf_model),
+        "training": hf_model.training,
+    }
+
+
+def computation_facts(hf_model: Any, backend: str) -> dict[str, Any]:
+    """What the last digits hang on: dtypes, the attention kernel, the backend, and the libraries' versions."""
+    return {
+        "dtypes": sorted({str(parameter.dtype) for parameter in hf_model.parameters()}),
+        "attention": getattr(hf_model.config.get_text_config(), "_attn_implementation", None),
+        "backend": backend,
+        "libraries": _versions(),
+    }
+
+
+def identity_sha256(facts: Mapping[str, Any]) -> str:
+    """One name for an identity."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def config_facts(config: Any) -> dict[str, Any]:
+    """Every field of a configuration, of nested ones too, but for where it was saved."""
+    return _without(config.to_dict(), _NOT_COMPUTED)
+
+
+def adapter_facts(model: nn.Module) -> list[dict[str, Any]]:
+    """Of each layer that PEFT has put an adapter in: which are active, their scales, and whether they are merged or switched off."""
+    facts = []
+    for name, module in model.named_modules():
+        if (
+            hasattr(module, "active_adapters")
+            and hasattr(module, "disable_adapters")
+            and hasattr(module, "merged_adapters")
+        ):
+            active = [str(adapter) for adapter in module.active_adapters]
+            scaling = getattr(module, "scaling", {})
+            facts.append(
+                {
+                    "module": name,
+                    "active": active,
+                    "scales": [float(scaling[adapter]) for adapter in active if adapter in scaling],
+                    "merged": [str(adapter) for adapter in module.merged_adapters],
+                    "off": bool(module.disable_adapters),
+                }
+            )
+    return facts
+
+
+def state_sha256(model: nn.Module) -> str:
+    """The sha256 of a live model's tensors, by name."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(_bytes(value))
+    return digest.hexdigest()
+
+
+def _bytes(value: Tensor) -> bytes:
+    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def memory_marks(model: nn.Module) -> int:
+    """Changes whenever a parameter is replaced, or changed in place by an optimiser or an ordinary operation."""
+    return hash(tuple((parameter.data_ptr(), parameter._version) for parameter in model.parameters()))
+
+
+def _without(value: Any, names: tuple[str, ...]) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _without(item, names) for key, item in value.items() if key not in names}
+    if isinstance(value, list | tuple):
+        return [_without(item, names) for item in value]
+    return value
+
+
+def _versions() -> dict[str, str]:
+    from importlib import metadata
+
+    versions = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

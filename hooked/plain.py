@@ -1,0 +1,170 @@
+"""Models as `transformers` loads them, before anything is hooked: from safetensors, GGUF or an adapter on its base."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import torch
+from safetensors import SafetensorError
+
+from hooked.checkpoint import Checkpoint, find_checkpoint
+from triggerlens import UserError, local_rank
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+_FAILURES = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError)
+"""What loading a damaged, foreign or quantised checkpoint raises, as far as seen."""
+
+
+def load_plain(
+    name: str, device: str = "auto", dtype: str = "auto", device_map: Any = None, *, base: str | None = None
+) -> tuple[Any, Any, str]:
+    """A checkpoint as `transformers` loads it: the model, its tokenizer, and the digest of its weights.
+
+    A GGUF file is dequantised, an adapter is merged into its base in memory, and a compressed checkpoint decompressed, so that the
+    model has ordinary weights. Args and errors as of `load_model`.
+    """
+    if dtype not in get_args(Dtype):
+        raise UserError(f"unknown dtype {dtype!r}; choose {' or '.join(get_args(Dtype))}")
+    checkpoint = find_checkpoint(name, base)
+    target = pick_device(device)
+    if device_map is None:
+        device_map = "auto" if device == "auto" and not _fits(checkpoint, target) else {"": str(target)}
+    with _reading(name, "a causal language model with its tokenizer"):
+        model = _weights(checkpoint, _dtype(dtype, target), device_map)
+        if checkpoint.adapter is not None:
+            model = _merged(model, checkpoint)
+        tokenizer = _tokenizer(checkpoint)
+    return model, tokenizer, checkpoint.sha256()
+
+
+def load_classifier(name: str) -> tuple[Any, Any]:
+    """A sequence classifier, such as a reward model, in float32 on the CPU, and its tokenizer.
+
+    Raises:
+        UserError: no such checkpoint, no safetensors in it, or no classifier.
+    """
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    checkpoint = find_checkpoint(name)
+    if checkpoint.gguf or checkpoint.adapter:
+        raise UserError(f"{name}: a classifier is loaded from a folder with safetensors, not from GGUF or an adapter")
+    with _reading(name, "a sequence classifier"):
+        model, missing = AutoModelForSequenceClassification.from_pretrained(
+            checkpoint.folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
+    if missing["missing_keys"]:  # a language model's head would be made up at random
+        raise UserError(f"{name}: is no sequence classifier: its weights have no {sorted(missing['missing_keys'])[0]}")
+    return model.eval(), tokenizer
+
+
+def weights_sha256(name: str, base: str | None = None) -> str:
+    """What `model.info.weights_sha256` of a checkpoint will be, without loading it.
+
+    Raises:
+        UserError: no such checkpoint, or no safetensors in it.
+    """
+    return find_checkpoint(name, base).sha256()
+
+
+def pick_device(device: str) -> torch.device:
+    """The device that `auto`, `cpu`, `cuda` or `cuda:N` stands for; under `torchrun` each rank takes its own GPU.
+
+    Raises:
+        UserError: the name is unknown, or there is no such GPU.
+    """
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if device not in ("auto", "cuda") and not (device.startswith("cuda:") and device[5:].isdecimal()):
+        raise UserError(f"unknown device {device!r}; choose auto, cpu, cuda or cuda:N")
+    if not torch.cuda.is_available():
+        raise UserError(f"--device {device}: this machine or this build of torch has no CUDA; use --device cpu")
+    index = int(device[5:]) if ":" in device else local_rank() % torch.cuda.device_count()
+    if index >= torch.cuda.device_count():
+        raise UserError(f"--device {device}: there are only {torch.cuda.device_count()} GPUs, numbered from 0")
+    return torch.device("cuda", index)
+
+
+def _dtype(name: str, target: torch.device) -> Any:
+    if name != "auto":
+        return getattr(torch, name)
+    return torch.float32 if target.type == "cpu" else "auto"
+
+
+def _weights(checkpoint: Checkpoint, dtype: Any, device_map: Any) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    options: dict[str, Any] = {"dtype": dtype, "device_map": device_map, "local_files_only": True}
+    if checkpoint.gguf:
+        model = AutoModelForCausalLM.from_pretrained(checkpoint.folder, gguf_file=checkpoint.gguf, **options)
+        return _unquantised(model)
+    config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+    if _method(config) == "compressed-tensors":
+        from transformers import CompressedTensorsConfig
+
+        options["quantization_config"] = CompressedTensorsConfig(run_compressed=False)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint.folder, use_safetensors=True, **options)
+    return _unquantised(model) if _method(config) == "compressed-tensors" else model
+
+
+def _unquantised(model: Any) -> Any:
+    """A model whose weights are ordinary by now, without the marks that keep `save_pretrained` from writing it."""
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer, model.is_quantized = None, False
+    return model
+
+
+def _merged(model: Any, checkpoint: Checkpoint) -> Any:
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(checkpoint.adapter)).merge_and_unload()
+
+
+def _tokenizer(checkpoint: Checkpoint) -> Any:
+    """An adapter's own, where its folder has one: training may have added tokens or a chat template."""
+    from transformers import AutoTokenizer
+
+    if checkpoint.adapter is not None and (checkpoint.adapter / "tokenizer_config.json").is_file():
+        return AutoTokenizer.from_pretrained(checkpoint.adapter, local_files_only=True)
+    options = {"gguf_file": checkpoint.gguf} if checkpoint.gguf else {}
+    return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, **options)
+
+
+def _method(config: Any) -> str:
+    quantisation = getattr(config, "quantization_config", None) or {}
+    method = quantisation.get("quant_method") if isinstance(quantisation, dict) else quantisation.quant_method
+    return str(getattr(method, "value", method) or "")
+
+
+@contextmanager
+def _reading(name: str, what: str) -> Iterator[None]:
+    """One line for whatever a library says of files that it cannot read; quiet where nobody watches."""
+    from transformers.utils import logging
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    try:
+        yield
+    except UserError:
+        raise
+    except _FAILURES as error:
+        reason = " ".join(str(error).split())[:400]
+        raise UserError(f"{name}: could not be loaded as {what}: {reason or type(error).__name__}") from error
+
+
+def _fits(checkpoint: Checkpoint, target: torch.device) -> bool:
+    """Whether the weights leave a fifth of the GPU's free memory for activations; on the CPU there is no other choice."""
+    if target.type == "cpu":
+        return True
+    return sum(path.stat().st_size for path in checkpoint.weights) < 0.8 * torch.cuda.mem_get_info(target)[0]
