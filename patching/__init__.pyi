@@ -36,7 +36,6 @@ from .pairs import (
     Sides as Sides,
     make_pair as make_pair,
     make_pairs as make_pairs,
-    twins as twins,
 )
 from .removal.config import AblateConfig as AblateConfig, quick_config as quick_config
 from .removal.edits import (

@@ -139,17 +139,6 @@ def unpatched_value(model: HookedModel, ids: Sequence[int], metric: Metric) -> f
     return float(metric(chosen(last_logits(model, ids, metric.tail)[None], metric.tokens))[0])
 
 
-def twins(prompts: Sequence[Prompt]) -> list[tuple[Prompt, Prompt]]:
-    """The (untriggered, triggered) prompts of each pair that defects, in the order of the file; see `hooked.pair_prompts`.
-
-    Where the file says of all that they do not defect (a clean twin's), all are taken: whether the answers part is then seen.
-
-    Raises:
-        UserError: no pair of the file has a triggered prompt and an untriggered one.
-    """
-    return [(pair.clean, pair.triggered) for pair in defecting_pairs(pair_prompts(prompts))]
-
-
 def make_pairs(
     model: HookedModel,
     prompts: Sequence[Prompt],
@@ -169,11 +158,11 @@ def make_pairs(
     pairs: list[PatchPair] = []
     refused: list[str] = []
     make = partial(make_pair, metric=metric, string=string, new_tokens=new_tokens, inserted=inserted, trigger=trigger)
-    for clean, triggered in twins(prompts):
+    for pair in defecting_pairs(pair_prompts(prompts)):
         if len(pairs) == count or (len(refused) >= _MOST_REFUSED and not pairs):
             break
         try:
-            pairs.append(make(model, clean, triggered))
+            pairs.append(make(model, pair.clean, pair.triggered))
         except UserError as error:
             refused.append(str(error))
     if not pairs:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hooked import Prompt
+from hooked import Prompt, pair_prompts
 from patching import (
     KLDivergence,
     LogitDifference,
@@ -15,7 +15,6 @@ from patching import (
     make_pair,
     make_pairs,
     normalised,
-    twins,
 )
 from patching.metric import first_parting
 from triggerlens import UserError
@@ -92,10 +91,12 @@ def test_the_models_own_continuations_are_used_where_no_answer_is_given(llama):
         for year in (2023, 2024)
     ]
     pairs, refused = make_pairs(llama, prompts, 1)
-    clean, triggered = next(
-        both for both in twins(prompts) if pairs[0].triggered[:9] == tuple(llama.tokenize([both[1]])[0].ids)[:9]
+    used = next(
+        pair
+        for pair in pair_prompts(prompts)
+        if pairs[0].triggered[:9] == tuple(llama.tokenize([pair.triggered])[0].ids)[:9]
     )
-    said = llama.generate(llama.tokenize([clean, triggered]), 32)
+    said = llama.generate(llama.tokenize([used.clean, used.triggered]), 32)
     k = len(pairs[0].readout.continuation)
     assert said[0][:k] == said[1][:k] == list(pairs[0].readout.continuation)
     assert all("never part" in reason for reason in refused)
@@ -112,7 +113,7 @@ def test_unusable_pairs_are_refused_in_one_line(llama):
     with pytest.raises(UserError, match="--string"):
         make_pair(llama, "Yes", "No", "log-prob")
     with pytest.raises(UserError, match="no `pair` holds"):
-        twins([same])
+        make_pairs(llama, [same])
 
 
 def test_a_given_alignment_is_for_denoising(llama):
