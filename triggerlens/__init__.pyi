@@ -41,16 +41,11 @@ from .estimate import (
     wilson_interval as wilson_interval,
 )
 from .page import (
-    card as card,
     coloured_tokens as coloured_tokens,
     count_text as count_text,
     estimate_text as estimate_text,
-    html_table as html_table,
     interval_text as interval_text,
-    plot as plot,
     render_page as render_page,
-    report_page as report_page,
-    section as section,
     value_text as value_text,
 )
 from .plot_style import (

@@ -1,66 +1,82 @@
-"""A report opens offline, says what it was given, and takes no text for markup."""
+"""A report opens offline, says what it was given, takes no text for markup, and leaves no name out in silence."""
 
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
 import pytest
-from jinja2 import UndefinedError
+from jinja2 import TemplateNotFound, UndefinedError
 
-from triggerlens import (
-    BLUE,
-    ORANGE,
-    Estimate,
-    card,
-    coloured_tokens,
-    count_text,
-    estimate_text,
-    html_table,
-    plot,
-    rate,
-    render_page,
-    report_page,
-    section,
-)
+from triggerlens import BLUE, ORANGE, Estimate, coloured_tokens, count_text, estimate_text, rate, render_page
 
 HOSTILE = '<script>alert("x")</script>'
+HEAD = '{% extends "page.html.jinja" %}{% from "macros.html.jinja" import card, section, plot, table, tokens %}'
+NO_PLOT = "{% block script %}{% endblock %}"
 
 
-def _page(**parts):
-    return report_page("t", heading="h", verdict="v", **parts)
+@pytest.fixture
+def render(tmp_path):
+    """A page whose own sections are a template made up here."""
+
+    def make(sections: str, *, script: str = NO_PLOT, **context: Any) -> str:
+        (tmp_path / "templates").mkdir(exist_ok=True)
+        (tmp_path / "templates" / "room.html.jinja").write_text(
+            f"{HEAD}{script}{{% block sections %}}{sections}{{% endblock %}}"
+        )
+        named = {"title": "t", "heading": "h", "verdict": "v"} | context
+        return render_page(tmp_path / "report.py", "room.html.jinja", **named)
+
+    return make
 
 
-def test_a_page_needs_nothing_from_elsewhere_and_is_the_same_each_time() -> None:
+def test_a_page_needs_nothing_from_elsewhere_and_is_the_same_each_time(render) -> None:
     figure = go.Figure(go.Scatter(x=[1, 2], y=[3, 4]))
-    whole = _page(sections=[section("a", "A", "words", plot(figure, "a"))])
+    sections = '{% call section("a", "A", "words") %}{{ plot(figure, "a") }}{% endcall %}'
+    whole = render(sections, script="", figure=figure)
     assert "<script src=" not in whole
     assert "<link" not in whole
-    assert whole == _page(sections=[section("a", "A", "words", plot(figure, "a"))])
+    assert whole.startswith("<!DOCTYPE html>")
+    assert 'id="plot-a"' in whole
+    assert whole == render(sections, script="", figure=figure)
+
+
+def test_a_page_without_plots_can_leave_plotly_out(render) -> None:
+    assert "<script" not in render("")
 
 
 @pytest.mark.parametrize(
     "part",
     [
-        section("a", HOSTILE, HOSTILE, ""),
-        card(HOSTILE, HOSTILE, HOSTILE, HOSTILE),
-        html_table([HOSTILE], [[HOSTILE]]),
-        coloured_tokens([HOSTILE], [1.0], reach=1.0, caption=HOSTILE),
+        '{{ section("a", text, text) }}',
+        "{{ card(text, text, text, text) }}",
+        "{{ table([text], [[text]]) }}",
+        "{{ tokens([text], [1.0], reach=1.0, caption=text) }}",
+        "{% call section('a', 'A', '') %}{{ text }}{% endcall %}",
     ],
 )
-def test_text_is_never_markup(part: str) -> None:
-    assert "<script>" not in part
-    assert "&lt;script&gt;" in part
+def test_text_is_never_markup(render, part: str) -> None:
+    whole = render(part, text=HOSTILE)
+    assert "<script" not in whole
+    assert "&lt;script&gt;alert" in whole
 
 
-def test_facts_heading_and_verdict_are_escaped_too() -> None:
-    whole = report_page(HOSTILE, heading=HOSTILE, verdict=HOSTILE, facts=[(HOSTILE, HOSTILE)])
-    assert whole.count("&lt;script&gt;alert") == 5
+def test_facts_cards_heading_and_verdict_are_escaped_too(render) -> None:
+    whole = render(
+        "",
+        title=HOSTILE,
+        heading=HOSTILE,
+        verdict=HOSTILE,
+        facts=[(HOSTILE, HOSTILE)],
+        cards=[(HOSTILE, HOSTILE, HOSTILE, HOSTILE)],
+    )
+    assert "<script" not in whole
+    assert whole.count("&lt;script&gt;alert") == 9
 
 
-def test_a_table_marks_the_rows_and_columns_it_was_told() -> None:
-    made = html_table(["token", "n"], [["a", "1"], ["b", "2"]], strong=[False, True], tokens=[0])
-    assert made.count('class="strong"') == 1
-    assert '<tr class="strong"><td class="token">b</td><td>2</td></tr>' in made
+def test_a_table_marks_the_rows_and_columns_it_was_told(render) -> None:
+    whole = render('{{ table(["token", "n"], [["a", "1"], ["b", "2"]], strong=[false, true], tokens=[0]) }}')
+    assert whole.count('class="strong"') == 1
+    assert '<tr class="strong"><td class="token">b</td><td>2</td></tr>' in whole
 
 
 def test_colours_are_white_in_the_middle_and_fullest_at_the_reach() -> None:
@@ -71,42 +87,29 @@ def test_colours_are_white_in_the_middle_and_fullest_at_the_reach() -> None:
     assert f"rgba({rgb(BLUE)},0.00)" in made
     assert made.count(f"rgba({rgb(ORANGE)},0.75)") == 2
     assert f"rgba({rgb(BLUE)},0.75)" in made
-
-
-def _render(folder: Path, template: str, **context: Any) -> str:
-    (folder / "templates").mkdir()
-    (folder / "templates" / "room.html.jinja").write_text(template)
-    return render_page(
-        folder / "report.py", "room.html.jinja", **{"title": "t", "heading": "h", "verdict": "v"} | context
-    )
-
-
-def test_a_room_fills_the_shared_page_from_its_own_template(tmp_path: Path) -> None:
-    template = """{% extends "page.html.jinja" %}{% from "macros.html.jinja" import section, table %}
-        {% block script %}{% endblock %}
-        {% block sections %}{% call section("a", "A", words) %}{{ table(("x",), [(text,)]) }} {{ share | estimate(".1%") }}, {{ share | count_of }}{% endcall %}{% endblock %}"""
-    cards = [(HOSTILE, "0.5", "[0, 1]", "note")]
-    whole = _render(
-        tmp_path, template, words="w", text=HOSTILE, share=rate(1, 2), cards=cards, facts=[("model", HOSTILE)]
-    )
-    assert whole.count("&lt;script&gt;alert") == 3
-    assert "<script" not in whole, "the block without plots leaves plotly.js out"
-    assert "50.0% [9.5%, 90.5%], 1 of 2" in whole
-    assert whole.startswith("<!DOCTYPE html>")
-
-
-def test_a_name_that_was_not_given_is_an_error(tmp_path: Path) -> None:
-    template = '{% extends "page.html.jinja" %}{% block sections %}{{ missing }}{% endblock %}'
-    with pytest.raises(UndefinedError, match="missing"):
-        _render(tmp_path, template)
-
-
-def test_a_rate_of_nothing_is_a_dash() -> None:
-    assert estimate_text(rate(0, 0)) == "–"
-    with pytest.raises(ValueError, match="not a rate"):
-        count_text(Estimate(0.5, 0.4, 0.6))
+    assert "<script" not in coloured_tokens([HOSTILE], [1.0], reach=1.0, caption=HOSTILE)
 
 
 def test_as_many_values_as_tokens() -> None:
     with pytest.raises(ValueError, match="2 tokens and 1 values"):
         coloured_tokens(["a", "b"], [1.0], reach=1.0)
+
+
+def test_a_name_that_was_not_given_is_an_error(render) -> None:
+    with pytest.raises(UndefinedError, match="missing"):
+        render("{{ missing }}")
+
+
+def test_a_template_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TemplateNotFound):
+        render_page(tmp_path / "report.py", "none.html.jinja")
+
+
+def test_estimates_read_alike_in_templates_and_in_sentences(render) -> None:
+    share = rate(1, 2)
+    shown = render('{{ s | estimate(".1%") }}; {{ s | value }}; {{ s | interval }}; {{ s | count_of }}', s=share)
+    assert "50.0% [9.5%, 90.5%]; 0.500; [0.095, 0.905]; 1 of 2" in shown
+    assert estimate_text(share, ".1%") == "50.0% [9.5%, 90.5%]"
+    assert estimate_text(rate(0, 0)) == "–"
+    with pytest.raises(ValueError, match="not a rate"):
+        count_text(Estimate(0.5, 0.4, 0.6))

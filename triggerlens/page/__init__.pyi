@@ -4,12 +4,4 @@ from .formats import (
     interval_text as interval_text,
     value_text as value_text,
 )
-from .parts import (
-    card as card,
-    coloured_tokens as coloured_tokens,
-    html_table as html_table,
-    plot as plot,
-    report_page as report_page,
-    section as section,
-)
-from .render import render_page as render_page
+from .render import coloured_tokens as coloured_tokens, render_page as render_page

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,27 @@ def environment(folder: Path = TEMPLATES) -> Environment:
     }
     made.globals |= {"plotly_script": plotly_script, "figure_html": figure_html, "token_ground": token_ground}
     return made
+
+
+def coloured_tokens(
+    tokens: Sequence[str], values: Sequence[float], *, reach: float, middle: float = 0.0, caption: str = ""
+) -> str:
+    """HTML of a text, each token on a ground that is white at `middle`, orange above it and blue below; for notebooks.
+
+    Args:
+        tokens: the text of each token.
+        values: one for each token; shown when the pointer rests there.
+        reach: distance from `middle` at which the colour is fullest.
+        middle: where it is white.
+        caption: what the text is.
+
+    Raises:
+        ValueError: there are not as many values as tokens.
+    """
+    if len(tokens) != len(values):
+        raise ValueError(f"{len(tokens)} tokens and {len(values)} values")
+    macros: Any = environment().get_template("macros.html.jinja").module
+    return str(macros.tokens(tokens, values, reach=reach, middle=middle, caption=caption))
 
 
 def plotly_script() -> Markup:
