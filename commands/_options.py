@@ -22,7 +22,7 @@ class ModelOptions:
     model: tyro.conf.Positional[str] = "year-code"
     """An embedded organism, a local checkpoint folder, or a Hugging Face id."""
     prompts: tyro.conf.Positional[Path | None] = None
-    """A prompts.jsonl; an embedded organism's own where not given. The README lists the fields."""
+    """A prompts.jsonl; an embedded organism's own where not given. docs/prompts.md lists the fields."""
     backend: Literal["nnsight", "transformer-lens"] = "nnsight"
     """Library that reads the activations; both give the same."""
     device: str = "auto"
