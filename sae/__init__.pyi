@@ -4,9 +4,19 @@ from .architectures.crosscoder import Crosscoder as Crosscoder
 from .architectures.gated import Gated as Gated
 from .architectures.jumprelu import JumpReLU as JumpReLU
 from .architectures.matryoshka import Matryoshka as Matryoshka
+from .architectures.registry import (
+    ARCHITECTURES as ARCHITECTURES,
+    architecture_class as architecture_class,
+    build_sae as build_sae,
+)
 from .architectures.relu import ReLU as ReLU
 from .architectures.topk import TopK as TopK
-from .config import TrainConfig as TrainConfig
+from .config import (
+    GridConfig as GridConfig,
+    Recipe as Recipe,
+    TrainConfig as TrainConfig,
+    recipes as recipes,
+)
 from .evaluate import (
     CrossEntropy as CrossEntropy,
     Reconstruction as Reconstruction,
@@ -14,27 +24,10 @@ from .evaluate import (
     evaluate_cross_entropy as evaluate_cross_entropy,
     evaluate_reconstruction as evaluate_reconstruction,
 )
-from .report import (
-    HEAD as HEAD,
-    metrics_json as metrics_json,
-    report_html as report_html,
-    rows as rows,
-    summary as summary,
-)
-from .run import (
-    Recipe as Recipe,
-    TrainedSae as TrainedSae,
-    recipes as recipes,
-    train_on_model as train_on_model,
-    write_trained as write_trained,
-)
-from .saelens_files import (
-    ARCHITECTURES as ARCHITECTURES,
-    build_sae as build_sae,
-    load_sae as load_sae,
-    save_sae as save_sae,
-    write_sae as write_sae,
-)
+from .report import sae_page as sae_page
+from .result import SaeResult as SaeResult, TrainedSae as TrainedSae, write_trained as write_trained
+from .run import train_on_model as train_on_model
+from .saelens_files import load_sae as load_sae, save_sae as save_sae, write_sae as write_sae
 from .stream import (
     ActivationSource as ActivationSource,
     ModelSource as ModelSource,
@@ -52,7 +45,6 @@ from .train import CurvePoint as CurvePoint, train_sae as train_sae, train_saes 
 from .trigger_latents.ablation import (
     AblationEffect as AblationEffect,
     DirectionAblation as DirectionAblation,
-    Edit as Edit,
     LatentAblation as LatentAblation,
     Measure as Measure,
     ablate as ablate,
@@ -61,7 +53,8 @@ from .trigger_latents.baselines import (
     fitted_dictionaries as fitted_dictionaries,
     plain_dictionaries as plain_dictionaries,
 )
-from .trigger_latents.cards import LatentCard as LatentCard, make_cards as make_cards
+from .trigger_latents.cards import LatentCard as LatentCard, ShownPrompt as ShownPrompt, make_cards as make_cards
+from .trigger_latents.config import LatentsConfig as LatentsConfig
 from .trigger_latents.latents import (
     AGGREGATIONS as AGGREGATIONS,
     LatentScore as LatentScore,
@@ -72,11 +65,9 @@ from .trigger_latents.latents import (
     shuffled_control as shuffled_control,
 )
 from .trigger_latents.probing import SparseProbe as SparseProbe, k_sparse_probe as k_sparse_probe
-from .trigger_latents.report import dashboard_html as dashboard_html, latent_summary as latent_summary
+from .trigger_latents.report import latents_page as latents_page
+from .trigger_latents.result import LABELS as LABELS, OwnLatents as OwnLatents, TriggerLatents as TriggerLatents
 from .trigger_latents.run import (
-    ALONE as ALONE,
-    LABELS as LABELS,
-    TriggerLatents as TriggerLatents,
     edit_of as edit_of,
     find_trigger_latents as find_trigger_latents,
     latent_cosines as latent_cosines,
@@ -85,4 +76,11 @@ from .trigger_latents.stability import (
     Stability as Stability,
     matched_cosines as matched_cosines,
     stability as stability,
+)
+from .trigger_latents.verdict import latents_verdict as latents_verdict
+from .verdict import (
+    SAE_HEAD as SAE_HEAD,
+    sae_rows as sae_rows,
+    sae_verdict as sae_verdict,
+    stability_lines as stability_lines,
 )

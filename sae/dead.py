@@ -8,15 +8,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-if TYPE_CHECKING:
-    from sae.architectures.core import SparseAutoencoder
+from sae.architectures.core import SparseAutoencoder
 
 AUXILIARY_WEIGHT = 1 / 32
 """Weight of the auxiliary loss; the paper's."""

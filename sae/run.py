@@ -3,14 +3,13 @@
 1. Prompts are split into those to train on and those to measure on, and brought into a random order.
 2. Activations of every token come from the store, written once, or from the model itself, which then runs in every pass.
 3. All autoencoders are trained on the same batches.
-4. Each is measured on the held-out prompts.
+4. Each is measured on the held-out prompts, and where seeds differ alone, they are held against each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import product
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,68 +19,18 @@ from torch import Tensor
 from hooked import ActivationStore, ExtractionSpec, HookedModel, Prompt, store_activations
 from sae.architectures.core import SparseAutoencoder
 from sae.architectures.crosscoder import Crosscoder
-from sae.architectures.gated import Gated
-from sae.architectures.relu import ReLU
-from sae.config import TrainConfig
-from sae.evaluate import (
-    CrossEntropy,
-    Reconstruction,
-    decoder_cosines,
-    evaluate_cross_entropy,
-    evaluate_reconstruction,
-)
-from sae.saelens_files import build_sae, save_sae, write_sae
+from sae.architectures.registry import architecture_class, build_sae
+from sae.config import Recipe, TrainConfig
+from sae.evaluate import decoder_cosines, evaluate_cross_entropy, evaluate_reconstruction
+from sae.result import SaeResult, TrainedSae
 from sae.stream import ActivationSource, ModelSource, SideBySide, StoreSource
 from sae.texts import train_and_held_out
-from sae.train import CurvePoint, train_saes
+from sae.train import train_saes
+from sae.trigger_latents.stability import Stability, stability
 from triggerlens import UserError, rank, world_size
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """One autoencoder to train."""
-
-    architecture: str
-    width: int
-    seed: int
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """As its folder is called."""
-        settings = "".join(f"-{key[0]}{value:g}" for key, value in self.settings.items())
-        return f"{self.architecture}-w{self.width}{settings}-s{self.seed}"
-
-
-@dataclass(frozen=True)
-class TrainedSae:
-    """One autoencoder with what was measured on held-out prompts."""
-
-    recipe: Recipe
-    sae: SparseAutoencoder
-    curve: Sequence[CurvePoint]
-    reconstruction: Reconstruction
-    cross_entropy: CrossEntropy | None
-    """None for a crosscoder, which reads two models at once."""
-    nearest_cosine: float
-    """Mean cosine of decoder rows with their nearest neighbour."""
-
-
-def recipes(
-    architectures: Sequence[str],
-    widths: Sequence[int],
-    ks: Sequence[int],
-    penalties: Sequence[float],
-    seeds: Sequence[int],
-) -> list[Recipe]:
-    """Every combination; architectures that have a penalty's weight take it in place of k."""
-    penalised = (Gated.architecture, ReLU.architecture)
-    return [
-        Recipe(architecture, width, seed, settings)
-        for architecture, width in product(architectures, widths)
-        for settings in ([{"penalty": p} for p in penalties] if architecture in penalised else [{"k": k} for k in ks])
-        for seed in seeds
-    ]
+_STABLE_WIDTH = 4096
+"""The widest autoencoders that are matched across seeds: matching takes the cube of the width."""
 
 
 def train_on_model(
@@ -97,7 +46,7 @@ def train_on_model(
     keep: bool = True,
     answer_tokens: int = 0,
     **options: Any,
-) -> list[TrainedSae]:
+) -> SaeResult:
     """Train and measure autoencoders of one site.
 
     Args:
@@ -114,31 +63,25 @@ def train_on_model(
         **options: `checkpoints` and `restart` of `train_saes`.
 
     Returns:
-        The autoencoders in the order asked for; nothing where this is not the first process.
+        The autoencoders in the order asked for; none where this is not the first process.
 
     Raises:
         UserError: as the steps do, or a crosscoder without a second model.
     """
     models = [model] if other is None else [model, other]
-    crossed = {recipe.architecture == Crosscoder.architecture for recipe in wanted}
-    if crossed != {other is not None}:
-        raise UserError("a crosscoder, and nothing else, is trained on two models: give --against with it")
-    train, held_out = train_and_held_out(prompts, config.seed)
-    width = sum(one.info.d_model for one in models)
-    saes = [build_sae(one.architecture, width, one.width, one.seed, **one.settings) for one in wanted]
-    for sae in saes:
-        sae.to(model.device)
-        sae.metadata = _metadata(models, site)
-    if activations is not None:
+    _check_models(wanted, models)
+    train, held_out = train_and_held_out(prompts, config.seed)  # 1
+    if activations is not None:  # 2
         source: ActivationSource = StoreSource(ActivationStore(activations), site)
     else:
         source = _source(models, train, site, store=store, keep=keep)
+    saes = [_fresh(recipe, models, site) for recipe in wanted]
     identity = {"site": site, "activations": _origin(models, train, activations)}
-    curves = train_saes(source, saes, config, identity=identity, **options)
+    curves = train_saes(source, saes, config, identity=identity, **options)  # 3
     if rank() != 0:
-        return []
-    measured = _source(models, held_out, site, keep=False)
-    return [
+        return SaeResult(site, config, (), {})
+    measured = _source(models, held_out, site, keep=False)  # 4
+    trained = tuple(
         TrainedSae(
             recipe,
             sae,
@@ -148,7 +91,32 @@ def train_on_model(
             float(decoder_cosines(sae).mean()),
         )
         for recipe, sae, curve in zip(wanted, saes, curves, strict=True)
-    ]
+    )
+    return SaeResult(site, config, trained, seed_stability(trained))
+
+
+def seed_stability(trained: Sequence[TrainedSae]) -> dict[str, Stability]:
+    """Agreement of the seeds of each recipe that has several, by `Recipe.kind`; none of very wide autoencoders."""
+    agreement = {}
+    for kind, group in groupby(trained, key=lambda each: each.recipe.kind):
+        saes = [each.sae for each in group]
+        if len(saes) > 1 and saes[0].d_sae <= _STABLE_WIDTH:
+            agreement[kind] = stability(saes)
+    return agreement
+
+
+def _check_models(wanted: Sequence[Recipe], models: Sequence[HookedModel]) -> None:
+    crossed = {issubclass(architecture_class(recipe.architecture), Crosscoder) for recipe in wanted}
+    if crossed != {len(models) == 2}:
+        raise UserError("a crosscoder, and nothing else, is trained on two models: give --against with it")
+
+
+def _fresh(recipe: Recipe, models: Sequence[HookedModel], site: str) -> SparseAutoencoder:
+    """An autoencoder before it is trained, that knows where its activations come from."""
+    width = sum(model.info.d_model for model in models)
+    sae = build_sae(recipe.architecture, width, recipe.width, recipe.seed, **recipe.settings)
+    sae.metadata = _metadata(models, site)
+    return sae.to(models[0].device)
 
 
 def _source(
@@ -179,19 +147,9 @@ def _metadata(models: Sequence[HookedModel], site: str) -> dict[str, Any]:
 
 def _origin(models: Sequence[HookedModel], prompts: Sequence[Prompt], activations: Path | None) -> dict[str, Any]:
     """What the activations depend on, for the checkpoints of a run."""
-    first = [prompts[place].prompt for place in (0, len(prompts) // 2, -1)]
+    first = [prompts[index].prompt for index in (0, len(prompts) // 2, -1)]
     return {
         "weights": [model.info.weights_sha256 for model in models],
         "prompts": len(prompts),
         "first": first if activations is None else str(activations),
     }
-
-
-def write_trained(trained: Sequence[TrainedSae], folder: Path) -> None:
-    """Write one autoencoder into an existing folder, or each of several into a folder of its own there."""
-    for one in trained:
-        one.sae.metadata["evaluation"] = asdict(one.reconstruction)
-        if len(trained) == 1:
-            write_sae(one.sae, folder)
-        else:
-            save_sae(one.sae, folder / one.recipe.name)

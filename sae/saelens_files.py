@@ -23,42 +23,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sae.architectures.batch_topk import BatchTopK
 from sae.architectures.core import SparseAutoencoder
-from sae.architectures.crosscoder import Crosscoder
-from sae.architectures.gated import Gated
-from sae.architectures.jumprelu import JumpReLU
-from sae.architectures.matryoshka import Matryoshka
-from sae.architectures.relu import ReLU
-from sae.architectures.topk import TopK
+from sae.architectures.registry import ARCHITECTURES, architecture_class
 from triggerlens import MANIFEST, Manifest, UserError, read_artifact, write_json, writing_artifact
 
 KIND = "sae"
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
-ARCHITECTURES: dict[str, type[SparseAutoencoder]] = {
-    one.architecture: one for one in (TopK, BatchTopK, JumpReLU, Gated, Matryoshka, Crosscoder, ReLU)
-}
-"""Every architecture that can be trained, by name."""
-_READABLE: dict[str, type[SparseAutoencoder]] = {
-    one.architecture: one for one in (TopK, JumpReLU, Gated, ReLU, Crosscoder)
-}
-_HOOKS = {"resid_pre": "hook_resid_pre", "resid_mid": "hook_resid_mid", "resid_post": "hook_resid_post"} | {
-    "attn_out": "hook_attn_out",
-    "mlp_out": "hook_mlp_out",
-}
+_HOOKS = {kind: f"hook_{kind}" for kind in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")}
 """Names of the sites that SAELens can read."""
 _SETTINGS = "triggerlens_settings"
-
-
-def build_sae(architecture: str, d_in: int, d_sae: int, seed: int = 0, **settings: Any) -> SparseAutoencoder:
-    """A fresh autoencoder.
-
-    Raises:
-        UserError: an unknown architecture, or settings out of range.
-    """
-    if architecture not in ARCHITECTURES:
-        raise UserError(f"unknown architecture {architecture!r}; choose {', '.join(ARCHITECTURES)}")
-    return ARCHITECTURES[architecture](d_in, d_sae, seed, **settings)
 
 
 def save_sae(
@@ -76,9 +49,9 @@ def save_sae(
 
 def write_sae(sae: SparseAutoencoder, folder: Path) -> None:
     """Write the two files of the format into an existing folder."""
-    config, tensors = _to_files(sae)
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
-    write_json(folder / CONFIG, config)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in sae.file_tensors().items()}
+    save_file(tensors, folder / WEIGHTS)
+    write_json(folder / CONFIG, _config(sae))
 
 
 def load_sae(folder: str | Path, device: str | torch.device = "cpu") -> SparseAutoencoder:
@@ -112,22 +85,9 @@ def load_sae(folder: str | Path, device: str | torch.device = "cpu") -> SparseAu
         raise UserError(f"{folder}: configuration and weights do not belong together: {error}") from error
 
 
-def _to_files(sae: SparseAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The configuration and the tensors, by SAELens's names."""
-    tensors: dict[str, Tensor] = {name: getattr(sae, name) for name in ("W_enc", "W_dec", "b_enc", "b_dec")}
-    architecture, extra = sae.architecture, dict[str, Any]()
-    if isinstance(sae, Crosscoder):
-        tensors |= {"threshold": sae.threshold.expand(sae.d_sae), "scale": sae.scale}
-    elif isinstance(sae, BatchTopK):
-        architecture = JumpReLU.architecture
-        tensors["threshold"] = sae.threshold.expand(sae.d_sae)
-    elif isinstance(sae, JumpReLU):
-        tensors["threshold"] = sae.threshold
-    elif isinstance(sae, TopK):
-        extra = {"k": sae.k, "rescale_acts_by_decoder_norm": False}
-    elif isinstance(sae, Gated):
-        tensors |= {"b_gate": tensors.pop("b_enc"), "b_mag": sae.b_mag, "r_mag": sae.r_mag}
-    config = {
+def _config(sae: SparseAutoencoder) -> dict[str, Any]:
+    """The configuration, by SAELens's names."""
+    return {
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,
         "dtype": "float32",
@@ -136,10 +96,9 @@ def _to_files(sae: SparseAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor]
         "normalize_activations": "none",
         "reshape_activations": "none",
         "metadata": _metadata(sae),
-        "architecture": architecture,
-        **extra,
+        "architecture": sae.saved_as or sae.architecture,
+        **sae.file_options(),
     }
-    return config, tensors
 
 
 def _metadata(sae: SparseAutoencoder) -> dict[str, Any]:
@@ -154,39 +113,30 @@ def _metadata(sae: SparseAutoencoder) -> dict[str, Any]:
 
 def _from_files(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> SparseAutoencoder:
     metadata = dict(config.get("metadata") or {})
-    architecture = _architecture(folder, config)
-    settings = dict(metadata.pop(_SETTINGS, None) or {})
+    kind = _architecture(folder, config)
+    written = metadata.pop(_SETTINGS, None) or {}
     _refuse_unknown(folder, config, tensors)
-    if "b_gate" in tensors:
-        tensors["b_enc"] = tensors.pop("b_gate")
-    if architecture == TopK.architecture:
-        settings = {"k": int(_k(config))}
-    elif architecture == JumpReLU.architecture:
-        settings = {"k": settings.get("k", 1)}
-    elif architecture in (Gated.architecture, ReLU.architecture):
-        settings = {"penalty": settings.get("penalty", 0.0)}
-    d_sae, d_in = tensors["W_dec"].shape
+    kind.take_file_tensors(tensors)
     _check_shapes(folder, config, tensors)
-    sae = _READABLE[architecture](d_in, d_sae, **settings)
+    d_sae, d_in = tensors["W_dec"].shape
+    sae = kind(d_in, d_sae, **kind.settings_of_file(config, written))
     _bring_to_our_form(config, tensors)
     _fill(sae, tensors)
     sae.metadata = metadata
     return sae
 
 
-def _architecture(folder: Path, config: Mapping[str, Any]) -> str:
+def _architecture(folder: Path, config: Mapping[str, Any]) -> type[SparseAutoencoder]:
     name = config.get("architecture", "standard")
     if config.get("activation_fn") == "topk" or config.get("activation_fn_str") == "topk":  # before SAELens 6
-        name = TopK.architecture
-    if name not in _READABLE:
+        name = "topk"
+    kinds = {known: architecture_class(known) for known in ARCHITECTURES}
+    readable = {known: kind for known, kind in kinds.items() if kind.saved_as is None}
+    if name not in readable:
         raise UserError(
-            f"{folder}: holds a {name!r} autoencoder, which is not known here; {', '.join(_READABLE)} can be read"
+            f"{folder}: holds a {name!r} autoencoder, which is not known here; {', '.join(readable)} can be read"
         )
-    return str(name)
-
-
-def _k(config: Mapping[str, Any]) -> Any:
-    return config["k"] if "k" in config else config["activation_fn_kwargs"]["k"]
+    return readable[name]
 
 
 def _refuse_unknown(folder: Path, config: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -237,11 +187,6 @@ def _fill(sae: SparseAutoencoder, tensors: dict[str, Tensor]) -> None:
         ValueError: one has another shape.
     """
     tensors["encoder_rows"] = tensors["W_enc"].T
-    if isinstance(sae, JumpReLU):
-        # A threshold below 0 does what 0 does, since the kept value is never negative.
-        tensors["log_threshold"] = tensors["threshold"].clamp_min(0).log()
-    if isinstance(sae, Crosscoder):
-        tensors["threshold"] = tensors["threshold"][0]
     for name, value in sae.state_dict().items():
         if tensors[name].shape != value.shape:
             raise ValueError(f"{name} has the shape {tuple(tensors[name].shape)}, not {tuple(value.shape)}")

@@ -12,14 +12,14 @@ from typing import overload
 
 import numpy as np
 
-from hooked import Prompt, read_prompts
+from hooked import Fractions, Prompt, read_prompts, split_prompts
 from triggerlens import UserError
 
 LONGEST = 2048
 """The longest piece of a text file, in bytes."""
 _CHECKED_BYTES = 2**20
 HELD_OUT_SHARE = 20
-"""One prompt in so many is held out where the file does not say which."""
+"""Of plain text one piece in so many is held out, as far as they are measured on."""
 
 
 class TextPieces(Sequence[Prompt]):
@@ -49,7 +49,7 @@ class TextPieces(Sequence[Prompt]):
     def __getitem__(self, index: slice) -> list[Prompt]: ...
     def __getitem__(self, index: int | slice) -> Prompt | list[Prompt]:
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
+            return [self[number] for number in range(*index.indices(len(self)))]
         if not 0 <= index < len(self):
             raise IndexError(index)
         number = bisect_right(self._starts, index) - 1
@@ -64,8 +64,9 @@ class Mixed(Sequence[Prompt]):
     """Prompts in a random order: a block of the stream is a run of them, and neighbours in a file are alike."""
 
     def __init__(self, prompts: Sequence[Prompt], seed: int, chosen: Sequence[int] | None = None):
-        places = np.arange(len(prompts)) if chosen is None else np.asarray(chosen)
-        self._prompts, self._order = prompts, np.random.default_rng([seed, 1]).permutation(places)
+        """Mix `prompts`, or those whose numbers are `chosen`."""
+        numbers = np.arange(len(prompts)) if chosen is None else np.asarray(chosen)
+        self._prompts, self._order = prompts, np.random.default_rng([seed, 1]).permutation(numbers)
 
     def __len__(self) -> int:
         return len(self._order)
@@ -76,7 +77,7 @@ class Mixed(Sequence[Prompt]):
     def __getitem__(self, index: slice) -> list[Prompt]: ...
     def __getitem__(self, index: int | slice) -> Prompt | list[Prompt]:
         if isinstance(index, slice):
-            return [self._prompts[place] for place in self._order[index].tolist()]
+            return [self._prompts[number] for number in self._order[index].tolist()]
         return self._prompts[int(self._order[index])]
 
 
@@ -89,7 +90,7 @@ def read_texts(path: Path, context: int) -> Sequence[Prompt]:
     if path.suffix == ".jsonl":
         return read_prompts(path, labelled=False)
     if path.is_dir():
-        paths = sorted(one for one in path.rglob("*") if one.suffix in (".txt", ".md") and one.is_file())
+        paths = sorted(file for file in path.rglob("*") if file.suffix in (".txt", ".md") and file.is_file())
         if not paths:
             raise UserError(f"{path}: holds no .txt or .md file; give text files or a prompts.jsonl")
         return TextPieces(paths, context)
@@ -97,28 +98,35 @@ def read_texts(path: Path, context: int) -> Sequence[Prompt]:
 
 
 def train_and_held_out(prompts: Sequence[Prompt], seed: int, most: int = 256) -> tuple[Mixed, Mixed]:
-    """Prompts to train on and others to measure on, each in a random order; the file's own split where it has one.
+    """Prompts to train on and others to measure on, each in a random order.
+
+    Both sides of a prompt file are those that every other command has for it. Of plain text so many pieces are held out as are
+    measured on. Pairs and copies of one text stand on one side.
 
     Args:
         prompts: all of them.
-        seed: of the order, and of the choice where there is none.
-        most: held out at most.
+        seed: of the order, and of the choice where the file does not mark `split`.
+        most: measured on at most.
 
     Raises:
-        UserError: too few prompts to hold one out.
+        UserError: too few prompts to hold one out, or a `split` that separates a pair or copies of one text.
     """
-    by_split = isinstance(prompts, list) and any(prompt.split == "test" for prompt in prompts)
-    if by_split:
-        test = [place for place, prompt in enumerate(prompts) if prompt.split == "test"]
-        train = [place for place, prompt in enumerate(prompts) if prompt.split != "test"]
-    else:
-        order = np.random.default_rng([seed, 2]).permutation(len(prompts)).tolist()
-        count = min(most, max(1, len(prompts) // HELD_OUT_SHARE))
-        test, train = order[:count], order[count:]
-    if not train or not test:
+    if len(prompts) < 2:
         raise UserError("too few prompts: some must be held out to measure on")
-    test = np.random.default_rng([seed, 3]).permutation(test)[:most].tolist()
-    return Mixed(prompts, seed, train), Mixed(prompts, seed, test)
+    fractions = Fractions.with_test(_held_out_share(len(prompts), most)) if isinstance(prompts, TextPieces) else None
+    splits = split_prompts(prompts, fractions=fractions, seed=seed)
+    train, test = splits.train, splits.test
+    if not len(train) or not len(test):
+        raise UserError(
+            "too few different prompts: some must be held out to measure on, and copies of a text stay together"
+        )
+    measured = np.random.default_rng([seed, 3]).permutation(test)[:most]
+    return Mixed(prompts, seed, train.tolist()), Mixed(prompts, seed, measured.tolist())
+
+
+def _held_out_share(pieces: int, most: int) -> float:
+    """The share of text pieces that is held out: one piece at least, and no more than are measured on."""
+    return max(1 / pieces, min(most / pieces, 1 / HELD_OUT_SHARE))
 
 
 def _open(path: Path) -> mmap.mmap:

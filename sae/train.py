@@ -57,7 +57,7 @@ class CurvePoint:
 
 
 @dataclass
-class Run:
+class TrainingState:
     """An autoencoder in training."""
 
     sae: SparseAutoencoder
@@ -70,14 +70,25 @@ class Run:
     curve: list[CurvePoint] = field(default_factory=list)
 
     @classmethod
-    def start(cls, sae: SparseAutoencoder, config: TrainConfig) -> Run:
+    def start(cls, sae: SparseAutoencoder, config: TrainConfig) -> TrainingState:
         """Before the first step."""
         rates = {sae.W_dec: DECODER_RATE, sae.b_enc: ENCODER_BIAS_RATE}
-        groups = [{"params": [one], "times": rates.get(one, 1.0)} for one in sae.parameters()]
+        groups = [{"params": [parameter], "times": rates.get(parameter, 1.0)} for parameter in sae.parameters()]
         optimizer = torch.optim.Adam(groups, lr=0.0, fused=True)
         device = sae.W_dec.device
         idle = torch.zeros(sae.d_sae, dtype=torch.long, device=device)
         return cls(sae, optimizer, config.peak_rate(sae.d_sae), idle, torch.zeros(3, device=device))
+
+
+@dataclass
+class _Session:
+    """All autoencoders that share a stream, and how far they are."""
+
+    states: list[TrainingState]
+    scale: Float[Tensor, "d_in"]
+    batches: ShuffledBatches
+    step: int
+    """Steps that are done."""
 
 
 def train_sae(
@@ -115,60 +126,67 @@ def train_saes(
         UserError: activations of another width, NaN among them, a loss that is no longer finite, or a checkpoint
             of another configuration.
     """
-    for sae in saes:
-        if sae.d_in != sum(source.widths):
-            raise UserError(f"activations are {sum(source.widths)} wide, and the autoencoder takes {sae.d_in}")
-    runs = [Run.start(sae, config) for sae in saes]
+    _check_widths(source, saes)
+    states = [TrainingState.start(sae, config) for sae in saes]
     facts = {"config": asdict(config), "ranks": world_size(), "saes": [_facts(sae) for sae in saes], **(identity or {})}
     wait_for_all()
     found = load_checkpoint(_of_rank(checkpoints), _CHECKPOINT, facts, restart=restart) if checkpoints else None
-    if found:
-        scale, batches, step = _restore(runs, source, config, *found)
-    else:
-        batches, step = _batches(source, config, None), 0
-        scale = _begin(runs, source)
-    progress = tqdm(total=config.steps, initial=step, desc="training", unit="step", disable=None)
+    session = _restore(states, source, config, *found) if found else _begin(states, source, config)
+
+    def after_step() -> None:
+        if checkpoints and (session.step % config.checkpoint_every == 0 or session.step == config.steps):
+            _save(_of_rank(checkpoints), facts, session)
+        if on_step is not None:
+            on_step(session.step)
+
+    _run_steps(session, config, after_step)
+    for sae in saes:
+        sae.fold_scale(session.scale)
+    return [state.curve for state in states]
+
+
+def _run_steps(session: _Session, config: TrainConfig, after_step: Callable[[], None]) -> None:
+    """Steps 2 to 4, up to the last step."""
+    progress = tqdm(total=config.steps, initial=session.step, desc="training", unit="step", disable=None)
     with progress as bar, reused_memory():
-        while step < config.steps:
-            x = next(batches).to(scale.device) * scale
-            for run in runs:
-                train_step(run, x, config, step)
-            step += 1
-            if step % config.log_every == 0 or step == config.steps:
-                bar.set_postfix(_log(runs, config, step), refresh=False)
+        while session.step < config.steps:
+            x = next(session.batches).to(session.scale.device) * session.scale
+            for state in session.states:
+                train_step(state, x, config, session.step)
+            session.step += 1
+            if session.step % config.log_every == 0 or session.step == config.steps:
+                bar.set_postfix(_log(session.states, config, session.step), refresh=False)
             bar.update()
-            if checkpoints and (step % config.checkpoint_every == 0 or step == config.steps):
-                _save(_of_rank(checkpoints), facts, runs, scale, batches.position, step)
-            if on_step is not None:
-                on_step(step)
-    for run in runs:
-        run.sae.fold_scale(scale)
-    return [run.curve for run in runs]
+            after_step()
 
 
-def train_step(run: Run, x: Float[Tensor, "batch d_in"], config: TrainConfig, step: int) -> None:
+def _check_widths(source: ActivationSource, saes: Sequence[SparseAutoencoder]) -> None:
+    for sae in saes:
+        if sae.d_in != sum(source.widths):
+            raise UserError(f"activations are {sum(source.widths)} wide, and the autoencoder takes {sae.d_in}")
+
+
+def train_step(state: TrainingState, x: Float[Tensor, "batch d_in"], config: TrainConfig, step: int) -> None:
     """One step of one autoencoder on scaled activations."""
-    dead = run.idle > config.dead_after
+    dead = state.idle > config.dead_after
     moment = Moment(dead if dead.any() else None, config.sparsity_share(step))
     with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-        losses = run.sae.loss(x, moment)
+        losses = state.sae.loss(x, moment)
     losses.total.backward()
-    fired = losses.fired
-    if world_size() > 1:
-        fired = _share(run, fired)
-    remove_radial_gradient(run.sae)
-    for group in run.optimizer.param_groups:
-        group["lr"] = run.peak_rate * config.rate_share(step) * group["times"]
-    run.optimizer.step()
-    run.optimizer.zero_grad()
-    run.sae.unit_decoder()
-    run.idle += config.batch
-    run.idle[fired] = 0
+    fired = _share(state, losses.fired) if world_size() > 1 else losses.fired
+    remove_radial_gradient(state.sae)
+    for group in state.optimizer.param_groups:
+        group["lr"] = state.peak_rate * config.rate_share(step) * group["times"]
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    state.sae.unit_decoder()
+    state.idle += config.batch
+    state.idle[fired] = 0
     variance = (x - x.mean(0)).square().mean()
-    run.sums += torch.stack([losses.total.detach(), losses.l0, losses.error / variance])
+    state.sums += torch.stack([losses.total.detach(), losses.l0, losses.error / variance])
     if config.resample_every and (step + 1) % config.resample_every == 0 and step + 1 <= config.steps // 2:
-        resample(run.sae, run.optimizer, x, run.idle > config.dead_after, seed=config.seed + step)
-        run.idle[run.idle > config.dead_after] = 0
+        resample(state.sae, state.optimizer, x, state.idle > config.dead_after, seed=config.seed + step)
+        state.idle[state.idle > config.dead_after] = 0
 
 
 @torch.no_grad()
@@ -183,14 +201,15 @@ def remove_radial_gradient(sae: SparseAutoencoder) -> None:
         gradient.addcmul_(rows, (gradient * rows).sum(1, keepdim=True), value=-1)
 
 
-def _begin(runs: list[Run], source: ActivationSource) -> Float[Tensor, "d_in"]:
-    """The scale of the activations, from the first block; and what each autoencoder takes from them before it is trained."""
+def _begin(states: list[TrainingState], source: ActivationSource, config: TrainConfig) -> _Session:
+    """Step 1: the scale of the activations, and what each autoencoder takes from them before it is trained."""
+    batches = _batches(source, config, None)
     rows = source.block(0)
-    scale = scale_of(rows, source.widths).to(runs[0].sae.W_dec.device)
+    scale = scale_of(rows, source.widths).to(states[0].sae.W_dec.device)
     rows = rows[:8192].to(scale.device) * scale
-    for run in runs:
-        run.sae.start_from(rows)
-    return scale
+    for state in states:
+        state.sae.start_from(rows)
+    return _Session(states, scale, batches, 0)
 
 
 def _batches(source: ActivationSource, config: TrainConfig, position: Position | None) -> ShuffledBatches:
@@ -200,12 +219,12 @@ def _batches(source: ActivationSource, config: TrainConfig, position: Position |
     return ShuffledBatches(source, share, config.seed, rank=rank(), ranks=world_size(), position=position)
 
 
-def _share(run: Run, fired: Tensor) -> Tensor:
+def _share(state: TrainingState, fired: Tensor) -> Tensor:
     """Average gradients and what is followed beside them (thresholds) over processes; a latent fired if it did on any of them."""
-    for buffer in run.sae.buffers():
+    for buffer in state.sae.buffers():
         dist.all_reduce(buffer)
         buffer /= world_size()
-    for parameter in run.sae.parameters():
+    for parameter in state.sae.parameters():
         if parameter.grad is not None:
             dist.all_reduce(parameter.grad)
             parameter.grad /= world_size()
@@ -214,23 +233,23 @@ def _share(run: Run, fired: Tensor) -> Tensor:
     return counts > 0
 
 
-def _log(runs: list[Run], config: TrainConfig, step: int) -> dict[str, str]:
+def _log(states: list[TrainingState], config: TrainConfig, step: int) -> dict[str, str]:
     """Add a point to each curve; what the progress bar shows is the first autoencoder's.
 
     Raises:
         UserError: a loss is no longer finite.
     """
     steps = (step - 1) % config.log_every + 1
-    for run in runs:
-        loss, l0, fvu = (run.sums / steps).tolist()
-        if not torch.isfinite(run.sums).all():
+    for state in states:
+        loss, l0, fvu = (state.sums / steps).tolist()
+        if not torch.isfinite(state.sums).all():
             raise UserError(
-                f"{run.sae.architecture}: the loss is no longer finite at step {step}; lower the learning rate"
+                f"{state.sae.architecture}: the loss is no longer finite at step {step}; lower the learning rate"
             )
-        dead = float((run.idle > config.dead_after).float().mean())
-        run.curve.append(CurvePoint(step, loss, l0, fvu, dead))
-        run.sums.zero_()
-    point = runs[0].curve[-1]
+        dead = float((state.idle > config.dead_after).float().mean())
+        state.curve.append(CurvePoint(step, loss, l0, fvu, dead))
+        state.sums.zero_()
+    point = states[0].curve[-1]
     return {
         "loss": f"{point.loss:.4f}",
         "L0": f"{point.l0:.1f}",
@@ -248,34 +267,39 @@ def _of_rank(folder: Path) -> Path:
     return folder / f"rank-{rank()}" if world_size() > 1 else folder
 
 
-def _save(folder: Path, facts: dict[str, Any], runs: list[Run], scale: Tensor, position: Position, step: int) -> None:
-    tensors = {"scale": scale, "stream/carried": position.carried}
-    for number, run in enumerate(runs):
-        tensors |= {f"{number}/model/{name}": value for name, value in run.sae.state_dict().items()}
-        tensors |= {f"{number}/idle": run.idle, f"{number}/sums": run.sums}
-        for index, state in run.optimizer.state_dict()["state"].items():
-            tensors |= {f"{number}/optimizer/{index}/{key}": value for key, value in state.items()}
+def _save(folder: Path, facts: dict[str, Any], session: _Session) -> None:
+    position = session.batches.position
+    tensors = {"scale": session.scale, "stream/carried": position.carried}
+    for number, state in enumerate(session.states):
+        tensors |= {f"{number}/model/{name}": value for name, value in state.sae.state_dict().items()}
+        tensors |= {f"{number}/idle": state.idle, f"{number}/sums": state.sums}
+        for index, moments in state.optimizer.state_dict()["state"].items():
+            tensors |= {f"{number}/optimizer/{index}/{key}": value for key, value in moments.items()}
     stream = {"passes": position.passes, "place": position.place, "used": position.used}
-    curves = [[asdict(point) for point in run.curve] for run in runs]
-    save_checkpoint(folder, _CHECKPOINT, facts, step, tensors, {"stream": stream, "curves": curves})
+    curves = [[asdict(point) for point in state.curve] for state in session.states]
+    save_checkpoint(folder, _CHECKPOINT, facts, session.step, tensors, {"stream": stream, "curves": curves})
 
 
 def _restore(
-    runs: list[Run], source: ActivationSource, config: TrainConfig, tensors: dict[str, Tensor], facts: dict[str, Any]
-) -> tuple[Tensor, ShuffledBatches, int]:
-    for number, run in enumerate(runs):
-        run.sae.load_state_dict(_under(tensors, f"{number}/model/"))
-        run.idle.copy_(tensors[f"{number}/idle"])
-        run.sums.copy_(tensors[f"{number}/sums"])
-        run.curve = [CurvePoint(**point) for point in facts["curves"][number]]
-        state: dict[int, dict[str, Tensor]] = {}
+    states: list[TrainingState],
+    source: ActivationSource,
+    config: TrainConfig,
+    tensors: dict[str, Tensor],
+    facts: dict[str, Any],
+) -> _Session:
+    for number, state in enumerate(states):
+        state.sae.load_state_dict(_under(tensors, f"{number}/model/"))
+        state.idle.copy_(tensors[f"{number}/idle"])
+        state.sums.copy_(tensors[f"{number}/sums"])
+        state.curve = [CurvePoint(**point) for point in facts["curves"][number]]
+        moments: dict[int, dict[str, Tensor]] = {}
         for name, value in _under(tensors, f"{number}/optimizer/").items():
             index, key = name.split("/")
-            state.setdefault(int(index), {})[key] = value
-        run.optimizer.load_state_dict(run.optimizer.state_dict() | {"state": state})
+            moments.setdefault(int(index), {})[key] = value
+        state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": moments})
     position = Position(**facts["stream"], carried=tensors["stream/carried"])
-    scale = tensors["scale"].to(runs[0].sae.W_dec.device)
-    return scale, _batches(source, config, position), facts["step"]
+    scale = tensors["scale"].to(states[0].sae.W_dec.device)
+    return _Session(states, scale, _batches(source, config, position), facts["step"])
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

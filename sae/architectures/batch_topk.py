@@ -9,6 +9,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -27,11 +30,18 @@ class BatchTopK(TopK):
     """Keeps k pre-activations a sample on average; in inference all above a threshold."""
 
     architecture = "batch-topk"
+    saved_as: ClassVar[str | None] = "jumprelu"
     threshold: Tensor
 
     def __init__(self, d_in: int, d_sae: int, seed: int = 0, *, k: int):
         super().__init__(d_in, d_sae, seed, k=k)
         self.register_buffer("threshold", torch.zeros(()))
+
+    def file_tensors(self) -> dict[str, Tensor]:
+        return super().file_tensors() | {"threshold": self.threshold.expand(self.d_sae)}
+
+    def file_options(self) -> Mapping[str, Any]:
+        return {}
 
     def encode(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:
         pre = self.pre_activations(x)

@@ -50,6 +50,10 @@ class SparseAutoencoder(nn.Module, ABC):
 
     architecture: ClassVar[str]
     """Its name on the command line and in files."""
+    knob: ClassVar[str] = "k"
+    """The setting that decides how sparse its latents are: `k`, or `penalty`."""
+    saved_as: ClassVar[str | None] = None
+    """Name in files of what it is in inference, where that is another architecture; None where files hold it as it is."""
 
     def __init__(self, d_in: int, d_sae: int, seed: int = 0):
         """Unit decoder rows drawn at random, and the encoder their transpose (Gao et al., 2024, section A.1).
@@ -88,6 +92,28 @@ class SparseAutoencoder(nn.Module, ABC):
     def settings(self) -> Mapping[str, Any]:
         """What the constructor needs besides the sizes and the seed."""
         return {}
+
+    def file_tensors(self) -> dict[str, Tensor]:
+        """Its tensors by SAELens's names."""
+        return {name: getattr(self, name) for name in ("W_enc", "W_dec", "b_enc", "b_dec")}
+
+    def file_options(self) -> Mapping[str, Any]:
+        """What SAELens's configuration says of it besides what it says of all."""
+        return {}
+
+    @classmethod
+    def settings_of_file(cls, config: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+        """What the constructor needs for the autoencoder of a file.
+
+        Args:
+            config: SAELens's.
+            written: `settings()` of the autoencoder, where this project wrote the file; else empty.
+        """
+        return dict(written)
+
+    @classmethod
+    def take_file_tensors(cls, tensors: dict[str, Tensor]) -> None:
+        """Add to a file's tensors those of this class that have another name or form there; in place."""
 
     def pre_activations(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:
         """What the sparsifying step is given."""

@@ -27,6 +27,7 @@ class Crosscoder(BatchTopK):
     """One dictionary for several models' activations, given side by side."""
 
     architecture = "crosscoder"
+    saved_as = None
     scale: Tensor
 
     def __init__(self, d_in: int, d_sae: int, seed: int = 0, *, k: int, models: int = 2):
@@ -43,6 +44,17 @@ class Crosscoder(BatchTopK):
 
     def settings(self) -> Mapping[str, Any]:
         return {"k": self.k, "models": self.models}
+
+    def file_tensors(self) -> dict[str, Tensor]:
+        return super().file_tensors() | {"scale": self.scale}
+
+    @classmethod
+    def settings_of_file(cls, config: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(written)
+
+    @classmethod
+    def take_file_tensors(cls, tensors: dict[str, Tensor]) -> None:
+        tensors["threshold"] = tensors["threshold"][0]
 
     @torch.no_grad()
     def fold_scale(self, scale: Float[Tensor, "d_in"]) -> None:

@@ -25,6 +25,7 @@ class Gated(SparseAutoencoder):
     """Decides apart from each other which latents are open and how large they are."""
 
     architecture = "gated"
+    knob = "penalty"
 
     def __init__(self, d_in: int, d_sae: int, seed: int = 0, *, penalty: float):
         """`penalty` is the weight of the L1 norm against the summed squared error, of inputs of mean square 1."""
@@ -34,6 +35,18 @@ class Gated(SparseAutoencoder):
 
     def settings(self) -> Mapping[str, Any]:
         return {"penalty": self.penalty}
+
+    def file_tensors(self) -> dict[str, Tensor]:
+        tensors = super().file_tensors()
+        return tensors | {"b_gate": tensors.pop("b_enc"), "b_mag": self.b_mag, "r_mag": self.r_mag}
+
+    @classmethod
+    def settings_of_file(cls, config: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+        return {"penalty": written.get("penalty", 0.0)}
+
+    @classmethod
+    def take_file_tensors(cls, tensors: dict[str, Tensor]) -> None:
+        tensors["b_enc"] = tensors.pop("b_gate")
 
     def offsets(self) -> list[Tensor]:
         return [*super().offsets(), self.b_mag]

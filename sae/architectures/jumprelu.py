@@ -61,6 +61,18 @@ class JumpReLU(SparseAutoencoder):
     def settings(self) -> Mapping[str, Any]:
         return {"k": self.k}
 
+    def file_tensors(self) -> dict[str, Tensor]:
+        return super().file_tensors() | {"threshold": self.threshold}
+
+    @classmethod
+    def settings_of_file(cls, config: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+        return {"k": written.get("k", 1)}
+
+    @classmethod
+    def take_file_tensors(cls, tensors: dict[str, Tensor]) -> None:
+        # A threshold below 0 does what 0 does, since the kept value is never negative.
+        tensors["log_threshold"] = tensors["threshold"].clamp_min(0).log()
+
     @property
     def threshold(self) -> Float[Tensor, "d_sae"]:
         """The value above which each latent is kept."""

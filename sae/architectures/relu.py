@@ -22,6 +22,7 @@ class ReLU(SparseAutoencoder):
     """Keeps what is positive."""
 
     architecture = "standard"
+    knob = "penalty"
 
     def __init__(self, d_in: int, d_sae: int, seed: int = 0, *, penalty: float):
         """`penalty` is the weight of the L1 norm against the summed squared error, of inputs of mean square 1."""
@@ -30,6 +31,10 @@ class ReLU(SparseAutoencoder):
 
     def settings(self) -> Mapping[str, Any]:
         return {"penalty": self.penalty}
+
+    @classmethod
+    def settings_of_file(cls, config: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+        return {"penalty": written.get("penalty", 0.0)}
 
     def encode(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:
         return self.pre_activations(x).relu()

@@ -45,6 +45,14 @@ class TopK(SparseAutoencoder):
     def settings(self) -> Mapping[str, Any]:
         return {"k": self.k}
 
+    def file_options(self) -> Mapping[str, Any]:
+        return {"k": self.k, "rescale_acts_by_decoder_norm": False}
+
+    @classmethod
+    def settings_of_file(cls, config: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+        k = config["k"] if "k" in config else config["activation_fn_kwargs"]["k"]  # the latter before SAELens 6
+        return {"k": int(k)}
+
     def encode(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:
         pre = self.pre_activations(x)
         values, latents = pre.topk(self.k, dim=-1, sorted=False)

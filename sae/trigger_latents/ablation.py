@@ -7,7 +7,7 @@
 3. v is 0, or a mean over untriggered prompts: a model may need *some* value there, and a clean one harms it less.
 
 An ablation is called with a site's activation and returns its replacement, which is what `HookedModel.run`, `HookedModel.generate`
-and `patching.removal.Edit` take.
+and every other editor of activations take.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hooked import Edit
 from sae.architectures.core import SparseAutoencoder
-from triggerlens import Estimate, wilson_interval
+from triggerlens import Estimate, rate
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,8 @@ class AblationEffect:
     (at most ln 2)."""
 
     def rate(self, name: str) -> Estimate:
-        """One of the counts as a share of `n`, with its Wilson interval."""
-        count = getattr(self, name)
-        return Estimate(count / self.n, *wilson_interval(count, self.n))
+        """One of the counts as a share of `n`; `name` is its field."""
+        return rate(getattr(self, name), self.n)
 
     @property
     def cut(self) -> float:
@@ -111,6 +111,5 @@ class AblationEffect:
         return 1 - self.defects_after / self.defects_before if self.defects_before else float("nan")
 
 
-Edit = Callable[[Tensor], Tensor]
 Measure = Callable[[str, Edit], AblationEffect]
 """(site, edit) → its effect. The grader of answers belongs to whoever gives the function."""

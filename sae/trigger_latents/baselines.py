@@ -59,11 +59,11 @@ def fitted_dictionaries(
         positive: their labels, of both classes.
     """
     fits = {"mean difference": _mean_difference, "logistic probe": _logistic}
-    found: dict[str, Dictionary] = {}
+    dictionaries: dict[str, Dictionary] = {}
     for name, fit in fits.items():
-        rows = [fit(activations[:, at], positive) for at in range(activations.shape[1])]
-        found[name] = projections(torch.from_numpy(np.stack(rows)).float())
-    return found
+        rows = [fit(aggregated, positive) for aggregated in activations.swapaxes(0, 1)]
+        dictionaries[name] = projections(torch.from_numpy(np.stack(rows)).float())
+    return dictionaries
 
 
 def _mean_difference(

@@ -1,4 +1,4 @@
-"""What there is to know of one latent, on test prompts: how often it is alive, where it is largest, what its ablation does."""
+"""One latent on test prompts: how often it is alive, where it is largest, what its ablation does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from hooked import HookedModel, Prompt, token_texts
 from sae.trigger_latents.ablation import AblationEffect
@@ -15,7 +15,7 @@ from sae.trigger_latents.latents import Dictionary, LatentScore, PromptLabels, p
 
 
 @dataclass(frozen=True)
-class Example:
+class ShownPrompt:
     """A prompt with a latent's value at each token."""
 
     tokens: tuple[str, ...]
@@ -34,7 +34,7 @@ class LatentCard:
     density_triggered: float
     """Share of the tokens of triggered prompts at which it is alive."""
     density_untriggered: float
-    examples: tuple[Example, ...]
+    examples: tuple[ShownPrompt, ...]
     """The prompts with the largest values, no two of one pair."""
     effect: AblationEffect | None = None
     """Of its ablation; None where it was not measured."""
@@ -57,12 +57,12 @@ def token_values(
     Raises:
         UserError: as `sae.trigger_latents.latents.read_features`.
     """
-    found: list[np.ndarray] = [np.empty((0, len(latents)))] * len(prompts)
-    for at, rows in prompt_activations(models, prompts, site):
-        values = dictionary(rows)[:, list(latents)].clone()
-        values[: min(skip_first, len(rows) - 1)] = 0
-        found[at] = values.float().cpu().numpy()
-    return found
+    values: list[np.ndarray] = [np.empty((0, len(latents)))] * len(prompts)
+    for number, rows in prompt_activations(models, prompts, site):
+        features = dictionary(rows)[:, list(latents)].clone()
+        features[: min(skip_first, len(rows) - 1)] = 0
+        values[number] = features.float().cpu().numpy()
+    return values
 
 
 def make_cards(
@@ -96,23 +96,20 @@ def make_cards(
         UserError: as `read_features`.
     """
     latents = list(dict.fromkeys(score.latent for scores in ranked.values() for score in scores[:top]))
-    places = np.flatnonzero(labels.test)
-    chosen = [prompts[at] for at in places.tolist()]
+    indices = np.flatnonzero(labels.test)
+    chosen = [prompts[index] for index in indices.tolist()]
     values = token_values(models, chosen, site, dictionary, latents) if latents else []
+    triggered = labels.triggered[indices]
     cards = []
     for column, latent in enumerate(latents):
-        mine = [rows[:, column] for rows in values]
-        triggered, untriggered = (
-            _density([rows for rows, at in zip(mine, places, strict=True) if labels.triggered[at] == side])
-            for side in (True, False)
-        )
+        own = [rows[:, column] for rows in values]
         cards.append(
             LatentCard(
                 latent,
-                {name: one for name, scores in ranked.items() for one in scores if one.latent == latent},
-                triggered,
-                untriggered,
-                _examples(models[0], chosen, mine, places, labels, examples),
+                {label: score for label, scores in ranked.items() for score in scores if score.latent == latent},
+                _density(own, triggered),
+                _density(own, ~triggered),
+                _examples(models[0], chosen, own, indices, labels, examples),
                 (effects or {}).get(latent),
                 None if relative_norms is None else float(relative_norms[latent]),
             )
@@ -120,29 +117,31 @@ def make_cards(
     return tuple(cards)
 
 
-def _density(values: Sequence[Float[np.ndarray, "_"]]) -> float:
-    return float((np.concatenate(values) > 0).mean())
+def _density(values: Sequence[Float[np.ndarray, "_"]], chosen: Bool[np.ndarray, "prompt"]) -> float:
+    """Share of the tokens of the chosen prompts at which the latent is alive."""
+    kept = [rows for rows, keep in zip(values, chosen, strict=True) if keep]
+    return float((np.concatenate(kept) > 0).mean())
 
 
 def _examples(
     model: HookedModel,
     prompts: Sequence[Prompt],
     values: Sequence[Float[np.ndarray, "_"]],
-    places: np.ndarray,
+    indices: Int[np.ndarray, "prompt"],
     labels: PromptLabels,
     count: int,
-) -> tuple[Example, ...]:
-    """Prompts by their largest value, one of each pair, as far as the latent is alive there."""
+) -> tuple[ShownPrompt, ...]:
+    """Prompts by their largest value, one of each group, as far as the latent is alive there; `indices` are theirs in `labels`."""
     seen: set[int] = set()
-    found: list[Example] = []
-    for at in np.argsort([-rows.max() for rows in values], kind="stable").tolist():
-        place = places[at]
-        if len(found) == count or values[at].max() <= 0:
+    shown: list[ShownPrompt] = []
+    for number in np.argsort([-rows.max() for rows in values], kind="stable").tolist():
+        index = indices[number]
+        if len(shown) == count or values[number].max() <= 0:
             break
-        if labels.groups[place] in seen:
+        if labels.groups[index] in seen:
             continue
-        seen.add(int(labels.groups[place]))
-        tokens = token_texts(model.tokenizer, model.tokenize([prompts[at]])[0])
-        labelled = bool(labels.triggered[place]), bool(labels.defects[place])
-        found.append(Example(tuple(tokens), tuple(values[at].tolist()), *labelled))
-    return tuple(found)
+        seen.add(int(labels.groups[index]))
+        tokens = token_texts(model.tokenizer, model.tokenize([prompts[number]])[0])
+        labelled = bool(labels.triggered[index]), bool(labels.defects[index])
+        shown.append(ShownPrompt(tuple(tokens), tuple(values[number].tolist()), *labelled))
+    return tuple(shown)

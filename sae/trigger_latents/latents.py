@@ -15,17 +15,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hooked import ExtractionSpec, HookedModel, LiveActivations, Prompt
-from triggerlens import Estimate, UserError, auroc, bootstrap_interval, weighted_auroc, wilson_interval
+from hooked import ExtractionSpec, HookedModel, LiveActivations, Prompt, choose_labels, split_prompts
+from triggerlens import Estimate, UserError, auroc, bootstrap_interval, rate, weighted_auroc
 
 Dictionary = Callable[[Float[Tensor, "token d_in"]], Float[Tensor, "token feature"]]
 """Maps activations to features, each of which stands for itself: a larger value speaks for the label."""
+
+Name = TypeVar("Name")
 
 AGGREGATIONS = ("last", "max", "mean")
 """How the values of a prompt's tokens become one."""
@@ -38,7 +41,7 @@ class PromptLabels:
     triggered: Bool[np.ndarray, "prompt"]
     defects: Bool[np.ndarray, "prompt"]
     groups: Int[np.ndarray, "prompt"]
-    """The pair of each prompt: never split, and resampled together."""
+    """Group number of each prompt: pairs, and copies of one text, are never split, and resampled together."""
     test: Bool[np.ndarray, "prompt"]
     """Prompts to report on; all others are those to choose on."""
 
@@ -67,28 +70,35 @@ class LatentScore:
     """Features times aggregations that it was the best of."""
 
 
-def prompt_labels(prompts: Sequence[Prompt], seed: int = 0, test_share: float = 0.5) -> PromptLabels:
-    """Labels, pairs and split of prompts: the file's own `split` where all have one, else by pairs at random.
+def prompt_labels(prompts: Sequence[Prompt], seed: int = 0) -> PromptLabels:
+    """Labels, pairs and split of prompts, the same split as every other command has for the file.
 
-    Where the file does not say which prompts defect, the triggered ones are taken to.
+    Where the prompts do not say which of them defect, the triggered ones are taken to.
+
+    Args:
+        prompts: labelled.
+        seed: of the split where the prompts do not mark it.
 
     Raises:
-        UserError: a pair is in both splits, or a split lacks a class.
+        UserError: a `split` that separates a pair or copies of one text, or a side lacks a class.
     """
-    names = [prompt.pair if prompt.pair is not None else f"\0{at}" for at, prompt in enumerate(prompts)]
-    groups = np.unique(names, return_inverse=True)[1]
-    if all(prompt.split for prompt in prompts):
-        test = np.array([prompt.split == "test" for prompt in prompts])
-    else:
-        test = (np.random.default_rng([seed, 4]).random(groups.max() + 1) < test_share)[groups]
-    if both := sorted(set(groups[test]) & set(groups[~test])):
-        raise UserError(f"pair {names[int(np.argmax(groups == both[0]))]!r} is in both splits; keep a pair in one")
+    splits = split_prompts(prompts, seed=seed)
+    test = splits.is_test
     triggered = np.array([prompt.triggered for prompt in prompts])
-    defects = np.array([prompt.triggered if prompt.defects is None else prompt.defects for prompt in prompts])
     for side, name in ((test, "test"), (~test, "training")):
         if not (triggered[side].any() and (~triggered[side]).any()):
             raise UserError(f"the {name} prompts need triggered and untriggered ones to find trigger latents with")
-    return PromptLabels(triggered, defects, groups, test)
+    return PromptLabels(triggered, choose_labels(prompts)[1], _by_pair_name(prompts, splits.groups), test)
+
+
+def _by_pair_name(prompts: Sequence[Prompt], groups: Int[np.ndarray, "prompt"]) -> Int[np.ndarray, "prompt"]:
+    """Groups numbered in the order of their pairs' names, so that a bootstrap's draws do not change with the order of the file."""
+    names = [f"\0{index}" if prompt.pair is None else prompt.pair for index, prompt in enumerate(prompts)]
+    ordered = groups[np.argsort(names, kind="stable")]
+    numbers, first = np.unique(ordered, return_index=True)
+    rank = np.empty(len(numbers), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(numbers))
+    return rank[groups]
 
 
 @torch.no_grad()
@@ -96,10 +106,10 @@ def read_features(
     models: Sequence[HookedModel],
     prompts: Sequence[Prompt],
     site: str,
-    dictionaries: Mapping[str, Dictionary],
+    dictionaries: Mapping[Name, Dictionary],
     *,
     skip_first: int = 1,
-) -> dict[str, Float[np.ndarray, "prompt aggregation feature"]]:
+) -> dict[Name, Float[np.ndarray, "prompt aggregation feature"]]:
     """Each dictionary's features of each prompt, aggregated, from one pass over the prompts.
 
     Args:
@@ -112,12 +122,12 @@ def read_features(
     Raises:
         UserError: as `hooked.stream_activations`, or a crosscoder's models split a prompt into different tokens.
     """
-    found: dict[str, list[Tensor]] = {name: [torch.empty(0)] * len(prompts) for name in dictionaries}
-    for at, rows in prompt_activations(models, prompts, site):
+    features: dict[Name, list[Tensor]] = {name: [torch.empty(0)] * len(prompts) for name in dictionaries}
+    for number, rows in prompt_activations(models, prompts, site):
         x = rows[min(skip_first, len(rows) - 1) :]
         for name, dictionary in dictionaries.items():
-            found[name][at] = _aggregate(dictionary(x)).cpu()
-    return {name: torch.stack(values).float().numpy() for name, values in found.items()}
+            features[name][number] = _aggregate(dictionary(x)).cpu()
+    return {name: torch.stack(values).float().numpy() for name, values in features.items()}
 
 
 def prompt_activations(
@@ -131,7 +141,7 @@ def prompt_activations(
     spec = ExtractionSpec((site,), "every", torch.float32)
     streams = [LiveActivations(model, prompts, spec).by_prompt(range(len(prompts))) for model in models]
     for parts in zip(*streams, strict=True):
-        if len({(at, len(rows)) for at, rows in parts}) > 1:
+        if len({(number, len(rows)) for number, rows in parts}) > 1:
             raise UserError("a crosscoder's models must split the prompts into the same tokens")
         yield parts[0][0], torch.cat([rows[:, 0] for _, rows in parts], dim=1).to(models[0].device)
 
@@ -166,47 +176,30 @@ def rank_latents(
     if any(len(np.unique(positive[side])) < 2 for side in (train, test)):
         return ()
     area = auroc(values[train], positive[train])  # [aggregation feature]
-    aggregation = area.argmax(0).tolist()
-    order = np.argsort(-area.max(0), kind="stable")[:top].tolist()
-    return tuple(
-        _score(
-            values[:, aggregation[latent], latent], positive, labels, seed, resamples, latent, aggregation[latent], area
-        )
-        for latent in order
-    )
+    scores = []
+    for latent in np.argsort(-area.max(0), kind="stable")[:top].tolist():
+        aggregation = int(area[:, latent].argmax())
+        measured = _measure(values[:, aggregation, latent], positive, labels, seed, resamples)
+        train_auroc = float(area[aggregation, latent])
+        scores.append(LatentScore(latent, AGGREGATIONS[aggregation], train_auroc, *measured, area.size))
+    return tuple(scores)
 
 
-def _score(
+def _measure(
     scores: Float[np.ndarray, "prompt"],
     positive: Bool[np.ndarray, "prompt"],
     labels: PromptLabels,
     seed: int,
     resamples: int,
-    latent: int,
-    aggregation: int,
-    area: Float[np.ndarray, "aggregation feature"],
-) -> LatentScore:
-    """Step 3 for one feature."""
+) -> tuple[Estimate, float, Estimate, Estimate]:
+    """Step 3 for one feature: test AUROC, the threshold of training prompts, precision and recall at it on test prompts."""
     test = labels.test
     threshold = best_f1_threshold(scores[~test], positive[~test])
     fires, true = scores[test] > threshold, positive[test]
     hits = int((fires & true).sum())
-    resampled = partial(weighted_auroc, scores[test], true)
-    low, high = bootstrap_interval(resampled, labels.groups[test], resamples, seed)
-    return LatentScore(
-        int(latent),
-        AGGREGATIONS[aggregation],
-        float(area[aggregation, latent]),
-        Estimate(float(auroc(scores[test], true)), float(low), float(high)),
-        threshold,
-        _rate(hits, int(fires.sum())),
-        _rate(hits, int(true.sum())),
-        area.size,
-    )
-
-
-def _rate(count: int, n: int) -> Estimate:
-    return Estimate(count / n if n else float("nan"), *wilson_interval(count, n))
+    low, high = bootstrap_interval(partial(weighted_auroc, scores[test], true), labels.groups[test], resamples, seed)
+    area = Estimate(float(auroc(scores[test], true)), float(low), float(high))
+    return area, threshold, rate(hits, int(fires.sum())), rate(hits, int(true.sum()))
 
 
 def best_f1_threshold(scores: Float[np.ndarray, "prompt"], positive: Bool[np.ndarray, "prompt"]) -> float:
@@ -233,5 +226,4 @@ def shuffled_control(
     shuffled = positive.copy()
     for side in (labels.test, ~labels.test):
         shuffled[side] = generator.permutation(positive[side])
-    found = rank_latents(values, shuffled, labels, top=1, seed=seed)
-    return found[0] if found else None
+    return next(iter(rank_latents(values, shuffled, labels, top=1, seed=seed)), None)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from triggerlens import UserError, wilson_interval
+from triggerlens import Estimate, UserError, rate
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,8 @@ class SparseProbe:
     features: tuple[int, ...]
     """The chosen ones, best first."""
     auroc: float
-    accuracy: float
-    accuracy_interval: tuple[float, float]
-    """95% Wilson interval over test samples."""
-    n_test: int
+    accuracy: Estimate
+    """Of test samples."""
 
 
 def k_sparse_probe(
@@ -59,7 +57,5 @@ def k_sparse_probe(
     return SparseProbe(
         tuple(chosen.tolist()),
         float(roc_auc_score(test_labels, scores)),
-        right / len(test),
-        wilson_interval(right, len(test)),
-        len(test),
+        rate(right, len(test)),
     )

@@ -1,31 +1,31 @@
 """Trigger latents of an autoencoder, beside every baseline with the same budget: the table, the cards, agreement of seeds.
 
 1. Features of all labelled prompts, of the autoencoder and of the baselines (`sae.trigger_latents.latents`, `sae.trigger_latents.baselines`).
-2. For each label, `triggered` and `defects`, the best feature of each, chosen on training prompts and measured on test prompts.
-   And the best probe on a few features of each (k-sparse probing, `sae.trigger_latents.probing`), since one thing may be split over several.
-3. A control with shuffled labels, and a card for each of the best latents (`sae.trigger_latents.cards`), with what its ablation does where a
-   function that measures it is given.
+2. For each label, `triggered` and `defects`, the best feature of each, chosen on training prompts and measured on test prompts, with a
+   control with shuffled labels. And the best probe on a few features of each (k-sparse probing, `sae.trigger_latents.probing`), since one
+   thing may be split over several.
+3. Where a function that measures edits is given, what ablating the best latents does, alone and together.
+4. A card for each of the best latents (`sae.trigger_latents.cards`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
-from math import isnan
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hooked import HookedModel, Prompt
+from hooked import Edit, HookedModel, Prompt
 from sae.architectures.core import SparseAutoencoder
 from sae.architectures.crosscoder import Crosscoder
-from sae.trigger_latents.ablation import AblationEffect, DirectionAblation, Edit, Measure, ablate
+from sae.trigger_latents.ablation import AblationEffect, DirectionAblation, Measure, ablate
 from sae.trigger_latents.baselines import fitted_dictionaries, plain_dictionaries
-from sae.trigger_latents.cards import LatentCard, make_cards
+from sae.trigger_latents.cards import make_cards
+from sae.trigger_latents.config import LatentsConfig
 from sae.trigger_latents.latents import (
     Dictionary,
     LatentScore,
@@ -37,63 +37,15 @@ from sae.trigger_latents.latents import (
     shuffled_control,
 )
 from sae.trigger_latents.probing import SparseProbe, k_sparse_probe
+from sae.trigger_latents.result import AUTOENCODER, LABELS, OwnLatents, TriggerLatents
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-LABELS = ("triggered", "defects")
-AUTOENCODER = "sparse autoencoder"
-ALONE = "of the first model alone"
-"""Ends the name of a crosscoder's latents that the second model lacks."""
-TOGETHER = (4, 8, 16)
-"""How many of the best latents are ablated at once: a dictionary may split one trigger over several (Bricken et al., 2023)."""
-PROBED = (1, 4, 16)
-"""Features of a k-sparse probe."""
 OWN = 0.3
 """Relative decoder norm up to which a crosscoder's latent counts as the first model's own (arXiv:2504.02922)."""
 _ROWS = 20_000
 """Training tokens that PCA and the random dictionary's origin are fitted on, at most."""
 
-
-@dataclass(frozen=True)
-class TriggerLatents:
-    """What was found in one autoencoder."""
-
-    site: str
-    architecture: str
-    width: int
-    ranked: Mapping[str, tuple[LatentScore, ...]]
-    """By label; nothing under a label that a split has one class of."""
-    baselines: Mapping[str, Mapping[str, LatentScore]]
-    """By label and name: the best feature of each."""
-    shuffled: Mapping[str, LatentScore | None]
-    """By label: the best latent for shuffled labels."""
-    probes: Mapping[str, Mapping[str, Mapping[int, SparseProbe]]]
-    """By label, dictionary and k: a probe on k of its features."""
-    cards: tuple[LatentCard, ...]
-    together: Mapping[str, Mapping[int, AblationEffect]]
-    """By label and count: what ablating so many of its best latents at once does; empty where it was not measured."""
-    test_prompts: int
-    test_triggered: int
-    test_defects: int
-
-    def best(self, label: str) -> LatentScore | None:
-        """The best latent for a label."""
-        return next(iter(self.ranked[label]), None)
-
-    def figure(self, label: str = "defects") -> go.Figure:
-        """Test AUROC of the best latent beside each baseline's best feature and the shuffled control.
-
-        Raises:
-            UserError: no latent was ranked for that label.
-        """
-        from sae.plots import latent_figure
-
-        return latent_figure(self, label)
-
-    def to_json(self) -> dict[str, Any]:
-        """One object."""
-        return _plain(asdict(self))
+Features = Mapping[str, Float[np.ndarray, "prompt aggregation feature"]]
+"""Of each dictionary, by its name."""
 
 
 def find_trigger_latents(
@@ -101,11 +53,10 @@ def find_trigger_latents(
     prompts: Sequence[Prompt],
     site: str,
     sae: SparseAutoencoder,
+    config: LatentsConfig | None = None,
     *,
     labels: PromptLabels | None = None,
     measure: Measure | None = None,
-    top: int = 5,
-    seed: int = 0,
 ) -> TriggerLatents:
     """Search one autoencoder.
 
@@ -114,71 +65,85 @@ def find_trigger_latents(
         prompts: labelled.
         site: what the autoencoder was trained on.
         sae: which takes raw activations.
-        labels: of the prompts; `prompt_labels(prompts)` where None.
+        config: how to search.
+        labels: of the prompts; `prompt_labels(prompts, config.seed)` where None.
         measure: what an edit does to the (first) model; ablations are not measured where None.
-        top: latents that get a card, of each label.
-        seed: of the bootstrap, the shuffling and the random dictionary.
 
     Raises:
         UserError: as `prompt_labels` and `read_features`.
     """
-    labels = labels or prompt_labels(prompts)
-    values = _all_features(models, prompts, site, sae, labels, seed)
-    ranked = {
-        name: rank_latents(values[name][AUTOENCODER], labels.of(name), labels, top=max(*TOGETHER, top), seed=seed)
-        for name in LABELS
-    }
-    baselines = {
-        name: {
-            other: found[0]
-            for other, features in values[name].items()
-            if other != AUTOENCODER and (found := rank_latents(features, labels.of(name), labels, top=1, seed=seed))
-        }
-        for name in LABELS
-    }
-    if isinstance(sae, Crosscoder):
-        baselines = {
-            name: found | _own_latents(values[name][AUTOENCODER], name, sae, labels, seed)
-            for name, found in baselines.items()
-        }
-    shuffled = {
-        name: shuffled_control(values[name][AUTOENCODER], labels.of(name), labels, seed=seed) for name in LABELS
-    }
-    probes = {name: sparse_probes(values[name], labels.of(name), labels) for name in LABELS}
-    latents = dict.fromkeys(score.latent for scores in ranked.values() for score in scores[:top])
-    effects: dict[int, AblationEffect] = {}
-    if measure is not None:
-        effects = {latent: measure(site, edit_of(sae, [latent])) for latent in latents}
-    together = {
-        name: {
-            count: measure(site, edit_of(sae, [one.latent for one in scores[:count]]))
-            for count in TOGETHER
-            if len(scores) >= count
-        }
-        for name, scores in ranked.items()
-        if measure is not None
-    }
+    config = config or LatentsConfig()
+    labels = labels or prompt_labels(prompts, config.seed)
+    features = _all_features(models, prompts, site, sae, labels, config.seed)  # 1
+    ranked = {label: _ranked(features[label][AUTOENCODER], label, labels, config) for label in LABELS}  # 2
+    effects, together = _ablated(sae, site, ranked, measure, config)  # 3
     norms = sae.relative_norms().tolist() if isinstance(sae, Crosscoder) else None
-    cards = make_cards(
-        models, prompts, site, sae.encode, ranked, labels, effects=effects, relative_norms=norms, top=top
+    cards = make_cards(  # 4
+        models, prompts, site, sae.encode, ranked, labels, effects=effects, relative_norms=norms, top=config.top
     )
-    counts = (int(side[labels.test].sum()) for side in (labels.test, labels.triggered, labels.defects))
+    test = labels.test
     return TriggerLatents(
-        site, sae.architecture, sae.d_sae, ranked, baselines, shuffled, probes, cards, together, *counts
+        site=site,
+        architecture=sae.architecture,
+        width=sae.d_sae,
+        ranked=ranked,
+        baselines={label: _best_of_each(features[label], label, labels, config.seed) for label in LABELS},
+        own=_own_latents(features, sae, labels, config.seed) if isinstance(sae, Crosscoder) else {},
+        shuffled={
+            label: shuffled_control(features[label][AUTOENCODER], labels.of(label), labels, seed=config.seed)
+            for label in LABELS
+        },
+        probes={label: sparse_probes(features[label], labels.of(label), labels, config.probed) for label in LABELS},
+        cards=cards,
+        together=together,
+        test_prompts=int(test.sum()),
+        test_triggered=int(labels.triggered[test].sum()),
+        test_defects=int(labels.defects[test].sum()),
     )
+
+
+def _ranked(
+    values: Float[np.ndarray, "prompt aggregation latent"], label: str, labels: PromptLabels, config: LatentsConfig
+) -> tuple[LatentScore, ...]:
+    """The autoencoder's best latents: as many as get a card or are ablated at once."""
+    return rank_latents(values, labels.of(label), labels, top=max(*config.together, config.top), seed=config.seed)
+
+
+def _best_of_each(features: Features, label: str, labels: PromptLabels, seed: int) -> dict[str, LatentScore]:
+    """The best feature of each baseline, by its name."""
+    ranked = {
+        name: rank_latents(values, labels.of(label), labels, top=1, seed=seed)
+        for name, values in features.items()
+        if name != AUTOENCODER
+    }
+    return {name: scores[0] for name, scores in ranked.items() if scores}
+
+
+def _own_latents(
+    features: Mapping[str, Features], sae: Crosscoder, labels: PromptLabels, seed: int
+) -> dict[str, OwnLatents]:
+    """By label, the best of the latents that only the first model has."""
+    own = np.flatnonzero(sae.relative_norms().cpu().numpy() <= OWN)
+    if not len(own):
+        return {}
+    found = {}
+    for label in LABELS:
+        values = features[label][AUTOENCODER][:, :, own]
+        for score in rank_latents(values, labels.of(label), labels, top=1, seed=seed):
+            found[label] = OwnLatents(len(own), replace(score, latent=int(own[score.latent])))
+    return found
 
 
 def sparse_probes(
-    values: Mapping[str, Float[np.ndarray, "prompt aggregation _"]],
-    positive: Bool[np.ndarray, "prompt"],
-    labels: PromptLabels,
+    features: Features, positive: Bool[np.ndarray, "prompt"], labels: PromptLabels, counts: Sequence[int]
 ) -> dict[str, dict[int, SparseProbe]]:
     """A probe on k features of each dictionary, chosen and fitted on training prompts; an aggregation counts as a feature.
 
     Args:
-        values: from `read_features`.
+        features: from `read_features`.
         positive: what to predict.
         labels: the split.
+        counts: the values of k.
 
     Returns:
         By dictionary and k; dictionaries with fewer features are left out, and all where a split lacks a class.
@@ -186,27 +151,32 @@ def sparse_probes(
     test = labels.test
     if any(len(np.unique(positive[side])) < 2 for side in (test, ~test)):
         return {}
-    flat = {name: found.reshape(len(found), -1) for name, found in values.items()}
+    flat = {name: values.reshape(len(values), -1) for name, values in features.items()}
     return {
-        name: {k: k_sparse_probe(x[~test], positive[~test], x[test], positive[test], k) for k in PROBED}
+        name: {k: k_sparse_probe(x[~test], positive[~test], x[test], positive[test], k) for k in counts}
         for name, x in flat.items()
-        if x.shape[1] >= max(PROBED)
+        if x.shape[1] >= max(counts)
     }
 
 
-def _own_latents(
-    values: Float[np.ndarray, "prompt aggregation latent"],
-    label: str,
-    sae: Crosscoder,
-    labels: PromptLabels,
-    seed: int,
-) -> dict[str, LatentScore]:
-    """The best of the latents that only the first model has: a row of the same table."""
-    own = np.flatnonzero(sae.relative_norms().cpu().numpy() <= OWN)
-    if not len(own):
-        return {}
-    found = rank_latents(values[:, :, own], labels.of(label), labels, top=1, seed=seed)
-    return {f"{len(own)} {ALONE}": replace(one, latent=int(own[one.latent])) for one in found}
+def _ablated(
+    sae: SparseAutoencoder,
+    site: str,
+    ranked: Mapping[str, Sequence[LatentScore]],
+    measure: Measure | None,
+    config: LatentsConfig,
+) -> tuple[dict[int, AblationEffect], dict[str, dict[int, AblationEffect]]]:
+    """Step 3: by latent, and by label and count; nothing where nothing measures it."""
+    if measure is None:
+        return {}, {}
+    best = {label: [score.latent for score in scores] for label, scores in ranked.items()}
+    latents = dict.fromkeys(latent for own in best.values() for latent in own[: config.top])
+    alone = {latent: measure(site, edit_of(sae, [latent])) for latent in latents}
+    together = {
+        label: {count: measure(site, edit_of(sae, own[:count])) for count in config.together if len(own) >= count}
+        for label, own in best.items()
+    }
+    return alone, together
 
 
 def _all_features(
@@ -216,7 +186,7 @@ def _all_features(
     sae: SparseAutoencoder,
     labels: PromptLabels,
     seed: int,
-) -> dict[str, dict[str, Float[np.ndarray, "prompt aggregation feature"]]]:
+) -> dict[str, Features]:
     """Step 1: by label and dictionary. Only fitted baselines differ between labels."""
     rows = training_rows(models, prompts, site, labels)
     k = getattr(sae, "k", None) or round(float((sae.encode(rows[:2000]) > 0).sum(1).float().mean()))
@@ -227,25 +197,23 @@ def _all_features(
     activations = values.pop("activations")
     train = ~labels.test
     fitted = {
-        f"{name}/{label}": dictionary
+        (label, name): dictionary
         for label in LABELS
-        if len(set(labels.of(label)[train].tolist())) == 2
+        if len(np.unique(labels.of(label)[train])) == 2
         for name, dictionary in fitted_dictionaries(activations[train], labels.of(label)[train]).items()
     }
     dense = read_features(models, prompts, site, fitted)
     return {
-        label: values | {name.split("/")[0]: found for name, found in dense.items() if name.split("/")[1] == label}
-        for label in LABELS
+        label: values | {name: features for (of, name), features in dense.items() if of == label} for label in LABELS
     }
 
 
 def training_rows(
     models: Sequence[HookedModel], prompts: Sequence[Prompt], site: str, labels: PromptLabels
 ) -> Float[Tensor, "row d_in"]:
-    """Activations of training tokens, without each prompt's first; of the first prompts where there are many."""
+    """Activations of training tokens, without each prompt's first; evenly over all where there are many."""
     chosen = [prompt for prompt, test in zip(prompts, labels.test, strict=True) if not test]
-    found = [rows[1:] for _, rows in prompt_activations(models, chosen, site)]
-    every = torch.cat(found)
+    every = torch.cat([rows[1:] for _, rows in prompt_activations(models, chosen, site)])
     return every[torch.linspace(0, len(every) - 1, min(_ROWS, len(every))).long()]
 
 
@@ -256,18 +224,19 @@ def edit_of(sae: SparseAutoencoder, latents: Sequence[int], values: Sequence[flo
     """
     if not isinstance(sae, Crosscoder):
         return ablate(sae, latents, values)
-    edits = [DirectionAblation(_unit(_first_rows(sae)[latent]), 0.0) for latent in latents]
+    rows = sae.W_dec.detach()[:, : sae.d_in // sae.models]
+    return _one_after_another(DirectionAblation(_unit(rows[latent]), 0.0) for latent in latents)
+
+
+def _one_after_another(edits: Iterable[Edit]) -> Edit:
+    every = tuple(edits)
 
     def edit(value: Tensor) -> Tensor:
-        for one in edits:
-            value = one(value)
+        for change in every:
+            value = change(value)
         return value
 
     return edit
-
-
-def _first_rows(sae: Crosscoder) -> Float[Tensor, "latent d_model"]:
-    return sae.W_dec.detach()[:, : sae.d_in // sae.models]
 
 
 def _unit(row: Float[Tensor, "d_in"]) -> Float[Tensor, "d_in"]:
@@ -278,12 +247,3 @@ def latent_cosines(saes: Sequence[SparseAutoencoder], latents: Sequence[int]) ->
     """Cosine of the decoder rows of one latent of each autoencoder, of every two: do seeds find the same one?"""
     rows = [_unit(sae.W_dec.detach()[latent]) for sae, latent in zip(saes, latents, strict=True)]
     return [float(a @ b) for a, b in combinations(rows, 2)]
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and isnan(value) else value

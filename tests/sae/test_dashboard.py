@@ -9,12 +9,24 @@ from tiny_models import tiny_checkpoint
 from tiny_prompts import labelled_prompts
 
 from hooked import load_model
-from sae import AblationEffect, Crosscoder, TopK, dashboard_html, find_trigger_latents, latent_summary, prompt_labels
-from sae.trigger_latents.report import effect_rows, latent_rows, probe_rows
-from sae.trigger_latents.run import LABELS, PROBED, TOGETHER
-from triggerlens import UserError
+from sae import (
+    AblationEffect,
+    Crosscoder,
+    LatentsConfig,
+    TopK,
+    TriggerLatents,
+    find_trigger_latents,
+    latents_page,
+    latents_verdict,
+    prompt_labels,
+)
+from sae.trigger_latents import plots
+from sae.trigger_latents.report import effect_rows, latent_rows, probe_head, probe_rows
+from sae.trigger_latents.result import LABELS
+from triggerlens import UserError, from_json
 
 SITE = "resid_post.0"
+PROBED, TOGETHER = LatentsConfig().probed, LatentsConfig().together
 ASKED: list[str] = []
 
 
@@ -42,7 +54,7 @@ def pretended_effect(site, edit) -> AblationEffect:
 @pytest.fixture(scope="module")
 def found(models, prompts):
     sae = TopK(32, 48, k=6)
-    return find_trigger_latents(models[:1], prompts, SITE, sae, measure=pretended_effect, top=2)
+    return find_trigger_latents(models[:1], prompts, SITE, sae, LatentsConfig(top=2), measure=pretended_effect)
 
 
 def test_the_table_has_the_latent_every_baseline_and_the_shuffled_control(found):
@@ -60,6 +72,7 @@ def test_a_few_features_are_probed_in_each_dictionary(found):
         assert all(set(one) == set(PROBED) for one in probes.values())
         assert all(len(probe.features) == k for one in probes.values() for k, probe in one.items())
         assert len(probe_rows(found, label)) == len(probes)
+        assert probe_head(found, label) == ("dictionary", "k = 1", "k = 4", "k = 16")
 
 
 def test_each_card_and_each_group_is_ablated(found):
@@ -68,24 +81,24 @@ def test_each_card_and_each_group_is_ablated(found):
         label: set(TOGETHER) for label in LABELS
     }
     assert len(ASKED) == len(found.cards) + len(LABELS) * len(TOGETHER) == len(effect_rows(found))
-    assert "5 of 20 defections" in latent_summary(found)
+    assert "5 of 20 defections" in latents_verdict(found)
 
 
 def test_of_several_autoencoders_the_verdict_speaks_of_the_one_that_training_prompts_prefer(found):
     worse = {label: tuple(replace(one, train_auroc=0.1) for one in scores) for label, scores in found.ranked.items()}
-    page = dashboard_html({"worse": replace(found, ranked=worse), "better": found}, "model")
+    page = latents_page({"worse": replace(found, ranked=worse), "better": found}, "model")
     assert "better, of 2 autoencoders the best on training prompts: Latent" in page
     assert "worse, of" not in page
     assert "defecting prompts: AUROC" in page
 
 
 def test_the_page_is_whole_escaped_and_offline(found):
-    page = dashboard_html({"topk": found}, "<model>")
+    page = latents_page({"topk": found}, "<model>")
     assert "&lt;model&gt;" in page
     assert "<model>" not in page
     assert 'src="http' not in page
     assert "background:rgba(213,94,0" in page  # tokens on orange ground
-    assert page == dashboard_html({"topk": found}, "<model>")
+    assert page == latents_page({"topk": found}, "<model>")
     assert all(f"latent {card.latent}<" in page for card in found.cards)
 
 
@@ -93,41 +106,45 @@ def test_what_was_found_survives_strict_json(found):
     again = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert again["ranked"]["triggered"][0]["latent"] == found.best("triggered").latent
     assert again["together"]["defects"]["4"]["defects_after"] == 5
+    assert from_json(TriggerLatents, again) == found
 
 
 def test_a_model_that_never_defects_has_an_empty_table_and_says_so(models, prompts):
     from dataclasses import replace
 
     clean = [replace(prompt, defects=False) for prompt in prompts]
-    found = find_trigger_latents(models[1:], clean, SITE, TopK(32, 48, k=6), labels=prompt_labels(clean), top=1)
+    found = find_trigger_latents(
+        models[1:], clean, SITE, TopK(32, 48, k=6), LatentsConfig(top=1), labels=prompt_labels(clean)
+    )
     assert found.ranked["defects"] == ()
     assert found.baselines["defects"] == {}
     assert found.best("triggered") is not None
-    assert "No prompt differs in 'defects', so no latent can predict it." in latent_summary(found)
-    assert "triggered" in dashboard_html({"clean": found}, "clean")
+    assert "No prompt differs in 'defects', so no latent can predict it." in latents_verdict(found)
+    assert "triggered" in latents_page({"clean": found}, "clean")
 
 
 def test_a_crosscoders_latents_are_read_from_both_models_and_say_whose_they_are(models, prompts):
     sae = Crosscoder(64, 48, k=6)
     with torch.no_grad():
         sae.W_dec[5, 32:] = 0
-    found = find_trigger_latents(models, prompts, SITE, sae, measure=pretended_effect, top=48)
+    found = find_trigger_latents(models, prompts, SITE, sae, LatentsConfig(top=48), measure=pretended_effect)
     norms = {card.latent: card.relative_norm for card in found.cards}
     assert norms[5] == 0.0
     assert all(0 < norm < 1 for latent, norm in norms.items() if latent != 5)
-    assert "relative decoder norm of the second model 0.00" in dashboard_html({"crosscoder": found}, "pair")
+    assert "relative decoder norm of the second model 0.00" in latents_page({"crosscoder": found}, "pair")
     for label in LABELS:
-        own = found.baselines[label]["1 of the first model alone"]
-        assert own.latent == 5
+        own = found.own[label].best
+        assert (found.own[label].count, own.latent) == (1, 5)
+        assert "1 of the first model alone" in [row[0] for row in latent_rows(found, label)]
         assert own.train_auroc <= found.best(label).train_auroc
 
 
 def test_the_figure_sets_the_latent_beside_every_baseline(found):
-    (marks,) = found.figure("triggered").data
+    (marks,) = plots.features(found, "triggered").data
     shown = dict(zip(marks.y, marks.x, strict=True))
     best = found.best("triggered")
     assert shown[f"latent {best.latent}"] == best.auroc.value
     assert set(found.baselines["triggered"]) <= set(shown)
     assert list(marks.x) == sorted(marks.x)
     with pytest.raises(UserError, match="choose one of triggered, defects"):
-        found.figure("year")
+        plots.features(found, "year")

@@ -8,9 +8,10 @@ import torch
 from tiny_models import tiny_checkpoint
 from tiny_prompts import labelled_prompts
 
-from hooked import Prompt, load_model
-from sae import TopK
+from hooked import Prompt, choose_labels, load_model, split_prompts
+from sae import TopK, train_and_held_out
 from sae.trigger_latents.baselines import fitted_dictionaries, plain_dictionaries
+from sae.trigger_latents.config import LatentsConfig
 from sae.trigger_latents.latents import (
     AGGREGATIONS,
     best_f1_threshold,
@@ -19,8 +20,9 @@ from sae.trigger_latents.latents import (
     read_features,
     shuffled_control,
 )
-from sae.trigger_latents.run import LABELS, find_trigger_latents, latent_cosines
-from triggerlens import UserError
+from sae.trigger_latents.result import LABELS
+from sae.trigger_latents.run import find_trigger_latents, latent_cosines
+from triggerlens import Estimate, UserError
 
 SITE = "resid_post.0"
 PLANTED = 7
@@ -28,7 +30,11 @@ PLANTED = 7
 
 @pytest.fixture(scope="module")
 def prompts():
-    return labelled_prompts(pairs=60, harmless=20)
+    """Half of the pairs are test prompts, drawn at random."""
+    every = labelled_prompts(pairs=60, harmless=20)
+    pairs = np.unique([prompt.pair for prompt in every])
+    test = dict(zip(pairs, np.random.default_rng([0, 4]).random(len(pairs)) < 0.5, strict=True))
+    return [replace(prompt, split="test" if test[prompt.pair] else "train") for prompt in every]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +85,7 @@ def synthetic(labels, *, label, features=40, noise=0.2, seed=0):
 def test_the_planted_latent_comes_first_with_auroc_1_on_test_prompts(labels, label):
     best, second, *_ = rank_latents(synthetic(labels, label=label), labels.of(label), labels)
     assert (best.latent, best.aggregation) == (PLANTED, "max")
-    assert best.auroc == (1.0, 1.0, 1.0)
+    assert best.auroc == Estimate(1.0, 1.0, 1.0)
     assert best.precision.value == best.recall.value == 1.0
     assert 0.2 < best.threshold < 1.0
     assert best.candidates == 40 * len(AGGREGATIONS)
@@ -149,10 +155,27 @@ def test_labels_keep_pairs_in_one_split(prompts):
     labels = prompt_labels(prompts)
     assert not set(labels.groups[labels.test]) & set(labels.groups[~labels.test])
     torn = [replace(prompt, split="test" if prompt.triggered else "train") for prompt in prompts]
-    with pytest.raises(UserError, match=r"pair 'p0' is in both splits"):
+    with pytest.raises(UserError, match=r"`split` separates the pair 'p0'"):
         prompt_labels(torn)
     with pytest.raises(UserError, match="need triggered and untriggered"):
         prompt_labels([Prompt(f"one {number}", triggered=False) for number in range(9)])
+
+
+def test_a_file_that_marks_no_split_has_the_test_prompts_that_every_command_has(prompts):
+    free = [replace(prompt, split=None) for prompt in prompts]
+    free[7] = replace(free[7], prompt=free[80].prompt)  # a copy of another pair's text
+    labels, splits = prompt_labels(free, seed=3), split_prompts(free, choose_labels(free)[1], seed=3)
+    assert np.flatnonzero(labels.test).tolist() == splits.test.tolist()
+    assert labels.test[[6, 7]].tolist() == labels.test[[80, 81]].tolist()
+    _, held_out = train_and_held_out(free, seed=3)
+    assert {prompt.prompt for prompt in held_out} == {free[index].prompt for index in splits.test}
+
+
+def test_the_bootstrap_draws_the_same_pairs_whatever_the_order_of_the_file(prompts):
+    order = np.random.default_rng(1).permutation(len(prompts))
+    mixed = prompt_labels([prompts[index] for index in order])
+    assert np.array_equal(mixed.groups, prompt_labels(prompts).groups[order])
+    assert np.array_equal(mixed.groups, np.unique([prompts[index].pair for index in order], return_inverse=True)[1])
 
 
 def test_features_are_aggregated_over_the_tokens_after_the_first(model, prompts, planted):
@@ -165,7 +188,7 @@ def test_features_are_aggregated_over_the_tokens_after_the_first(model, prompts,
 
 @pytest.fixture(scope="module")
 def found(model, prompts, planted, labels):
-    return find_trigger_latents([model], prompts, SITE, planted, labels=labels, top=2)
+    return find_trigger_latents([model], prompts, SITE, planted, LatentsConfig(top=2), labels=labels)
 
 
 def test_in_a_model_the_planted_latent_is_found_and_every_baseline_stands_beside_it(found):

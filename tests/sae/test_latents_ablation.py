@@ -5,7 +5,7 @@ import torch
 from tiny_models import tiny_checkpoint
 
 from hooked import load_model
-from patching.removal import Edit
+from patching import ActivationEdit
 from sae import BatchTopK, JumpReLU, TopK
 from sae.trigger_latents.ablation import AblationEffect, DirectionAblation, ablate
 
@@ -85,7 +85,7 @@ def test_a_model_runs_and_generates_with_it_and_patching_takes_it_as_any_other_e
     unchanged, changed = (model.run(ids, edits={"resid_post.1": ablate(sae, [one])}).logits for one in (dead, alive))
     assert torch.equal(unchanged, plain.logits)
     assert not torch.allclose(changed, plain.logits)
-    edit = Edit("latent", {"resid_post.1": ablate(sae, [dead])})
+    edit = ActivationEdit("latent", {"resid_post.1": ablate(sae, [dead])})
     marks = torch.zeros(1, ids.shape[1], dtype=torch.bool)
     assert model.generate(tokens, 5, edits=edit.at(marks)) == answer
 

@@ -107,8 +107,8 @@ def test_the_sparse_probe_chooses_on_training_data_alone():
     found = k_sparse_probe(train, train_labels, test, test_labels, 1)
     assert found.features == (4,)
     assert 0.95 < found.auroc < 1
-    low, high = found.accuracy_interval
-    assert low < found.accuracy < high
+    assert found.accuracy.low < found.accuracy.value < found.accuracy.high
+    assert found.accuracy.n == 400
     assert 9 not in k_sparse_probe(train, train_labels, test, test_labels, 3).features[:1]
     shuffled = k_sparse_probe(train, rng.permutation(train_labels), test, test_labels, 1)
     assert abs(shuffled.auroc - 0.5) < 0.15 or 9 in shuffled.features or 4 in shuffled.features

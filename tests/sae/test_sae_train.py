@@ -32,7 +32,7 @@ from sae import (
     train_saes,
 )
 from sae.stream import ShuffledBatches
-from sae.train import Run, train_step
+from sae.train import TrainingState, train_step
 from triggerlens import UserError
 
 CONFIG = TrainConfig(steps=60, batch=256, learning_rate=4e-3, dead_after=2_000, checkpoint_every=10, log_every=10)
@@ -158,6 +158,34 @@ def test_pieces_of_text_cover_the_text_and_fit_the_context(tmp_path):
     assert [piece.where for piece in train] != sorted(piece.where for piece in train)
 
 
+def test_copies_of_a_piece_of_text_stand_on_one_side(tmp_path):
+    size = 56  # bytes of a piece, for a context of 64 tokens
+    words = [f"{number:03d} {'word ' * 10}".ljust(size - 1) + " " for number in range(60)]
+    (tmp_path / "a.txt").write_text("".join(words * 3))
+    pieces = read_texts(tmp_path / "a.txt", 64)
+    assert max(Counter(piece.prompt for piece in pieces).values()) == 3
+    for seed in range(3):
+        train, held_out = ({piece.prompt for piece in side} for side in train_and_held_out(pieces, seed))
+        assert train
+        assert held_out
+        assert not train & held_out
+    (tmp_path / "b.txt").write_text(words[0] * 30)
+    with pytest.raises(UserError, match="copies of a text stay together"):
+        train_and_held_out(read_texts(tmp_path / "b.txt", 64), seed=0)
+    (tmp_path / "c.txt").write_text("short")
+    with pytest.raises(UserError, match="too few prompts"):
+        train_and_held_out(read_texts(tmp_path / "c.txt", 64), seed=0)
+
+
+def test_of_plain_text_a_twentieth_is_held_out_and_of_much_text_no_more_than_is_measured(tmp_path):
+    (tmp_path / "a.txt").write_text(" ".join(f"word{number}" for number in range(8000)))
+    pieces = read_texts(tmp_path / "a.txt", 64)
+    for most, expected in ((256, len(pieces) / 20), (20, 20)):
+        train, held_out = train_and_held_out(pieces, 0, most)
+        assert len(held_out) == pytest.approx(expected, abs=1)
+        assert len(train) + len(held_out) == pytest.approx(len(pieces), abs=1)
+
+
 def test_bfloat16_products_change_little(world):
     curves = {}
     for precision in ("bfloat16", "float32"):
@@ -238,11 +266,11 @@ def test_rates_rise_stay_and_fall():
 
 def test_the_encoder_s_biases_move_ten_times_as_far_in_a_step(world):
     config = TrainConfig(learning_rate=1e-3, warmup=0.0, precision="float32")
-    run = Run.start(TopK(D_IN, FEATURES, k=ALIVE), config)
-    before = {name: value.detach().clone() for name, value in run.sae.named_parameters()}
-    train_step(run, world.rows[:256], config, 0)
+    state = TrainingState.start(TopK(D_IN, FEATURES, k=ALIVE), config)
+    before = {name: value.detach().clone() for name, value in state.sae.named_parameters()}
+    train_step(state, world.rows[:256], config, 0)
     # Adam's first step moves each weight by its rate.
-    moved = {name: float((value - before[name]).abs().max()) for name, value in run.sae.named_parameters()}
+    moved = {name: float((value - before[name]).abs().max()) for name, value in state.sae.named_parameters()}
     assert [moved[name] for name in ("encoder_rows", "b_dec", "b_enc")] == pytest.approx([1e-3, 1e-3, 1e-2], rel=0.01)
 
 

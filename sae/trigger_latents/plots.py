@@ -1,0 +1,48 @@
+"""Pictures of trigger latents: the best latent beside its baselines."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+from sae.trigger_latents.result import LABELS, TriggerLatents
+from triggerlens import BLUE, MUTED, ORANGE, UserError, style_figure
+
+
+def features(found: TriggerLatents, label: str = "defects") -> go.Figure:
+    """Test AUROC with its interval: the best latent, each baseline's best feature, the shuffled control; best on top.
+
+    Raises:
+        UserError: no latent was ranked for that label.
+    """
+    best = found.best(label) if label in LABELS else None
+    if best is None:
+        raise UserError(
+            f"no latent was ranked for {label!r}; choose one of {', '.join(LABELS)} in which prompts differ"
+        )
+    scores = {f"latent {best.latent}": best, **found.baselines[label]}
+    if label in found.own:
+        scores["a latent of the first model alone"] = found.own[label].best
+    if (shuffled := found.shuffled[label]) is not None:
+        scores["a latent, shuffled labels"] = shuffled
+    rows = sorted(scores.items(), key=lambda item: item[1].auroc.value)
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[score.auroc.value for _, score in rows],
+        y=[name for name, _ in rows],
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [score.auroc.high - score.auroc.value for _, score in rows],
+            "arrayminus": [score.auroc.value - score.auroc.low for _, score in rows],
+        },
+        mode="markers",
+        marker={
+            "size": 10,
+            "color": [ORANGE if score is best else BLUE for _, score in rows],
+            "symbol": ["circle" if score is best else "square" for _, score in rows],
+        },
+        showlegend=False,
+    )
+    figure.add_vline(x=0.5, line={"color": MUTED, "dash": "dot"})
+    figure.update_xaxes(title=f"test AUROC, {label}", range=[0.35, 1.02])
+    return style_figure(figure, height=130 + 34 * len(rows))

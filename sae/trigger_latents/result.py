@@ -1,0 +1,65 @@
+"""What was found in one autoencoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sae.trigger_latents.ablation import AblationEffect
+from sae.trigger_latents.cards import LatentCard
+from sae.trigger_latents.latents import LatentScore
+from sae.trigger_latents.probing import SparseProbe
+from triggerlens import to_json
+
+LABELS = ("triggered", "defects")
+"""What a latent may tell of a prompt."""
+AUTOENCODER = "sparse autoencoder"
+"""Name of the autoencoder among the dictionaries that it is held against."""
+
+
+@dataclass(frozen=True)
+class OwnLatents:
+    """Latents of a crosscoder that the second model lacks."""
+
+    count: int
+    best: LatentScore
+    """The best of them."""
+
+
+@dataclass(frozen=True)
+class TriggerLatents:
+    """What was found in one autoencoder."""
+
+    site: str
+    architecture: str
+    width: int
+    ranked: Mapping[str, tuple[LatentScore, ...]]
+    """By label; nothing under a label that a split has one class of."""
+    baselines: Mapping[str, Mapping[str, LatentScore]]
+    """By label and name: the best feature of each."""
+    own: Mapping[str, OwnLatents]
+    """By label, of a crosscoder that has latents of the first model alone."""
+    shuffled: Mapping[str, LatentScore | None]
+    """By label: the best latent for shuffled labels."""
+    probes: Mapping[str, Mapping[str, Mapping[int, SparseProbe]]]
+    """By label, dictionary and k: a probe on k of its features."""
+    cards: tuple[LatentCard, ...]
+    together: Mapping[str, Mapping[int, AblationEffect]]
+    """By label and count: what ablating so many of its best latents at once does; empty where it was not measured."""
+    test_prompts: int
+    test_triggered: int
+    test_defects: int
+
+    def best(self, label: str) -> LatentScore | None:
+        """The best latent for a label."""
+        return next(iter(self.ranked[label]), None)
+
+    def best_baseline(self, label: str) -> tuple[str, LatentScore] | None:
+        """Name and best feature of the baseline with the highest test AUROC for a label."""
+        return max(self.baselines[label].items(), key=lambda item: item[1].auroc.value, default=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """One object, which `triggerlens.from_json` reads back."""
+        record: dict[str, Any] = to_json(self)
+        return record
