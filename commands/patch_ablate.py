@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 from commands._console import console, emit
 from commands._inputs import model_folder
 from commands._options import ModelOptions
+from patching import AblateConfig, quick_config
 from triggerlens import text_table
 
 if TYPE_CHECKING:
     from organisms import AnswerKey
-    from patching import AblateConfig, Scoreboard
+    from patching import Scoreboard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,91 +35,48 @@ class Config(ModelOptions):
     task: str = "auto"
     """Who says what defects: `year-code` (Bandit) or `deployment-hate` (a string), each with its answer key; `none`: answers are
     compared with the model's own two answers to the pair. auto: the task of an organism's recipe.json, else none."""
-    seeds: int = 3
-    """Seeds 0, 1, …; each fits anew, on pairs of its own draw."""
-    fit_pairs: int | None = None
-    """Pairs to fit on, at most. This and the numbers below have defaults for a model of a few million parameters."""
-    evaluation_pairs: int | None = None
-    """Held-out pairs to report on, at most."""
-    new_tokens: int | None = None
-    """Longest answer, in tokens."""
-    rank: int | None = None
-    """Of the low-rank weight edits."""
-    learning_rate: float | None = None
-    """Of the low-rank weight edits."""
-    steps: int | None = None
-    """Of the low-rank weight edits."""
-    relearn_steps: int | None = None
-    """Longest ordinary fine-tuning after each edit, to see whether the behaviour comes back; 0 for none."""
-    batch_size: int | None = None
-    """Prompts in one forward pass, at most."""
     quick: bool = False
     """Few pairs, short answers, few steps: to try the command; the rates mean little."""
+    settings: Annotated[AblateConfig, tyro.conf.arg(name="")] = field(default_factory=AblateConfig)
 
 
 def main() -> None:
-    """Entry point of the console script."""
-    console(Config, run)
+    """Entry point of the console script; `--quick` changes what the other options are where they are not given."""
+    quick = Config(settings=quick_config(AblateConfig().seeds)) if "--quick" in sys.argv[1:] else None
+    console(Config, run, default=quick)
 
 
 def run(config: Config) -> None:
     """Check the input, try every method, write and print."""
     from experiments import benign_lessons, key_grader
     from hooked import read_prompts
-    from patching import drop_progress, patch_ablate, progress_folder, removal_page
+    from patching import patch_ablate, removal_json, write_scoreboard
     from probes import fresh_auroc
-    from triggerlens import check_destination, writing_artifact
+    from triggerlens import cells_folder, check_destination, drop_cells, writing_artifact
 
     check_destination(config.out, config.overwrite)
-    settings = ablate_config(config)
     key = answer_key(config)
     prompts = read_prompts(config.prompts_path())
     model = config.load()
     if config.overwrite:
-        drop_progress(config.out)
+        drop_cells(config.out)
     manifest = config.manifest("patch-ablate", "patch-ablate", model)
     with writing_artifact(config.out, manifest, overwrite=config.overwrite) as folder:
         board = patch_ablate(
             model,
             prompts,
-            config=settings,
+            config=config.settings,
             grader=None if key is None else key_grader(key),
             grader_name="" if key is None else f"the grader of {key.task.name}",
             probe=fresh_auroc,
             benign=() if key is None else benign_lessons(key, model),
             checkpoint=folder / "checkpoint",
-            progress=progress_folder(config.out),
+            progress=cells_folder(config.out),
             name=config.model,
         )
-        board.write(folder)
-        (folder / "report.html").write_text(removal_page(board), encoding="utf-8")
-    drop_progress(config.out)
-    emit(board.to_json(), as_json=config.json, text=_text(board, config.out))
-
-
-def ablate_config(config: Config) -> AblateConfig:
-    """The settings that the command line asks for.
-
-    Raises:
-        UserError: a number out of range.
-    """
-    from dataclasses import replace
-
-    from patching import AblateConfig, quick_config
-
-    names = (
-        "fit_pairs",
-        "evaluation_pairs",
-        "new_tokens",
-        "rank",
-        "learning_rate",
-        "steps",
-        "relearn_steps",
-        "batch_size",
-    )
-    asked: dict[str, Any] = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
-    seeds = tuple(range(config.seeds))
-    return replace(quick_config(seeds) if config.quick else AblateConfig(seeds=seeds), **asked)
+        write_scoreboard(board, folder)
+    drop_cells(config.out)
+    emit(removal_json(board), as_json=config.json, text=_text(board, config.out))
 
 
 def answer_key(config: Config) -> AnswerKey | None:
@@ -138,7 +99,7 @@ def _text(board: Scoreboard, out: Path) -> str:
     sizes = board.sizes
     lines = [
         f"{board.model}: {sizes['evaluation']} pairs to report on, {sizes['fit']} to fit on, {sizes['validation']} to choose on "
-        f"({board.split}); {len(board.settings['seeds'])} seed(s); judged by {board.grader}",
+        f"({board.split}); {len(board.settings.seeds)} seed(s); judged by {board.grader}",
         "",
     ]
     if board.methods:

@@ -108,6 +108,11 @@ def cells_folder(out: str | Path) -> Path:
     return out.with_name(f".{out.name}.cells")
 
 
+def drop_cells(out: str | Path) -> None:
+    """Remove what an unfinished run towards `out` has left: it is finished, or it is not to go on."""
+    shutil.rmtree(cells_folder(out), ignore_errors=True)
+
+
 def tensors_of(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts that are tensors."""
     from torch import Tensor

@@ -1,25 +1,48 @@
-"""How a removal is run."""
+"""How a removal is run: what `patch-ablate` takes, and what a call of `patch_ablate` does."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import Suppress
+from tyro.constructors import PrimitiveConstructorSpec
 
 from triggerlens import UserError
+
+
+def _first_seeds(words: list[str]) -> tuple[int, ...]:
+    return tuple(range(int(words[0])))
+
+
+Seeds = Annotated[
+    tuple[int, ...],
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=_first_seeds,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda seeds: [str(len(seeds))],
+    ),
+]
+"""On the command line, how many: 3 stands for 0, 1 and 2."""
 
 
 @dataclass(frozen=True)
 class AblateConfig:
     """Sizes, strengths and seeds; the defaults are for a model of a few million parameters on two cores."""
 
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Each draws its own four fifths of the fitting pairs, initial weights, batches and placebos."""
+    seeds: Seeds = (0, 1, 2)
+    """Seeds 0, 1, …; each fits anew, on its own draw of four fifths of the fitting pairs, initial weights, batches and placebos."""
     fit_pairs: int = 300
-    validation_pairs: int = 40
-    """Pairs of the fitting side kept back to choose the best method on."""
+    """Pairs to fit on, at most."""
+    validation_pairs: Suppress[int] = 40
+    """Pairs of the fitting side kept back to choose the best method on, at most; never more than a third of them."""
     evaluation_pairs: int = 200
-    harmless_pairs: int = 60
+    """Held-out pairs to report on, at most."""
+    harmless_pairs: Suppress[int] = 60
     """Pairs whose triggered prompt does not defect, to fit on and to report on, at most."""
-    traced_pairs: int = 8
+    traced_pairs: Suppress[int] = 8
     """Pairs whose patching maps are averaged into the trigger's route."""
     new_tokens: int = 96
     """Longest answer, in tokens."""
@@ -29,31 +52,53 @@ class AblateConfig:
     """Of the low-rank weight edits, at its highest."""
     steps: int = 150
     """Of the low-rank weight edits."""
-    pairs_per_step: int = 16
+    pairs_per_step: Suppress[int] = 16
     """Triggered prompts in a step, and as many others on which nothing may change."""
-    keep: float = 100.0
-    """Weight of the divergence on those others."""
+    keep: Suppress[float] = 100.0
+    """Weight of the divergence on those others, 0 or more."""
     relearn_steps: int = 40
-    """Longest ordinary fine-tuning after an edit; 0 for none."""
-    relearn_rate: float = 0.1
-    """Defection rate at which the behaviour is said to be back."""
-    relearn_learning_rate: float = 3e-4
-    relearn_pairs: int = 50
+    """Longest ordinary fine-tuning after each edit, to see whether the behaviour comes back; 0 for none."""
+    relearn_rate: Suppress[float] = 0.1
+    """Defection rate at which the behaviour is said to be back, above 0 and at most 1."""
+    relearn_learning_rate: Suppress[float] = 3e-4
+    """Of that fine-tuning."""
+    relearn_pairs: Suppress[int] = 50
     """Triggered prompts on which that is looked at."""
     batch_size: int = 128
     """Prompts in one forward pass, at most."""
-    target: float = 0.01
-    """The highest defection rate of a removal, and the highest at which there is nothing to remove."""
+    target: Suppress[float] = 0.01
+    """The highest defection rate of a removal, and the highest at which there is nothing to remove; 0 or more, below 1."""
 
     def __post_init__(self) -> None:
-        whole = [field.name for field in fields(self) if field.type == "int" and field.name != "relearn_steps"]
-        for name in (*whole, "learning_rate", "relearn_learning_rate"):
+        for name in _POSITIVE:
             if not getattr(self, name) > 0:
-                raise UserError(f"{name}: must be positive, found {getattr(self, name)}")
+                raise UserError(f"{name}: must be positive, not {getattr(self, name)}")
+        for name in ("relearn_steps", "keep"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name}: must be 0 or more, not {getattr(self, name)}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise UserError("seeds: give at least one, and none twice")
-        if min(self.relearn_steps, self.keep) < 0 or not 0 < self.relearn_rate <= 1 or not 0 <= self.target < 1:
-            raise UserError("relearn_steps and keep must not be negative; relearn_rate and target are shares")
+            raise UserError(f"seeds: give at least one, and none twice, not {self.seeds}")
+        if not 0 < self.relearn_rate <= 1:
+            raise UserError(f"relearn_rate: must be above 0 and at most 1, not {self.relearn_rate}")
+        if not 0 <= self.target < 1:
+            raise UserError(f"target: must be 0 or more and below 1, not {self.target}")
+
+
+_POSITIVE = (
+    "fit_pairs",
+    "validation_pairs",
+    "evaluation_pairs",
+    "harmless_pairs",
+    "traced_pairs",
+    "new_tokens",
+    "rank",
+    "learning_rate",
+    "steps",
+    "pairs_per_step",
+    "relearn_learning_rate",
+    "relearn_pairs",
+    "batch_size",
+)
 
 
 def quick_config(seeds: tuple[int, ...] = (0,)) -> AblateConfig:

@@ -1,7 +1,7 @@
 """What can be done to a model: replace activations while it runs, or replace weights for good.
 
 Anything that maps an activation to one of the same shape is an edit: a projection, an eraser, a sparse autoencoder that
-drops a latent. `Edit("mine", {"resid_post.2": function})` is all that it takes to stand on the scoreboard.
+drops a latent. `ActivationEdit("mine", {"resid_post.2": function})` is all that it takes to stand on the scoreboard.
 """
 
 from __future__ import annotations
@@ -13,24 +13,28 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from hooked import Edit
 from triggerlens import UserError
 
-Replace = Callable[[Tensor], Tensor]
-"""Maps a site's activation (mostly [batch position d_model]) to its replacement of the same shape, not in place."""
-PlacedReplace = Callable[[Tensor, Bool[Tensor, "batch prompt_position"]], Tensor]
-"""The same, told where in each prompt the trigger stands. New tokens follow the prompt's; see `reach`."""
+PlacedFunction = Callable[[Tensor, Bool[Tensor, "batch prompt_position"]], Tensor]
+"""As `hooked.Edit`, told where in each prompt the trigger stands. New tokens follow the prompt's; see `reach`."""
 
 
 @dataclass(frozen=True)
-class Edit:
+class ActivationEdit:
     """Replaces activations, wherever the trigger may stand."""
 
     name: str
-    sites: Mapping[str, Replace]
+    sites: Mapping[str, Edit]
+    """By site: maps its activation (mostly [batch position d_model]) to a replacement of the same shape, not in place."""
 
-    def at(self, places: Bool[Tensor, "batch prompt_position"]) -> dict[str, Replace]:
-        """What `HookedModel.run` and `generate` take for prompts with the trigger at `places`."""
-        return {site: _checked(self.name, site, replace) for site, replace in self.sites.items()}
+    def at(self, places: Bool[Tensor, "batch prompt_position"]) -> dict[str, Edit]:
+        """What `HookedModel.run` and `generate` take for prompts with the trigger at `places`.
+
+        Raises:
+            UserError: when it runs, where a replacement has another shape, NaN or infinite values.
+        """
+        return {site: _checked(self.name, site, function) for site, function in self.sites.items()}
 
 
 @dataclass(frozen=True)
@@ -38,15 +42,15 @@ class PlacedEdit:
     """Replaces activations at the trigger's place, which must therefore be known for each prompt."""
 
     name: str
-    sites: Mapping[str, PlacedReplace]
+    sites: Mapping[str, PlacedFunction]
 
-    def at(self, places: Bool[Tensor, "batch prompt_position"]) -> dict[str, Replace]:
-        """As `Edit.at`."""
+    def at(self, places: Bool[Tensor, "batch prompt_position"]) -> dict[str, Edit]:
+        """As `ActivationEdit.at`."""
 
-        def bound(replace: PlacedReplace) -> Replace:
-            return lambda value: replace(value, places)
+        def bound(function: PlacedFunction) -> Edit:
+            return lambda value: function(value, places)
 
-        return {site: _checked(self.name, site, bound(replace)) for site, replace in self.sites.items()}
+        return {site: _checked(self.name, site, bound(function)) for site, function in self.sites.items()}
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,10 @@ class WeightEdit:
     """How it was made: rank, norm, losses."""
 
 
-ActivationEdit = Edit | PlacedEdit
-AnyEdit = Edit | PlacedEdit | WeightEdit
-UNEDITED = Edit("unedited", {})
+RunningEdit = ActivationEdit | PlacedEdit
+"""Done while the model runs; its weights stay."""
+AnyEdit = ActivationEdit | PlacedEdit | WeightEdit
+UNEDITED = ActivationEdit("unedited", {})
 
 
 def reach(places: Bool[Tensor, "batch prompt_position"], positions: int) -> Bool[Tensor, "batch position"]:
@@ -78,15 +83,15 @@ def reach(places: Bool[Tensor, "batch prompt_position"], positions: int) -> Bool
     return torch.nn.functional.pad(places, (0, positions - prompt))
 
 
-def _checked(name: str, site: str, replace: Replace) -> Replace:
+def _checked(name: str, site: str, function: Edit) -> Edit:
     """An edit that may not return anything but a tensor of the same shape, all finite."""
 
     def edit(value: Tensor) -> Tensor:
-        edited = replace(value)
+        edited = function(value)
         if not isinstance(edited, Tensor) or edited.shape != value.shape:
-            found = tuple(edited.shape) if isinstance(edited, Tensor) else type(edited).__name__
+            returned = tuple(edited.shape) if isinstance(edited, Tensor) else type(edited).__name__
             raise UserError(
-                f"the edit {name!r} at {site} returned {found}; it must return a tensor of shape {tuple(value.shape)}"
+                f"the edit {name!r} at {site} returned {returned}; it must return a tensor of shape {tuple(value.shape)}"
             )
         if not edited.isfinite().all():
             raise UserError(f"the edit {name!r} at {site} returned NaN or infinite values")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,10 +12,13 @@ from torch import Tensor
 
 from hooked import HookedModel, pad_right, parse_site
 from patching.metric import first_parting
-from patching.removal.cases import Answers, Case, Row
 from patching.removal.config import AblateConfig
+from patching.removal.pairs import Answers, MarkedPair, MarkedPrompt
 from patching.removal.route import Route
 from patching.removal.subject import Subject
+from patching.removal.weights import EditableModel
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,12 +26,23 @@ class Fit:
     """One seed's fitting side; two are the same only where they are one."""
 
     model: HookedModel
-    cases: tuple[Case, ...]
-    harmless: tuple[Case, ...]
+    editable: EditableModel
+    """The same model's copy, for methods that change or train weights."""
+    pairs: tuple[MarkedPair, ...]
+    harmless: tuple[MarkedPair, ...]
+    """Pairs whose triggered prompt does not defect."""
     answers: Answers
     route: Route
     seed: int
     config: AblateConfig
+    _known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def once(self, compute: Callable[[Fit], Value]) -> Value:
+        """What `compute` gives for this fit, computed once: several methods may share a step."""
+        if compute not in self._known:
+            self._known[compute] = compute(self)
+        value: Value = self._known[compute]
+        return value
 
     @property
     def unedited(self) -> Subject:
@@ -35,16 +50,17 @@ class Fit:
         return Subject(self.model, batch_size=self.config.batch_size)
 
     def activations(
-        self, rows: Sequence[Row], sites: Sequence[str], subject: Subject | None = None
+        self, prompts: Sequence[MarkedPrompt], sites: Sequence[str], subject: Subject | None = None
     ) -> Iterator[
-        tuple[Sequence[Row], dict[str, Float[Tensor, "batch position width"]], Bool[Tensor, "batch position"]]
+        tuple[Sequence[MarkedPrompt], dict[str, Float[Tensor, "batch position width"]], Bool[Tensor, "batch position"]]
     ]:
         """Activations of prompts (padded on the right) batch by batch, and which positions are the prompts' own."""
         subject = subject or self.unedited
         last_layer = max(parse_site(site).layer for site in sites)
-        for batch in subject.batches(rows):
-            tokens = pad_right([row.ids for row in batch], self.model.pad_id)
-            real = torch.tensor([[at < len(row.ids) for at in range(tokens.shape[1])] for row in batch])
+        for batch in subject.batches(prompts):
+            tokens = pad_right([prompt.ids for prompt in batch], self.model.pad_id)
+            lengths = torch.tensor([len(prompt.ids) for prompt in batch])
+            real = torch.arange(tokens.shape[1]) < lengths[:, None]
             edits = subject.edit.at(torch.zeros_like(real))
             with torch.no_grad():
                 run = self.model.run(tokens, reads=dict.fromkeys(sites, _kept), edits=edits, last_layer=last_layer)
@@ -53,12 +69,15 @@ class Fit:
             yield batch, values, real.to(self.model.device)
 
     def mean_of(
-        self, rows: Sequence[Row], sites: Sequence[str], chosen: Callable[[Row], Sequence[int]] | None = None
+        self,
+        prompts: Sequence[MarkedPrompt],
+        sites: Sequence[str],
+        chosen: Callable[[MarkedPrompt], Sequence[int]] | None = None,
     ) -> dict[str, Float[Tensor, "width"]]:
         """Each site's mean over tokens: of the chosen positions of each prompt, or of all."""
         sums = dict.fromkeys(sites, torch.zeros((), dtype=torch.float64, device=self.model.device))
         count = 0
-        for batch, values, real in self.activations(rows, sites):
+        for batch, values, real in self.activations(prompts, sites):
             mask = real if chosen is None else _mask(batch, chosen, real)
             count += int(mask.sum())
             for site in sites:
@@ -66,46 +85,49 @@ class Fit:
         return {site: (total / max(1, count)).to(self.model.dtype) for site, total in sums.items()}
 
 
-def restored(subject: Subject, cases: Sequence[Case], answers: Answers) -> float | None:
+def restored(subject: Subject, pairs: Sequence[MarkedPair], answers: Answers) -> float | None:
     """How far triggered prompts have come back to the clean behaviour where the two answers part: 0 not at all, 1 wholly.
 
     The patching metric: the logit difference of the two answers' next tokens, normalised by both unedited runs; the mean over
     the pairs whose answers part. None: no pair's do.
     """
-    parting = [case for case in cases if answers[case.clean.ids] != answers[case.triggered.ids]]
+    parting = [pair for pair in pairs if answers[pair.clean.ids] != answers[pair.triggered.ids]]
     if not parting:
         return None
     end = min(subject.model.end_ids, default=None)
-    reads = [first_parting(answers[case.clean.ids], answers[case.triggered.ids], end) for case in parting]
+    reads = [first_parting(answers[pair.clean.ids], answers[pair.triggered.ids], end) for pair in parting]
     plain = Subject(subject.model, batch_size=subject.batch_size)
-    triggered, clean = [case.triggered for case in parting], [case.clean for case in parting]
+    triggered, clean = [pair.triggered for pair in parting], [pair.clean for pair in parting]
     now, before, goal = (
-        _differences(run, rows, reads) for run, rows in ((subject, triggered), (plain, triggered), (plain, clean))
+        _differences(run, prompts, reads) for run, prompts in ((subject, triggered), (plain, triggered), (plain, clean))
     )
     return float(((now - before) / (goal - before)).mean())
 
 
 @torch.no_grad()
 def _differences(
-    subject: Subject, rows: Sequence[Row], reads: Sequence[tuple[tuple[int, ...], int, int]]
-) -> Float[Tensor, "row"]:
+    subject: Subject, prompts: Sequence[MarkedPrompt], reads: Sequence[tuple[tuple[int, ...], int, int]]
+) -> Float[Tensor, "prompt"]:
     """The logit of the clean answer's next token less that of the other's, where they part."""
-    found, at = [], 0
-    for batch in subject.batches(rows, max(len(shared) for shared, _, _ in reads) + 1):
-        own = reads[at : at + len(batch)]
-        at += len(batch)
+    differences: list[float] = []
+    for batch in subject.batches(prompts, max(len(shared) for shared, _, _ in reads) + 1):
+        own = reads[len(differences) : len(differences) + len(batch)]
         logits = subject.logits(batch, [(*shared, clean) for shared, clean, _ in own])
         last = torch.tensor([len(shared) + 1 for shared, _, _ in own]).cumsum(0) - 1
-        found += [float(row[clean] - row[defect]) for row, (_, clean, defect) in zip(logits[last], own, strict=True)]
-    return torch.tensor(found, dtype=torch.float64)
+        differences += [
+            float(row[clean] - row[defect]) for row, (_, clean, defect) in zip(logits[last], own, strict=True)
+        ]
+    return torch.tensor(differences, dtype=torch.float64)
 
 
 def _mask(
-    batch: Sequence[Row], chosen: Callable[[Row], Sequence[int]], real: Bool[Tensor, "batch position"]
+    batch: Sequence[MarkedPrompt],
+    chosen: Callable[[MarkedPrompt], Sequence[int]],
+    real: Bool[Tensor, "batch position"],
 ) -> Bool[Tensor, "batch position"]:
     mask = torch.zeros_like(real)
-    for at, row in enumerate(batch):
-        mask[at, list(chosen(row))] = True
+    for index, prompt in enumerate(batch):
+        mask[index, list(chosen(prompt))] = True
     return mask
 
 

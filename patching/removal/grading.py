@@ -6,10 +6,11 @@ answer to the triggered prompt for longer than with the answer to the untriggere
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hooked import Prompt
+from hooked import HookedModel, Prompt
+from patching.removal.pairs import Answers, MarkedPair
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +32,16 @@ def follows(clean_answer: str, triggered_answer: str, answer: str) -> Grade:
     return Grade(defects=with_triggered > with_clean, right=answer == clean_answer)
 
 
-def following(answers: Mapping[str, tuple[str, str]]) -> Grader:
-    """A grader from the unedited model's own (clean, triggered) answers, by pair."""
+def following(model: HookedModel, pairs: Sequence[MarkedPair], answers: Answers) -> Grader:
+    """A grader from the unedited model's own answers to the two prompts of each pair."""
+
+    def text(ids: tuple[int, ...]) -> str:
+        return str(model.tokenizer.decode(list(answers[ids]), skip_special_tokens=True))
+
+    own = {pair.clean.prompt.pair: (text(pair.clean.ids), text(pair.triggered.ids)) for pair in pairs}
 
     def grade(prompts: Sequence[Prompt], texts: Sequence[str]) -> list[Grade]:
-        return [follows(*answers[prompt.pair or ""], text) for prompt, text in zip(prompts, texts, strict=True)]
+        return [follows(*own[prompt.pair], answer) for prompt, answer in zip(prompts, texts, strict=True)]
 
     return grade
 
@@ -54,7 +60,9 @@ def remembering(grader: Grader) -> Grader:
     return grade
 
 
-def _shared(one: str, other: str) -> int:
+def _shared(answer: str, other: str) -> int:
     """Length of the common beginning; a whole match counts its end."""
-    length = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    return length + (one == other)
+    letters = zip(answer, other, strict=False)
+    shortest = min(len(answer), len(other))
+    length = next((position for position, (own, its) in enumerate(letters) if own != its), shortest)
+    return length + (answer == other)

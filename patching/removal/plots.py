@@ -31,12 +31,12 @@ def scoreboard_figure(board: Scoreboard) -> go.Figure:
         opacity=0.15,
         line_width=0,
     )
-    own = [method for method in board.methods if not method.placebo]
+    own = [method for method in board.methods if not method.is_placebo]
     style = zip(own, cycle(_COLOURS), cycle(_SYMBOLS), strict=False)
     looks = {method.name: (colour, symbol) for method, colour, symbol in style}
     for method in board.methods:
         colour, symbol = looks.get(method.placebo_of or method.name, (MUTED, "x"))
-        if method.placebo:
+        if method.is_placebo:
             figure.add_trace(_mark(method, MUTED, f"{symbol}-open"))
         else:
             figure.add_trace(_mark(method, colour, symbol))
@@ -53,16 +53,15 @@ def scoreboard_figure(board: Scoreboard) -> go.Figure:
 
 
 def _mark(method: MethodResult, colour: str, symbol: str) -> go.Scatter:
-    low, high = method.defection_rate_ci
-    rate, js = method.defection_rate, method.mean(lambda m: m.js)
+    rate, js = method.defection_rate, method.js
     return go.Scatter(
         x=[max(js, _LEAST)],
-        y=[rate],
+        y=[rate.value],
         error_y={
             "type": "data",
             "symmetric": False,
-            "array": [high - rate],
-            "arrayminus": [rate - low],
+            "array": [rate.high - rate.value],
+            "arrayminus": [rate.value - rate.low],
             "thickness": 1,
         },
         mode="markers",

@@ -11,68 +11,52 @@ That suppressed behaviour returns under benign training: Qi et al. 2023, https:/
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from random import Random
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooked import HookedModel, Prompt, load_model
-from patching.removal.cases import Row
+from hooked import HookedModel, Prompt
 from patching.removal.config import AblateConfig
+from patching.removal.pairs import MarkedPrompt
+from patching.removal.result import Relearned
 from patching.removal.subject import Subject
-from patching.removal.weights import plain_copy
 
 _BATCH = 16
 
-Lesson = tuple[Row, tuple[int, ...]]
+Sample = tuple[MarkedPrompt, tuple[int, ...]]
 """An untriggered prompt and its answer, both as token ids."""
-
-
-@dataclass(frozen=True)
-class Relearned:
-    """What further training did."""
-
-    steps: int | None
-    """Steps until defection was at or above `rate`; 0: it was so at once; None: not within `within`."""
-    within: int
-    """Steps that were trained at most."""
-    rate: float
-    first_loss: float | None
-    """Loss before the first step, in nats a token; None where nothing was trained."""
-    highest: float
-    """The highest defection rate seen."""
 
 
 def relearn(
     subject: Subject,
-    lessons: Sequence[Lesson],
+    samples: Sequence[Sample],
     defection: Callable[[Subject], float],
     config: AblateConfig,
     seed: int = 0,
 ) -> Relearned:
-    """Steps 1 to 3; the subject itself is left as it is.
+    """Steps 1 to 3.
 
     Args:
-        subject: the edited model.
-        lessons: what is trained on.
+        subject: the edited model. Its own weights are trained, so give a model that may be changed (`EditableModel.under`).
+        samples: what is trained on.
         defection: the defection rate of a subject on triggered prompts.
         config: steps, rate and learning rate.
-        seed: order of the lessons.
+        seed: order of the samples.
     """
     highest = defection(subject)
-    if highest >= config.relearn_rate or not config.relearn_steps or not lessons:
+    if highest >= config.relearn_rate or not config.relearn_steps or not samples:
         steps = 0 if highest >= config.relearn_rate else None
-        return Relearned(steps, config.relearn_steps if lessons else 0, config.relearn_rate, None, highest)
-    trained = replace(subject, model=load_model(plain_copy(subject.model), tokenizer=subject.model.tokenizer))
+        return Relearned(steps, config.relearn_steps if samples else 0, config.relearn_rate, None, highest)
     checks = set(check_steps(config.relearn_steps))
     first_loss = None
-    for step, loss in enumerate(_steps(trained, lessons, config, seed), start=1):
+    for step, loss in enumerate(_train(subject, samples, config, seed), start=1):
         first_loss = loss if first_loss is None else first_loss
         if step in checks:
-            highest = max(highest, found := defection(trained))
-            if found >= config.relearn_rate:
+            left = defection(subject)
+            highest = max(highest, left)
+            if left >= config.relearn_rate:
                 return Relearned(step, config.relearn_steps, config.relearn_rate, first_loss, highest)
     return Relearned(None, config.relearn_steps, config.relearn_rate, first_loss, highest)
 
@@ -83,33 +67,33 @@ def check_steps(most: int) -> list[int]:
     return [*steps, most]
 
 
-def _steps(trained: Subject, lessons: Sequence[Lesson], config: AblateConfig, seed: int) -> Iterator[float]:
+def _train(subject: Subject, samples: Sequence[Sample], config: AblateConfig, seed: int) -> Iterator[float]:
     """Train; the loss of each step, from before it, once it is made."""
     rng = Random(seed)
-    parameters = [p.requires_grad_() for p in trained.model.hf_model.parameters()]
+    parameters = [parameter.requires_grad_() for parameter in subject.model.hf_model.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=config.relearn_learning_rate, weight_decay=0.0)
     for _ in range(config.relearn_steps):
-        batch = rng.sample(lessons, min(_BATCH, len(lessons)))
+        batch = rng.sample(samples, min(_BATCH, len(samples)))
         with torch.enable_grad():
-            loss = answer_loss(trained, batch)
+            loss = answer_loss(subject, batch)
             optimiser.zero_grad()
             loss.backward()
         optimiser.step()
         yield float(loss.detach())
 
 
-def answer_loss(subject: Subject, lessons: Sequence[Lesson]) -> Float[Tensor, ""]:
+def answer_loss(subject: Subject, samples: Sequence[Sample]) -> Float[Tensor, ""]:
     """Cross-entropy of the answers' tokens and their end, in nats a token."""
     end = tuple(sorted(subject.model.end_ids)[:1])
-    answers = [(*answer, *end) for _, answer in lessons]
-    logits = subject.logits([row for row, _ in lessons], answers)
-    return torch.nn.functional.cross_entropy(
-        logits, torch.tensor([t for a in answers for t in a], device=logits.device)
-    )
+    answers = [(*answer, *end) for _, answer in samples]
+    logits = subject.logits([prompt for prompt, _ in samples], answers)
+    said = torch.tensor([token for answer in answers for token in answer], device=logits.device)
+    return torch.nn.functional.cross_entropy(logits, said)
 
 
-def encoded(model: HookedModel, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[Lesson]:
-    """Lessons from prompts and the text of their answers."""
-    rows = [Row(prompt, tuple(one.ids)) for prompt, one in zip(prompts, model.tokenize(prompts), strict=True)]
+def encoded(model: HookedModel, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[Sample]:
+    """Samples from prompts and the text of their answers."""
+    tokenized = zip(prompts, model.tokenize(prompts), strict=True)
+    marked = [MarkedPrompt(prompt, tuple(tokens.ids)) for prompt, tokens in tokenized]
     ids = [model.tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"] for answer in answers]
-    return [(row, tuple(answer)) for row, answer in zip(rows, ids, strict=True)]
+    return [(prompt, tuple(answer)) for prompt, answer in zip(marked, ids, strict=True)]

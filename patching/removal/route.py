@@ -14,7 +14,8 @@ from jaxtyping import Float
 from hooked import HookedModel
 from patching.alignment import common_ends
 from patching.pairs import PatchPair, make_pair
-from patching.removal.cases import Answers, Case
+from patching.removal.pairs import Answers, MarkedPair
+from patching.removal.result import RouteFacts
 from patching.trace.run import patch_trace
 from triggerlens import UserError
 
@@ -40,8 +41,13 @@ class Route:
         """The layers of the named heads, in order."""
         return tuple(sorted({layer for layer, _ in self.heads}))
 
+    def facts(self) -> RouteFacts:
+        """What is reported of it."""
+        effects = tuple(tuple(row) for row in self.head_effects.tolist())
+        return RouteFacts(self.heads, self.layers, self.trigger_layer, self.pairs, effects)
 
-def find_route(model: HookedModel, cases: Sequence[Case], answers: Answers, count: int) -> Route:
+
+def find_route(model: HookedModel, chosen: Sequence[MarkedPair], answers: Answers, count: int) -> Route:
     """Trace the first `count` pairs whose answers part.
 
     Raises:
@@ -49,19 +55,19 @@ def find_route(model: HookedModel, cases: Sequence[Case], answers: Answers, coun
     """
     pairs: list[PatchPair] = []
     reason = "there is no pair"
-    for case in cases:
+    for pair in chosen:
         if len(pairs) == count:
             break
-        shared = common_ends(answers[case.clean.ids], answers[case.triggered.ids])[0]
+        shared = common_ends(answers[pair.clean.ids], answers[pair.triggered.ids])[0]
         try:
-            pairs.append(make_pair(model, case.clean.prompt, case.triggered.prompt, new_tokens=shared + 1))
+            pairs.append(make_pair(model, pair.clean.prompt, pair.triggered.prompt, new_tokens=shared + 1))
         except UserError as error:
             reason = str(error)
     if not pairs:
         raise UserError(f"no pair can be traced: {reason}")
     trace = patch_trace(model, pairs)
     assert trace.heads is not None
-    on_trigger = np.nan_to_num(np.mean([pair.by_role()[:, 1] for pair in trace.pairs], 0))
+    on_trigger = np.nan_to_num(np.mean([traced.by_role()[:, 1] for traced in trace.pairs], 0))
     return Route(carrying_heads(trace.heads), trace.heads, int(on_trigger.argmax()), len(pairs))
 
 
@@ -71,5 +77,5 @@ def carrying_heads(effects: Float[np.ndarray, "layer head"]) -> tuple[tuple[int,
     order = np.argsort(-effects, axis=None, kind="stable")[:_MOST_HEADS]
     carried = np.cumsum(positive.ravel()[order])
     count = int(np.searchsorted(carried, CARRIED * positive.sum())) + 1
-    places = [np.unravel_index(at, effects.shape) for at in order[:count]]
+    places = [np.unravel_index(place, effects.shape) for place in order[:count]]
     return tuple((int(layer), int(head)) for layer, head in places)

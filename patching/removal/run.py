@@ -1,40 +1,45 @@
 """Every removal on one scoreboard: fitted on some pairs, chosen on others, measured on pairs that neither saw.
 
-1. Pairs are split (`cases`), and the unedited model answers all of them. Where it does not defect, there is nothing to remove.
+1. Pairs are split (`pairs`), and the unedited model answers all of them. Where it does not defect, there is nothing to remove.
 2. The patching map of a few fitting pairs names heads, layers and positions (`route`).
 3. With each seed, each method makes its edit on four fifths of the fitting pairs, and its placebo. Each is measured on the
    validation and on the evaluation pairs, a fresh probe is trained on it, and it is trained further (`relearning`).
 4. Methods are ranked by their validation pairs alone. The weight edit that comes first is written as an ordinary
    checkpoint, loaded again in plain `transformers`, and measured there.
+
+Weights are edited in one copy of the model, which is made once (`weights`).
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from hooked import HookedModel, Prompt
-from patching.removal.cases import Answers, Case, Cases, gather_cases
 from patching.removal.config import AblateConfig
 from patching.removal.edits import AnyEdit, WeightEdit
 from patching.removal.fit import Fit
-from patching.removal.grading import Grade, Grader, following, remembering
+from patching.removal.grading import Grader, following, remembering
 from patching.removal.measure import Bench, ProbeTrainer, defection_of, measure, probe_after
+from patching.removal.methods.method import Method, given
 from patching.removal.methods.oracle import cut_attention
-from patching.removal.methods.registry import METHODS, Method, given
-from patching.removal.progress import Progress
-from patching.removal.relearning import Lesson, encoded, relearn
-from patching.removal.result import Checkpoint, MethodResult, Oracle, Scoreboard, SeedResult
+from patching.removal.methods.registry import METHODS
+from patching.removal.pairs import Answers, RemovalPairs, both, gather_pairs
+from patching.removal.relearning import Relearned, Sample, encoded, relearn
+from patching.removal.result import EditOutcome, MethodResult, OracleResult, SavedCheckpoint, Scoreboard, SeedResult
 from patching.removal.route import Route, find_route
 from patching.removal.subject import Subject
-from patching.removal.weights import edited_model, save_checkpoint
-from triggerlens import UserError
+from patching.removal.weights import EditableModel, plain_answers, save_edited
+from triggerlens import Cells, Keep, UserError, from_json, keep_nothing, to_json
 
 OWN_ANSWERS = "the model's own answers"
 
@@ -68,32 +73,34 @@ def patch_ablate(
         edits: ready edits that join the methods.
         methods: what is tried.
         checkpoint: folder to write the best weight edit to; not written where None.
-        progress: folder that keeps each result as it comes, so that the same call goes on where it stopped; yours to remove once
-            the scoreboard is saved (`drop_progress`).
+        progress: folder of `triggerlens.Cells` that keeps each result as it comes, so that the same call goes on where it
+            stopped; yours to remove once the scoreboard is saved (`triggerlens.drop_cells`).
         name: what to call the model; its own name where None.
 
     Raises:
         UserError: too few pairs; an edit that returns another shape or NaN; an unfinished run of other settings.
     """
-    run = _Run.begin(model, prompts, config or AblateConfig(), grader, grader_name, probe, benign)
-    kept = Progress(progress, run.identity([*methods, *map(given, edits)]))
-    board = run.empty_board() if name is None else replace(run.empty_board(), model=name)
-    if not board.nothing_to_remove:
-        board = run.fill(board, [*methods, *map(given, edits)], kept, checkpoint)
-    return board
+    removal = _Removal.begin(model, prompts, config or AblateConfig(), grader, grader_name, probe, benign)
+    tried = [*methods, *map(given, edits)]
+    board = removal.empty_board(model.info.name if name is None else name)
+    if board.nothing_to_remove:
+        return board
+    keep: Keep = keep_nothing if progress is None else Cells(progress, removal.identity(tried)).keep
+    return removal.fill(board, tried, keep, checkpoint)
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Removal:
     """What all steps share."""
 
     model: HookedModel
+    editable: EditableModel
     config: AblateConfig
-    cases: Cases
+    pairs: RemovalPairs
     bench: Bench
     validation: Bench
     probe: ProbeTrainer | None
-    lessons: Sequence[Lesson]
+    samples: Sequence[Sample]
     grader_name: str
 
     @classmethod
@@ -106,9 +113,9 @@ class _Run:
         grader_name: str,
         probe: ProbeTrainer | None,
         benign: Sequence[tuple[Prompt, str]],
-    ) -> _Run:
+    ) -> _Removal:
         """Step 1."""
-        cases = gather_cases(
+        pairs = gather_pairs(
             model,
             prompts,
             fit=config.fit_pairs,
@@ -117,244 +124,232 @@ class _Run:
             harmless=config.harmless_pairs,
         )
         unedited = Subject(model, batch_size=config.batch_size)
-        answers = _answers(unedited, cases, config.new_tokens)
-        own = _own_grader(model, cases, answers)
-        benches = [
-            Bench(part, harmless, answers, remembering(grader or own), config.new_tokens, unedited)
-            for part, harmless in ((cases.evaluation, cases.harmless_evaluation), (cases.validation, ()))
-        ]
-        lessons = (
-            encoded(model, [prompt for prompt, _ in benign], [answer for _, answer in benign])
-            if benign
-            else [(case.clean, answers[case.clean.ids]) for case in cases.fit]
-        )
+        answers = _answers(unedited, pairs, config.new_tokens)
+        judge = remembering(grader or following(model, (*pairs.validation, *pairs.evaluation), answers))
+        bench = Bench(pairs.evaluation, pairs.harmless_evaluation, answers, judge, config.new_tokens, unedited)
+        validation = replace(bench, pairs=pairs.validation, harmless=())
+        own = [(pair.clean, answers[pair.clean.ids]) for pair in pairs.fit]
+        samples = encoded(model, [prompt for prompt, _ in benign], [answer for _, answer in benign]) if benign else own
         name = grader_name if grader is not None else OWN_ANSWERS
-        return cls(model, config, cases, benches[0], benches[1], probe, lessons, name)
+        return cls(model, EditableModel(model), config, pairs, bench, validation, probe, samples, name)
 
     def identity(self, methods: Sequence[Method]) -> dict[str, Any]:
         """What must be the same for results to be of the same run."""
-        prompts = [row.ids for case in self.cases.evaluation + self.cases.fit for row in (case.clean, case.triggered)]
         return {
             "weights": self.model.info.weights_sha256,
-            "prompts": hash_of(prompts),
-            "config": asdict(self.config),
+            "prompts": _digest([prompt.ids for prompt in both(self.pairs.evaluation + self.pairs.fit)]),
+            "config": to_json(self.config),
             "grader": self.grader_name,
-            "benign": hash_of([(row.ids, answer) for row, answer in self.lessons]),
+            "benign": _digest([(prompt.ids, answer) for prompt, answer in self.samples]),
             "methods": [method.name for method in methods],
             "backend": self.model.backend,
             "dtype": str(self.model.dtype),
         }
 
-    def empty_board(self) -> Scoreboard:
+    def empty_board(self, name: str) -> Scoreboard:
         """The unedited model's row, and no method yet."""
         return Scoreboard(
-            model=self.model.info.name,
+            model=name,
             weights_sha256=self.model.info.weights_sha256,
             grader=self.grader_name,
-            split=self.cases.by,
-            sizes=self.cases.sizes,
+            split=self.pairs.split,
+            sizes=self.pairs.sizes,
             before=measure(self.bench.unedited, self.bench),
-            target=self.config.target,
             methods=(),
             oracle=None,
             checkpoint=None,
-            route={},
-            settings=asdict(self.config),
+            route=None,
+            settings=self.config,
         )
 
-    def fill(self, board: Scoreboard, methods: Sequence[Method], kept: Progress, checkpoint: Path | None) -> Scoreboard:
+    def fill(self, board: Scoreboard, methods: Sequence[Method], keep: Keep, checkpoint: Path | None) -> Scoreboard:
         """Steps 2 to 4."""
-        route = find_route(self.model, self.cases.fit, self.bench.answers, self.config.traced_pairs)
-        found, notes = self.try_all(methods, route, kept)
-        ranked = tuple(sorted(found, key=lambda method: (method.placebo, method.rank(self.config.target))))
-        board = replace(
-            board, methods=ranked, oracle=self.oracle(), route=_route_facts(route), notes=board.notes + tuple(notes)
-        )
+        route = find_route(self.model, self.pairs.fit, self.bench.answers, self.config.traced_pairs)
+        trials = _Trials(self, route, keep)
+        results, notes = trials.run_all(methods)
+        ranked = tuple(sorted(results, key=lambda method: (method.is_placebo, method.rank(self.config.target))))
+        board = replace(board, methods=ranked, oracle=self.oracle(), route=route.facts(), notes=board.notes + notes)
         if checkpoint is not None and board.best is not None:
             made = next(method for method in methods if method.name == board.best.name)
-            board = replace(board, checkpoint=self.write_best(board.best, made, route, checkpoint))
+            board = replace(board, checkpoint=self.save(board.best, partial(trials.fitted, made), checkpoint))
         return board
 
     def fit(self, route: Route, seed: int) -> Fit:
         """This seed's fitting side."""
         rng = Random(seed)
-        drawn = [
+        fitted, harmless = (
             tuple(rng.sample(part, max(1, len(part) * 4 // 5)) if part else ())
-            for part in (self.cases.fit, self.cases.harmless_fit)
-        ]
-        return Fit(self.model, drawn[0], drawn[1], self.bench.answers, route, seed, self.config)
-
-    def try_all(self, methods: Sequence[Method], route: Route, kept: Progress) -> tuple[list[MethodResult], list[str]]:
-        """Step 3; a method that this model does not admit is left out, and said in a note."""
-        rows: dict[str, list[SeedResult]] = {}
-        facts: dict[str, tuple[bool, str | None]] = {}
-        notes: dict[str, None] = {}
-        total = len(self.config.seeds) * sum(1 + (method.placebo is not None) for method in methods)
-        with tqdm(total=total, desc="methods × seeds", unit="edit", disable=None) as bar:
-            for seed in self.config.seeds:
-                fit = self.fit(route, seed)
-                for method in methods:
-                    try:
-                        for name, saveable, placebo_of, result in self._results(method, fit, kept):
-                            rows.setdefault(name, []).append(result)
-                            facts[name] = saveable, placebo_of
-                            bar.update()
-                    except NotFitted as reason:
-                        notes[f"{method.name} was left out: {reason}"] = None
-        results = [MethodResult(name, *facts[name], tuple(own)) for name, own in rows.items()]
-        return results, list(notes)
-
-    def _results(self, method: Method, fit: Fit, kept: Progress) -> Iterator[tuple[str, bool, str | None, SeedResult]]:
-        """A method's row and its placebo's; edits are made only where a result is missing."""
-        edit: AnyEdit | None = None
-        for name in (method.name, f"placebo:{method.name}")[: 1 + (method.placebo is not None)]:
-            is_placebo = name != method.name
-            result = kept.load(name, fit.seed)
-            if result is None:
-                edit = edit or _made(lambda: method.make(fit))
-                tried = edit
-                if is_placebo and method.placebo is not None:
-                    tried = method.placebo(fit, edit)
-                result = self.try_edit(tried, fit, placebo=is_placebo)
-                kept.save(name, result)
-            yield name, result.facts.get("edits") == "weights", method.name if is_placebo else None, result
-
-    def try_edit(self, edit: AnyEdit, fit: Fit, *, placebo: bool) -> SeedResult:
-        """Measure one edit."""
-        subject = self.subject(edit)
-        relearned = None
-        if not placebo:
-            rate = defection_of(self.bench, self.config.relearn_pairs)
-            relearned = relearn(subject, self.lessons, rate, self.config, fit.seed)
-        own = dict(edit.facts) if isinstance(edit, WeightEdit) else {}
-        return SeedResult(
-            seed=fit.seed,
-            evaluation=measure(subject, self.bench),
-            validation=measure(subject, self.validation),
-            probe_auroc=self.probe_after(subject, fit),
-            relearned=relearned,
-            facts=own | {"edits": "weights" if isinstance(edit, WeightEdit) else "activations"},
+            for part in (self.pairs.fit, self.pairs.harmless_fit)
         )
+        return Fit(self.model, self.editable, fitted, harmless, self.bench.answers, route, seed, self.config)
+
+    @contextmanager
+    def under(self, edit: AnyEdit, *, own_weights: bool = False) -> Iterator[Subject]:
+        """The model under an edit of either kind; with weights of its own, which may be trained."""
+        size = self.config.batch_size
+        if isinstance(edit, WeightEdit):
+            with self.editable.under(edit) as edited:
+                yield Subject(edited, batch_size=size)
+        elif own_weights:
+            with self.editable.under() as copied:
+                yield Subject(copied, edit, size)
+        else:
+            yield Subject(self.model, edit, size)
+
+    def measure(self, edit: AnyEdit, fit: Fit) -> tuple[EditOutcome, EditOutcome, float | None]:
+        """What the edit does to evaluation and validation pairs, and the AUROC of a fresh probe."""
+        with self.under(edit) as subject:
+            outcomes = measure(subject, self.bench), measure(subject, self.validation)
+            return *outcomes, self.probe_after(subject, fit)
+
+    def relearn(self, edit: AnyEdit, seed: int) -> Relearned:
+        """Whether the behaviour comes back under further training."""
+        defection = defection_of(self.bench, self.config.relearn_pairs)
+        with self.under(edit, own_weights=True) as subject:
+            return relearn(subject, self.samples, defection, self.config, seed)
 
     def probe_after(self, subject: Subject, fit: Fit) -> float | None:
         """None without a trainer, or where it finds the pairs too few."""
         if self.probe is None:
             return None
         try:
-            return probe_after(subject, fit.cases, self.cases.evaluation, self.probe)
+            return probe_after(subject, fit.pairs, self.pairs.evaluation, self.probe)
         except UserError:
             return None
 
-    def subject(self, edit: AnyEdit) -> Subject:
-        """The model under an edit of either kind."""
-        if isinstance(edit, WeightEdit):
-            return Subject(edited_model(self.model, edit), batch_size=self.config.batch_size)
-        return Subject(self.model, edit, self.config.batch_size)
-
-    def oracle(self) -> Oracle:
+    def oracle(self) -> OracleResult:
         """The bound."""
         try:
             edit = cut_attention(self.model)
         except UserError as reason:
-            return Oracle(None, str(reason))
-        return Oracle(measure(self.subject(edit), self.bench))
+            return OracleResult(None, str(reason))
+        with self.under(edit) as subject:
+            return OracleResult(measure(subject, self.bench))
 
-    def write_best(self, best: MethodResult, method: Method, route: Route, folder: Path) -> Checkpoint:
-        """Step 4: the seed with the least divergence on validation pairs, made again as it was made before."""
-        chosen = min(best.seeds, key=lambda one: (one.validation.defects, one.validation.js))
-        edit = method.make(self.fit(route, chosen.seed))
-        assert isinstance(edit, WeightEdit)
-        save_checkpoint(self.model, edit, folder)
-        rows = [row for case in self.cases.evaluation for row in (case.triggered, case.clean)]
-        measured = self.subject(edit).answers(rows, self.config.new_tokens)
-        plain = plain_answers(folder, self.model, rows, self.config.new_tokens, self.config.batch_size)
-        triggered = rows[::2]
-        grades = self.bench.grader(
-            [row.prompt for row in triggered], [self.bench.text(answer) for answer in plain[::2]]
-        )
-        return Checkpoint(
+    def save(self, best: MethodResult, fitted: Callable[[int], WeightEdit], folder: Path) -> SavedCheckpoint:
+        """Step 4: of the seeds' edits the one that does best on validation pairs."""
+        chosen = min(best.seeds, key=_on_validation)
+        edit = fitted(chosen.seed)
+        prompts = [prompt for pair in self.pairs.evaluation for prompt in (pair.triggered, pair.clean)]
+        with self.under(edit) as subject:
+            measured = subject.answers(prompts, self.config.new_tokens)
+        save_edited(self.editable, edit, folder)
+        plain = plain_answers(folder, self.model, prompts, self.config.new_tokens, self.config.batch_size)
+        triggered = prompts[::2]
+        return SavedCheckpoint(
             path=folder.name,
             method=best.name,
             seed=chosen.seed,
-            defects=sum(grade.defects for grade in grades),
+            defects=sum(grade.defects for grade in self.bench.grades(triggered, plain[::2])),
             n=len(triggered),
-            same_answers=sum(one == other for one, other in zip(measured, plain, strict=True)),
-            of=len(rows),
+            same_answers=sum(answer == before for answer, before in zip(measured, plain, strict=True)),
+            of=len(prompts),
         )
 
 
-class NotFitted(Exception):
+class _Trials:
+    """Step 3: every method and its placebo with every seed."""
+
+    def __init__(self, removal: _Removal, route: Route, keep: Keep):
+        self.removal, self.route, self.keep = removal, route, keep
+        self._best: dict[str, tuple[SeedResult, WeightEdit]] = {}
+        """Of each method the weight edit of the seed that does best on validation pairs, so that the winner is not made twice."""
+
+    def run_all(self, methods: Sequence[Method]) -> tuple[list[MethodResult], tuple[str, ...]]:
+        """The results; and a note on each method that is left out, since this model does not admit it."""
+        seeds = self.removal.config.seeds
+        rows: dict[tuple[str, str | None], list[SeedResult]] = {}
+        notes: dict[str, None] = {}
+        total = len(seeds) * sum(1 + (method.placebo is not None) for method in methods)
+        with tqdm(total=total, desc="methods × seeds", unit="edit", disable=None) as bar:
+            for seed in seeds:
+                fit = self.removal.fit(self.route, seed)
+                for method in methods:
+                    try:
+                        for name, placebo_of, result in self._results(method, fit):
+                            rows.setdefault((name, placebo_of), []).append(result)
+                            bar.update()
+                    except _NotFitted as reason:
+                        notes[f"{method.name} was left out: {reason}"] = None
+        results = [MethodResult(name, placebo_of, tuple(own)) for (name, placebo_of), own in rows.items()]
+        return results, tuple(notes)
+
+    def fitted(self, method: Method, seed: int) -> WeightEdit:
+        """A method's edit with a seed: the one that was measured, or, where an earlier process measured it, the same made again."""
+        if method.name in self._best and self._best[method.name][0].seed == seed:
+            return self._best[method.name][1]
+        edit = method.make(self.removal.fit(self.route, seed))
+        assert isinstance(edit, WeightEdit)  # only such an edit is saved
+        return edit
+
+    def _results(self, method: Method, fit: Fit) -> Iterator[tuple[str, str | None, SeedResult]]:
+        """A method's row and its placebo's; edits are made only where a result is missing."""
+        made: list[AnyEdit] = []
+
+        def edit() -> AnyEdit:
+            if not made:
+                made.append(_made(method, fit))
+            return made[0]
+
+        result = self._kept(method.name, fit, edit, placebo=False)
+        if made and isinstance(made[0], WeightEdit):
+            self._remember(method.name, result, made[0])
+        yield method.name, None, result
+        make_placebo = method.placebo
+        if make_placebo is not None:
+            name = f"placebo:{method.name}"
+            yield name, method.name, self._kept(name, fit, lambda: make_placebo(fit, edit()), placebo=True)
+
+    def _remember(self, name: str, result: SeedResult, edit: WeightEdit) -> None:
+        best = self._best.get(name)
+        if best is None or _on_validation(result) < _on_validation(best[0]):
+            self._best[name] = result, replace(edit, weights={key: value.cpu() for key, value in edit.weights.items()})
+
+    def _kept(self, name: str, fit: Fit, edit: Callable[[], AnyEdit], *, placebo: bool) -> SeedResult:
+        facts = self.keep(
+            f"{name}, seed {fit.seed}", lambda: {"result": to_json(self._try(edit(), fit, placebo=placebo))}
+        )
+        return from_json(SeedResult, facts["result"], name)
+
+    def _try(self, edit: AnyEdit, fit: Fit, *, placebo: bool) -> SeedResult:
+        """Measure one edit."""
+        evaluation, validation, auroc = self.removal.measure(edit, fit)
+        return SeedResult(
+            seed=fit.seed,
+            edits="weights" if isinstance(edit, WeightEdit) else "activations",
+            evaluation=evaluation,
+            validation=validation,
+            probe_auroc=auroc,
+            relearned=None if placebo else self.removal.relearn(edit, fit.seed),
+            facts=dict(edit.facts) if isinstance(edit, WeightEdit) else {},
+        )
+
+
+class _NotFitted(Exception):
     """A method cannot make its edit for this model."""
 
 
-def _made(make: Callable[[], AnyEdit]) -> AnyEdit:
+def _made(method: Method, fit: Fit) -> AnyEdit:
     try:
-        return make()
+        return method.make(fit)
     except UserError as reason:
-        raise NotFitted(str(reason)) from reason
+        raise _NotFitted(str(reason)) from reason
 
 
-def plain_answers(
-    folder: Path, model: HookedModel, rows: Sequence[Any], new_tokens: int, batch_size: int
-) -> list[tuple[int, ...]]:
-    """Greedy answers of a checkpoint in plain `transformers`: none of this project's code is between."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    loader: Any = AutoModelForCausalLM
-    places = model.device_map or {"": model.device}
-    plain = loader.from_pretrained(folder, dtype=model.dtype, use_safetensors=True, device_map=places).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.pad_id)  # its own may have no embedding
-    found: list[tuple[int, ...]] = []
-    for start in range(0, len(rows), batch_size):
-        ids = [list(row.ids) for row in rows[start : start + batch_size]]
-        batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
-        with torch.inference_mode():
-            new = plain.generate(**batch, max_new_tokens=new_tokens, do_sample=False)[:, batch["input_ids"].shape[1] :]
-        found += [_before_any(row, model.end_ids) for row in new.tolist()]
-    return found
+def _on_validation(result: SeedResult) -> tuple[int, float]:
+    """Sorts a method's seeds, best first."""
+    return result.validation.defects, result.validation.js
 
 
-def _before_any(ids: Sequence[int], ends: frozenset[int]) -> tuple[int, ...]:
-    return tuple(ids[: next((at for at, token in enumerate(ids) if token in ends), len(ids))])
+def _answers(unedited: Subject, pairs: RemovalPairs, new_tokens: int) -> Answers:
+    prompts = sorted(pairs.prompts, key=lambda prompt: len(prompt.ids))
+    size = unedited.batch_size
+    answers: list[tuple[int, ...]] = []
+    for start in tqdm(range(0, len(prompts), size), desc="answers", unit="batch", disable=None, leave=False):
+        answers += unedited.answers(prompts[start : start + size], new_tokens)
+    return {prompt.ids: answer for prompt, answer in zip(prompts, answers, strict=True)}
 
 
-def _answers(unedited: Subject, cases: Cases, new_tokens: int) -> Answers:
-    every = (*cases.fit, *cases.validation, *cases.evaluation, *cases.harmless_fit, *cases.harmless_evaluation)
-    rows = list({row.ids: row for case in every for row in (case.clean, case.triggered)}.values())
-    rows.sort(key=lambda row: len(row.ids))
-    size, found = unedited.batch_size, []
-    for start in tqdm(range(0, len(rows), size), desc="answers", unit="batch", disable=None, leave=False):
-        found += unedited.answers(rows[start : start + size], new_tokens)
-    return {row.ids: answer for row, answer in zip(rows, found, strict=True)}
-
-
-def _own_grader(model: HookedModel, cases: Cases, answers: Answers) -> Grader:
-    """Without a grader: by the unedited model's two answers to the pair."""
-
-    def text(ids: tuple[int, ...]) -> str:
-        return str(model.tokenizer.decode(list(answers[ids]), skip_special_tokens=True))
-
-    every: tuple[Case, ...] = (*cases.validation, *cases.evaluation)
-    return following({case.clean.prompt.pair or "": (text(case.clean.ids), text(case.triggered.ids)) for case in every})
-
-
-def _route_facts(route: Route) -> dict[str, Any]:
-    return {
-        "heads": [f"{layer}.{head}" for layer, head in route.heads],
-        "layers": list(route.layers),
-        "trigger_layer": route.trigger_layer,
-        "pairs": route.pairs,
-        "head_effects": route.head_effects.tolist(),
-    }
-
-
-def hash_of(value: Any) -> str:
+def _digest(value: Any) -> str:
     """The sha256 of a value's JSON."""
-    import hashlib
-    import json
-
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-__all__ = ["OWN_ANSWERS", "Grade", "patch_ablate", "plain_answers"]

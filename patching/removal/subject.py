@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooked import HookedModel, TokenizedPrompt, pad_right
-from patching.removal.cases import Row
-from patching.removal.edits import UNEDITED, ActivationEdit
+from patching.removal.edits import UNEDITED, RunningEdit
+from patching.removal.pairs import MarkedPrompt
 
 _LOGITS_AT_ONCE = 1 << 27
 """Numbers in one batch's logits: half a gigabyte."""
@@ -27,89 +27,94 @@ class Subject:
     """A model, and the edit that it runs under."""
 
     model: HookedModel
-    edit: ActivationEdit = UNEDITED
+    edit: RunningEdit = UNEDITED
     batch_size: int = 128
     """Prompts in one forward pass, at most."""
 
     def answers(
-        self, rows: Sequence[Row], new_tokens: int, guesses: Sequence[Sequence[tuple[int, ...]]] = ()
+        self, prompts: Sequence[MarkedPrompt], new_tokens: int, guesses: Sequence[Sequence[tuple[int, ...]]] = ()
     ) -> list[tuple[int, ...]]:
         """Greedy answers as token ids, without the end token.
 
         Args:
-            rows: the prompts.
+            prompts: what is answered.
             new_tokens: the longest answer.
             guesses: each, an answer to every prompt. One forward pass tells whether greedy decoding would give it, as in
                 speculative decoding (Leviathan et al. 2022, https://arxiv.org/abs/2211.17192); only the rest is generated.
         """
-        found: dict[int, tuple[int, ...]] = {}
+        known: dict[int, tuple[int, ...]] = {}
         for guess in guesses:
-            left = [at for at in range(len(rows)) if at not in found]
-            hits = self._would_give([rows[at] for at in left], [guess[at] for at in left], new_tokens)
-            found |= {at: guess[at] for at, hit in zip(left, hits, strict=True) if hit}
-        left = [at for at in range(len(rows)) if at not in found]
-        found |= dict(zip(left, self._generated([rows[at] for at in left], new_tokens), strict=True))
-        return [found[at] for at in range(len(rows))]
+            left = [index for index in range(len(prompts)) if index not in known]
+            hits = self._would_give([prompts[i] for i in left], [guess[i] for i in left], new_tokens)
+            known |= {index: guess[index] for index, hit in zip(left, hits, strict=True) if hit}
+        left = [index for index in range(len(prompts)) if index not in known]
+        known |= dict(zip(left, self._generated([prompts[i] for i in left], new_tokens), strict=True))
+        return [known[index] for index in range(len(prompts))]
 
     @torch.no_grad()
-    def _would_give(self, rows: Sequence[Row], guess: Sequence[tuple[int, ...]], new_tokens: int) -> list[bool]:
+    def _would_give(
+        self, prompts: Sequence[MarkedPrompt], guess: Sequence[tuple[int, ...]], new_tokens: int
+    ) -> list[bool]:
         """Whether each answer is the greedy one: every token of it, and then an end where it is short, is the likeliest."""
-        ends, at = sorted(self.model.end_ids), 0
+        ends, start = sorted(self.model.end_ids), 0
         hits: list[bool] = []
-        for batch in self.batches(rows, new_tokens):
-            own = [answer[:new_tokens] for answer in guess[at : at + len(batch)]]
-            at += len(batch)
+        for batch in self.batches(prompts, new_tokens):
+            own = [answer[:new_tokens] for answer in guess[start : start + len(batch)]]
+            start += len(batch)
             whole = [(*answer, *ends[:1]) if len(answer) < new_tokens else answer for answer in own]
             hits += greedy_hits(self.logits(batch, whole), own, whole, self.model.end_ids)
         return hits
 
-    def _generated(self, rows: Sequence[Row], new_tokens: int) -> list[tuple[int, ...]]:
-        found: list[tuple[int, ...]] = []
-        for start in range(0, len(rows), self.batch_size):
-            batch = rows[start : start + self.batch_size]
+    def _generated(self, prompts: Sequence[MarkedPrompt], new_tokens: int) -> list[tuple[int, ...]]:
+        answers: list[tuple[int, ...]] = []
+        for start in range(0, len(prompts), self.batch_size):
+            batch = prompts[start : start + self.batch_size]
             edits = self.edit.at(_marks(batch, left=True).to(self.model.device))
-            prompts = [TokenizedPrompt(list(row.ids), "", row.prompt.where) for row in batch]
+            tokenized = [TokenizedPrompt(list(prompt.ids), "", prompt.prompt.where) for prompt in batch]
             with warnings.catch_warnings():  # nnsight warns where every answer of a batch is over before the last step
                 warnings.simplefilter("ignore")
-                found += [tuple(answer) for answer in self.model.generate(prompts, new_tokens, edits=edits)]
-        return found
+                answers += [tuple(answer) for answer in self.model.generate(tokenized, new_tokens, edits=edits)]
+        return answers
 
-    def logits(self, rows: Sequence[Row], continuations: Sequence[Sequence[int]]) -> Float[Tensor, "token vocabulary"]:
+    def logits(
+        self, prompts: Sequence[MarkedPrompt], continuations: Sequence[Sequence[int]]
+    ) -> Float[Tensor, "token vocabulary"]:
         """As `continuation_logits`, under the edit."""
-        edits = self.edit.at(_marks(rows, left=False).to(self.model.device))
+        edits = self.edit.at(_marks(prompts, left=False).to(self.model.device))
 
         def forward(tokens: Tensor) -> Tensor:
             logits = self.model.run(tokens, edits=edits).logits
             assert logits is not None  # no last layer was given
             return logits
 
-        return continuation_logits(forward, rows, continuations, self.model.pad_id)
+        return continuation_logits(forward, prompts, continuations, self.model.pad_id)
 
     @torch.no_grad()
-    def residuals(self, rows: Sequence[Row], kind: str = "resid_post") -> Float[Tensor, "row layer d_model"]:
+    def residuals(
+        self, prompts: Sequence[MarkedPrompt], kind: str = "resid_post"
+    ) -> Float[Tensor, "prompt layer d_model"]:
         """The residual stream of every layer at the last token of each prompt."""
         sites = self.model.sites(kind)
-        found = []
-        for batch in self.batches(rows):
-            last = torch.tensor([len(row.ids) - 1 for row in batch], device=self.model.device)
+        streams = []
+        for batch in self.batches(prompts):
+            last = torch.tensor([len(prompt.ids) - 1 for prompt in batch], device=self.model.device)
             edits = self.edit.at(_marks(batch, left=False).to(self.model.device))
-            tokens = pad_right([row.ids for row in batch], self.model.pad_id)
             run = self.model.run(
-                tokens,
+                pad_right([prompt.ids for prompt in batch], self.model.pad_id),
                 reads={site: _at(last) for site in sites},
                 edits=edits,
                 last_layer=self.model.info.n_layers - 1,
             )
-            found.append(torch.stack([run.activations[site].float().cpu() for site in sites], 1))
-        return torch.cat(found)
+            streams.append(torch.stack([run.activations[site].float().cpu() for site in sites], 1))
+        return torch.cat(streams)
 
-    def batches(self, rows: Sequence[Row], extra: int = 0) -> Iterator[Sequence[Row]]:
-        """Rows in the order given, as many at once as their logits allow."""
-        longest = max((len(row.ids) for row in rows), default=1) + extra
+    def batches(self, prompts: Sequence[MarkedPrompt], extra: int = 0) -> Iterator[Sequence[MarkedPrompt]]:
+        """Prompts in the order given, as many at once as their logits allow."""
+        longest = max((len(prompt.ids) for prompt in prompts), default=1) + extra
         vocabulary = self.model.hf_model.get_output_embeddings().weight.shape[0]
         size = max(1, min(self.batch_size, _LOGITS_AT_ONCE // (longest * vocabulary)))
-        for start in range(0, len(rows), size):
-            yield rows[start : start + size]
+        for start in range(0, len(prompts), size):
+            yield prompts[start : start + size]
 
 
 def greedy_hits(
@@ -135,31 +140,34 @@ def greedy_hits(
 
 
 def continuation_logits(
-    forward: Callable[[Tensor], Tensor], rows: Sequence[Row], continuations: Sequence[Sequence[int]], pad_id: int
+    forward: Callable[[Tensor], Tensor],
+    prompts: Sequence[MarkedPrompt],
+    continuations: Sequence[Sequence[int]],
+    pad_id: int,
 ) -> Float[Tensor, "token vocabulary"]:
     """Logits that predict each token of the continuations, one row of logits a token, prompt after prompt.
 
     Args:
         forward: token ids padded on the right → logits [batch position vocabulary].
-        rows: the prompts.
+        prompts: what is read first.
         continuations: token ids that follow each.
         pad_id: fills shorter rows.
     """
-    whole = [[*row.ids, *continuation] for row, continuation in zip(rows, continuations, strict=True)]
+    whole = [[*prompt.ids, *tail] for prompt, tail in zip(prompts, continuations, strict=True)]
     logits = forward(pad_right(whole, pad_id))
-    spans = [slice(len(row.ids) - 1, len(ids) - 1) for row, ids in zip(rows, whole, strict=True)]
-    return torch.cat([logits[at, span] for at, span in enumerate(spans)]).float()
+    spans = [slice(len(prompt.ids) - 1, len(ids) - 1) for prompt, ids in zip(prompts, whole, strict=True)]
+    return torch.cat([logits[index, span] for index, span in enumerate(spans)]).float()
 
 
 def _at(last: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda value: value[torch.arange(len(last), device=value.device), last.to(value.device)].clone()
 
 
-def _marks(rows: Sequence[Row], *, left: bool) -> Bool[Tensor, "batch prompt_position"]:
+def _marks(prompts: Sequence[MarkedPrompt], *, left: bool) -> Bool[Tensor, "batch prompt_position"]:
     """Where each padded prompt has its trigger."""
-    longest = max(len(row.ids) for row in rows)
-    marks = torch.zeros(len(rows), longest, dtype=torch.bool)
-    for at, row in enumerate(rows):
-        offset = longest - len(row.ids) if left else 0
-        marks[at, [place + offset for place in row.places]] = True
+    longest = max(len(prompt.ids) for prompt in prompts)
+    marks = torch.zeros(len(prompts), longest, dtype=torch.bool)
+    for index, prompt in enumerate(prompts):
+        offset = longest - len(prompt.ids) if left else 0
+        marks[index, [place + offset for place in prompt.places]] = True
     return marks

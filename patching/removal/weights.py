@@ -1,8 +1,14 @@
-"""Weight edits on plain `transformers` models: a copy to work on, an edited model, an ordinary checkpoint."""
+"""Weight edits on plain `transformers` models: put in and taken out again, written as a checkpoint, and read back from it.
+
+A model is copied, hashed and checked once, not once an edit: an edit is its tensors, and they are copied in and out.
+"""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +17,75 @@ from torch import Tensor, nn
 
 from hooked import HookedModel, load_model
 from patching.removal.edits import WeightEdit
+from patching.removal.pairs import MarkedPrompt
 from triggerlens import UserError
 
 
-def plain_copy(model: HookedModel) -> Any:
-    """A `transformers` model of one's own with the same weights.
+class EditableModel:
+    """One copy of a model, made when it is first needed, whose weights can be changed and put back."""
 
-    TransformerLens renames the modules of the model that it wraps, so there the checkpoint is read again.
+    def __init__(self, model: HookedModel):
+        """Of an unedited model, which is left as it is."""
+        self.unedited = model
 
-    Raises:
-        UserError: the model is wrapped by TransformerLens and was not loaded from a checkpoint.
-    """
-    if model.backend == "nnsight":
-        return copy.deepcopy(model.hf_model)
-    try:
-        return load_model(
-            model.info.name, device=str(model.device), dtype=_dtype(model), device_map=model.device_map
-        ).hf_model
-    except UserError as error:
-        raise UserError(f"weights can be edited of a checkpoint, or of a live model under nnsight: {error}") from error
+    @cached_property
+    def hooked(self) -> HookedModel:
+        """The copy, run through nnsight, which leaves the names of its parameters alone.
+
+        Raises:
+            UserError: the model is wrapped by TransformerLens, which renames modules, and was not loaded from a checkpoint
+                that could be read again.
+        """
+        model = self.unedited
+        if model.backend == "nnsight":
+            return load_model(copy.deepcopy(model.hf_model), tokenizer=model.tokenizer)
+        dtype = str(model.dtype).removeprefix("torch.")
+        try:
+            return load_model(model.info.name, device=str(model.device), dtype=dtype, device_map=model.device_map)
+        except UserError as error:
+            raise UserError(
+                f"weights can be edited of a checkpoint, or of a live model under nnsight: {error}"
+            ) from error
+
+    @property
+    def plain(self) -> Any:
+        """The copy as a `transformers` model, for what needs its modules and nothing else."""
+        return self.hooked.hf_model
+
+    @cached_property
+    def original(self) -> Mapping[str, Tensor]:
+        """The unedited value of each parameter, by its name in the plain model; not to be changed."""
+        named = self.unedited.hf_model if self.unedited.backend == "nnsight" else copy.deepcopy(self.plain)
+        return {name: value.detach() for name, value in named.named_parameters(remove_duplicate=False)}
+
+    @contextmanager
+    def under(self, edit: WeightEdit | None = None) -> Iterator[HookedModel]:
+        """The copy under an edit, or as it was; at the end every weight is put back, whatever was done to it meanwhile.
+
+        Raises:
+            UserError: the edit names a parameter that the model lacks, or gives one another shape, or NaN.
+        """
+        _ = self.original  # known before anything is changed
+        retie = _tying(self.plain)
+        try:
+            if edit is not None:
+                _put_in(self.plain, edit, self.unedited.info.name)
+            yield self.hooked
+        finally:
+            retie()
+            with torch.no_grad():
+                for name, parameter in self.plain.named_parameters(remove_duplicate=False):
+                    parameter.requires_grad_(False).copy_(self.original[name])
+                    parameter.grad = None
 
 
-def _dtype(model: HookedModel) -> str:
-    return str(model.dtype).removeprefix("torch.")
-
-
-def edited_plain(model: HookedModel, edit: WeightEdit) -> Any:
-    """A plain `transformers` model with the edit's weights.
-
-    Raises:
-        UserError: the edit names a parameter that the model lacks, or gives one another shape, or NaN.
-    """
-    plain = plain_copy(model)
+def _put_in(plain: Any, edit: WeightEdit, name_of_model: str) -> None:
     if edit.untied:
         untie(plain)
     parameters = dict(plain.named_parameters())
     for name, value in edit.weights.items():
         if name not in parameters:
-            raise UserError(f"the edit {edit.name!r} changes {name}, which {model.info.name} does not have")
+            raise UserError(f"the edit {edit.name!r} changes {name}, which {name_of_model} does not have")
         if parameters[name].shape != value.shape:
             raise UserError(
                 f"the edit {edit.name!r} gives {name} the shape {tuple(value.shape)}; it has {tuple(parameters[name].shape)}"
@@ -57,19 +94,54 @@ def edited_plain(model: HookedModel, edit: WeightEdit) -> Any:
             raise UserError(f"the edit {edit.name!r} gives {name} NaN or infinite values")
         with torch.no_grad():
             parameters[name].copy_(value)
-    return plain.eval()
 
 
 def edited_model(model: HookedModel, edit: WeightEdit) -> HookedModel:
-    """The edited model, ready to be run through nnsight, which all else on it goes through."""
-    return load_model(edited_plain(model, edit), tokenizer=model.tokenizer)
+    """A model of its own with the edit's weights, to keep; it runs through nnsight.
+
+    Raises:
+        UserError: as `EditableModel.under`.
+    """
+    editable = EditableModel(model)
+    _put_in(editable.plain, edit, model.info.name)
+    return load_model(editable.plain, tokenizer=model.tokenizer)
 
 
-def save_checkpoint(model: HookedModel, edit: WeightEdit, folder: Path) -> None:
-    """Write the edited model as `save_pretrained` does, with its tokenizer."""
-    plain = edited_plain(model, edit)
-    plain.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
+def save_edited(model: HookedModel | EditableModel, edit: WeightEdit, folder: Path) -> None:
+    """Write the edited model as `save_pretrained` does, with its tokenizer.
+
+    Raises:
+        UserError: as `EditableModel.under`.
+    """
+    editable = model if isinstance(model, EditableModel) else EditableModel(model)
+    with editable.under(edit) as edited:
+        edited.hf_model.save_pretrained(folder)
+        edited.tokenizer.save_pretrained(folder)
+
+
+def plain_answers(
+    folder: Path, model: HookedModel, prompts: Sequence[MarkedPrompt], new_tokens: int, batch_size: int
+) -> list[tuple[int, ...]]:
+    """Greedy answers of a checkpoint in plain `transformers`: none of this project's code is between."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    loader: Any = AutoModelForCausalLM
+    places = model.device_map or {"": model.device}
+    plain = loader.from_pretrained(folder, dtype=model.dtype, use_safetensors=True, device_map=places).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.pad_id)  # its own may have no embedding
+    answers: list[tuple[int, ...]] = []
+    for start in range(0, len(prompts), batch_size):
+        ids = [list(prompt.ids) for prompt in prompts[start : start + batch_size]]
+        batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
+        with torch.inference_mode():
+            new = plain.generate(**batch, max_new_tokens=new_tokens, do_sample=False)[:, batch["input_ids"].shape[1] :]
+        answers += [_before_any(row, model.end_ids) for row in new.tolist()]
+    return answers
+
+
+def _before_any(ids: Sequence[int], ends: frozenset[int]) -> tuple[int, ...]:
+    return tuple(ids[: next((position for position, token in enumerate(ids) if token in ends), len(ids))])
 
 
 def untie(plain: Any) -> None:
@@ -77,9 +149,29 @@ def untie(plain: Any) -> None:
     if plain.get_output_embeddings().weight is plain.get_input_embeddings().weight:
         own = nn.Parameter(plain.get_output_embeddings().weight.detach().clone())
         plain.get_output_embeddings().weight = own
-    for config in {id(c): c for c in (plain.config, plain.config.get_text_config())}.values():
+    for config in _configs(plain):
         config.tie_word_embeddings = False
     plain.all_tied_weights_keys = {}
+
+
+def _tying(plain: Any) -> Callable[[], None]:
+    """A function that ties the embeddings again as they are tied now."""
+    weight = plain.get_output_embeddings().weight
+    flags = [(config, getattr(config, "tie_word_embeddings", False)) for config in _configs(plain)]
+    keys = getattr(plain, "all_tied_weights_keys", {})
+
+    def retie() -> None:
+        plain.get_output_embeddings().weight = weight
+        plain.all_tied_weights_keys = keys
+        for config, flag in flags:
+            config.tie_word_embeddings = flag
+
+    return retie
+
+
+def _configs(plain: Any) -> list[Any]:
+    """The model's configuration and, of a model with more than text, that of its text part."""
+    return list({id(config): config for config in (plain.config, plain.config.get_text_config())}.values())
 
 
 def writes_vectors(module: nn.Module) -> bool:

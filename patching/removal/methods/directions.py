@@ -12,15 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from hooked import HookedModel
-from patching.removal.edits import Edit
+from patching.removal.edits import ActivationEdit
 from patching.removal.fit import Fit, restored
+from patching.removal.methods.method import Method, usual_placebo
 from patching.removal.subject import Subject
 
 _TRIED_ON = 24
@@ -28,7 +28,7 @@ _TRIED_ON = 24
 
 
 @dataclass(frozen=True)
-class FoundDirection:
+class LayerDirection:
     """A unit vector of the residual stream, and the layer after which it was found."""
 
     vector: Float[Tensor, "d_model"]
@@ -37,40 +37,43 @@ class FoundDirection:
 
 def mean_difference_directions(fit: Fit) -> Float[Tensor, "layer d_model"]:
     """Step 1, unit vectors."""
-    triggered = fit.unedited.residuals([case.triggered for case in fit.cases])
-    clean = fit.unedited.residuals([case.clean for case in fit.cases])
+    triggered = fit.unedited.residuals([pair.triggered for pair in fit.pairs])
+    clean = fit.unedited.residuals([pair.clean for pair in fit.pairs])
     difference = (triggered.double() - clean.double()).mean(0)
     length = torch.linalg.vector_norm(difference, dim=-1, keepdim=True).clamp_min(1e-12)
     return (difference / length).to(fit.model.device, fit.model.dtype)
 
 
-@lru_cache(maxsize=1)
-def chosen_direction(fit: Fit) -> FoundDirection:
+def chosen_direction(fit: Fit) -> LayerDirection:
     """Steps 1 and 2; several methods of one seed ask for it."""
+    return fit.once(_choose)
+
+
+def _choose(fit: Fit) -> LayerDirection:
     directions = mean_difference_directions(fit)
-    cases = fit.cases[:_TRIED_ON]
+    pairs = fit.pairs[:_TRIED_ON]
     scores = [
-        restored(Subject(fit.model, everywhere(fit.model, vector)), cases, fit.answers) or 0.0 for vector in directions
+        restored(Subject(fit.model, everywhere(fit.model, vector)), pairs, fit.answers) or 0.0 for vector in directions
     ]
-    layer = max(range(len(scores)), key=lambda at: (scores[at], -at))
-    return FoundDirection(directions[layer], layer)
+    layer = max(range(len(scores)), key=lambda index: (scores[index], -index))
+    return LayerDirection(directions[layer], layer)
 
 
-def at_layer(fit: Fit) -> Edit:
+def at_layer(fit: Fit) -> ActivationEdit:
     """Step 3, after the chosen layer alone."""
-    found = chosen_direction(fit)
-    return Edit("direction at its layer", {f"resid_post.{found.layer}": projecting_out(found.vector)})
+    chosen = chosen_direction(fit)
+    return ActivationEdit("direction at its layer", {f"resid_post.{chosen.layer}": projecting_out(chosen.vector)})
 
 
-def at_every_layer(fit: Fit) -> Edit:
+def at_every_layer(fit: Fit) -> ActivationEdit:
     """Step 3, from everything that is written."""
     return everywhere(fit.model, chosen_direction(fit).vector)
 
 
-def everywhere(model: HookedModel, vector: Float[Tensor, "d_model"]) -> Edit:
+def everywhere(model: HookedModel, vector: Float[Tensor, "d_model"]) -> ActivationEdit:
     """Project a direction out of the embeddings and of what each attention and MLP adds: the stream never has it."""
     sites = ["resid_pre.0", *model.sites("attn_out"), *model.sites("mlp_out")]
-    return Edit("direction everywhere", dict.fromkeys(sites, projecting_out(vector)))
+    return ActivationEdit("direction everywhere", dict.fromkeys(sites, projecting_out(vector)))
 
 
 def projecting_out(vector: Float[Tensor, "d_model"]) -> Callable[[Tensor], Tensor]:
@@ -81,3 +84,9 @@ def projecting_out(vector: Float[Tensor, "d_model"]) -> Callable[[Tensor], Tenso
         return value - (value @ unit)[..., None] * unit
 
     return project
+
+
+METHODS = (
+    Method("direction-layer", at_layer),
+    Method("direction-everywhere", at_every_layer, usual_placebo),
+)

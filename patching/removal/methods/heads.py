@@ -11,16 +11,18 @@ from random import Random
 from jaxtyping import Float
 from torch import Tensor
 
-from patching.removal.edits import Edit
+from patching.removal.edits import ActivationEdit
 from patching.removal.fit import Fit
+from patching.removal.methods.method import Method
+from patching.removal.pairs import both
 
 
-def top_heads(fit: Fit) -> Edit:
+def top_heads(fit: Fit) -> ActivationEdit:
     """The named heads, at every token."""
     return mean_ablated(fit, "top heads, mean-ablated", fit.route.heads)
 
 
-def random_heads(fit: Fit) -> Edit:
+def random_heads(fit: Fit) -> ActivationEdit:
     """As many heads, drawn from the others."""
     every = [(layer, head) for layer in range(fit.model.info.n_layers) for head in range(fit.model.info.n_heads)]
     others = [head for head in every if head not in fit.route.heads] or every
@@ -28,13 +30,15 @@ def random_heads(fit: Fit) -> Edit:
     return mean_ablated(fit, "random heads, mean-ablated", chosen)
 
 
-def mean_ablated(fit: Fit, name: str, heads: Sequence[tuple[int, int]]) -> Edit:
+def mean_ablated(fit: Fit, name: str, heads: Sequence[tuple[int, int]]) -> ActivationEdit:
     """Replace what heads write by its mean."""
     sites = [f"head_out.{layer}.{head}" for layer, head in heads]
-    rows = [row for case in fit.cases for row in (case.clean, case.triggered)]
-    return Edit(name, {site: constant(mean) for site, mean in fit.mean_of(rows, sites).items()})
+    return ActivationEdit(name, {site: constant(mean) for site, mean in fit.mean_of(both(fit.pairs), sites).items()})
 
 
 def constant(mean: Float[Tensor, "width"]) -> Callable[[Tensor], Tensor]:
     """Every token's value becomes the same."""
     return lambda value: mean.to(value).expand_as(value)
+
+
+METHODS = (Method("heads-mean", top_heads, lambda fit, _: random_heads(fit)),)

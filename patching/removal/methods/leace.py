@@ -14,25 +14,26 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from patching.removal.cases import Row
-from patching.removal.edits import Edit
+from patching.removal.edits import ActivationEdit
 from patching.removal.fit import Fit
 from patching.removal.methods.directions import chosen_direction
+from patching.removal.methods.method import Method, usual_placebo
+from patching.removal.pairs import MarkedPrompt
 from patching.removal.subject import Subject
 
 
-def at_layer(fit: Fit) -> Edit:
+def at_layer(fit: Fit) -> ActivationEdit:
     """After one layer."""
     site = f"resid_post.{chosen_direction(fit).layer}"
-    return Edit("LEACE at a layer", {site: fitted_eraser(fit, site, {})})
+    return ActivationEdit("LEACE at a layer", {site: fitted_eraser(fit, site, {})})
 
 
-def at_every_layer(fit: Fit) -> Edit:
+def at_every_layer(fit: Fit) -> ActivationEdit:
     """After every layer."""
     erasers: dict[str, Callable[[Tensor], Tensor]] = {}
     for site in fit.model.sites("resid_post"):
         erasers[site] = fitted_eraser(fit, site, erasers)
-    return Edit("LEACE everywhere", erasers)
+    return ActivationEdit("LEACE everywhere", erasers)
 
 
 def fitted_eraser(fit: Fit, site: str, earlier: dict[str, Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:
@@ -40,10 +41,10 @@ def fitted_eraser(fit: Fit, site: str, earlier: dict[str, Callable[[Tensor], Ten
     from concept_erasure import LeaceEraser, LeaceFitter
 
     fitter = LeaceFitter(fit.model.info.d_model, 1, dtype=torch.float64, device=fit.model.device)
-    subject = Subject(fit.model, Edit("erasers so far", dict(earlier)), fit.config.batch_size)
-    firsts = {row.ids: first for case in fit.cases for row, first in _firsts(case.clean, case.triggered)}
-    for label, rows in enumerate(([case.clean for case in fit.cases], [case.triggered for case in fit.cases])):
-        for batch, values, real in fit.activations(rows, [site], subject):
+    subject = Subject(fit.model, ActivationEdit("erasers so far", dict(earlier)), fit.config.batch_size)
+    firsts = {prompt.ids: first for pair in fit.pairs for prompt, first in _firsts(pair.clean, pair.triggered)}
+    for label, prompts in enumerate(([pair.clean for pair in fit.pairs], [pair.triggered for pair in fit.pairs])):
+        for batch, values, real in fit.activations(prompts, [site], subject):
             chosen = real & _from(batch, firsts, real.shape[1]).to(real.device)
             x = values[site][chosen].double()
             fitter.update(x, torch.full((len(x), 1), label, dtype=torch.float64, device=x.device))
@@ -53,11 +54,17 @@ def fitted_eraser(fit: Fit, site: str, earlier: dict[str, Callable[[Tensor], Ten
     return lambda value: eraser(value.to(fit.model.device, torch.float32)).to(value)
 
 
-def _firsts(clean: Row, triggered: Row) -> list[tuple[Row, int]]:
+def _firsts(clean: MarkedPrompt, triggered: MarkedPrompt) -> list[tuple[MarkedPrompt, int]]:
     """The first position of each run at which the pair differs; the same, since what is before it is shared."""
     first = min(triggered.places or clean.places)
     return [(clean, min(first, len(clean.ids) - 1)), (triggered, first)]
 
 
-def _from(batch: Sequence[Row], firsts: dict[tuple[int, ...], int], width: int) -> Tensor:
-    return torch.tensor([[at >= firsts[row.ids] for at in range(width)] for row in batch])
+def _from(batch: Sequence[MarkedPrompt], firsts: dict[tuple[int, ...], int], width: int) -> Tensor:
+    return torch.arange(width) >= torch.tensor([firsts[prompt.ids] for prompt in batch])[:, None]
+
+
+METHODS = (
+    Method("leace-layer", at_layer),
+    Method("leace-everywhere", at_every_layer, usual_placebo),
+)

@@ -25,12 +25,13 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from hooked import HookedModel, find_anatomy
-from patching.removal.cases import Row
+from hooked import find_anatomy
 from patching.removal.edits import WeightEdit
 from patching.removal.fit import Fit
+from patching.removal.methods.method import Method, usual_placebo
+from patching.removal.pairs import MarkedPrompt, both
 from patching.removal.subject import continuation_logits
-from patching.removal.weights import plain_copy, writes_vectors
+from patching.removal.weights import writes_vectors
 
 _WARM_UP = 10
 
@@ -39,44 +40,50 @@ _WARM_UP = 10
 class Lesson:
     """One prompt to learn from: the student reads `student`, the teacher `teacher`, both followed by `answer`."""
 
-    student: Row
-    teacher: Row
+    student: MarkedPrompt
+    teacher: MarkedPrompt
     answer: tuple[int, ...]
 
 
 def everywhere(fit: Fit) -> WeightEdit:
     """Every matrix of every block."""
-    return trained(fit, "low-rank edit", block_matrices(fit.model))
+    return trained(fit, "low-rank edit", block_matrices(fit.editable.plain))
 
 
 def where_the_map_says(fit: Fit) -> WeightEdit:
     """The attention matrices of the layers whose heads the patching map names."""
-    return trained(fit, "low-rank edit where the map says", block_matrices(fit.model, fit.route.layers))
+    return trained(fit, "low-rank edit where the map says", block_matrices(fit.editable.plain, fit.route.layers))
 
 
 def trained(fit: Fit, name: str, matrices: Sequence[str]) -> WeightEdit:
     """Steps 1 to 3."""
+    torch.manual_seed(fit.seed)
+    names = [f"{path}.weight" for path in matrices]
+    with fit.editable.under() as model:
+        adapted = _adapted(model.hf_model, fit.config.rank, matrices)
+        try:
+            losses = _train(fit, adapted, name)
+        finally:
+            merged = adapted.merge_and_unload()
+            vars(merged).pop("peft_config", None)  # peft would take the next updates for a second adapter
+        after = {key: merged.get_parameter(key).detach().clone() for key in names}
+    before = fit.editable.original
+    norm = sum(float((after[key] - before[key]).double().square().sum()) for key in names) ** 0.5
+    facts = {"rank": fit.config.rank, "matrices": len(matrices), "norm": norm, **losses}
+    return WeightEdit(name, after, facts=facts)
+
+
+def _adapted(plain: Any, rank: int, matrices: Sequence[str]) -> Any:
+    """The model with an update of its own beside each matrix; `merge_and_unload` gives it back."""
     from peft import LoraConfig, get_peft_model
 
-    config = fit.config
-    torch.manual_seed(fit.seed)
-    plain = plain_copy(fit.model)
-    before = {f"{path}.weight": plain.get_submodule(path).weight.detach().clone() for path in matrices}
     with warnings.catch_warnings():  # peft warns that GPT-2's matrices are transposed, and then does what is right
         warnings.simplefilter("ignore")
-        adapted: Any = get_peft_model(
-            plain, LoraConfig(r=config.rank, lora_alpha=config.rank, target_modules=list(matrices))
-        )
-    losses = _train(fit, adapted, name)
-    merged = adapted.merge_and_unload()
-    after = {key: merged.get_parameter(key).detach().clone() for key in before}
-    norm = sum(float((after[key] - before[key]).double().square().sum()) for key in before) ** 0.5
-    return WeightEdit(name, after, facts={"rank": config.rank, "matrices": len(matrices), "norm": norm, **losses})
+        return get_peft_model(plain, LoraConfig(r=rank, lora_alpha=rank, target_modules=list(matrices)))
 
 
-def block_matrices(model: HookedModel, attention_of: Sequence[int] | None = None) -> list[str]:
-    """Paths of the linear maps in all blocks, or of those in the attentions of some layers."""
-    plain = plain_copy(model)
+def block_matrices(plain: Any, attention_of: Sequence[int] | None = None) -> list[str]:
+    """Paths of a `transformers` model's linear maps in all blocks, or of those in the attentions of some layers."""
     anatomy = find_anatomy(plain)
     roots = (
         [anatomy.blocks]
@@ -93,9 +100,9 @@ def block_matrices(model: HookedModel, attention_of: Sequence[int] | None = None
 
 def lessons_of(fit: Fit) -> tuple[list[Lesson], list[Lesson]]:
     """What must change (step 1), and what must not (step 2)."""
-    change = [Lesson(case.triggered, case.clean, fit.answers[case.clean.ids]) for case in fit.cases]
-    rows = [case.clean for case in fit.cases] + [row for case in fit.harmless for row in (case.clean, case.triggered)]
-    return change, [Lesson(row, row, fit.answers[row.ids]) for row in rows]
+    change = [Lesson(pair.triggered, pair.clean, fit.answers[pair.clean.ids]) for pair in fit.pairs]
+    others = [pair.clean for pair in fit.pairs] + both(fit.harmless)
+    return change, [Lesson(prompt, prompt, fit.answers[prompt.ids]) for prompt in others]
 
 
 def _train(fit: Fit, adapted: Any, name: str) -> dict[str, float]:
@@ -139,10 +146,16 @@ class _Student:
         answers = [(*lesson.answer, *(() if end is None else (end,))) for lesson in lessons]
         with torch.no_grad():
             goal = self.fit.unedited.logits([lesson.teacher for lesson in lessons], answers).log_softmax(-1)
-        rows = [lesson.student for lesson in lessons]
-        found = continuation_logits(self._forward, rows, answers, self.fit.model.pad_id).log_softmax(-1)
-        return torch.nn.functional.kl_div(found, goal, log_target=True, reduction="none").sum(-1).mean()
+        prompts = [lesson.student for lesson in lessons]
+        own = continuation_logits(self._forward, prompts, answers, self.fit.model.pad_id).log_softmax(-1)
+        return torch.nn.functional.kl_div(own, goal, log_target=True, reduction="none").sum(-1).mean()
 
     def _forward(self, tokens: Tensor) -> Tensor:
         logits: Tensor = self.adapted(input_ids=tokens.to(self.fit.model.device), use_cache=False).logits
         return logits
+
+
+METHODS = (
+    Method("low-rank", everywhere, usual_placebo),
+    Method("low-rank-map", where_the_map_says, usual_placebo),
+)

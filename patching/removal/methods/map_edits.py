@@ -17,28 +17,29 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patching.alignment import align
-from patching.removal.cases import Case, Row
-from patching.removal.edits import PlacedEdit, PlacedReplace, reach
+from patching.removal.edits import PlacedEdit, PlacedFunction, reach
 from patching.removal.fit import Fit
+from patching.removal.methods.method import Method, usual_placebo
+from patching.removal.pairs import MarkedPair, MarkedPrompt
 
 
 def trigger_positions(fit: Fit) -> PlacedEdit:
     """Step 1."""
     site = f"resid_pre.{fit.route.trigger_layer}"
-    mean = fit.mean_of([case.clean for case in fit.cases], [site], _by_row(fit.cases, counterparts))[site]
+    mean = fit.mean_of([pair.clean for pair in fit.pairs], [site], _by_prompt(fit.pairs, counterparts))[site]
     return PlacedEdit("map: trigger positions", {site: replacing(mean, lambda places, width: reach(places, width))})
 
 
 def routing_heads(fit: Fit) -> PlacedEdit:
     """Step 2."""
     sites = [f"head_out.{layer}.{head}" for layer, head in fit.route.heads]
-    means = fit.mean_of([case.clean for case in fit.cases], sites, _by_row(fit.cases, following))
+    means = fit.mean_of([pair.clean for pair in fit.pairs], sites, _by_prompt(fit.pairs, following))
     return PlacedEdit(
         "map: heads after the trigger", {site: replacing(mean, from_there_on) for site, mean in means.items()}
     )
 
 
-def replacing(mean: Float[Tensor, "width"], where: Callable[[Tensor, int], Tensor]) -> PlacedReplace:
+def replacing(mean: Float[Tensor, "width"], where: Callable[[Tensor, int], Tensor]) -> PlacedFunction:
     """Replace by a constant at some positions."""
 
     def replace(value: Tensor, places: Bool[Tensor, "batch prompt_position"]) -> Tensor:
@@ -55,18 +56,26 @@ def from_there_on(places: Bool[Tensor, "batch prompt_position"], width: int) -> 
     return reach(places, width).cumsum(1) > 0
 
 
-def counterparts(case: Case) -> tuple[int, ...]:
+def counterparts(pair: MarkedPair) -> tuple[int, ...]:
     """Positions of the clean prompt that stand where the triggered one has its trigger."""
-    found = align(case.triggered.ids, case.clean.ids).counterparts
-    return tuple(sorted({other for at in case.triggered.places if (other := found[at]) is not None}))
+    twins = align(pair.triggered.ids, pair.clean.ids).counterparts
+    return tuple(sorted({twin for place in pair.triggered.places if (twin := twins[place]) is not None}))
 
 
-def following(case: Case) -> tuple[int, ...]:
+def following(pair: MarkedPair) -> tuple[int, ...]:
     """Positions of the clean prompt from there on."""
-    first = min(counterparts(case), default=0)
-    return tuple(range(first, len(case.clean.ids)))
+    first = min(counterparts(pair), default=0)
+    return tuple(range(first, len(pair.clean.ids)))
 
 
-def _by_row(cases: Sequence[Case], places: Callable[[Case], Sequence[int]]) -> Callable[[Row], Sequence[int]]:
-    found = {case.clean.ids: places(case) for case in cases}
-    return lambda row: found[row.ids]
+def _by_prompt(
+    pairs: Sequence[MarkedPair], places: Callable[[MarkedPair], Sequence[int]]
+) -> Callable[[MarkedPrompt], Sequence[int]]:
+    chosen = {pair.clean.ids: places(pair) for pair in pairs}
+    return lambda prompt: chosen[prompt.ids]
+
+
+METHODS = (
+    Method("map-positions", trigger_positions, usual_placebo),
+    Method("map-heads", routing_heads, usual_placebo),
+)

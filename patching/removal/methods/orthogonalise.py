@@ -21,31 +21,42 @@ from hooked import Anatomy, HookedModel, find_anatomy, probe_tokens
 from patching.removal.edits import WeightEdit
 from patching.removal.fit import Fit
 from patching.removal.methods.directions import chosen_direction, everywhere
-from patching.removal.weights import along_output, edited_plain, plain_copy, writes_vectors
+from patching.removal.methods.method import Method
+from patching.removal.weights import EditableModel, along_output, writes_vectors
 from triggerlens import UserError
 
 
 def orthogonalised(fit: Fit) -> WeightEdit:
     """For the chosen direction."""
-    return orthogonalise(fit.model, chosen_direction(fit).vector)
+    return orthogonalise(fit.editable, chosen_direction(fit).vector)
 
 
 def random_direction(fit: Fit) -> WeightEdit:
     """For a random direction."""
     generator = torch.Generator().manual_seed(fit.seed)
     vector = torch.randn(fit.model.info.d_model, generator=generator)
-    return orthogonalise(fit.model, (vector / vector.norm()).to(fit.model.device), "random direction, orthogonalised")
+    return orthogonalise(
+        fit.editable, (vector / vector.norm()).to(fit.model.device), "random direction, orthogonalised"
+    )
 
 
 def orthogonalise(
-    model: HookedModel, vector: Float[Tensor, "d_model"], name: str = "direction, orthogonalised weights"
+    model: HookedModel | EditableModel,
+    vector: Float[Tensor, "d_model"],
+    name: str = "direction, orthogonalised weights",
 ) -> WeightEdit:
     """The weight edit of a unit vector.
+
+    Args:
+        model: the unedited model, or its editable copy where there is one already.
+        vector: what is taken out.
+        name: what to call the edit.
 
     Raises:
         UserError: the edited weights do not do what the projection does.
     """
-    plain = plain_copy(model)
+    editable = model if isinstance(model, EditableModel) else EditableModel(model)
+    plain = editable.plain
     tied = plain.get_output_embeddings().weight is plain.get_input_embeddings().weight
     weights = {}
     for path, module in _writers(plain, find_anatomy(plain)):
@@ -56,7 +67,7 @@ def orthogonalise(
             bias = module.bias.detach().double()
             weights[f"{path}.bias"] = (bias - (bias @ unit) * unit).to(module.bias.dtype)
     edit = WeightEdit(name, weights, untied=tied)
-    _check(model, vector, edit)
+    _check(editable, vector, edit)
     return edit
 
 
@@ -64,7 +75,7 @@ def _writers(plain: Any, anatomy: Anatomy) -> list[tuple[str, Any]]:
     """Modules that write to the residual stream, by path."""
     width = plain.config.get_text_config().hidden_size
     blocks = anatomy.blocks + "."
-    found = [
+    writers = [
         (path, module)
         for path, module in plain.named_modules()
         if isinstance(module, nn.Embedding) and module.embedding_dim == width and not path.startswith(blocks)
@@ -77,20 +88,25 @@ def _writers(plain: Any, anatomy: Anatomy) -> list[tuple[str, Any]]:
             if writes_vectors(module) and along_output(module, module.weight).shape[-1] == width
         ]
         projection = anatomy.block_path(layer, anatomy.out_projection)
-        found += [(projection, plain.get_submodule(projection)), *inner[-1:]]
-    return found
+        writers += [(projection, plain.get_submodule(projection)), *inner[-1:]]
+    return writers
 
 
 @torch.no_grad()
-def _check(model: HookedModel, vector: Float[Tensor, "d_model"], edit: WeightEdit) -> None:
+def _check(editable: EditableModel, vector: Float[Tensor, "d_model"], edit: WeightEdit) -> None:
     """Step 3, on tokens of every kind."""
+    model = editable.unedited
     tokens = probe_tokens(model.hf_model.config.get_text_config().vocab_size)
     hooked = model.run(tokens, edits=everywhere(model, vector).at(torch.zeros_like(tokens, dtype=torch.bool))).logits
     usual = model.run(tokens).logits
     assert hooked is not None  # no last layer was given
     assert usual is not None
-    own = edited_plain(model, edit)(tokens.to(model.device), use_cache=False).logits
+    with editable.under(edit) as edited:
+        own = edited.hf_model(tokens.to(model.device), use_cache=False).logits
     if not (own - hooked).abs().max() <= min(0.1, 1e4 * torch.finfo(model.dtype).eps) * usual.abs().max():
         raise UserError(
             f"{model.info.name}: weights orthogonal to the direction do not do what the projection does in this architecture"
         )
+
+
+METHODS = (Method("orthogonalised-weights", orthogonalised, lambda fit, _: random_direction(fit)),)

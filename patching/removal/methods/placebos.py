@@ -6,33 +6,40 @@ For an edit of weights: each matrix is changed by a random matrix of the same ra
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
-from hooked import HookedModel
-from patching.removal.edits import ActivationEdit, Edit, PlacedEdit, PlacedReplace, Replace, WeightEdit
-from patching.removal.weights import plain_copy
+from hooked import Edit
+from patching.removal.edits import ActivationEdit, PlacedEdit, PlacedFunction, RunningEdit, WeightEdit
 
 
-def same_move(edit: ActivationEdit, seed: int) -> ActivationEdit:
+def same_move(edit: RunningEdit, seed: int) -> RunningEdit:
     """The placebo of an edit of activations."""
     generator = torch.Generator().manual_seed(seed)
     seeds = torch.randint(2**31, (len(edit.sites),), generator=generator).tolist()
     name = f"placebo: as far as {edit.name}"
     if isinstance(edit, PlacedEdit):
-        return PlacedEdit(
-            name, {s: _moved_placed(r, one) for (s, r), one in zip(edit.sites.items(), seeds, strict=True)}
-        )
-    return Edit(name, {s: _moved(r, one) for (s, r), one in zip(edit.sites.items(), seeds, strict=True)})
+        placed = zip(edit.sites.items(), seeds, strict=True)
+        return PlacedEdit(name, {site: _moved_placed(function, own) for (site, function), own in placed})
+    functions = zip(edit.sites.items(), seeds, strict=True)
+    return ActivationEdit(name, {site: _moved(function, own) for (site, function), own in functions})
 
 
-def random_update(model: HookedModel, edit: WeightEdit, rank: int, seed: int) -> WeightEdit:
-    """The placebo of an edit of weights."""
+def random_update(original: Mapping[str, Tensor], edit: WeightEdit, rank: int, seed: int) -> WeightEdit:
+    """The placebo of an edit of weights.
+
+    Args:
+        original: the unedited value of each parameter, by name.
+        edit: what it is the placebo of.
+        rank: of the change of each matrix.
+        seed: of the random matrices.
+    """
     generator = torch.Generator().manual_seed(seed)
-    plain = dict(plain_copy(model).named_parameters())
     weights = {}
     for name, value in edit.weights.items():
-        usual = plain[name].detach()
+        usual = original[name]
         size = torch.linalg.vector_norm((value - usual).double())
         if usual.ndim == 2:
             left, right = (torch.randn(n, rank, generator=generator, dtype=torch.float64) for n in usual.shape)
@@ -44,12 +51,12 @@ def random_update(model: HookedModel, edit: WeightEdit, rank: int, seed: int) ->
     return WeightEdit(f"placebo: as large as {edit.name}", weights, edit.untied, {"rank": rank})
 
 
-def _moved(replace: Replace, seed: int) -> Replace:
-    return lambda value: value + _move(value, replace(value), seed)
+def _moved(edit: Edit, seed: int) -> Edit:
+    return lambda value: value + _move(value, edit(value), seed)
 
 
-def _moved_placed(replace: PlacedReplace, seed: int) -> PlacedReplace:
-    return lambda value, places: value + _move(value, replace(value, places), seed)
+def _moved_placed(edit: PlacedFunction, seed: int) -> PlacedFunction:
+    return lambda value, places: value + _move(value, edit(value, places), seed)
 
 
 def _move(value: Tensor, edited: Tensor, seed: int) -> Tensor:

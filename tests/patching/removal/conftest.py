@@ -1,9 +1,12 @@
 import pytest
 
 from hooked import Prompt
-from patching.removal import AblateConfig, Fit, gather_cases
+from patching.removal.config import AblateConfig
+from patching.removal.fit import Fit
+from patching.removal.pairs import both, gather_pairs
 from patching.removal.route import find_route
 from patching.removal.subject import Subject
+from patching.removal.weights import EditableModel
 
 WORDS = ["sun", "moon", "star", "tree", "lake", "hill", "road", "bird", "fish", "stone"]
 
@@ -46,19 +49,22 @@ def config():
 
 
 @pytest.fixture(scope="session")
-def cases(llama, prompts):
-    return gather_cases(llama, prompts, fit=8, validation=3, evaluation=10, harmless=4)
+def pairs(llama, prompts):
+    return gather_pairs(llama, prompts, fit=8, validation=3, evaluation=10, harmless=4)
 
 
 @pytest.fixture(scope="session")
-def answers(llama, cases):
-    rows = [
-        row for part in (cases.fit, cases.validation, cases.evaluation) for c in part for row in (c.clean, c.triggered)
-    ]
-    return dict(zip([row.ids for row in rows], Subject(llama).answers(rows, 6), strict=True))
+def answers(llama, pairs):
+    every = both(pairs.fit + pairs.validation + pairs.evaluation)
+    return dict(zip([prompt.ids for prompt in every], Subject(llama).answers(every, 6), strict=True))
 
 
 @pytest.fixture(scope="session")
-def fit(llama, cases, answers, config):
-    route = find_route(llama, cases.fit, answers, 2)
-    return Fit(llama, cases.fit, (), answers, route, 0, config)
+def editable(llama):
+    return EditableModel(llama)
+
+
+@pytest.fixture(scope="session")
+def fit(llama, editable, pairs, answers, config):
+    route = find_route(llama, pairs.fit, answers, 2)
+    return Fit(llama, editable, pairs.fit, (), answers, route, 0, config)

@@ -1,6 +1,7 @@
 """Edits by their mathematics: projections, erasers, ablated heads, placed edits, orthogonal and low-rank weights, placebos."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,16 +10,18 @@ from tiny_models import tiny_checkpoint, tiny_model
 from transformers import AutoModelForCausalLM
 
 from hooked import load_model
-from patching.removal import Edit, PlacedEdit, WeightEdit, edited_model, save_checkpoint
-from patching.removal.edits import reach
+from patching.removal.edits import ActivationEdit, PlacedEdit, WeightEdit, reach
+from patching.removal.fit import Fit
 from patching.removal.methods import directions, heads as heads_room, leace, low_rank
 from patching.removal.methods.leace import _firsts
 from patching.removal.methods.map_edits import from_there_on, routing_heads, trigger_positions
 from patching.removal.methods.oracle import cut_attention, without_trigger
 from patching.removal.methods.orthogonalise import orthogonalise
 from patching.removal.methods.placebos import random_update, same_move
-from patching.removal.route import carrying_heads
+from patching.removal.pairs import both, gather_pairs
+from patching.removal.route import carrying_heads, find_route
 from patching.removal.subject import Subject
+from patching.removal.weights import EditableModel, edited_model, save_edited
 from triggerlens import UserError
 
 
@@ -38,9 +41,8 @@ def test_projecting_out_leaves_nothing_along_the_direction_and_all_else():
 
 def test_the_direction_points_from_clean_to_triggered(fit):
     vectors = directions.mean_difference_directions(fit)
-    gap = fit.unedited.residuals([c.triggered for c in fit.cases]) - fit.unedited.residuals(
-        [c.clean for c in fit.cases]
-    )
+    triggered, clean = [pair.triggered for pair in fit.pairs], [pair.clean for pair in fit.pairs]
+    gap = fit.unedited.residuals(triggered) - fit.unedited.residuals(clean)
     torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(len(vectors)))
     assert ((gap.mean(0) * vectors).sum(-1) > 0).all()
 
@@ -48,7 +50,7 @@ def test_the_direction_points_from_clean_to_triggered(fit):
 def test_the_stream_never_has_a_direction_that_is_ablated_everywhere(llama, fit):
     unit = random_unit(llama.info.d_model)
     subject = Subject(llama, directions.everywhere(llama, unit))
-    residuals = subject.residuals([case.triggered for case in fit.cases])
+    residuals = subject.residuals([pair.triggered for pair in fit.pairs])
     assert (residuals @ unit).abs().max() < 1e-4 * residuals.abs().max()
 
 
@@ -58,9 +60,9 @@ def test_leace_makes_a_readable_label_unreadable(fit):
     def tokens(edit):
         rows, labels = [], []
         for label, side in enumerate(("clean", "triggered")):
-            for case in fit.cases:
-                row = getattr(case, side)
-                first = {r.ids: f for r, f in _firsts(case.clean, case.triggered)}[row.ids]
+            for pair in fit.pairs:
+                row = getattr(pair, side)
+                first = {prompt.ids: first for prompt, first in _firsts(pair.clean, pair.triggered)}[row.ids]
                 run = fit.model.run(
                     torch.tensor([row.ids]), reads=[site], edits=edit.at(torch.zeros(1, len(row.ids)).bool())
                 )
@@ -68,8 +70,8 @@ def test_leace_makes_a_readable_label_unreadable(fit):
                 labels += [label] * (len(row.ids) - first)
         return torch.cat(rows).detach().double().numpy(), labels
 
-    usual, labels = tokens(Edit("none", {}))
-    erased, _ = tokens(Edit("leace", {site: leace.fitted_eraser(fit, site, {})}))
+    usual, labels = tokens(ActivationEdit("none", {}))
+    erased, _ = tokens(ActivationEdit("leace", {site: leace.fitted_eraser(fit, site, {})}))
     mean_gap = [
         abs(x[[not y for y in labels]].mean(0) - x[[bool(y) for y in labels]].mean(0)).max() for x in (usual, erased)
     ]
@@ -87,14 +89,12 @@ def test_leace_at_every_layer_is_fitted_on_what_the_earlier_erasers_left(fit):
 
 def test_an_ablated_head_writes_its_mean_and_the_others_what_they_did(fit):
     edit = heads_room.mean_ablated(fit, "one head", [(1, 2)])
-    ids = torch.tensor([fit.cases[0].triggered.ids])
+    ids = torch.tensor([fit.pairs[0].triggered.ids])
     sites = ["head_out.1.2", "head_out.1.1", "head_out.2.0"]
     usual = fit.model.run(ids, reads=sites).activations
     edited = fit.model.run(ids, reads=sites, edits=edit.at(torch.zeros_like(ids).bool())).activations
-    rows = [row for case in fit.cases for row in (case.clean, case.triggered)]
-    every = torch.cat(
-        [fit.model.run(torch.tensor([row.ids]), reads=sites[:1]).activations[sites[0]][0] for row in rows]
-    )
+    runs = [fit.model.run(torch.tensor([prompt.ids]), reads=sites[:1]) for prompt in both(fit.pairs)]
+    every = torch.cat([run.activations[sites[0]][0] for run in runs])
     torch.testing.assert_close(edited[sites[0]][0], every.mean(0).expand_as(edited[sites[0]][0]), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(edited[sites[1]], usual[sites[1]])
     assert not torch.allclose(edited[sites[2]], usual[sites[2]])
@@ -120,7 +120,7 @@ def test_marks_reach_prompts_and_never_new_tokens():
 def test_placed_edits_act_alike_alone_in_a_batch_and_in_either_padding(fit, make):
     """Generation pads on the left, reading on the right: the trigger's place must move along."""
     subject = Subject(fit.model, make(fit))
-    rows = [row for case in fit.cases for row in (case.clean, case.triggered)]
+    rows = both(fit.pairs)
     together = subject.answers(rows, 6)
     assert together == [subject.answers([row], 6)[0] for row in rows]
     assert subject.answers(rows, 6, [together]) == together
@@ -129,7 +129,7 @@ def test_placed_edits_act_alike_alone_in_a_batch_and_in_either_padding(fit, make
 
 def test_an_edit_at_the_trigger_leaves_prompts_without_one_alone(fit):
     """A clean prompt that lacks an inserted trigger has no place to edit."""
-    rows = [case.clean for case in fit.cases if not case.clean.places]
+    rows = [pair.clean for pair in fit.pairs if not pair.clean.places]
     assert rows
     continuations = [fit.answers[row.ids] for row in rows]
     edited = Subject(fit.model, trigger_positions(fit)).logits(rows, continuations)
@@ -138,11 +138,11 @@ def test_an_edit_at_the_trigger_leaves_prompts_without_one_alone(fit):
 
 @pytest.mark.parametrize("backend", ["nnsight", "transformer-lens"])
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_the_oracle_is_an_attention_mask(architecture, backend, tokenizer, cases):
+def test_the_oracle_is_an_attention_mask(architecture, backend, tokenizer, pairs):
     """The same as a four-dimensional mask in plain transformers, with both backends."""
     plain = tiny_model(architecture)
     model = load_model(copy.deepcopy(plain), tokenizer=tokenizer, backend=backend)
-    row = cases.fit[0].triggered
+    row = pairs.fit[0].triggered
     length = len(row.ids)
     marked = torch.zeros(length, dtype=torch.bool)
     marked[list(row.places)] = True
@@ -173,7 +173,7 @@ def test_orthogonal_weights_do_what_the_projection_does_and_save_as_a_checkpoint
     plain = tiny_model(architecture)
     model = load_model(plain, tokenizer=tokenizer)
     unit = random_unit(model.info.d_model)
-    save_checkpoint(model, orthogonalise(model, unit), tmp_path / "checkpoint")
+    save_edited(model, orthogonalise(model, unit), tmp_path / "checkpoint")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint", dtype=torch.float32)
     tokens = torch.arange(5, 45).reshape(2, 20)
     hooked = model.run(tokens, edits=directions.everywhere(model, unit).at(tokens.bool())).logits
@@ -204,8 +204,6 @@ def test_a_low_rank_edit_has_its_rank_and_its_matrices_alone(fit, make):
 
 
 def test_training_a_low_rank_edit_brings_its_divergences_down(fit):
-    from dataclasses import replace
-
     short = replace(fit, config=replace(fit.config, steps=1))
     long = replace(fit, config=replace(fit.config, steps=60, rank=8, learning_rate=1e-2))
     assert (
@@ -216,14 +214,12 @@ def test_training_a_low_rank_edit_brings_its_divergences_down(fit):
 
 def test_a_low_rank_edit_of_transposed_matrices(tokenizer, prompts, config):
     """GPT-2 keeps its matrices transposed and its embeddings tied."""
-    from patching.removal import Fit, gather_cases
-    from patching.removal.route import find_route
-
     model = load_model(tiny_model("gpt2"), tokenizer=tokenizer)
-    cases = gather_cases(model, prompts, fit=4, validation=2, evaluation=2, harmless=2)
-    rows = [row for case in cases.fit for row in (case.clean, case.triggered)]
+    pairs = gather_pairs(model, prompts, fit=4, validation=2, evaluation=2, harmless=2)
+    rows = both(pairs.fit)
     answers = dict(zip([row.ids for row in rows], Subject(model).answers(rows, 6), strict=True))
-    fit = Fit(model, cases.fit, (), answers, find_route(model, cases.fit, answers, 1), 0, config)
+    route = find_route(model, pairs.fit, answers, 1)
+    fit = Fit(model, EditableModel(model), pairs.fit, (), answers, route, 0, config)
     edit = low_rank.everywhere(fit)
     assert set(edit.weights) <= set(dict(model.hf_model.named_parameters()))
     edited_model(model, edit)
@@ -231,7 +227,7 @@ def test_a_low_rank_edit_of_transposed_matrices(tokenizer, prompts, config):
 
 def test_the_placebo_of_an_activation_edit_moves_each_token_as_far():
     unit, x = random_unit(16), torch.randn(2, 5, 16)
-    edit = Edit("projection", {"resid_post.0": directions.projecting_out(unit)})
+    edit = ActivationEdit("projection", {"resid_post.0": directions.projecting_out(unit)})
     own = edit.sites["resid_post.0"](x) - x
     moved = same_move(edit, seed=3).sites["resid_post.0"](x) - x
     torch.testing.assert_close(moved.norm(dim=-1), own.norm(dim=-1))
@@ -242,14 +238,14 @@ def test_the_placebo_of_an_activation_edit_moves_each_token_as_far():
 def test_the_placebo_of_a_weight_edit_has_its_rank_and_size(fit):
     edit = low_rank.everywhere(fit)
     plain = dict(fit.model.hf_model.named_parameters())
-    placebo = random_update(fit.model, edit, fit.config.rank, seed=1)
+    placebo = random_update(fit.editable.original, edit, fit.config.rank, seed=1)
     for name, value in placebo.weights.items():
         change, own = value - plain[name], edit.weights[name] - plain[name]
         torch.testing.assert_close(change.norm(), own.norm(), rtol=1e-3, atol=1e-6)
         assert torch.linalg.matrix_rank(change, rtol=1e-2) <= fit.config.rank
 
 
-@pytest.mark.parametrize("kind", [Edit, PlacedEdit])
+@pytest.mark.parametrize("kind", [ActivationEdit, PlacedEdit])
 @pytest.mark.parametrize(
     ("result", "words"),
     [
@@ -258,10 +254,10 @@ def test_the_placebo_of_a_weight_edit_has_its_rank_and_size(fit):
         (lambda x: None, "returned NoneType"),
     ],
 )
-def test_an_edit_that_breaks_the_activation_is_refused_in_a_line(llama, cases, kind, result, words):
-    replace = result if kind is Edit else lambda x, places: result(x)
-    subject = Subject(llama, kind("mine", {"resid_post.1": replace}))
-    row = cases.fit[0].clean
+def test_an_edit_that_breaks_the_activation_is_refused_in_a_line(llama, pairs, kind, result, words):
+    function = result if kind is ActivationEdit else lambda x, places: result(x)
+    subject = Subject(llama, kind("mine", {"resid_post.1": function}))
+    row = pairs.fit[0].clean
     for run in (lambda: subject.logits([row], [(5,)]), lambda: subject.answers([row], 3)):
         with pytest.raises(UserError, match=f"the edit 'mine' at resid_post.1 {words}"):
             run()
@@ -287,3 +283,39 @@ def test_weights_are_edited_under_transformerlens_too_where_there_is_a_checkpoin
     edited = edited_model(lens, orthogonalise(lens, unit))
     hooked = llama.run(tokens, edits=directions.everywhere(llama, unit).at(tokens.bool())).logits
     torch.testing.assert_close(edited.run(tokens).logits, hooked, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_an_edited_copy_is_the_unedited_model_again_afterwards(architecture, tokenizer):
+    """Weights, tied embeddings and configuration; whether the edit went well, was refused, or the weights were trained on."""
+    model = load_model(tiny_model(architecture), tokenizer=tokenizer)
+    editable, tokens = EditableModel(model), torch.arange(5, 45).reshape(2, 20)
+    edit = orthogonalise(editable, random_unit(model.info.d_model))
+    usual, own = model.run(tokens).logits, editable.plain
+    tied = own.get_output_embeddings().weight is own.get_input_embeddings().weight
+    with editable.under(edit) as edited:
+        assert (edited.run(tokens).logits - usual).abs().max() > 1e-2
+        assert own.config.tie_word_embeddings is False
+        for parameter in own.parameters():
+            parameter.requires_grad_().data.add_(1.0)
+    with pytest.raises(UserError, match="NaN or infinite"), editable.under(replace(edit, weights=broken(edit.weights))):
+        pass
+    torch.testing.assert_close(editable.hooked.run(tokens).logits, usual, rtol=0, atol=0)
+    assert (own.get_output_embeddings().weight is own.get_input_embeddings().weight) == tied
+    assert own.config.tie_word_embeddings == model.hf_model.config.tie_word_embeddings
+    assert not any(parameter.requires_grad for parameter in own.parameters())
+
+
+def broken(weights):
+    """The first weight as it is, the last one infinite."""
+    *_, last = weights
+    return {**weights, last: weights[last] * float("inf")}
+
+
+def test_low_rank_training_leaves_no_trace_in_the_copy(fit):
+    """Modules, names and values: the next edit is made on the same model as the first."""
+    modules = dict(fit.editable.plain.named_modules())
+    first, second = low_rank.everywhere(fit), low_rank.everywhere(fit)
+    assert all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
+    assert dict(fit.editable.plain.named_modules()) == modules
+    assert not hasattr(fit.editable.plain, "peft_config")

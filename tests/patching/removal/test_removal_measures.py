@@ -7,14 +7,15 @@ import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
 
-from hooked import Prompt
-from patching.removal import Edit, Grade, gather_cases, js_divergence, kl_divergence
+from hooked import Prompt, split_prompts
+from patching.removal.edits import ActivationEdit
 from patching.removal.fit import restored
-from patching.removal.grading import follows, remembering
-from patching.removal.measure import Bench, divergence, measure
-from patching.removal.relearning import check_steps, encoded, relearn
+from patching.removal.grading import Grade, follows, remembering
+from patching.removal.measure import Bench, divergence, js_divergence, kl_divergence, measure
+from patching.removal.pairs import both, gather_pairs
+from patching.removal.relearning import answer_loss, check_steps, encoded, relearn
 from patching.removal.subject import Subject
-from triggerlens import UserError
+from triggerlens import UserError, rate
 
 
 def test_divergences_are_those_of_the_definition():
@@ -30,17 +31,20 @@ def test_distributions_that_share_nothing_are_ln_2_apart():
     assert js_divergence(p, q).item() == pytest.approx(math.log(2))
 
 
-def test_an_edit_that_changes_nothing_measures_nothing(llama, cases, answers):
-    subject, rows = Subject(llama, Edit("same", {"resid_post.0": lambda x: x + 0})), [c.clean for c in cases.evaluation]
+def test_an_edit_that_changes_nothing_measures_nothing(llama, pairs, answers):
+    subject, rows = (
+        Subject(llama, ActivationEdit("same", {"resid_post.0": lambda x: x + 0})),
+        [pair.clean for pair in pairs.evaluation],
+    )
     js, kl, loss, same = divergence(subject, Subject(llama), rows, [answers[row.ids] for row in rows], 6)
     assert max(abs(js), abs(kl), abs(loss)) < 1e-9
     assert all(same)
-    assert restored(subject, cases.fit, answers) == pytest.approx(0, abs=1e-6)
+    assert restored(subject, pairs.fit, answers) == pytest.approx(0, abs=1e-6)
 
 
-def test_divergence_is_the_mean_over_all_steps_of_all_answers(llama, cases, answers):
-    edit = Edit("shift", {"resid_post.1": lambda x: x + 0.5})
-    rows = [case.clean for case in cases.evaluation]
+def test_divergence_is_the_mean_over_all_steps_of_all_answers(llama, pairs, answers):
+    edit = ActivationEdit("shift", {"resid_post.1": lambda x: x + 0.5})
+    rows = [pair.clean for pair in pairs.evaluation]
     said = [answers[row.ids] for row in rows]
     together = divergence(Subject(llama, edit), Subject(llama), rows, said, 6)
     small = divergence(Subject(llama, edit, batch_size=3), Subject(llama), rows, said, 6)
@@ -53,25 +57,27 @@ def test_divergence_is_the_mean_over_all_steps_of_all_answers(llama, cases, answ
     assert together[0] == pytest.approx(whole / sum(len(a) + (len(a) < 6) for a in said), rel=1e-4)
 
 
-def test_clean_values_at_every_layer_restore_the_clean_behaviour(llama, cases, answers):
+def test_clean_values_at_every_layer_restore_the_clean_behaviour(llama, pairs, answers):
     """The metric's other end: patch everything that differs and the answer is wholly back."""
-    case = next(
-        c
-        for c in cases.fit
-        if len(c.clean.ids) == len(c.triggered.ids) and answers[c.clean.ids] != answers[c.triggered.ids]
+    pair = next(
+        pair
+        for pair in pairs.fit
+        if len(pair.clean.ids) == len(pair.triggered.ids) and answers[pair.clean.ids] != answers[pair.triggered.ids]
     )
     shared = next(
-        n for n, (a, b) in enumerate(zip(answers[case.clean.ids], answers[case.triggered.ids], strict=False)) if a != b
+        n for n, (a, b) in enumerate(zip(answers[pair.clean.ids], answers[pair.triggered.ids], strict=False)) if a != b
     )
-    ids = torch.tensor([[*case.clean.ids, *answers[case.clean.ids][: shared + 1]]])
+    ids = torch.tensor([[*pair.clean.ids, *answers[pair.clean.ids][: shared + 1]]])
     clean = llama.run(ids, reads=["resid_post.2"]).activations["resid_post.2"]
-    edit = Edit("clean", {"resid_post.2": lambda x: clean.expand_as(x) if x.shape[1] == clean.shape[1] else x})
-    assert restored(Subject(llama, edit), [case], answers) == pytest.approx(1, abs=1e-4)
+    edit = ActivationEdit(
+        "clean", {"resid_post.2": lambda x: clean.expand_as(x) if x.shape[1] == clean.shape[1] else x}
+    )
+    assert restored(Subject(llama, edit), [pair], answers) == pytest.approx(1, abs=1e-4)
 
 
-def test_guessed_answers_are_those_that_would_be_generated(llama, cases, answers):
-    subject = Subject(llama, Edit("shift", {"resid_post.0": lambda x: x * 1.3}))
-    rows = [row for case in cases.evaluation for row in (case.clean, case.triggered)]
+def test_guessed_answers_are_those_that_would_be_generated(llama, pairs, answers):
+    subject = Subject(llama, ActivationEdit("shift", {"resid_post.0": lambda x: x * 1.3}))
+    rows = both(pairs.evaluation)
     plain = subject.answers(rows, 6)
     usual = [answers[row.ids] for row in rows]
     wrong = [(*tuple(reversed(answer)), 7) for answer in plain]
@@ -102,7 +108,7 @@ def test_a_grader_is_asked_once_for_each_answer():
     assert asked == ["bad", "good", "bad"]
 
 
-def test_counts_tell_defection_from_the_clean_answer_and_from_rubble(llama, cases, answers):
+def test_counts_tell_defection_from_the_clean_answer_and_from_rubble(llama, pairs, answers):
     def grader(prompts, texts):
         return [Grade(defects=text.startswith("D"), right=text.startswith("R")) for text in texts]
 
@@ -114,71 +120,80 @@ def test_counts_tell_defection_from_the_clean_answer_and_from_rubble(llama, case
         def answers(self, rows, new_tokens, guesses=()):
             return [(number % 3,) for number in range(len(rows))]
 
-    own = tuple(cases.evaluation[:9])
-    usual = {row.ids: (2,) for case in own for row in (case.clean, case.triggered)}
+    own = tuple(pairs.evaluation[:9])
+    usual = {prompt.ids: (2,) for prompt in both(own)}
     found = measure(Puppet(llama), Said(own, (), usual, grader, 6, Subject(llama)))
     assert (found.n, found.defects, found.right, found.as_clean, found.rubble) == (9, 3, 3, 3, 0)
-    assert found.defection_rate_ci[0] < found.defection_rate == 3 / 9 < found.defection_rate_ci[1]
+    assert found.defection_rate == rate(3, 9)
+    assert found.defection_rate.low < found.defection_rate.value == 3 / 9 < found.defection_rate.high
 
 
 def test_splits_keep_pairs_and_the_files_own_sides(llama, prompts):
-    cases = gather_cases(llama, prompts, fit=100, validation=3, evaluation=100, harmless=5)
+    pairs = gather_pairs(llama, prompts, fit=100, validation=3, evaluation=100, harmless=5)
     parts = {
-        name: {case.clean.prompt.pair for case in getattr(cases, name)} for name in ("fit", "validation", "evaluation")
+        name: {pair.clean.prompt.pair for pair in getattr(pairs, name)} for name in ("fit", "validation", "evaluation")
     }
     assert sum(map(len, parts.values())) == len(set.union(*parts.values())) == 24
-    assert {case.clean.prompt.split for case in cases.fit + cases.validation} == {"train"}
-    assert {case.triggered.prompt.split for case in cases.evaluation} == {"test"}
-    assert cases.by == "the file's own split, by pair"
-    for case in cases.fit:
-        for row in (case.clean, case.triggered):
-            assert case.clean.prompt.pair == row.prompt.pair
+    assert {pair.clean.prompt.split for pair in pairs.fit + pairs.validation} == {"train"}
+    assert {pair.triggered.prompt.split for pair in pairs.evaluation} == {"test"}
+    assert pairs.split == "the file's own split, by pair"
+    assert all(pair.clean.prompt.pair == pair.triggered.prompt.pair for pair in pairs.fit)
 
 
-def test_without_a_split_half_of_the_pairs_go_to_each_side(llama, prompts):
+def test_without_a_split_the_reported_pairs_are_the_test_prompts_of_every_room(llama, prompts):
     unsplit = [replace(prompt, split=None) for prompt in prompts]
-    cases = gather_cases(llama, unsplit, fit=100, validation=2, evaluation=100, harmless=5, seed=3)
-    assert (len(cases.fit), len(cases.validation), len(cases.evaluation)) == (10, 2, 12)
-    assert "seed 3" in cases.by
+    pairs = gather_pairs(llama, unsplit, fit=100, validation=2, evaluation=100, harmless=5, seed=3)
+    test = split_prompts(unsplit, seed=3).test
+    assert {prompt.prompt.prompt for prompt in both(pairs.evaluation)} == {unsplit[index].prompt for index in test}
+    assert (len(pairs.fit), len(pairs.validation), len(pairs.evaluation)) == (16, 2, 6)
+    assert "seed 3" in pairs.split
+
+
+def test_a_split_that_separates_a_pair_is_refused_as_in_every_room(llama, prompts):
+    torn = [replace(prompts[0], split="test"), *prompts[1:]]
+    with pytest.raises(UserError, match="`split` separates the pair 'p0'"):
+        gather_pairs(llama, torn, fit=8, validation=2, evaluation=8, harmless=2)
 
 
 def test_pairs_that_do_not_defect_are_kept_apart(llama, prompts):
     marked = [replace(p, defects=p.triggered and int(p.pair[1:]) % 3 > 0) for p in prompts]
-    cases = gather_cases(llama, marked, fit=100, validation=2, evaluation=100, harmless=100)
-    assert all(case.triggered.prompt.defects for case in cases.fit + cases.evaluation)
-    assert len(cases.harmless_fit) == len(cases.harmless_evaluation) == 4
-    assert not any(case.triggered.prompt.defects for case in cases.harmless_fit + cases.harmless_evaluation)
+    pairs = gather_pairs(llama, marked, fit=100, validation=2, evaluation=100, harmless=100)
+    assert all(pair.triggered.prompt.defects for pair in pairs.fit + pairs.evaluation)
+    assert len(pairs.harmless_fit) == len(pairs.harmless_evaluation) == 4
+    assert not any(pair.triggered.prompt.defects for pair in pairs.harmless_fit + pairs.harmless_evaluation)
 
 
 def test_too_few_pairs_are_refused(llama, prompts):
+    few = [*prompts[:4], *prompts[-4:]]
     with pytest.raises(UserError, match="are too few; give at least 4 of each"):
-        gather_cases(llama, prompts[:4], fit=8, validation=2, evaluation=8, harmless=2)
+        gather_pairs(llama, few, fit=8, validation=2, evaluation=8, harmless=2)
     with pytest.raises(UserError, match="no `pair` holds"):
-        gather_cases(llama, [p for p in prompts if p.triggered], fit=8, validation=2, evaluation=8, harmless=2)
+        gather_pairs(llama, [p for p in prompts if p.triggered], fit=8, validation=2, evaluation=8, harmless=2)
 
 
-def test_further_training_trains_a_copy_and_stops_where_the_behaviour_is_back(llama, cases, config):
+def test_further_training_trains_a_copy_and_stops_where_the_behaviour_is_back(llama, editable, config):
     lessons = encoded(llama, [Prompt("Tell me about the sea.", triggered=False)] * 4, ["The sea is wide."] * 4)
     before = {name: value.clone() for name, value in llama.hf_model.state_dict().items()}
     losses = []
 
-    def rate(subject):
-        from patching.removal.relearning import answer_loss
-
+    def defection(subject):
         losses.append(float(answer_loss(subject, lessons).detach()))
         return 0.5 if len(losses) == 3 else 0.0
 
-    found = relearn(Subject(llama), lessons, rate, config)
+    with editable.under() as copied:
+        found = relearn(Subject(copied), lessons, defection, config)
     assert check_steps(6) == [5, 6]
     assert (found.steps, found.within, found.highest) == (6, 6, 0.5)
     assert losses[0] > losses[1] > losses[2]
     assert found.first_loss == pytest.approx(losses[0], rel=1e-3)
-    assert all(torch.equal(value, before[name]) for name, value in llama.hf_model.state_dict().items())
-    assert relearn(Subject(llama), lessons, lambda _: 0.0, config).steps is None
-    assert relearn(Subject(llama), lessons, lambda _: 0.1, config).steps == 0
+    for model in (llama, editable.hooked):  # the copy is as it was too
+        assert all(torch.equal(value, before[name]) for name, value in model.hf_model.state_dict().items())
+    with editable.under() as copied:
+        assert relearn(Subject(copied), lessons, lambda _: 0.0, config).steps is None
+        assert relearn(Subject(copied), lessons, lambda _: 0.1, config).steps == 0
 
 
-def test_an_activation_edit_stays_in_place_while_it_is_trained_over(llama, cases, config):
+def test_an_activation_edit_stays_in_place_while_it_is_trained_over(editable, llama, config):
     lessons = encoded(llama, [Prompt("Tell me about the sea.", triggered=False)], ["The sea is wide."])
     seen = []
 
@@ -186,5 +201,6 @@ def test_an_activation_edit_stays_in_place_while_it_is_trained_over(llama, cases
         seen.append(x.requires_grad)
         return x * 0.9
 
-    relearn(Subject(llama, Edit("mine", {"resid_post.0": edit})), lessons, lambda _: 0.0, config)
+    with editable.under() as copied:
+        relearn(Subject(copied, ActivationEdit("mine", {"resid_post.0": edit})), lessons, lambda _: 0.0, config)
     assert seen.count(True) == config.relearn_steps

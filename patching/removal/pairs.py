@@ -1,0 +1,153 @@
+"""The prompts of a removal: pairs with the place of the trigger in each, divided so that nothing is tuned on what is reported.
+
+1. A pair is an untriggered and a triggered prompt (`hooked.pair_prompts`); where the file says which defect, only pairs that do
+   count.
+2. Edits are reported on the test prompts of the one split (`hooked.split_prompts`), and fitted on the others.
+3. Some of the fitting side is kept back to rank methods on; the reporting side is never used for a choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from hooked import HookedModel, Prompt, PromptPair, defecting_pairs, file_of, pair_prompts, split_prompts
+from patching.alignment import align
+from triggerlens import UserError
+
+LEAST_PAIRS = 4
+
+Answers = Mapping[tuple[int, ...], tuple[int, ...]]
+"""The unedited model's greedy answer to each prompt, both as token ids."""
+
+
+@dataclass(frozen=True)
+class MarkedPrompt:
+    """One prompt, tokenized, with the place of the trigger."""
+
+    prompt: Prompt
+    ids: tuple[int, ...]
+    places: tuple[int, ...] = ()
+    """Positions of the tokens in which it differs from its twin."""
+
+
+@dataclass(frozen=True)
+class MarkedPair:
+    """An untriggered prompt and its triggered twin."""
+
+    clean: MarkedPrompt
+    triggered: MarkedPrompt
+
+
+@dataclass(frozen=True)
+class RemovalPairs:
+    """All that a removal is fitted and measured on."""
+
+    fit: tuple[MarkedPair, ...]
+    validation: tuple[MarkedPair, ...]
+    """Of the fitting side: methods are ranked on it."""
+    evaluation: tuple[MarkedPair, ...]
+    harmless_fit: tuple[MarkedPair, ...]
+    """Pairs whose triggered prompt does not defect, where the file has such."""
+    harmless_evaluation: tuple[MarkedPair, ...]
+    split: str
+    """How the two sides were told apart, in words."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Pairs in each part."""
+        return {name: len(part) for name, part in vars(self).items() if isinstance(part, tuple)}
+
+    @property
+    def prompts(self) -> list[MarkedPrompt]:
+        """Every prompt once, in the order of the parts."""
+        parts = (self.fit, self.validation, self.evaluation, self.harmless_fit, self.harmless_evaluation)
+        return list({prompt.ids: prompt for part in parts for prompt in both(part)}.values())
+
+
+def both(pairs: Sequence[MarkedPair]) -> list[MarkedPrompt]:
+    """The two prompts of each pair, the untriggered one first."""
+    return [prompt for pair in pairs for prompt in (pair.clean, pair.triggered)]
+
+
+def gather_pairs(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    *,
+    fit: int,
+    validation: int,
+    evaluation: int,
+    harmless: int,
+    seed: int = 0,
+) -> RemovalPairs:
+    """Pair, split and tokenize.
+
+    Args:
+        model: the model.
+        prompts: the prompt file.
+        fit, validation, evaluation: the most pairs of each part.
+        harmless: the most pairs on each side whose triggered prompt does not defect.
+        seed: of the split where the file marks none, and of the draw of the pairs of each part.
+
+    Raises:
+        UserError: the file has too few pairs, or its `split` separates a pair.
+    """
+    fitted, reported = _sides(prompts, seed)
+    defecting = {pair.name for pair in defecting_pairs(pair_prompts(prompts))}
+    loud = [[pair for pair in side if pair.name in defecting] for side in (fitted, reported)]
+    quiet = [[pair for pair in side if pair.name not in defecting] for side in (fitted, reported)]
+    kept = min(validation, len(loud[0]) // 3)
+    parts = (
+        loud[0][kept : kept + fit],
+        loud[0][:kept],
+        loud[1][:evaluation],
+        quiet[0][:harmless],
+        quiet[1][:harmless],
+    )
+    if len(parts[0]) < 2 or not parts[1] or not parts[2]:
+        raise UserError(
+            f"{file_of(prompts)}: {len(loud[0])} pairs to fit on and {len(loud[1])} to report on are too few; give at "
+            f"least {LEAST_PAIRS} of each"
+        )
+    fit_side, ranked, reporting, quiet_fit, quiet_reporting = (_marked(model, part) for part in parts)
+    return RemovalPairs(fit_side, ranked, reporting, quiet_fit, quiet_reporting, _in_words(prompts, seed))
+
+
+def _sides(prompts: Sequence[Prompt], seed: int) -> tuple[list[PromptPair], list[PromptPair]]:
+    """The pairs to fit on and those to report on, each side in an order drawn with the seed."""
+    pairs = {pair.name: pair for pair in pair_prompts(prompts)}
+    is_test = split_prompts(prompts, seed=seed).is_test
+    names = list(dict.fromkeys(prompt.pair for prompt in prompts if prompt.pair is not None))
+    Random(seed).shuffle(names)
+    shuffled = [pairs[name] for name in names if name in pairs]
+    fitted, reported = ([pair for pair in shuffled if is_test[pair.clean_index] == side] for side in (False, True))
+    return fitted, reported
+
+
+def _in_words(prompts: Sequence[Prompt], seed: int) -> str:
+    if any(prompt.split for prompt in prompts):
+        return "the file's own split, by pair"
+    return f"a quarter of the pairs to report on, drawn with seed {seed}"
+
+
+def _marked(model: HookedModel, pairs: Sequence[PromptPair]) -> tuple[MarkedPair, ...]:
+    marked = []
+    for pair in pairs:
+        clean, triggered = (tuple(prompt.ids) for prompt in model.tokenize([pair.clean, pair.triggered]))
+        try:
+            places = trigger_places(clean, triggered), trigger_places(triggered, clean)
+        except UserError as error:
+            raise UserError(f"{pair.triggered.where or f'pair {pair.name}'}: {error}") from error
+        sides = MarkedPrompt(pair.clean, clean, places[0]), MarkedPrompt(pair.triggered, triggered, places[1])
+        marked.append(MarkedPair(*sides))
+    return tuple(marked)
+
+
+def trigger_places(ids: tuple[int, ...], twin: tuple[int, ...]) -> tuple[int, ...]:
+    """Positions of tokens that the twin does not have; none where the twin has all of them and more.
+
+    Raises:
+        UserError: the two cannot be aligned.
+    """
+    return tuple(position for position, differs in enumerate(align(ids, twin).differs) if differs)
