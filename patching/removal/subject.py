@@ -6,7 +6,6 @@ else is read from prompts padded on the right.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -71,9 +70,7 @@ class Subject:
             batch = prompts[start : start + self.batch_size]
             edits = self.edit.at(_marks(batch, left=True).to(self.model.device))
             tokenized = [TokenizedPrompt(list(prompt.ids), "", prompt.prompt.where) for prompt in batch]
-            with warnings.catch_warnings():  # nnsight warns where every answer of a batch is over before the last step
-                warnings.simplefilter("ignore")
-                answers += [tuple(answer) for answer in self.model.generate(tokenized, new_tokens, edits=edits)]
+            answers += [tuple(answer) for answer in self.model.generate(tokenized, new_tokens, edits=edits)]
         return answers
 
     def logits(

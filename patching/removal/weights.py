@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hooked import HookedModel, load_model
+from hooked import HookedModel, continue_tokens, load_model
 from patching.removal.edits import WeightEdit
 from patching.removal.pairs import MarkedPrompt
 from triggerlens import UserError
@@ -122,26 +122,19 @@ def save_edited(model: HookedModel | EditableModel, edit: WeightEdit, folder: Pa
 def plain_answers(
     folder: Path, model: HookedModel, prompts: Sequence[MarkedPrompt], new_tokens: int, batch_size: int
 ) -> list[tuple[int, ...]]:
-    """Greedy answers of a checkpoint in plain `transformers`: none of this project's code is between."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    """Greedy answers of a saved checkpoint, loaded by `transformers` alone, with no hook and no edit in it."""
+    from transformers import AutoModelForCausalLM
 
     loader: Any = AutoModelForCausalLM
     places = model.device_map or {"": model.device}
     plain = loader.from_pretrained(folder, dtype=model.dtype, use_safetensors=True, device_map=places).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.pad_id)  # its own may have no embedding
     answers: list[tuple[int, ...]] = []
     for start in range(0, len(prompts), batch_size):
-        ids = [list(prompt.ids) for prompt in prompts[start : start + batch_size]]
-        batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
+        ids = [prompt.ids for prompt in prompts[start : start + batch_size]]
         with torch.inference_mode():
-            new = plain.generate(**batch, max_new_tokens=new_tokens, do_sample=False)[:, batch["input_ids"].shape[1] :]
-        answers += [_before_any(row, model.end_ids) for row in new.tolist()]
+            new = continue_tokens(plain, ids, new_tokens, ends=model.end_ids, pad_id=model.pad_id)
+        answers += map(tuple, new)
     return answers
-
-
-def _before_any(ids: Sequence[int], ends: frozenset[int]) -> tuple[int, ...]:
-    return tuple(ids[: next((position for position, token in enumerate(ids) if token in ends), len(ids))])
 
 
 def untie(plain: Any) -> None:
