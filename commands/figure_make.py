@@ -46,8 +46,10 @@ def run(config: Config) -> None:
     from triggerlens import UserError
 
     if config.list:
-        text = "\n".join(f"{one.name}: {one.title} (from {', '.join(one.experiments)})" for one in FIGURES.values())
-        emit({name: one.title for name, one in FIGURES.items()}, as_json=config.json, text=text)
+        text = "\n".join(
+            f"{figure.name}: {figure.title} (from {', '.join(figure.experiments)})" for figure in FIGURES.values()
+        )
+        emit({name: figure.title for name, figure in FIGURES.items()}, as_json=config.json, text=text)
         return
     root = config.results or RESULTS
     skipped = without_result(root) if config.figure == "all" else {}

@@ -1,10 +1,11 @@
-"""One module for each claim of the literature: a frozen config in, a saved and hashed result out.
+"""Claims of the literature, each measured by one class in one file: a frozen config in, a saved and hashed result out.
 
 >>> from experiments import EXPERIMENTS
 >>> EXPERIMENTS["trigger-agnostic-probe"].claims
 (1,)
 
-To add one: a module with `VERSION`, `Config`, `QUICK` and `run(config, keep)` (see `experiments.runner`), and its line below.
+To add one: a file in `experiments/claims/` with a class as `experiments.experiment` shows it, and its name in
+`experiments.registry.MODULES`.
 """
 
 import lazy_loader

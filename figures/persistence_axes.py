@@ -7,18 +7,21 @@ import plotly.graph_objects as go
 from experiments import Result
 from figures.persistence import drawn, trainings
 
+TITLE = "What safety training leaves of the backdoor, by how it was inserted and by the size of the model"
+EXPERIMENTS = ("persistence-axes",)
+
 
 def make(result: Result) -> go.Figure:
     """A row for each organism: millions of parameters, variant, and the learning rate where there are several."""
-    names = trainings(result)
-    rates = {name.rsplit(" ", 1)[1] for name in names}
-    rows = [_row(result, name) + f", {name.rsplit(' ', 1)[1]}" * (len(rates) > 1) for name in names]
-    return drawn(result, rows, left=132)
-
-
-def _row(result: Result, training: str) -> str:
-    size, variant = training.split(",")[0].split()
-    parameters = next(
-        cell["parameters"] for name, cell in result.cells.items() if name.split("/")[1:3] == [size, variant]
+    several = len({arm.learning_rate for arm in trainings(result)}) > 1
+    sizes: dict[tuple[str, str], int] = {}
+    for arm in trainings(result):  # a task's tokenizer moves the count a little: a size is named by its first
+        sizes.setdefault((arm.organism.size, arm.organism.variant), arm.organism.parameters)
+    return drawn(
+        result,
+        lambda arm: (
+            f"{sizes[arm.organism.size, arm.organism.variant] / 1e6:.1f}M, {arm.organism.variant}"
+            + f", {arm.learning_rate:g}" * several
+        ),
+        left=132,
     )
-    return f"{parameters / 1e6:.1f}M, {variant}"

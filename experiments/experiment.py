@@ -1,0 +1,95 @@
+"""What an experiment is: one class in one file of `experiments/claims/`.
+
+>>> @register
+... class Mine(Experiment):
+...     name, title, claims, VERSION = "mine", "what it measures", (1,), 1
+...     Config, QUICK, Arm = MyConfig, {"seeds": (0,)}, MyArm
+...     judged = (Claim(1, "…", "AUROC 0.9", "arXiv …", judge),)
+...     def run(self, config, keep=keep_nothing): ...
+
+Its file names itself in `experiments.registry.MODULES`, and is then listed, run, keyed, saved and judged like all others. It is
+read to list it, so that it imports no torch by itself: rooms as modules (`import hooked`), torch from `experiments.shared.later`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar
+
+from experiments.result import Result
+from triggerlens import Keep, keep_nothing
+
+Verdict = Literal["beaten", "met", "not met", "not compared", "not measured"]
+"""`not compared`: nothing is published; `not measured`: there is no result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A result against a published number, for one model."""
+
+    model: str
+    ours: str
+    controls: str
+    verdict: Verdict
+    published: str | None = None
+    """In place of the claim's own words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A claim of the literature and the rule that it is judged by."""
+
+    number: int
+    title: str
+    published: str
+    """The number to beat, in words."""
+    source: str
+    judge: Callable[[Result], list[Judgement]]
+
+
+class Experiment(ABC):
+    """One experiment."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    claims: ClassVar[tuple[int, ...]]
+    """Numbers of the claims that it measures."""
+    judged: ClassVar[tuple[Claim, ...]] = ()
+    """Of these, the ones that its result is judged by."""
+    VERSION: ClassVar[int]
+    """Raised whenever a change alters numbers."""
+    Config: ClassVar[type[Any]]
+    """A frozen dataclass: everything else that decides the numbers."""
+    QUICK: ClassVar[Mapping[str, Any]]
+    """Fields that make it fast."""
+    Arm: ClassVar[Any]
+    """Type of its findings' arms; a union where they are of several kinds."""
+
+    @abstractmethod
+    def run(self, config: Any, keep: Keep = keep_nothing) -> Result:
+        """Measure.
+
+        Args:
+            config: an instance of `Config`.
+            keep: gives the facts of a cell by name, those kept or those that a function computes now.
+        """
+
+
+EXPERIMENTS: dict[str, Experiment] = {}
+"""By name. `experiments.registry` fills it with the project's own."""
+Kind = TypeVar("Kind", bound=type[Experiment])
+
+
+def register(kind: Kind) -> Kind:
+    """Make an experiment known by its name; a class decorator.
+
+    Raises:
+        ValueError: another experiment has that name.
+    """
+    known = EXPERIMENTS.get(kind.name)
+    if known is not None and type(known).__qualname__ != kind.__qualname__:
+        raise ValueError(f"two experiments are named {kind.name}")
+    EXPERIMENTS[kind.name] = kind()
+    return kind
