@@ -91,7 +91,7 @@ class _Item:
 
 def stream_activations(
     model: HookedModel,
-    prompts: Iterable[Prompt | str],
+    prompts: Iterable[Prompt | str | TokenizedPrompt],
     spec: ExtractionSpec,
     *,
     token_budget: int | None = None,
@@ -102,6 +102,7 @@ def stream_activations(
     """Yield activations batch by batch, on the CPU. Prompts come in no particular order within a window.
 
     Args:
+        prompts: texts, chat messages, or what `model.tokenize` made of them.
         token_budget: tokens a forward pass, padding included; a default for the device where None.
         total: number of prompts, for the progress bar (on stderr, where that is a terminal).
         skip_window: windows (by number) for which it returns true are tokenized but not run.
@@ -133,7 +134,11 @@ class LiveActivations:
     """Activations computed from the model whenever they are asked for; nothing is kept."""
 
     def __init__(
-        self, model: HookedModel, prompts: Sequence[Prompt], spec: ExtractionSpec, token_budget: int | None = None
+        self,
+        model: HookedModel,
+        prompts: Sequence[Prompt | TokenizedPrompt],
+        spec: ExtractionSpec,
+        token_budget: int | None = None,
     ):
         self.model, self.prompts, self.spec, self.token_budget = model, prompts, spec, token_budget
 
@@ -157,7 +162,9 @@ class LiveActivations:
                 yield chosen[index], rows.float()
 
 
-def _windows(model: HookedModel, prompts: Iterable[Prompt | str], spec: ExtractionSpec) -> Iterator[list[_Item]]:
+def _windows(
+    model: HookedModel, prompts: Iterable[Prompt | str | TokenizedPrompt], spec: ExtractionSpec
+) -> Iterator[list[_Item]]:
     """Consecutive prompts, tokenized; bounded in number and in the bytes that their activations take."""
     row_bytes = len(spec.sites) * model.info.d_model * (spec.dtype or model.dtype).itemsize
     most_rows = max(1, WINDOW_BYTES // row_bytes)
@@ -174,7 +181,9 @@ def _windows(model: HookedModel, prompts: Iterable[Prompt | str], spec: Extracti
         yield window
 
 
-def _items(model: HookedModel, prompts: Iterable[Prompt | str], spec: ExtractionSpec) -> Iterator[_Item]:
+def _items(
+    model: HookedModel, prompts: Iterable[Prompt | str | TokenizedPrompt], spec: ExtractionSpec
+) -> Iterator[_Item]:
     stream = iter(prompts)
     index = 0
     while chunk := list(islice(stream, WINDOW_PROMPTS)):
@@ -183,7 +192,9 @@ def _items(model: HookedModel, prompts: Iterable[Prompt | str], spec: Extraction
             index += 1
 
 
-def _span(model: HookedModel, prompt: Prompt | str, tokens: TokenizedPrompt, spec: ExtractionSpec) -> tuple[int, ...]:
+def _span(
+    model: HookedModel, prompt: Prompt | str | TokenizedPrompt, tokens: TokenizedPrompt, spec: ExtractionSpec
+) -> tuple[int, ...]:
     if not spec.position.startswith("span:"):
         return ()
     name = spec.position.removeprefix("span:")

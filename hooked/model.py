@@ -156,14 +156,18 @@ class HookedModel(ABC):
             if site.head is not None and site.head >= self.heads(site.kind):
                 raise UserError(f"no site {name}: {self.info.name} has heads 0 to {self.heads(site.kind) - 1} there")
 
-    def tokenize(self, prompts: Sequence[Prompt | str]) -> list[TokenizedPrompt]:
+    def tokenize(self, prompts: Sequence[Prompt | str | TokenizedPrompt]) -> list[TokenizedPrompt]:
         """Token ids of each prompt, unpadded, never truncated; chat messages go through the chat template.
+
+        What this model has tokenized before is taken as it is, so that nothing need be tokenized twice.
 
         Raises:
             UserError: a prompt is longer than the context, has no token or one that the model has no embedding for, or
                 there is no chat template.
         """
-        return tokenize_prompts(self.tokenizer, prompts, self.info.context, self.vocabulary)
+        texts = [prompt for prompt in prompts if not isinstance(prompt, TokenizedPrompt)]
+        fresh = iter(tokenize_prompts(self.tokenizer, texts, self.info.context, self.vocabulary) if texts else ())
+        return [prompt if isinstance(prompt, TokenizedPrompt) else next(fresh) for prompt in prompts]
 
     def run(
         self,
@@ -236,9 +240,7 @@ class HookedModel(ABC):
         """One head's part of the attention's output projection."""
         module = self._projections[layer]
         assert module is not None  # check_sites has refused the site otherwise
-        weight: Tensor = module.weight.detach()
-        if not isinstance(module, nn.Linear):  # GPT-2's Conv1D keeps its weight transposed.
-            weight = weight.T
+        weight = projection_weight(module)
         size = self.info.d_head
         return weight[:, head * size : (head + 1) * size]
 
@@ -273,6 +275,17 @@ class HookedModel(ABC):
     @abstractmethod
     def _hooks_on(self, visits: list[Visit]) -> AbstractContextManager[None]:
         """Within, every forward pass of `hf_model` runs the visits."""
+
+
+def projection_weight(module: Any) -> Float[Tensor, "d_out d_in"]:
+    """The weight of a linear layer, with what its active PEFT adapters add where they are not merged into it."""
+    base = getattr(module, "base_layer", module)
+    weight: Tensor = base.weight.detach()
+    if base is not module and not module.disable_adapters and not module.merged:
+        for adapter in module.active_adapters:
+            if adapter in module.lora_A:
+                weight = weight + module.get_delta_weight(adapter).detach()
+    return weight if isinstance(base, nn.Linear) else weight.T  # GPT-2's Conv1D keeps its weight transposed
 
 
 def _identity(value: Tensor) -> Tensor:

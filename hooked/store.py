@@ -126,7 +126,7 @@ class ActivationStore:
 
 def store_activations(
     model: HookedModel,
-    prompts: Iterable[Prompt],
+    prompts: Iterable[Prompt | TokenizedPrompt],
     spec: ExtractionSpec,
     *,
     root: str | Path | None = None,
@@ -136,7 +136,8 @@ def store_activations(
     """Extract into the store, or open what is already there.
 
     Args:
-        prompts: read more than once, so not a one-time iterator; it may read a file as it goes.
+        prompts: read more than once, so not a one-time iterator; it may read a file as it goes. What `model.tokenize` made of
+            them will do too, and is not tokenized again.
         root: the folder of all stores; `default_store_root()` where None.
 
     Raises:
@@ -157,11 +158,11 @@ def store_activations(
     return ActivationStore(final)
 
 
-def _identity(model: HookedModel, prompts: Iterable[Prompt], spec: ExtractionSpec) -> dict[str, Any]:
+def _identity(model: HookedModel, prompts: Iterable[Prompt | TokenizedPrompt], spec: ExtractionSpec) -> dict[str, Any]:
     """What the content depends on: the model, however it computes, and the tokens that the prompts became."""
     digest = hashlib.sha256()
     for prompt, tokens in _tokenized(model, prompts):
-        spans = prompt.extra.get("spans") if spec.position.startswith("span:") else None
+        spans = prompt.extra.get("spans") if isinstance(prompt, Prompt) and spec.position.startswith("span:") else None
         digest.update(json.dumps([tokens.ids, spans]).encode() + b"\n")
     identity = model.identity()
     return {
@@ -175,7 +176,9 @@ def _identity(model: HookedModel, prompts: Iterable[Prompt], spec: ExtractionSpe
     }
 
 
-def _tokenized(model: HookedModel, prompts: Iterable[Prompt]) -> Iterator[tuple[Prompt, TokenizedPrompt]]:
+def _tokenized(
+    model: HookedModel, prompts: Iterable[Prompt | TokenizedPrompt]
+) -> Iterator[tuple[Prompt | TokenizedPrompt, TokenizedPrompt]]:
     stream = iter(prompts)
     while chunk := list(islice(stream, WINDOW_PROMPTS)):
         yield from zip(chunk, model.tokenize(chunk), strict=True)
@@ -183,7 +186,7 @@ def _tokenized(model: HookedModel, prompts: Iterable[Prompt]) -> Iterator[tuple[
 
 def _write_shards(
     model: HookedModel,
-    prompts: Iterable[Prompt],
+    prompts: Iterable[Prompt | TokenizedPrompt],
     spec: ExtractionSpec,
     folder: Path,
     token_budget: int | None,

@@ -177,23 +177,22 @@ def train_on_model(
     checked = prompts if isinstance(prompts, CheckedPrompts) else check_prompts(prompts, config)
     sites = (site,) if "." in site else model.sites(site)
     spec = ExtractionSpec(sites, "last" if config.aggregation == "last" else "mean")
+    tokenized = model.tokenize(checked.prompts)
     source: ActivationStore | LiveActivations
     if keep:
-        source = store_activations(
-            model, checked.prompts, spec, root=store, token_budget=token_budget, total=len(checked.prompts)
-        )
+        source = store_activations(model, tokenized, spec, root=store, token_budget=token_budget, total=len(tokenized))
     else:
-        source = LiveActivations(model, checked.prompts, spec, token_budget)
+        source = LiveActivations(model, tokenized, spec, token_budget)
     if rank() > 0:
         return None
-    every_token = LiveActivations(model, checked.prompts, ExtractionSpec(sites, "every"), token_budget)
+    every_token = LiveActivations(model, tokenized, ExtractionSpec(sites, "every"), token_budget)
     return train_probe(
         source.batches,
         checked,
         sites,
         config,
         token_source=every_token.by_prompt,
-        tokens=[prompt.ids for prompt in model.tokenize(checked.prompts)],
+        tokens=[prompt.ids for prompt in tokenized],
         model=name or model.info.name,
         backend=model.backend,
         weights_sha256=model.info.weights_sha256,

@@ -74,9 +74,11 @@ def score_prompts(
             f"the probe has width {probe.d_model} (trained on {probe.model or 'an unnamed model'}), but {model.info.name} "
             f"has width {model.info.d_model}; use the model that it was trained on, or train a probe on this one"
         )
-    live = LiveActivations(model, prompts, ExtractionSpec((probe.site,), "every"), token_budget)
-    for index, rows in live.by_prompt(range(len(prompts)) if indices is None else indices):
-        tokens = token_texts(model.tokenizer, model.tokenize([prompts[index]])[0])
+    wanted = list(range(len(prompts)) if indices is None else indices)
+    tokenized = model.tokenize([prompts[index] for index in wanted])
+    live = LiveActivations(model, tokenized, ExtractionSpec((probe.site,), "every"), token_budget)
+    for position, rows in live.by_prompt(range(len(wanted))):
+        tokens, index = token_texts(model.tokenizer, tokenized[position]), wanted[position]
         yield score_tokens(probe, rows[:, 0], tokens, index=index, where=prompts[index].where)
 
 

@@ -52,13 +52,22 @@ def render(tokenizer: Any, prompt: Prompt) -> str:
         raise UserError(f"{prompt.where or 'prompt'}: refused by the tokenizer's chat template: {error}") from error
 
 
-def tokenize_prompts(tokenizer: Any, prompts: Sequence[Prompt | str], context: int) -> list[TokenizedPrompt]:
+def tokenize_prompts(
+    tokenizer: Any, prompts: Sequence[Prompt | str], context: int, vocabulary: int | None = None
+) -> list[TokenizedPrompt]:
     """Tokenize without padding or truncation.
 
     Plain text gets the tokenizer's own special tokens (a BOS where it adds one); a chat template has written its own.
 
+    Args:
+        tokenizer: the model's.
+        prompts: texts, or chat messages, which go through the chat template.
+        context: the most tokens that a prompt may have.
+        vocabulary: how many tokens the model has embeddings for; not checked where None.
+
     Raises:
-        UserError: a prompt has more tokens than `context`, or none.
+        UserError: a prompt has more tokens than `context`, none, or one that the model has no embedding for; or there is no
+            chat template, or it refuses the prompt.
     """
     records = [prompt if isinstance(prompt, Prompt) else Prompt(prompt, triggered=False) for prompt in prompts]
     texts = [render(tokenizer, record) for record in records]
@@ -75,6 +84,11 @@ def tokenize_prompts(tokenizer: Any, prompts: Sequence[Prompt | str], context: i
     for prompt in tokenized:
         if not 0 < len(prompt.ids) <= context:
             raise _wrong_length(prompt, context)
+        if vocabulary is not None and max(prompt.ids) >= vocabulary:
+            raise UserError(
+                f"{prompt.where or repr(prompt.text[:40])}: token {max(prompt.ids)} is beyond the {vocabulary} "
+                "that the model has embeddings for; the tokenizer is not the model's, or tokens were added to it alone"
+            )
     return tokenized
 
 
