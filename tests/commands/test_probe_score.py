@@ -25,14 +25,14 @@ def test_scores_verdicts_and_tokens(command, checkpoint, trained, tmp_path):
     new = prompt_file(tmp_path / "new.jsonl", pairs=20, harmless=5, seed=9)
     outcome = command("probe-score", checkpoint, new, "--probe", trained, "--out", tmp_path / "scores", "--json")
     assert outcome.code == 0, outcome.err
-    found = json.loads(outcome.out)
+    scored = json.loads(outcome.out)
     threshold = json.loads((trained / "probe.json").read_text())["threshold"]
-    assert (found["threshold"], found["n_prompts"], found["same_model"]) == (threshold, 50, True)
-    assert found["n_fired"] == sum(row["fires"] for row in found["prompts"])
+    assert (scored["threshold"], scored["n_prompts"], scored["same_model"]) == (threshold, 50, True)
+    assert scored["n_fired"] == sum(row["fires"] for row in scored["prompts"])
     position = json.loads((trained / "probe.json").read_text())["aggregation"]
     read_artifact(tmp_path / "scores", "scores")
     for line, row in zip(
-        (tmp_path / "scores" / "scores.jsonl").read_text().splitlines(), found["prompts"], strict=True
+        (tmp_path / "scores" / "scores.jsonl").read_text().splitlines(), scored["prompts"], strict=True
     ):
         every = json.loads(line)
         scores = every["token_scores"]

@@ -36,26 +36,26 @@ def contents(folder):
 def test_json_has_the_promised_keys(command, checkpoint, prompts, tmp_path):
     outcome = command("probe-train", checkpoint, prompts, "--out", tmp_path / "out", "--json")
     assert outcome.code == 0, outcome.err
-    found = json.loads(outcome.out)
-    assert found["model"] == str(checkpoint)
-    assert (found["backend"], found["position"], found["probe"], found["label"]) == (
+    printed = json.loads(outcome.out)
+    assert printed["model"] == str(checkpoint)
+    assert (printed["backend"], printed["position"], printed["probe"], printed["label"]) == (
         "nnsight",
         "last",
         "logistic",
         "defects",
     )
-    assert found["site"] == f"resid_post.{found['best_layer']}"
-    assert {"auroc", "auroc_ci", "tpr_at_fpr_0.01", "tpr_at_fpr_0.001", "n_positive", "n_negative"} <= found[
+    assert printed["site"] == f"resid_post.{printed['best_layer']}"
+    assert {"auroc", "auroc_ci", "tpr_at_fpr_0.01", "tpr_at_fpr_0.001", "n_positive", "n_negative"} <= printed[
         "test"
     ].keys()
-    assert [layer["layer"] for layer in found["per_layer"]] == [0, 1, 2]
-    for layer in found["per_layer"]:
+    assert [layer["layer"] for layer in printed["per_layer"]] == [0, 1, 2]
+    for layer in printed["per_layer"]:
         assert {"layer", "auroc", "auroc_ci", "tpr_at_fpr_0.01"} <= layer.keys()
         low, high = layer["auroc_ci"]
         assert 0 <= low <= layer["auroc"] <= high <= 1
     for name in ("shuffled_labels", "random_directions_best_of_1000", "bag_of_tokens", "triggered_but_harmless"):
-        assert "auroc" in found["controls"][name]
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == found
+        assert "auroc" in printed["controls"][name]
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == printed
 
 
 def test_the_table_marks_the_layer_and_states_the_verdict(command, checkpoint, prompts, tmp_path):
@@ -83,16 +83,16 @@ def test_the_folder_is_a_verified_probe_and_an_offline_report(command, checkpoin
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_any_architecture_gives_the_same_metrics_with_either_backend(command, architecture, prompts, tmp_path):
     model = tiny_checkpoint(tmp_path / "model", architecture)
-    found = {}
+    printed = {}
     for backend in ("nnsight", "transformer-lens"):
         outcome = command("probe-train", model, prompts, "--out", tmp_path / backend, "--backend", backend, "--json")
         assert outcome.code == 0, outcome.err
-        found[backend] = json.loads(outcome.out)
-    ours, theirs = found["nnsight"], found["transformer-lens"]
+        printed[backend] = json.loads(outcome.out)
+    ours, theirs = printed["nnsight"], printed["transformer-lens"]
     assert ours["best_layer"] == theirs["best_layer"]
     assert ours["test"]["auroc"] == pytest.approx(theirs["test"]["auroc"], abs=1e-3)
-    for one, other in zip(ours["per_layer"], theirs["per_layer"], strict=True):
-        assert one["auroc"] == pytest.approx(other["auroc"], abs=1e-3)
+    for mine, their in zip(ours["per_layer"], theirs["per_layer"], strict=True):
+        assert mine["auroc"] == pytest.approx(their["auroc"], abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -111,17 +111,17 @@ def test_any_architecture_gives_the_same_metrics_with_either_backend(command, ar
 def test_every_option_gives_a_result(command, checkpoint, prompts, tmp_path, options):
     outcome = command("probe-train", checkpoint, prompts, "--out", tmp_path / "out", "--json", *options)
     assert outcome.code == 0, outcome.err
-    found = json.loads(outcome.out)
-    assert 0.5 < found["test"]["auroc"] <= 1
+    printed = json.loads(outcome.out)
+    assert 0.5 < printed["test"]["auroc"] <= 1
     if options == ("--label", "triggered"):
-        assert found["label"] == "triggered"
-        assert found["controls"]["triggered_but_harmless"]["auroc"] is None
-        assert found["controls"]["triggered_but_harmless"]["reason"]
+        assert printed["label"] == "triggered"
+        assert printed["controls"]["triggered_but_harmless"]["auroc"] is None
+        assert printed["controls"]["triggered_but_harmless"]["reason"]
 
 
 @pytest.mark.parametrize("probe", ["mean-difference", "logistic"])
 def test_streaming_without_the_store_gives_the_same_numbers(command, checkpoint, prompts, tmp_path, probe):
-    found = []
+    printed = []
     for flag in ("--keep-activations", "--no-keep-activations"):
         outcome = command(
             "probe-train",
@@ -137,11 +137,11 @@ def test_streaming_without_the_store_gives_the_same_numbers(command, checkpoint,
             flag,
         )
         assert outcome.code == 0, outcome.err
-        found.append(json.loads(outcome.out))
+        printed.append(json.loads(outcome.out))
         if flag == "--keep-activations":
             shutil.rmtree(tmp_path / "store")
     assert not (tmp_path / "store").exists()
-    assert found[0]["test"]["auroc"] == pytest.approx(found[1]["test"]["auroc"], abs=1e-6)
+    assert printed[0]["test"]["auroc"] == pytest.approx(printed[1]["test"]["auroc"], abs=1e-6)
 
 
 def test_a_clean_twin_is_a_control(command, checkpoint, prompts, tmp_path):
@@ -239,8 +239,8 @@ def test_two_ranks_give_one_probe(command, checkpoint, prompts, tmp_path):
         text=True,
         check=True,
     )
-    one = command("probe-train", *options, tmp_path / "s1", "--out", tmp_path / "one")
-    assert json.loads(two.stdout) == json.loads(one.out)
+    alone = command("probe-train", *options, tmp_path / "s1", "--out", tmp_path / "one")
+    assert json.loads(two.stdout) == json.loads(alone.out)
     assert (tmp_path / "two" / "probe.safetensors").read_bytes() == (
         tmp_path / "one" / "probe.safetensors"
     ).read_bytes()

@@ -136,11 +136,11 @@ def test_edits_inside_attention_have_the_same_effect_in_both_backends(loaded):
 def test_a_pattern_is_the_softmax_of_queries_with_keys_and_mixes_the_values(tmp_path):
     model = load_model(tiny_model("gpt2"), tokenizer=tiny_tokenizer(tmp_path))
     tokens = torch.tensor([[5, 6, 7, 8, 9]])
-    found = model.run(tokens, reads=[*inner_sites(model), *model.sites("head_out")]).activations
-    q, k, v, pattern = (found[f"{kind}.1.2"][0] for kind in INNER)
+    results = model.run(tokens, reads=[*inner_sites(model), *model.sites("head_out")]).activations
+    q, k, v, pattern = (results[f"{kind}.1.2"][0] for kind in INNER)
     scores = (q @ k.T / model.info.d_head**0.5).masked_fill(torch.ones(5, 5).triu(1).bool(), -torch.inf)
     torch.testing.assert_close(pattern, scores.softmax(-1))
-    torch.testing.assert_close(found["head_out.1.2"][0], pattern @ v @ model.head_weights(1, 2).T)
+    torch.testing.assert_close(results["head_out.1.2"][0], pattern @ v @ model.head_weights(1, 2).T)
 
 
 @torch.no_grad()
@@ -161,7 +161,7 @@ def test_the_model_attends_as_before_once_patterns_were_read(loaded):
 def test_a_model_lacks_the_sites_inside_attention_where_they_are_not_what_their_names_say(
     tmp_path, monkeypatch, backend, layout
 ):
-    """Not found by name, or found in a layout that the trial refutes: it loads, and says so when they are asked for."""
+    """Not results by name, or results in a layout that the trial refutes: it loads, and says so when they are asked for."""
     monkeypatch.setattr("hooked.backends.anatomy._FUSED", layout)
     if layout and backend == "transformer-lens":
         pytest.skip("the bridge splits the projection itself")
@@ -222,9 +222,9 @@ def test_edits_act_at_every_step_of_generation_in_both_backends(loaded):
         "pattern.2.1": lambda value: 0 * value,
         "v.1.0": lambda value: -value,
     }
-    found = {name: model.generate(model.tokenize(list(TEXTS)), 5, edits=edits) for name, model in models.items()}
-    assert found["nnsight"] == found["transformer-lens"]
-    assert found["nnsight"] != models["nnsight"].generate(models["nnsight"].tokenize(list(TEXTS)), 5)
+    results = {name: model.generate(model.tokenize(list(TEXTS)), 5, edits=edits) for name, model in models.items()}
+    assert results["nnsight"] == results["transformer-lens"]
+    assert results["nnsight"] != models["nnsight"].generate(models["nnsight"].tokenize(list(TEXTS)), 5)
 
 
 @torch.no_grad()

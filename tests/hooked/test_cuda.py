@@ -14,10 +14,10 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 
 
 def rows(model, spec, **options):
-    found = {}
+    results = {}
     for batch in stream_activations(model, list(TEXTS) * 8, spec, **options):
-        found |= dict(zip(batch.indices.tolist(), batch.values, strict=True))
-    return torch.stack([found[index] for index in sorted(found)])
+        results |= dict(zip(batch.indices.tolist(), batch.values, strict=True))
+    return torch.stack([results[index] for index in sorted(results)])
 
 
 @pytest.mark.parametrize("backend", ["nnsight", "transformer-lens"])
@@ -39,13 +39,13 @@ def test_a_model_asked_for_on_the_cpu_stays_there(tmp_path, backend):
 @pytest.mark.parametrize("backend", ["nnsight", "transformer-lens"])
 def test_probe_train_gives_on_the_gpu_what_it_gives_on_the_cpu(tmp_path, backend):
     model, prompts = tiny_checkpoint(tmp_path / "m"), prompt_file(tmp_path / "prompts.jsonl")
-    found = []
+    results = []
     for device in ("cuda", "cpu"):
         options = ("--backend", backend, "--dtype", "float32", "--device", device, "--json")
         done = called("probe-train", model, prompts, "--out", tmp_path / device, *options)
         assert done.code == 0, done.err
-        found.append([layer["auroc"] for layer in json.loads(done.out)["per_layer"]])
-    assert found[0] == pytest.approx(found[1], abs=0.01)
+        results.append([layer["auroc"] for layer in json.loads(done.out)["per_layer"]])
+    assert results[0] == pytest.approx(results[1], abs=0.01)
 
 
 def test_a_batch_too_large_for_the_gpu_is_halved(tmp_path):

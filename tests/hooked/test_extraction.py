@@ -81,8 +81,8 @@ def test_a_padding_token_that_the_model_lacks_pads_nothing_and_in_a_prompt_it_is
     padded = load_model(tiny_model("llama"), tokenizer=tokenizer)
     assert tokenizer.pad_token_id == padded.vocabulary
     spec = ExtractionSpec(("resid_post.2",))
-    found, expected = collected(padded, prompts(), spec), collected(model, prompts(), spec)
-    for index, rows in found.items():
+    values_by_prompt, expected = collected(padded, prompts(), spec), collected(model, prompts(), spec)
+    for index, rows in values_by_prompt.items():
         torch.testing.assert_close(rows, expected[index], atol=1e-5, rtol=1e-5)
     assert padded.generate(padded.tokenize(["abc", "ab"]), 3) == model.generate(model.tokenize(["abc", "ab"]), 3)
     padded.hf_model.generation_config.eos_token_id = [2, 300]
@@ -213,9 +213,11 @@ def test_an_unknown_site_is_refused(model, site, problem):
 def test_live_activations_give_the_prompts_asked_for(model):
     live = LiveActivations(model, prompts(), ExtractionSpec(("resid_post.1",)))
     expected = collected(model, prompts(), ExtractionSpec(("resid_post.1",)))
-    found = dict(zip(*(torch.cat(parts) for parts in zip(*live.batches([3, 17, 5]), strict=True)), strict=True))
-    assert {int(index) for index in found} == {3, 5, 17}
-    for index, value in found.items():
+    values_by_prompt = dict(
+        zip(*(torch.cat(parts) for parts in zip(*live.batches([3, 17, 5]), strict=True)), strict=True)
+    )
+    assert {int(index) for index in values_by_prompt} == {3, 5, 17}
+    for index, value in values_by_prompt.items():
         torch.testing.assert_close(value[None], expected[int(index)], atol=1e-5, rtol=1e-5)
 
 

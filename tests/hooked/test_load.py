@@ -56,10 +56,10 @@ def test_a_model_spread_with_a_device_map_gives_the_same_activations(tmp_path):
 
     whole = load_model(folder, device="cpu")
     parts = NnsightModel(hf_model.eval(), AutoTokenizer.from_pretrained(folder), whole.anatomy, whole.info)
-    for one, other in zip(
+    for ours, theirs in zip(
         stream_activations(whole, prompts, spec), stream_activations(parts, prompts, spec), strict=True
     ):
-        torch.testing.assert_close(one.values, other.values)
+        torch.testing.assert_close(ours.values, theirs.values)
     assert load_model(folder, device_map={"": "cpu"}).info == whole.info
 
 

@@ -9,8 +9,7 @@ from hooked import Prompt, defecting_pairs, pair_prompts
 from triggerlens import UserError
 
 PROMPTS = st.lists(
-    st.builds(
-        Prompt,
+    st.tuples(
         st.sampled_from(["a", "b", "ab"]),
         st.booleans(),
         st.sampled_from([None, True, False]),
@@ -21,8 +20,9 @@ PROMPTS = st.lists(
 
 
 @settings(max_examples=100, deadline=None)
-@given(prompts=PROMPTS)
-def test_a_pair_is_one_prompt_of_each_kind(prompts):
+@given(rows=PROMPTS)
+def test_a_pair_is_one_prompt_of_each_kind(rows):
+    prompts = [Prompt(*row) for row in rows]
     try:
         pairs = pair_prompts(prompts)
     except UserError:

@@ -163,7 +163,7 @@ def test_two_ranks_write_one_store_equal_to_that_of_one(tmp_path):
     write_prompts(tmp_path / "p.jsonl", prompts(60))
     (tmp_path / "extract.py").write_text(EXTRACT)
     arguments = [str(tmp_path / "extract.py"), str(checkpoint), str(tmp_path / "p.jsonl")]
-    one = extracted(checkpoint, tmp_path / "p.jsonl", tmp_path / "one")
+    whole = extracted(checkpoint, tmp_path / "p.jsonl", tmp_path / "one")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     two = subprocess.run(
         [*launcher, *arguments, str(tmp_path / "two"), "0"],
@@ -174,7 +174,7 @@ def test_two_ranks_write_one_store_equal_to_that_of_one(tmp_path):
     )
     folders = set(two.stdout.split())
     assert len(folders) == 1, "both ranks open the same store"
-    assert contents(one) == contents(tmp_path / "x" / folders.pop())
+    assert contents(whole) == contents(tmp_path / "x" / folders.pop())
 
 
 def test_a_full_disk_is_one_clear_line(model, tmp_path):

@@ -15,12 +15,12 @@ Z = 1.959963984540054
 @given(st.integers(0, 60), st.integers(1, 60))
 def test_a_rate_has_wilsons_interval(count, extra):
     n = count + extra
-    found = rate(count, n)
+    estimate = rate(count, n)
     share = count / n
     centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    assert (found.low, found.high) == pytest.approx((centre - half, centre + half), abs=1e-9)
-    assert (found.value, found.count, found.n) == (share, count, n)
+    assert (estimate.low, estimate.high) == pytest.approx((centre - half, centre + half), abs=1e-9)
+    assert (estimate.value, estimate.count, estimate.n) == (share, count, n)
 
 
 def test_nothing_seen_is_nothing_known_and_none_or_all_reach_the_end():
@@ -38,9 +38,9 @@ def test_no_proportion_is_refused(count, n):
 
 @given(st.integers(0, 9), st.integers(0, 9))
 def test_what_was_missed_is_the_rest(count, extra):
-    found, rest = rate(count, count + extra), rate(extra, count + extra)
-    assert found.complement().interval == pytest.approx(rest.interval)
-    assert (found.complement().count, found.complement().n) == (rest.count, rest.n)
+    estimate, rest = rate(count, count + extra), rate(extra, count + extra)
+    assert estimate.complement().interval == pytest.approx(rest.interval)
+    assert (estimate.complement().count, estimate.complement().n) == (rest.count, rest.n)
 
 
 def test_seeds_share_one_interval_that_none_of_them_exceeds():
