@@ -9,10 +9,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from hooked.backends.anatomy import find_anatomy
+from hooked.backends.anatomy import Anatomy, find_anatomy
 from hooked.generation import context_of
 from hooked.identity import model_facts, state_sha256
-from hooked.model import HookedModel, ModelInfo
+from hooked.model import HookedModel, ModelInfo, projection_weight
 from hooked.plain import load_plain
 from hooked.prompts.tokens import tokenizer_sha256
 from hooked.selfcheck import (
@@ -79,7 +79,7 @@ def _unwrapped(model: nn.Module) -> Any:
 
 def _wrap(hf_model: Any, tokenizer: Any, name: str, weights: str, backend: str, live: bool) -> HookedModel:
     anatomy = find_anatomy(hf_model)
-    info = _info(hf_model, name, weights, tokenizer, live)
+    info = _info(hf_model, name, weights, tokenizer, live, anatomy)
     device = hf_model.get_input_embeddings().weight.device
     with torch.no_grad():
         plain = hf_model(probe_tokens(_config(hf_model).vocab_size).to(device), use_cache=False).logits
@@ -134,9 +134,8 @@ def _config(hf_model: Any) -> Any:
     return hf_model.config.get_text_config()
 
 
-def _info(hf_model: Any, name: str, weights: str, tokenizer: Any, live: bool) -> ModelInfo:
+def _info(hf_model: Any, name: str, weights: str, tokenizer: Any, live: bool, anatomy: Anatomy) -> ModelInfo:
     config = _config(hf_model)
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return ModelInfo(
         name=name,
         weights_sha256=weights,
@@ -147,9 +146,18 @@ def _info(hf_model: Any, name: str, weights: str, tokenizer: Any, live: bool) ->
         d_model=config.hidden_size,
         n_heads=config.num_attention_heads,
         n_kv_heads=_kv_heads(config),
-        d_head=head_size,
+        d_head=_head_size(hf_model, anatomy, config.num_attention_heads),
         context=context_of(hf_model, tokenizer),
     )
+
+
+def _head_size(hf_model: Any, anatomy: Anatomy, heads: int) -> int:
+    """How wide what each head mixes is: the output projection's input, shared out. Configurations say it in many ways."""
+    layer = next(
+        layer for layer in range(hf_model.config.get_text_config().num_hidden_layers) if anatomy.has_attention(layer)
+    )
+    module = hf_model.get_submodule(anatomy.block_path(layer, anatomy.out_projection))
+    return projection_weight(module).shape[1] // heads
 
 
 def _kv_heads(config: Any) -> int:

@@ -173,10 +173,9 @@ class _LayerPlanner:
     def _apply_head(self, site: Site, projected: Tensor) -> Tensor:
         weight = self.head_weights(site.layer, site.head or 0)
         heads = self.seen["heads"]
-        if heads.ndim == 3:
-            heads = rearrange(
-                heads, "batch position (head d_head) -> batch position head d_head", d_head=weight.shape[1]
-            )
+        # A bridge may have split them into heads of another size than those that the projection mixes.
+        flat = heads.flatten(2)
+        heads = rearrange(flat, "batch position (head d_head) -> batch position head d_head", d_head=weight.shape[1])
         before = heads[:, :, site.head] @ weight.to(heads.device).T * self.anatomy.scale
         after = self._apply(site, before)
         return projected if after is before else projected + (after - before) / self.anatomy.scale

@@ -174,6 +174,8 @@ class PackedModel:
         if len({parameter.device for parameter in model.hf_model.parameters()}) > 1:
             raise DoesNotFit("the model is spread over several devices")
         anatomy = model.anatomy
+        if not anatomy.uniform or anatomy.flat_mlp or anatomy.reuses_memory:
+            raise DoesNotFit("its blocks scale, flatten or reuse what they add, or are not all of one kind")
         self.model, self.hf_model, self.device = model, model.hf_model, model.device
         self.blocks: list[nn.Module] = list(self.hf_model.get_submodule(anatomy.blocks))
         self.attentions: list[Any] = [
