@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +12,7 @@ import tyro
 from commands._inputs import model_folder, prompts_path
 
 if TYPE_CHECKING:
-    from hooked import HookedModel
+    from hooked import HookedModel, Prompt
     from triggerlens import Manifest
 
 
@@ -37,6 +38,28 @@ class ModelOptions:
     def prompts_path(self) -> Path:
         """The prompts given, or an embedded organism's own."""
         return prompts_path(self.model, self.prompts)
+
+    def read(self) -> list[Prompt]:
+        """The labelled prompts.
+
+        Raises:
+            UserError: as `hooked.read_prompts`, or the file's `split` separates a pair or two copies of one text.
+        """
+        from hooked import check_split, read_prompts
+
+        prompts = read_prompts(self.prompts_path())
+        check_split(prompts)
+        return prompts
+
+    def load_for(self, prompts: Sequence[Prompt]) -> HookedModel:
+        """The model, once it has tokenized every prompt: a file is refused whole, whichever of its prompts are used.
+
+        Raises:
+            UserError: as `hooked.load_model`, or as `HookedModel.tokenize`.
+        """
+        model = self.load()
+        model.tokenize(prompts)
+        return model
 
     def load(self, model: str | None = None) -> HookedModel:
         """The model as the options say, or another one loaded alike."""

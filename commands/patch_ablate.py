@@ -49,15 +49,14 @@ def main() -> None:
 def run(config: Config) -> None:
     """Check the input, try every method, write and print."""
     from experiments import benign_lessons, key_grader
-    from hooked import read_prompts
     from patching import patch_ablate, removal_json, write_scoreboard
     from probes import fresh_auroc
     from triggerlens import cells_folder, check_destination, drop_cells, writing_artifact
 
     check_destination(config.out, config.overwrite)
     key = answer_key(config)
-    prompts = read_prompts(config.prompts_path())
-    model = config.load()
+    prompts = config.read()
+    model = config.load_for(prompts)
     if config.overwrite:
         drop_cells(config.out)
     manifest = config.manifest("patch-ablate", "patch-ablate", model)

@@ -41,13 +41,12 @@ def run(config: Config) -> None:
     """Check the input, patch, write and print."""
     from dataclasses import replace
 
-    from hooked import read_prompts
     from patching import trace_json, trace_page, trace_prompts, write_trace
     from triggerlens import check_destination, writing_artifact
 
     check_destination(config.out, config.overwrite)
-    prompts = read_prompts(config.prompts_path())
-    model = config.load()
+    prompts = config.read()
+    model = config.load_for(prompts)
     trace = replace(trace_prompts(model, prompts, config.settings), model=config.model)
     manifest = config.manifest("patch-trace", "patch-trace", model, config.settings.seed)
     with writing_artifact(config.out, manifest, overwrite=config.overwrite) as folder:

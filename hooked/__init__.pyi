@@ -49,6 +49,7 @@ from .prompts.splits import (
     PARTS as PARTS,
     Fractions as Fractions,
     Splits as Splits,
+    check_split as check_split,
     check_two_classes as check_two_classes,
     choose_labels as choose_labels,
     split_prompts as split_prompts,

@@ -8,7 +8,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost more
 
 from jaxtyping import install_import_hook
 
-install_import_hook(["hooked", "organisms", "probes", "patching", "sae", "experiments", "figures"], "beartype.beartype")
+install_import_hook(
+    ["triggerlens", "hooked", "organisms", "probes", "patching", "sae", "experiments", "figures"], "beartype.beartype"
+)
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

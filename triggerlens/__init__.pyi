@@ -38,7 +38,6 @@ from .estimate import (
     over_seeds as over_seeds,
     percentile_interval as percentile_interval,
     rate as rate,
-    wilson_interval as wilson_interval,
 )
 from .page import (
     coloured_tokens as coloured_tokens,

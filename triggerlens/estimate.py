@@ -130,9 +130,3 @@ def mean_of(values: Sequence[float]) -> Estimate:
     half = Z95 * float(array.std(ddof=1)) / math.sqrt(len(array)) if len(array) > 1 else 0.0
     value = float(array.mean())
     return Estimate(value, value - half, value + half, n=len(array))
-
-
-def wilson_interval(count: int, n: int) -> tuple[float, float]:
-    """The interval of `rate` alone."""
-    estimate = rate(count, n)
-    return estimate.low, estimate.high

@@ -155,6 +155,15 @@ def group_prompts(
     return np.array([numbers.setdefault(joined[i], len(numbers)) for i in range(len(prompts))], dtype=np.int64)
 
 
+def check_split(prompts: Sequence[Prompt]) -> None:
+    """Raise UserError where the file's own `split` separates a pair or two copies of one text, naming both lines.
+
+    For work that needs no split itself: every command refuses such a file.
+    """
+    if any(prompt.split for prompt in prompts):
+        _check_whole(prompts, group_prompts(prompts), None)
+
+
 def fixed_test(
     prompts: Sequence[Prompt],
     groups: Int[np.ndarray, "prompt"],
@@ -163,21 +172,28 @@ def fixed_test(
     """Which prompts the file fixes as test; None where it says nothing.
 
     Raises:
-        UserError: the file's split separates a pair or two copies of one text, naming both lines, or leaves a side empty.
+        UserError: the file's split separates a group, or leaves a side empty.
     """
-    marks = [prompt.split for prompt in prompts]
-    if not any(marks):
+    if not any(prompt.split for prompt in prompts):
         return None
-    test = np.array([mark == "test" for mark in marks])
-    first: dict[int, int] = {}
-    for index, group in enumerate(groups.tolist()):
-        if test[index] != test[first.setdefault(group, index)]:
-            raise _separated(prompts, np.flatnonzero(groups == group), test, tokens)
+    test = _check_whole(prompts, groups, tokens)
     if test.all() or not test.any():
         missing = "train" if test.all() else "test"
         raise UserError(
             f"the file marks `split` but no prompt is `{missing}`; mark some, or leave `split` out everywhere"
         )
+    return test
+
+
+def _check_whole(
+    prompts: Sequence[Prompt], groups: Int[np.ndarray, "prompt"], tokens: Sequence[Sequence[int]] | None
+) -> Bool[np.ndarray, "prompt"]:
+    """Which prompts the file marks as test, once no group is found on both sides."""
+    test = np.array([prompt.split == "test" for prompt in prompts])
+    first: dict[int, int] = {}
+    for index, group in enumerate(groups.tolist()):
+        if test[index] != test[first.setdefault(group, index)]:
+            raise _separated(prompts, np.flatnonzero(groups == group), test, tokens)
     return test
 
 

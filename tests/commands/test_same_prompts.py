@@ -1,0 +1,66 @@
+"""One reader of prompts: every command refuses the same file in the same words."""
+
+import json
+
+import pytest
+from tiny_models import CONTEXT, tiny_checkpoint
+from tiny_prompts import labelled_prompts
+from transformers import AutoTokenizer
+
+COMMANDS = {
+    "probe-train": (),
+    "patch-trace": (),
+    "patch-ablate": (),
+    "sae-train": ("--steps", "2"),
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A model whose tokenizer has no chat template."""
+    folder = tiny_checkpoint(tmp_path_factory.mktemp("same") / "llama")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = None
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    tokenizer.save_pretrained(folder)
+    assert AutoTokenizer.from_pretrained(folder).chat_template is None
+    return folder
+
+
+def bad_lines(kind):
+    """Lines that no command can use, the last of which is at fault."""
+    lines = [prompt.to_json() for prompt in labelled_prompts(40, harmless=8)]
+    if kind == "a field of another type":
+        return [*lines, {"prompt": 5, "triggered": False, "defects": False}]
+    if kind == "a longer prompt than the context":
+        return [*lines, {"prompt": "long " * CONTEXT, "triggered": False, "defects": False}]
+    if kind == "messages without a chat template":
+        messages = [{"role": "user", "content": "hello"}]
+        return [*lines, {"prompt": messages, "triggered": False, "defects": False}]
+    marked = [line | {"split": "test" if index % 8 < 2 else "train"} for index, line in enumerate(lines)]
+    if kind == "a pair on both sides":
+        return [*marked[:-1], marked[-1] | {"split": "test"}]
+    return [*marked, marked[0] | {"pair": None, "split": "train"}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("a field of another type", "`prompt` must be a string"),
+        ("a longer prompt than the context", "the prompt has"),
+        ("messages without a chat template", "no chat template"),
+        ("a pair on both sides", "`split` separates the pair"),
+        ("a copy on both sides", "`split` separates two copies of one text"),
+    ],
+)
+def test_every_command_refuses_the_same_file_in_the_same_words(command, checkpoint, tmp_path, kind, said):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in bad_lines(kind)))
+    outcomes = {
+        name: command(name, checkpoint, path, *options, "--out", tmp_path / name) for name, options in COMMANDS.items()
+    }
+    assert {name: outcome.code for name, outcome in outcomes.items()} == dict.fromkeys(COMMANDS, 2)
+    lines = {outcome.err.strip().splitlines()[-1] for outcome in outcomes.values()}
+    assert len(lines) == 1
+    assert said in lines.pop()
+    assert not any((tmp_path / name).exists() for name in COMMANDS)
