@@ -83,14 +83,13 @@ def answer_prompts(
         UserError: a prompt that the tokenizer refuses, or one that exceeds the context together with its answer.
     """
     context = context_of(model, tokenizer)
-    tokenized = tokenize_prompts(tokenizer, prompts, context)
+    tokenized = tokenize_prompts(tokenizer, prompts, context, vocabulary_of(model))
     check_room((len(prompt.ids) for prompt in tokenized), max_new_tokens, context)
     order = list(range(len(tokenized)))
     if sampling is None:
         order.sort(key=lambda index: (len(tokenized[index].text), index))
-    samples, pick = 1, likeliest
-    if sampling is not None:
-        samples, pick = sampling.samples, sampling.picker(device_of(model))
+    samples = 1 if sampling is None else sampling.samples
+    pick = likeliest if sampling is None else sampling.picker(device_of(model))
     ends, fill = end_ids(model, tokenizer), padding_id(model, tokenizer)
     answers: list[list[str]] = [[]] * len(tokenized)
     for start in tqdm(range(0, len(order), batch_size), desc="generating", unit="batch", disable=None, leave=False):
@@ -156,7 +155,7 @@ def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     """
     own = getattr(model.generation_config, "eos_token_id", None)
     ends = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None}
-    return frozenset(token for token in ends if token < _vocabulary(model))
+    return frozenset(token for token in ends if token < vocabulary_of(model))
 
 
 def padding_id(model: Any, tokenizer: Any) -> int:
@@ -165,7 +164,7 @@ def padding_id(model: Any, tokenizer: Any) -> int:
     A padding token that was added to the tokenizer alone, which is common, has no embedding, and is not taken.
     """
     own = tokenizer.pad_token_id
-    return own if own is not None and own < _vocabulary(model) else min(end_ids(model, tokenizer), default=0)
+    return own if own is not None and own < vocabulary_of(model) else min(end_ids(model, tokenizer), default=0)
 
 
 def context_of(model: Any, tokenizer: Any) -> int:
@@ -201,5 +200,6 @@ def _next_logits(model: Any, ids: Tensor, mask: Tensor, cache: Any) -> tuple[Flo
     return output.logits[:, -1].float(), getattr(output, "past_key_values", None)
 
 
-def _vocabulary(model: Any) -> int:
+def vocabulary_of(model: Any) -> int:
+    """How many tokens a model has embeddings for."""
     return model.get_input_embeddings().weight.shape[0]
