@@ -136,7 +136,8 @@ class _Grid:
 def _grid(model: HookedModel, site: str, layers: Sequence[int], heads: bool) -> _Grid:
     layer_sites(model, site, layers)  # refuses a kind or layer that the model lacks
     kind = site if site in HEAD_KINDS else "head_out"
-    head_sites = tuple(layer_sites(model, kind, layers)) if heads else ()
+    with_heads = [layer for layer in layers if model.anatomy.has_attention(layer)]
+    head_sites = tuple(layer_sites(model, kind, with_heads)) if heads else ()
     return _Grid(site, tuple(layers), head_sites, kind if heads else None)
 
 
@@ -157,8 +158,17 @@ def _pair_map(model: HookedModel, sides: Sides, effects: Float[np.ndarray, "cell
         clean_token=None if read.clean_token is None else _texts(model, [read.clean_token])[0],
         defect_token=None if read.defect_token is None else _texts(model, [read.defect_token])[0],
         effect=effects[: layers * length].reshape(layers, length),
-        heads=effects[layers * length :].reshape(layers, -1) if grid.head_sites else None,
+        heads=_head_map(model, effects[layers * length :], grid) if grid.head_sites else None,
     )
+
+
+def _head_map(model: HookedModel, effects: Float[np.ndarray, "site"], grid: _Grid) -> Float[np.ndarray, "layer head"]:
+    """Effects by layer and head; 0 in a layer without attention, which has no heads."""
+    rows = [row for row, layer in enumerate(grid.layers) if model.anatomy.has_attention(layer)]
+    values = effects.reshape(len(rows), -1)
+    heads = np.zeros((len(grid.layers), values.shape[1]), dtype=values.dtype)
+    heads[rows] = values
+    return heads
 
 
 def _texts(model: HookedModel, ids: Sequence[int]) -> tuple[str, ...]:

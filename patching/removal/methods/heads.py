@@ -24,7 +24,9 @@ def top_heads(fit: Fit) -> ActivationEdit:
 
 def random_heads(fit: Fit) -> ActivationEdit:
     """As many heads, drawn from the others."""
-    every = [(layer, head) for layer in range(fit.model.info.n_layers) for head in range(fit.model.info.n_heads)]
+    info, anatomy = fit.model.info, fit.model.anatomy
+    layers = [layer for layer in range(info.n_layers) if anatomy.has_attention(layer)]
+    every = [(layer, head) for layer in layers for head in range(info.n_heads)]
     others = [head for head in every if head not in fit.route.heads] or every
     chosen = Random(fit.seed).sample(others, min(len(others), len(fit.route.heads)))
     return mean_ablated(fit, "random heads, mean-ablated", chosen)
