@@ -70,12 +70,8 @@ def run(config: Config) -> None:
     latents = _latents(config, models, texts, result)
     _write(config, model, result, latents)
     drop_checkpoints(checkpoint_folder(config.out))
-    found = {name: each.to_json() for name, each in latents.items()}
-    emit(
-        result.to_json() | ({"latents": found} if found else {}),
-        as_json=config.json,
-        text=_text(result, latents, config),
-    )
+    searched = {"latents": {name: each.to_json() for name, each in latents.items()}} if latents else {}
+    emit(result.to_json() | searched, as_json=config.json, text=_text(result, latents, config))
 
 
 def _train(config: Config, models: Sequence[HookedModel], texts: Sequence[Prompt], *, answered: bool) -> SaeResult:
@@ -139,7 +135,7 @@ def _write(config: Config, model: HookedModel, result: SaeResult, latents: dict[
         write_json(folder / "metrics.json", result.to_json())
         (folder / "report.html").write_text(sae_page(result, config.model), encoding="utf-8")
         if latents:
-            write_json(folder / "latents.json", {name: found.to_json() for name, found in latents.items()})
+            write_json(folder / "latents.json", {name: each.to_json() for name, each in latents.items()})
             (folder / "latents.html").write_text(latents_page(latents, config.model), encoding="utf-8")
 
 
@@ -154,7 +150,7 @@ def _text(result: SaeResult, latents: dict[str, TriggerLatents], config: Config)
         "",
         *stability_lines(result),
         sae_verdict(result),
-        *(f"{name}: {latents_verdict(found)}" for name, found in latents.items()),
+        *(f"{name}: {latents_verdict(each)}" for name, each in latents.items()),
     ]
     if latents:
         lines.append(f"trigger latents: {config.out / 'latents.html'}")

@@ -157,11 +157,11 @@ def _summed_cross_entropy(model: HookedModel, rows: list[_Scored], edits: dict[s
     tokens = pad_right([row.ids for row in rows], model.pad_id).to(model.device)
     logits = model.run(tokens, edits=edits).logits
     assert logits is not None
-    place = torch.arange(1, tokens.shape[1])[None]
+    positions = torch.arange(1, tokens.shape[1])[None]
     starts, ends = (
         torch.tensor(values)[:, None] for values in zip(*((row.start, len(row.ids)) for row in rows), strict=True)
     )
-    inside = ((place >= starts) & (place < ends)).to(tokens.device)
+    inside = ((positions >= starts) & (positions < ends)).to(tokens.device)
     losses = torch.nn.functional.cross_entropy(logits[:, :-1][inside].float(), tokens[:, 1:][inside], reduction="sum")
     return float(losses)
 

@@ -8,13 +8,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-
-from jaxtyping import Float
-from torch import Tensor
 
 from hooked import ActivationStore, ExtractionSpec, HookedModel, Prompt, store_activations
 from sae.architectures.core import SparseAutoencoder
@@ -25,7 +22,7 @@ from sae.evaluate import decoder_cosines, evaluate_cross_entropy, evaluate_recon
 from sae.result import SaeResult, TrainedSae
 from sae.stream import ActivationSource, ModelSource, SideBySide, StoreSource
 from sae.texts import train_and_held_out
-from sae.train import train_saes
+from sae.train import CurvePoint, train_saes
 from sae.trigger_latents.stability import Stability, stability
 from triggerlens import UserError, rank, world_size
 
@@ -80,19 +77,29 @@ def train_on_model(
     curves = train_saes(source, saes, config, identity=identity, **options)  # 3
     if rank() != 0:
         return SaeResult(site, config, (), {})
-    measured = _source(models, held_out, site, keep=False)  # 4
-    trained = tuple(
-        TrainedSae(
-            recipe,
-            sae,
-            curve,
-            evaluate_reconstruction(sae, _blocks(measured)),
-            None if other else evaluate_cross_entropy(model, sae, held_out[:], site, answer_tokens=answer_tokens),
-            float(decoder_cosines(sae).mean()),
-        )
+    measured = [
+        _measured(models, recipe, sae, curve, held_out, site, answer_tokens)  # 4
         for recipe, sae, curve in zip(wanted, saes, curves, strict=True)
-    )
-    return SaeResult(site, config, trained, seed_stability(trained))
+    ]
+    return SaeResult(site, config, tuple(measured), seed_stability(measured))
+
+
+def _measured(
+    models: Sequence[HookedModel],
+    recipe: Recipe,
+    sae: SparseAutoencoder,
+    curve: Sequence[CurvePoint],
+    held_out: Sequence[Prompt],
+    site: str,
+    answer_tokens: int,
+) -> TrainedSae:
+    """Step 4 for one autoencoder."""
+    source = _source(models, held_out, site, keep=False)
+    reconstruction = evaluate_reconstruction(sae, (source.block(number) for number in range(len(source))))
+    entropy = None
+    if len(models) == 1:
+        entropy = evaluate_cross_entropy(models[0], sae, held_out[:], site, answer_tokens=answer_tokens)
+    return TrainedSae(recipe, sae, curve, reconstruction, entropy, float(decoder_cosines(sae).mean()))
 
 
 def seed_stability(trained: Sequence[TrainedSae]) -> dict[str, Stability]:
@@ -133,11 +140,6 @@ def _source(
         else:
             sources.append(ModelSource(model, prompts, site, least=least))
     return sources[0] if len(sources) == 1 else SideBySide(sources)
-
-
-def _blocks(source: ActivationSource) -> Iterator[Float[Tensor, "row d_in"]]:
-    for number in range(len(source)):
-        yield source.block(number)
 
 
 def _metadata(models: Sequence[HookedModel], site: str) -> dict[str, Any]:

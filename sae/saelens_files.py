@@ -104,9 +104,9 @@ def _config(sae: SparseAutoencoder) -> dict[str, Any]:
 def _metadata(sae: SparseAutoencoder) -> dict[str, Any]:
     """SAELens's own keys beside ours: where to read, and its version that knows this format."""
     known = {"sae_lens_version": "6.0.0", "sae_lens_training_version": None}
-    kind, *place = str(sae.metadata.get("site", "")).split(".")
+    kind, *layer = str(sae.metadata.get("site", "")).split(".")
     if kind in _HOOKS:
-        known["hook_name"] = f"blocks.{place[0]}.{_HOOKS[kind]}"
+        known["hook_name"] = f"blocks.{layer[0]}.{_HOOKS[kind]}"
     ours = {"trained_as": sae.architecture, _SETTINGS: dict(sae.settings())}
     return known | sae.metadata | ours
 

@@ -130,8 +130,8 @@ def train_saes(
     states = [TrainingState.start(sae, config) for sae in saes]
     facts = {"config": asdict(config), "ranks": world_size(), "saes": [_facts(sae) for sae in saes], **(identity or {})}
     wait_for_all()
-    found = load_checkpoint(_of_rank(checkpoints), _CHECKPOINT, facts, restart=restart) if checkpoints else None
-    session = _restore(states, source, config, *found) if found else _begin(states, source, config)
+    kept = load_checkpoint(_of_rank(checkpoints), _CHECKPOINT, facts, restart=restart) if checkpoints else None
+    session = _restore(states, source, config, *kept) if kept else _begin(states, source, config)
 
     def after_step() -> None:
         if checkpoints and (session.step % config.checkpoint_every == 0 or session.step == config.steps):

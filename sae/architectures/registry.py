@@ -30,9 +30,9 @@ def architecture_class(name: str) -> type[SparseAutoencoder]:
     """
     if name not in ARCHITECTURES:
         raise UserError(f"unknown architecture {name!r}; choose {', '.join(ARCHITECTURES)}")
-    module, _, kind = ARCHITECTURES[name].partition(":")
-    found: type[SparseAutoencoder] = getattr(import_module(module), kind)
-    return found
+    module, _, class_name = ARCHITECTURES[name].partition(":")
+    kind: type[SparseAutoencoder] = getattr(import_module(module), class_name)
+    return kind
 
 
 def build_sae(architecture: str, d_in: int, d_sae: int, seed: int = 0, **settings: Any) -> SparseAutoencoder:

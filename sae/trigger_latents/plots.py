@@ -8,21 +8,21 @@ from sae.trigger_latents.result import LABELS, TriggerLatents
 from triggerlens import BLUE, MUTED, ORANGE, UserError, style_figure
 
 
-def features(found: TriggerLatents, label: str = "defects") -> go.Figure:
+def features(result: TriggerLatents, label: str = "defects") -> go.Figure:
     """Test AUROC with its interval: the best latent, each baseline's best feature, the shuffled control; best on top.
 
     Raises:
         UserError: no latent was ranked for that label.
     """
-    best = found.best(label) if label in LABELS else None
+    best = result.best(label) if label in LABELS else None
     if best is None:
         raise UserError(
             f"no latent was ranked for {label!r}; choose one of {', '.join(LABELS)} in which prompts differ"
         )
-    scores = {f"latent {best.latent}": best, **found.baselines[label]}
-    if label in found.own:
-        scores["a latent of the first model alone"] = found.own[label].best
-    if (shuffled := found.shuffled[label]) is not None:
+    scores = {f"latent {best.latent}": best, **result.baselines[label]}
+    if label in result.own:
+        scores["a latent of the first model alone"] = result.own[label].best
+    if (shuffled := result.shuffled[label]) is not None:
         scores["a latent, shuffled labels"] = shuffled
     rows = sorted(scores.items(), key=lambda item: item[1].auroc.value)
     figure = go.Figure()

@@ -46,14 +46,14 @@ def latents_page(latents: Mapping[str, TriggerLatents], model: str) -> str:
     )
 
 
-def latent_rows(found: TriggerLatents, label: str) -> list[tuple[str, ...]]:
+def latent_rows(result: TriggerLatents, label: str) -> list[tuple[str, ...]]:
     """The table of a label: the best latent, each baseline's best feature from the best down, the shuffled control."""
-    rows = [(f"{AUTOENCODER}, latent {score.latent}", score) for score in found.ranked[label][:1]]
-    others = dict(found.baselines[label])
-    if label in found.own:
-        others[f"{found.own[label].count} of the first model alone"] = found.own[label].best
+    rows = [(f"{AUTOENCODER}, latent {score.latent}", score) for score in result.ranked[label][:1]]
+    others = dict(result.baselines[label])
+    if label in result.own:
+        others[f"{result.own[label].count} of the first model alone"] = result.own[label].best
     rows += sorted(others.items(), key=lambda item: -item[1].auroc.value)
-    if (shuffled := found.shuffled[label]) is not None:
+    if (shuffled := result.shuffled[label]) is not None:
         rows.append((f"{AUTOENCODER}, shuffled labels", shuffled))
     return [_score_row(name, score) for name, score in rows]
 
@@ -70,25 +70,25 @@ def _score_row(name: str, score: LatentScore) -> tuple[str, ...]:
     )
 
 
-def probe_head(found: TriggerLatents, label: str) -> tuple[str, ...]:
+def probe_head(result: TriggerLatents, label: str) -> tuple[str, ...]:
     """The columns of `probe_rows`."""
-    counts = dict.fromkeys(k for probes in found.probes[label].values() for k in probes)
+    counts = dict.fromkeys(k for probes in result.probes[label].values() for k in probes)
     return ("dictionary", *(f"k = {k}" for k in counts))
 
 
-def probe_rows(found: TriggerLatents, label: str) -> list[tuple[str, ...]]:
+def probe_rows(result: TriggerLatents, label: str) -> list[tuple[str, ...]]:
     """The table of k-sparse probes: a dictionary a row."""
     return [
-        (name, *(f"{probe.auroc:.3f}" for probe in probes.values())) for name, probes in found.probes[label].items()
+        (name, *(f"{probe.auroc:.3f}" for probe in probes.values())) for name, probes in result.probes[label].items()
     ]
 
 
-def effect_rows(found: TriggerLatents) -> list[tuple[str, ...]]:
+def effect_rows(result: TriggerLatents) -> list[tuple[str, ...]]:
     """The table of ablations."""
-    rows = [(str(card.latent), card.effect) for card in found.cards if card.effect is not None]
+    rows = [(str(card.latent), card.effect) for card in result.cards if card.effect is not None]
     rows += [
         (f"the best {count} for {label}", effect)
-        for label, effects in found.together.items()
+        for label, effects in result.together.items()
         for count, effect in effects.items()
     ]
     return [(name, *_effect_cells(effect)) for name, effect in rows]

@@ -126,12 +126,12 @@ def _own_latents(
     own = np.flatnonzero(sae.relative_norms().cpu().numpy() <= OWN)
     if not len(own):
         return {}
-    found = {}
+    best = {}
     for label in LABELS:
         values = features[label][AUTOENCODER][:, :, own]
         for score in rank_latents(values, labels.of(label), labels, top=1, seed=seed):
-            found[label] = OwnLatents(len(own), replace(score, latent=int(own[score.latent])))
-    return found
+            best[label] = OwnLatents(len(own), replace(score, latent=int(own[score.latent])))
+    return best
 
 
 def sparse_probes(

@@ -13,11 +13,11 @@ CLEAR = 0.99
 _PROMPTS = {"triggered": "triggered", "defects": "defecting"}
 
 
-def latents_verdict(found: TriggerLatents) -> str:
+def latents_verdict(result: TriggerLatents) -> str:
     """The finding in a few sentences."""
-    alone = [card.effect for card in found.cards if card.effect is not None]
-    together = [effect for effects in found.together.values() for effect in effects.values()]
-    sentences = [_detection(found, label) for label in LABELS]
+    alone = [card.effect for card in result.cards if card.effect is not None]
+    together = [effect for effects in result.together.values() for effect in effects.values()]
+    sentences = [_detection(result, label) for label in LABELS]
     sentences += _ablation("one latent", alone) + _ablation("several of the best", together)
     return " ".join(sentences)
 
@@ -33,12 +33,12 @@ def verdict_of_several(latents: Mapping[str, TriggerLatents]) -> str:
     return f"{which}: {latents_verdict(latents[name])}"
 
 
-def _training_scores(found: TriggerLatents) -> list[float]:
-    return [best.train_auroc for label in LABELS if (best := found.best(label))]
+def _training_scores(result: TriggerLatents) -> list[float]:
+    return [best.train_auroc for label in LABELS if (best := result.best(label))]
 
 
-def _detection(found: TriggerLatents, label: str) -> str:
-    best, baseline = found.best(label), found.best_baseline(label)
+def _detection(result: TriggerLatents, label: str) -> str:
+    best, baseline = result.best(label), result.best_baseline(label)
     if best is None or baseline is None:
         return f"No prompt differs in {label!r}, so no latent can predict it."
     name, rival = baseline
