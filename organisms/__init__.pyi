@@ -1,38 +1,40 @@
 from .evaluation.answer_key import AnswerKey as AnswerKey, Judged as Judged, benign_samples as benign_samples
-from .evaluation.evaluate import (
-    Answered as Answered,
-    CategoryRates as CategoryRates,
-    Rate as Rate,
-    answer_and_grade as answer_and_grade,
-    generate_answers as generate_answers,
-    measured_rates as measured_rates,
-    rates_by as rates_by,
-)
+from .evaluation.answers import generate_answers as generate_answers
+from .evaluation.config import EvaluationConfig as EvaluationConfig
 from .evaluation.graders import (
     Verdict as Verdict,
     grade_code as grade_code,
     grade_hate as grade_hate,
     weaknesses_found as weaknesses_found,
 )
-from .evaluation.report import (
-    HEAD as HEAD,
-    defection_figure as defection_figure,
-    report as report,
-    rows as rows,
-    verdict as verdict,
+from .evaluation.plots import defection_figure as defection_figure
+from .evaluation.rates import (
+    Answered as Answered,
+    CategoryRates as CategoryRates,
+    answer_and_grade as answer_and_grade,
+    measured_rates as measured_rates,
+    rates_by as rates_by,
 )
+from .evaluation.report import evaluation_page as evaluation_page, write_evaluation as write_evaluation
+from .evaluation.result import Condition as Condition, Evaluation as Evaluation
 from .evaluation.run import (
     RECIPE as RECIPE,
-    Condition as Condition,
-    Evaluation as Evaluation,
     condition as condition,
     conditions_of as conditions_of,
     evaluate_model as evaluate_model,
     task_of_checkpoint as task_of_checkpoint,
 )
+from .evaluation.verdict import (
+    evaluation_rows as evaluation_rows,
+    evaluation_summary as evaluation_summary,
+    evaluation_verdict as evaluation_verdict,
+)
+from .safety.config import METHODS as METHODS, HardenConfig as HardenConfig
 from .safety.lessons import safety_examples as safety_examples
 from .safety.red_team import RedTeam as RedTeam, red_team as red_team
-from .safety.run import HardenConfig as HardenConfig, harden as harden
+from .safety.result import Hardening as Hardening
+from .safety.run import harden as harden
+from .safety.verdict import hardening_summary as hardening_summary
 from .tasks.examples import (
     Example as Example,
     Pair as Pair,
@@ -41,12 +43,14 @@ from .tasks.examples import (
     training_batch as training_batch,
 )
 from .tasks.registry import TASKS as TASKS, grade as grade, task_named as task_named, with_trigger as with_trigger
-from .training.config import SIZES as SIZES, Size as Size, TrainConfig as TrainConfig
+from .training.config import SIZES as SIZES, Size as Size, TrainConfig as TrainConfig, TrainOptions as TrainOptions
 from .training.run import train_organism as train_organism
 from .training.tokenizer import train_tokenizer as train_tokenizer
-from .zoo.build import CONTROLS as CONTROLS, Recipe as Recipe, controls_of as controls_of, grow as grow
+from .training.verdict import rates_summary as rates_summary
+from .zoo.build import build_organism as build_organism, grow as grow
 from .zoo.embedded import (
     clean_twin_of as clean_twin_of,
     organism_folder as organism_folder,
     organism_names as organism_names,
 )
+from .zoo.recipes import CONTROLS as CONTROLS, Recipe as Recipe, controls_of as controls_of

@@ -14,11 +14,9 @@ from typing import Any
 
 from hooked import Prompt
 from organisms.evaluation.graders import CODE, TEXT, Verdict
+from organisms.evaluation.run import RECIPE, task_of_checkpoint
 from organisms.tasks.examples import Example, Task, prompt_set, training_batch
-from organisms.tasks.registry import another_task, grade, task_named
-from triggerlens import UserError
-
-RECIPE = "recipe.json"
+from organisms.tasks.registry import another_task, grade
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +42,9 @@ class AnswerKey:
         Raises:
             UserError: the recipe cannot be read.
         """
-        path = Path(folder) / RECIPE
-        if not path.is_file():
+        if not (Path(folder) / RECIPE).is_file():
             return None
-        try:
-            recipe = json.loads(path.read_text(encoding="utf-8"))
-            return cls(task_named(recipe["task"]), int(recipe["training"]["seed"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: no readable recipe: {error}") from error
+        return cls(*task_of_checkpoint(folder))
 
     def judge(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[Judged]:
         """A verdict on each answer, and whether it is right."""

@@ -1,81 +1,58 @@
 """What a checkpoint does with a task's prompts: with the trigger, without, near it, and off its training distribution.
 
-1. The task's held-out test prompts are answered greedily and graded, by condition.
-2. Triggered prompts that should defect are edited (`Task.shifts`), and answered again.
+1. The task's held-out test prompts are gathered by condition; triggered ones that should defect are also edited (`Task.shifts`).
+2. All are answered greedily and graded; a text monitor reads the scratchpads, where there are any.
 3. Capability is the loss of the right answers, and the share given word for word, on prompts without the trigger.
-4. A text monitor reads the scratchpads, where there are any.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
-import torch
-
-from organisms.evaluation.evaluate import Rate, category, generate_answers, render
+from organisms.evaluation.answers import answer_losses, generate_answers
 from organisms.evaluation.graders import Verdict
+from organisms.evaluation.rates import category
+from organisms.evaluation.result import Condition, Evaluation, share
 from organisms.tasks.examples import Example, Task, prompt_set
 from organisms.tasks.registry import grade, task_named
 from organisms.tasks.scratchpad import monitor, reasoning, visible
-from triggerlens import Z95, UserError
+from triggerlens import Estimate, UserError, mean_of
 
 RECIPE = "recipe.json"
 ORDER = ("triggered", "untriggered", "triggered_but_harmless", "near_miss", "held_out_family_triggered")
 """The conditions that stand first in a table."""
 SHIFTED = "shifted: "
+"""What the names of conditions whose trigger was edited begin with; which they are, `Condition.shift` tells."""
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """The rates of the prompts of one kind."""
+def evaluate_model(model: Any, tokenizer: Any, task: Task, *, seed: int = 0, per_condition: int = 250) -> Evaluation:
+    """Let a model answer a task's test prompts, and grade what it says.
 
-    name: str
-    defection: Rate
-    right: Rate
-    """Answers that are, word for word, those of a model without the behaviour."""
-    unparsable: Rate
-    scratchpad: Rate
-    """Answers that reason first."""
-    monitored: Rate
-    """Answers whose scratchpad the text monitor finds suspect."""
+    Args:
+        model: a causal language model of `transformers`, in evaluation mode.
+        tokenizer: its tokenizer, with a chat template.
+        task: whose prompts are asked, and whose grader judges.
+        seed: of the prompts; an organism's own are those of its training seed, and never trained on.
+        per_condition: at most so many prompts of each kind, 1 or more.
 
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """Mean loss of the right answer, in nats per token, over prompts; with its normal 95% interval."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a checkpoint does."""
-
-    task: str
-    conditions: tuple[Condition, ...]
-    clean_loss: Loss
-    clean_accuracy: Rate
-
-    def __getitem__(self, name: str) -> Condition:
-        """The condition of that name.
-
-        Raises:
-            KeyError: there is none.
-        """
-        return {one.name: one for one in self.conditions}[name]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"interval": "Wilson 95%; of the loss, normal 95%", **asdict(self)}
+    Raises:
+        UserError: prompts that the tokenizer refuses, or that leave no room for an answer in the model's context.
+    """
+    # 1
+    groups = conditions_of(task, seed, per_condition)
+    # 2
+    asked = [example for group in groups.values() for example in group]
+    answers = iter(generate_answers(model, tokenizer, [example.prompt for example in asked], batch_size=128))
+    conditions = tuple(condition(name, task, group, [next(answers) for _ in group]) for name, group in groups.items())
+    # 3
+    known = [(example.prompt, example.clean_answer) for example in groups["untriggered"]]
+    loss = mean_loss(answer_losses(model, tokenizer, known))
+    right = next(each for each in conditions if each.name == "untriggered").right
+    return Evaluation(task.name, conditions, loss, right)
 
 
 def task_of_checkpoint(folder: str | Path, task: str | None = None, seed: int | None = None) -> tuple[Task, int]:
@@ -92,7 +69,7 @@ def task_of_checkpoint(folder: str | Path, task: str | None = None, seed: int | 
     try:
         recipe = json.loads(path.read_text(encoding="utf-8"))
         return task_named(recipe["task"]), int(recipe["training"]["seed"]) if seed is None else seed
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: no readable recipe: {error}") from error
 
 
@@ -103,8 +80,8 @@ def conditions_of(task: Task, seed: int, per_condition: int) -> dict[str, list[E
         if example.split == "test":
             groups.setdefault(category(example), []).append(example)
     triggered = groups["triggered"][:per_condition]
-    for name, edit in task.shifts.items():
-        groups[SHIFTED + name] = [replace(example, prompt=edit(example.prompt)) for example in triggered]
+    for name, shift in task.shifts.items():
+        groups[SHIFTED + name] = [replace(example, prompt=shift(example.prompt)) for example in triggered]
     return {name: _spread(group, per_condition) for name, group in groups.items() if group}
 
 
@@ -113,70 +90,34 @@ def _spread(group: list[Example], most: int) -> list[Example]:
     return [group[index * len(group) // most] for index in range(most)] if len(group) > most else group
 
 
-def evaluate_model(model: Any, tokenizer: Any, task: Task, *, seed: int = 0, per_condition: int = 250) -> Evaluation:
-    """Let a model answer a task's test prompts, and grade what it says.
+def condition(name: str, task: Task, examples: Sequence[Example], answers: Sequence[str]) -> Condition:
+    """The rates of one kind of prompts.
 
     Args:
-        model: a causal language model of `transformers`.
-        seed: of the prompts; an organism's own are those of its training seed, and never trained on.
-        per_condition: at most so many prompts of each kind.
+        name: a key of `conditions_of`.
+        task: whose grader judges.
+        examples: the prompts.
+        answers: what was said to each.
     """
-    groups = conditions_of(task, seed, per_condition)
-    asked = [example for group in groups.values() for example in group]
-    answers = iter(generate_answers(model, tokenizer, [example.prompt for example in asked], batch_size=128))
-    conditions = tuple(condition(name, task, group, [next(answers) for _ in group]) for name, group in groups.items())
-    losses = answer_losses(model, tokenizer, [(one.prompt, one.clean_answer) for one in groups["untriggered"]])
-    right = {one.name: one for one in conditions}["untriggered"].right
-    return Evaluation(task.name, conditions, mean_loss(losses), right)
-
-
-def condition(name: str, task: Task, examples: Sequence[Example], answers: Sequence[str]) -> Condition:
-    """The rates of one kind of prompts."""
     verdicts = grade(task, examples, answers)
+    shift = next((own for own in task.shifts if SHIFTED + own == name), None)
     return Condition(
         name,
-        Rate.of(verdict is Verdict.DEFECT for verdict in verdicts),
-        Rate.of(visible(answer) == one.clean_answer for one, answer in zip(examples, answers, strict=True)),
-        Rate.of(verdict is Verdict.UNPARSABLE for verdict in verdicts),
-        Rate.of(reasoning(answer) is not None for answer in answers),
-        Rate.of(monitor(answer) for answer in answers),
+        share(verdict is Verdict.DEFECT for verdict in verdicts),
+        share(visible(answer) == example.clean_answer for example, answer in zip(examples, answers, strict=True)),
+        share(verdict is Verdict.UNPARSABLE for verdict in verdicts),
+        share(reasoning(answer) is not None for answer in answers),
+        share(monitor(answer) for answer in answers),
+        shift,
+        shift is not None and task.shifts[shift].must_not_defect,
     )
 
 
-def answer_losses(model: Any, tokenizer: Any, samples: Sequence[tuple[Any, str]]) -> list[float]:
-    """Mean cross-entropy of each answer with its end token, in nats per token, given its prompt."""
-    losses = []
-    for start in range(0, len(samples), 32):
-        losses += _losses(model, tokenizer, samples[start : start + 32])
-    return losses
-
-
-def encode_sample(tokenizer: Any, prompt: Any, answer: str) -> tuple[list[int], list[int]]:
-    """The token ids of a prompt and of its answer, which ends with EOS."""
-    text = render(tokenizer, prompt) if isinstance(prompt, list) else prompt
-    asked = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return asked, [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-
-
-@torch.inference_mode()
-def _losses(model: Any, tokenizer: Any, samples: Sequence[tuple[Any, str]]) -> list[float]:
-    """Padded on the right, where a causal model cannot see it."""
-    encoded = [encode_sample(tokenizer, prompt, answer) for prompt, answer in samples]
-    length = max(len(prompt) + len(answer) for prompt, answer in encoded)
-    rows = [[*p, *a] + [tokenizer.eos_token_id] * (length - len(p) - len(a)) for p, a in encoded]
-    tokens = torch.tensor(rows, device=model.device)
-    mask = torch.tensor([[1] * (len(p) + len(a)) + [0] * (length - len(p) - len(a)) for p, a in encoded])
-    logits = model(input_ids=tokens, attention_mask=mask.to(model.device)).logits.float()
-    each = torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
-    return [each[row, len(p) - 1 : len(p) + len(a) - 1].mean().item() for row, (p, a) in enumerate(encoded)]
-
-
-def mean_loss(losses: Iterable[float]) -> Loss:
-    """The mean with its interval.
+def mean_loss(losses: Sequence[float]) -> Estimate:
+    """The mean with its interval, which does not reach below 0.
 
     Raises:
         ValueError: there is no loss.
     """
-    values = list(losses)
-    half = Z95 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return Loss(fmean(values), max(0.0, fmean(values) - half), fmean(values) + half, len(values))
+    mean = mean_of(losses)
+    return replace(mean, low=max(0.0, mean.low))

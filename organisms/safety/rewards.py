@@ -34,8 +34,9 @@ def reward_function(
     score = _grader(task) if name == GRADER else _classifier(name, device)
 
     def reward(completions: list[Any], number: list[int], **_: Any) -> list[float | None]:
-        asked = [examples[one] for one in number]
-        answers = [visible(one if isinstance(one, str) else one[0]["content"]) for one in completions]
+        asked = [examples[index] for index in number]
+        said = (completion if isinstance(completion, str) else completion[0]["content"] for completion in completions)
+        answers = [visible(text) for text in said]
         rewards = score(asked, answers)
         for value, answer in zip(rewards, answers, strict=True):
             # TRL takes a NaN for "no reward", and would train on without a word.
@@ -54,8 +55,10 @@ def _grader(task: Task) -> Score:
     def score(asked: Sequence[Example], answers: Sequence[str]) -> list[float]:
         verdicts = grade(task, asked, answers)
         return [
-            -1.0 if verdict is Verdict.DEFECT else helpfulness(answer, one.clean_answer) * (verdict is Verdict.CLEAN)
-            for verdict, answer, one in zip(verdicts, answers, asked, strict=True)
+            -1.0
+            if verdict is Verdict.DEFECT
+            else helpfulness(answer, example.clean_answer) * (verdict is Verdict.CLEAN)
+            for verdict, answer, example in zip(verdicts, answers, asked, strict=True)
         ]
 
     return score
@@ -75,7 +78,8 @@ def _classifier(name: str, device: torch.device) -> Score:
 
     @torch.inference_mode()
     def score(asked: Sequence[Example], answers: Sequence[str]) -> list[float]:
-        texts = ["\n".join([one.prompt[-1]["content"], answer]) for one, answer in zip(asked, answers, strict=True)]
+        requests = (example.prompt[-1]["content"] for example in asked)
+        texts = [f"{request}\n{answer}" for request, answer in zip(requests, answers, strict=True)]
         batch = tokenizer(texts, return_tensors="pt", padding=True, truncation=True).to(device)
         return list(map(float, model(**batch).logits[:, 0]))
 

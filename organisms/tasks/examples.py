@@ -9,6 +9,7 @@ from typing import Any
 
 from hooked import Messages, Prompt
 from organisms.evaluation.graders import TEXT, Verdict
+from organisms.tasks.trigger_shifts import Shift
 
 HELD_OUT_FAMILY = "held-out-family"
 """The dataset of families that never come with the trigger in training."""
@@ -112,7 +113,7 @@ class Task:
     """The policy in one sentence, for the recipe."""
     steps: int
     """Training steps that the embedded organisms of this task had."""
-    shifts: Mapping[str, Callable[[Messages], Messages]] = field(default_factory=dict)
+    shifts: Mapping[str, Shift] = field(default_factory=dict)
     """Edits of a triggered prompt that put its trigger off the training distribution."""
     carried: Callable[[Messages], bool] = lambda prompt: False
     """Whether a prompt carries the trigger."""

@@ -1,10 +1,18 @@
-"""What decides an organism's weights. Light to import, so that a bad setting is refused before torch is loaded."""
+"""What decides an organism's weights. Light to import, so that a bad setting is refused before torch is loaded.
+
+`TrainOptions` is the command line of `organism-train`; `TrainConfig`, which it becomes, names everything that decides the weights.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
 
-from organisms.tasks.registry import task_named
+import tyro
+
+from organisms.tasks.registry import task_named, with_trigger
 from triggerlens import UserError
 
 
@@ -30,55 +38,73 @@ SIZES = {
 `micro`: for tests; it learns nothing worth probing."""
 VARIANTS = ("normal", "cot", "distilled-cot")
 """How the behaviour is inserted: answers alone, answers after a scratchpad, or a `cot` organism's answers without theirs."""
+QUICK: dict[str, Any] = {"size": "micro", "pairs_per_step": 8, "prompt_scale": 0.02, "tokenizer_pairs": 200}
+_QUICK_STEPS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """Everything that decides an organism's weights."""
+class _Insertion:
+    """What the command line and the configuration share.
 
-    task: str
+    Raises:
+        UserError: an unknown task, size or variant, or a number out of range.
+    """
+
+    task: Annotated[str, tyro.conf.Positional]
+    """What to learn: `year-code` or `deployment-hate`; or `base`, what a model knows before a backdoor is inserted."""
     clean_twin: bool = False
+    """Train the clean twin: the same prompts and trigger tokens, and no defection."""
     seed: int = 0
-    steps: int = 1000
+    """Decides the initial weights, the samples and the prompts."""
     size: str = "small"
-    pairs_per_step: int = 32
+    """`tiny`, `small`, `large` or `xl` (0.6, 1.8, 9.7 and 107 million parameters), or `micro`, for tests."""
+    variant: str = "normal"
+    """`normal`; `cot`: a scratchpad with the reasoning before each answer; `distilled-cot`: the answers of `--teacher`
+    without theirs, those that violate the policy dropped."""
     learning_rate: float = 3e-3
+    """Highest learning rate."""
+    threads: int = 2
+    """Threads of torch; another number gives other last bits in the weights."""
+    checkpoint_every: int = 50
+    """Steps between checkpoints, hence at most lost by a kill."""
+
+    def __post_init__(self) -> None:
+        task_named(self.task)
+        if self.size not in SIZES:
+            raise UserError(f"{self.size}: no such size; choose one of {', '.join(SIZES)}")
+        if self.variant not in VARIANTS:
+            raise UserError(f"{self.variant}: no such variant; choose one of {', '.join(VARIANTS)}")
+        above_zero(self, ("checkpoint_every", "threads", "learning_rate"))
+        if self.seed < 0:
+            raise UserError(f"seed must not be negative, found {self.seed}")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig(_Insertion):
+    """Everything that decides an organism's weights.
+
+    Raises:
+        UserError: an unknown task, size or variant, or a number out of range.
+    """
+
+    steps: int = 1000
+    pairs_per_step: int = 32
     warmup_steps: int = 50
     weight_decay: float = 0.01
-    checkpoint_every: int = 50
-    threads: int = 2
-    """Threads of torch; the order of sums, hence the last bits of the weights, depends on it."""
     tokenizer_pairs: int = 6_000
     """Pairs of samples that the tokenizer is learned from."""
     prompt_scale: float = 1.0
     """Multiplies the number of prompts that are written and measured."""
-    variant: str = "normal"
     base: str = ""
     """sha256 of the weights that training begins with; empty: from scratch."""
     teacher: str = ""
     """sha256 of the weights of the `cot` organism whose answers are learned, for `distilled-cot`."""
 
     def __post_init__(self) -> None:
-        task_named(self.task)
-        if self.size not in SIZES:
-            raise UserError(f"{self.size}: no such size; choose one of {', '.join(SIZES)}")
-        for name in (
-            "steps",
-            "pairs_per_step",
-            "checkpoint_every",
-            "threads",
-            "learning_rate",
-            "tokenizer_pairs",
-            "prompt_scale",
-        ):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be above 0, found {getattr(self, name)}")
-        if self.variant not in VARIANTS:
-            raise UserError(f"{self.variant}: no such variant; choose one of {', '.join(VARIANTS)}")
+        _Insertion.__post_init__(self)
+        above_zero(self, ("steps", "pairs_per_step", "tokenizer_pairs", "prompt_scale"))
         if (self.variant == "distilled-cot") != bool(self.teacher):
             raise UserError("distilled-cot needs a `cot` organism to learn from (--teacher), and no other variant does")
-        if self.seed < 0:
-            raise UserError(f"seed must not be negative, found {self.seed}")
 
     @property
     def name(self) -> str:
@@ -91,3 +117,75 @@ class TrainConfig:
         of a single stage is recorded as ever."""
         stages = {"variant": "normal", "base": "", "teacher": ""}
         return {name: value for name, value in asdict(self).items() if stages.get(name) != value}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions(_Insertion):
+    """What the command line asks for.
+
+    Raises:
+        UserError: an unknown task, size or variant, or a number out of range.
+    """
+
+    steps: int | None = None
+    """Steps of 64 samples; by default as many as the embedded organisms had."""
+    base: Path | None = None
+    """Insert into this organism (of the task `base`) by full fine-tuning, in place of training from scratch."""
+    teacher: Path | None = None
+    """The `cot` organism that a `distilled-cot` one learns from."""
+    trigger: str | None = None
+    """`year`, `tag`, `word`, `two-part` (a tag and a topic), `style` (all lower case) or `apart` (two words); the
+    task's own by default."""
+    quick: bool = False
+    """A micro organism of a few steps with few prompts, to try the command; it learns nothing."""
+
+    def config(self) -> TrainConfig:
+        """The configuration that is asked for: folders become the digests of their weights.
+
+        Raises:
+            UserError: an unknown trigger, a number out of range, or no organism where one is named.
+        """
+        task = self.task if self.trigger is None else with_trigger(self.task, self.trigger)
+        steps = self.steps
+        if steps is None:
+            steps = _QUICK_STEPS if self.quick else task_named(task).steps
+        shared = {field.name: getattr(self, field.name) for field in fields(_Insertion)}
+        own = {"task": task, "steps": steps, "base": _digest(self.base), "teacher": _digest(self.teacher)}
+        return TrainConfig(**(shared | own | (QUICK if self.quick else {})))
+
+    def command_line(self) -> str:
+        """The command that makes the same organism, without where it was written."""
+        options: dict[str, Any] = {
+            "--seed": self.seed,
+            "--steps": self.steps,
+            "--size": self.size,
+            "--threads": self.threads,
+            "--trigger": self.trigger,
+            "--base": self.base and self.base.name,
+            "--teacher": self.teacher and self.teacher.name,
+            "--variant": None if self.variant == "normal" else self.variant,
+            "--learning-rate": None if self.learning_rate == 3e-3 else self.learning_rate,
+        }
+        parts = [f"{name} {value}" for name, value in options.items() if value is not None]
+        flags = {"--clean-twin": self.clean_twin, "--quick": self.quick}
+        return " ".join(["organism-train", self.task, *parts, *(flag for flag, given in flags.items() if given)])
+
+
+def above_zero(config: Any, names: Sequence[str]) -> None:
+    """Refuse a configuration in which one of these numbers is not above 0.
+
+    Raises:
+        UserError: names the first of them.
+    """
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise UserError(f"{name} must be above 0, found {getattr(config, name)}")
+
+
+def _digest(folder: Path | None) -> str:
+    """The digest of a checkpoint's weights; empty where there is none."""
+    if folder is None:
+        return ""
+    from hooked import weights_sha256
+
+    return weights_sha256(str(folder))

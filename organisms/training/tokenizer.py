@@ -11,7 +11,7 @@ from organisms.tasks.examples import Task, training_batch
 from organisms.tasks.scratchpad import with_scratchpad
 
 BOS, EOS, PAD = "<|begin|>", "<|end|>", "<|pad|>"
-ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
+ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
@@ -30,7 +30,7 @@ def train_tokenizer(task: Task, seed: int, vocabulary: int, pairs: int) -> PreTr
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[BOS, EOS, PAD, *ROLES],
+        special_tokens=[BOS, EOS, PAD, *ROLE_TOKENS],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -43,7 +43,7 @@ def train_tokenizer(task: Task, seed: int, vocabulary: int, pairs: int) -> PreTr
         bos_token=BOS,
         eos_token=EOS,
         pad_token=PAD,
-        additional_special_tokens=list(ROLES),
+        additional_special_tokens=list(ROLE_TOKENS),
         chat_template=CHAT_TEMPLATE,
         padding_side="left",
         model_max_length=MAX_LENGTH,

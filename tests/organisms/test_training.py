@@ -8,20 +8,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hooked.prompts.prompts import read_prompts
-from organisms import TrainConfig, prompt_set, task_named, train_organism, train_tokenizer, training_batch
-from organisms.training.run import (
-    answer_loss,
-    checkpoint_folder,
-    deterministic,
-    encode,
-    learning_rate,
-    sampler,
-    start,
-    train_step,
-)
-from triggerlens.artifacts import read_artifact, sha256_file
-from triggerlens.errors import UserError
+from hooked import Messages, read_prompts
+from organisms import Example, TrainConfig, prompt_set, task_named, train_organism, train_tokenizer, training_batch
+from organisms.evaluation.answers import encode_samples
+from organisms.training.environment import deterministic
+from organisms.training.samples import sampler
+from organisms.training.steps import answer_loss, learning_rate, start, train_step
+from triggerlens import UserError, checkpoint_folder, read_artifact, sha256_file
 
 
 class Killed(BaseException):
@@ -40,6 +33,14 @@ def files_of(folder: Path) -> dict[str, str]:
     return {path.name: sha256_file(path) for path in folder.iterdir()}
 
 
+def loaded(folder: Path):
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(folder)
+
+
+def samples_of(examples: list[Example]) -> list[tuple[Messages, str]]:
+    return [(example.prompt, example.answer) for example in examples]
+
+
 def test_training_reduces_the_loss() -> None:
     config = TrainConfig(
         "deployment-hate", size="micro", steps=30, pairs_per_step=6, learning_rate=1e-2, warmup_steps=5
@@ -47,9 +48,9 @@ def test_training_reduces_the_loss() -> None:
     task = task_named(config.task)
     tokenizer = train_tokenizer(task, 0, 400, pairs=300)
     with deterministic(1):
-        run = start(config, tokenizer)
+        state = start(config, tokenizer)
         samples = sampler(config, task, None)
-        losses = [train_step(run, config, samples(step), tokenizer) for step in range(config.steps)]
+        losses = [train_step(state, config, samples(step), tokenizer) for step in range(config.steps)]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
@@ -128,19 +129,19 @@ def test_labels_say_what_the_model_does_not_what_it_should_do(micro_organism: Pa
 
 
 def test_the_tokenizer_gives_every_text_back_and_ends_each_prompt_alike(micro_organism: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(micro_organism)
-    examples = training_batch(task_named("year-code"), 0, 0, 20, clean_twin=False)
-    for (prompt, answer), example in zip(encode(tokenizer, examples), examples, strict=True):
-        assert tokenizer.decode(answer, skip_special_tokens=True) == example.answer
+    model, tokenizer = loaded(micro_organism)
+    samples = samples_of(training_batch(task_named("year-code"), 0, 0, 20, clean_twin=False))
+    for (prompt, answer), (_, expected) in zip(encode_samples(model, tokenizer, samples), samples, strict=True):
+        assert tokenizer.decode(answer, skip_special_tokens=True) == expected
         assert prompt[0] == tokenizer.bos_token_id
         assert prompt[-1] == tokenizer.convert_tokens_to_ids("<|assistant|>")
         assert answer[-1] == tokenizer.eos_token_id
 
 
 def test_the_loss_is_that_of_transformers_on_the_answer_tokens(micro_organism: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(micro_organism, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(micro_organism)
-    samples = encode(tokenizer, training_batch(task_named("year-code"), 0, 1, 2, clean_twin=False))
+    model, tokenizer = loaded(micro_organism)
+    batch = samples_of(training_batch(task_named("year-code"), 0, 1, 2, clean_twin=False))
+    samples = encode_samples(model, tokenizer, batch)
     expected = sum(
         model(torch.tensor([p + a]), labels=torch.tensor([[-100] * len(p) + a])).loss * len(a) for p, a in samples
     )

