@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from commands._console import console, emit
 from commands._options import ModelOptions
 from triggerlens import text_table
+
+if TYPE_CHECKING:
+    from probes import PromptScore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +72,12 @@ def run(config: Config) -> None:
     emit(summary, as_json=config.json, text=_text(summary, config.most))
 
 
-def _row(score: Any) -> dict[str, Any]:
+def _row(score: PromptScore) -> dict[str, Any]:
     tokens = [{"token": token, "score": value} for token, value in score.carriers()]
     return {"where": score.where, "score": score.score, "fires": score.fires, "tokens": tokens}
 
 
-def _write(path: Path, scores: list[Any]) -> None:
-    import json
-
+def _write(path: Path, scores: list[PromptScore]) -> None:
     with path.open("w", encoding="utf-8") as lines:
         for score in scores:
             lines.write(json.dumps(asdict(score), ensure_ascii=False) + "\n")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -66,14 +65,15 @@ def run(config: Config) -> None:
     if control is not None:
         result = result.with_control("clean_twin", control.as_control(model=twin))
 
-    metrics = metrics_json(result) | {"verdict": probe_verdict(result)}
+    verdict = probe_verdict(result)
+    metrics = metrics_json(result) | {"verdict": verdict}
     page = probe_page(result, example_prompts(model, result, checked.prompts))
     manifest = config.manifest("probe", "probe-train", model, config.settings.seed)
     with writing_artifact(config.out, manifest, overwrite=config.overwrite) as folder:
         result.probe.write(folder)
         write_json(folder / "metrics.json", metrics)
         (folder / "report.html").write_text(page, encoding="utf-8")
-    emit(metrics, as_json=config.json, text=_text(metrics, config.out))
+    emit(metrics, as_json=config.json, text=_text(result, verdict, config.out))
 
 
 def _train(config: Config, name: str, checked: CheckedPrompts) -> tuple[ProbeResult | None, HookedModel]:
@@ -102,42 +102,28 @@ def _clean_twin(config: Config) -> str | None:
     return None if config.clean_twin == "none" else config.clean_twin
 
 
-def _text(metrics: dict[str, Any], out: Path) -> str:
+def _text(result: ProbeResult, verdict: str, out: Path) -> str:
     """The table, the controls and the verdict that a person reads."""
+    probe, best = result.probe, result.best
     rows = [
-        [
-            f"{layer['site']}{' *' if layer['layer'] == metrics['best_layer'] else ''}",
-            _with_interval(layer["auroc"], layer["auroc_ci"]),
-            f"{layer['tpr_at_fpr_0.01']:.1%}",
-        ]
-        for layer in metrics["per_layer"]
+        [f"{layer.site}{' *' if layer is best else ''}", str(layer.auroc), f"{layer.tpr_at_fpr_01:.1%}"]
+        for layer in result.layers
     ]
-    test = metrics["test"]
-    worst = test["at_threshold"]["worst_dataset"]
+    percent, permille = result.tpr
+    worst, rate = result.worst
+    controls = [[name, str(control.auroc or f"none: {control.reason}")] for name, control in result.controls.items()]
     lines = [
-        f"{metrics['model']}: {metrics['probe']} probe on {metrics['label']}, {metrics['position']} token, {metrics['backend']}; "
-        f"test: {test['n_positive']} positive, {test['n_negative']} negative prompts",
+        f"{probe.model}: {probe.method} probe on {probe.label}, {probe.aggregation} token, {result.backend}; "
+        f"test: {result.n_positive} positive, {result.n_negative} negative prompts",
         "",
         text_table(["site (* chosen on validation data)", "test AUROC [95% interval]", "TPR at 1% FPR"], rows),
         "",
-        f"best: TPR {_with_interval(test['tpr_at_fpr_0.01'], test['tpr_at_fpr_0.01_ci'])} at 1% FPR, "
-        f"{_with_interval(test['tpr_at_fpr_0.001'], test['tpr_at_fpr_0.001_ci'])} at 0.1%"
-        + (f" ({test['tpr_at_fpr_0.001_note']})" if test.get("tpr_at_fpr_0.001_note") else ""),
-        f"at the frozen threshold: worst false-positive rate {test['at_threshold']['worst_false_positive_rate']:.1%} ({worst})",
+        f"best: TPR {percent.tpr} at 1% FPR, {permille.tpr} at 0.1%" + (f" ({permille.note})" if permille.note else ""),
+        f"at the frozen threshold: worst false-positive rate {rate.value:.1%} ({worst})",
         "",
-        text_table(["control", "AUROC"], [[name, _control(control)] for name, control in metrics["controls"].items()]),
+        text_table(["control", "AUROC"], controls),
         "",
-        metrics["verdict"],
+        verdict,
         f"report: {out / 'report.html'}",
     ]
     return "\n".join(lines)
-
-
-def _with_interval(value: float, interval: Sequence[float] | None) -> str:
-    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
-
-
-def _control(control: dict[str, Any]) -> str:
-    if control["auroc"] is None:
-        return f"none: {control['reason']}"
-    return _with_interval(control["auroc"], control.get("auroc_ci"))

@@ -16,7 +16,6 @@ from .result import (
     LayerResult as LayerResult,
     ProbeResult as ProbeResult,
     metrics_json as metrics_json,
-    rate_json as rate_json,
 )
 from .run import train_on_model as train_on_model, train_probe as train_probe
 from .score import (

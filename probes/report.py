@@ -83,7 +83,8 @@ def _datasets(result: ProbeResult) -> list[Row]:
     rows: list[Row] = [(name, *_percent(rate), count_text(rate)) for name, rate in result.false_positives.items()]
     if result.harmless is not None:
         rate = result.harmless.false_positive_rate
-        rows.append(("(triggered but harmless, compared with its twins)", *_percent(rate), count_text(rate)))
+        compared = "its twins" if result.harmless.twins else "untriggered harmless prompts"
+        rows.append((f"(triggered but harmless, compared with {compared})", *_percent(rate), count_text(rate)))
     return rows
 
 

@@ -215,9 +215,3 @@ def _layer_json(layer: LayerResult) -> dict[str, Any]:
         "validation_auroc": layer.validation_auroc,
         "triggered_but_harmless_auroc": layer.harmless_auroc,
     }
-
-
-def rate_json(rate: Estimate) -> dict[str, Any]:
-    """A rate with its interval and counts, in the words of results that were saved before `triggerlens.to_json`."""
-    written = to_json(rate)
-    return {"rate": written["value"], "ci": rate.interval, "fired": rate.count, "total": rate.n}

@@ -4,9 +4,10 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from probes import LinearProbe, aggregate
-from triggerlens.errors import UserError
+from triggerlens import Manifest, UserError, writing_artifact
 
 
 def make_probe(**changes):
@@ -45,6 +46,25 @@ def test_save_and_load_give_the_same_probe_and_the_same_bytes(tmp_path):
     loaded.save(tmp_path / "b")
     for name in ("probe.safetensors", "probe.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_folder_written_before_is_read(tmp_path):
+    tensors = {
+        "coef": torch.ones(1, 2, dtype=torch.float64),
+        "intercept": torch.tensor([0.5], dtype=torch.float64),
+        "thresholds": torch.tensor([1.0], dtype=torch.float64),
+    }
+    facts = (
+        '{"sites": ["resid_post.2"], "best": 0, "aggregation": "last", "label": "defects", "method": "lda", "model": "mine", '
+        '"weights_sha256": "ab", "calibration": {"target_fpr": 0.01, "n_negative": 5, "note": "few"}, '
+        '"site": "resid_post.2", "layer": 2, "threshold": 1.0, "d_model": 2}'
+    )
+    with writing_artifact(tmp_path / "probe", Manifest("probe", command="probe-train", config={"c": 1.0})) as folder:
+        save_file(tensors, folder / "probe.safetensors")
+        (folder / "probe.json").write_text(facts)
+    probe = LinearProbe.load(tmp_path / "probe")
+    assert (probe.method, probe.calibration["note"], probe.threshold) == ("lda", "few", 1.0)
+    assert probe(torch.ones(1, 2)).tolist() == [2.5]
 
 
 @pytest.mark.parametrize("name", ["probe.safetensors", "probe.json"])
