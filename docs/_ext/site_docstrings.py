@@ -6,10 +6,15 @@ Characters that mean something there (`*args`, `|a|`, `name_`) are escaped outsi
 from __future__ import annotations
 
 import re
-from typing import Any
+from dataclasses import is_dataclass
+from importlib import import_module
+from typing import Any, get_type_hints
 
+from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 
+ROOMS = ("triggerlens", "hooked", "organisms", "probes", "patching", "sae", "experiments", "figures")
 _CODE = re.compile(r"(``.+?``|`[^`\n]+`)")
 _SPECIAL = re.compile(r"([*|\\])|(?<=\w)(_)(?=[^\w`]|$)")
 
@@ -25,11 +30,33 @@ def escape_line(line: str) -> str:
     return "".join(parts)
 
 
+_of_fields: dict[str, list[str]] = {}
+"""Docstrings of attributes as they were, by name: napoleon takes what stands before a colon for a type."""
+
+
 def process(app: Sphinx, what: str, name: str, subject: Any, options: Any, lines: list[str]) -> None:
     """Rewrite a docstring in place."""
     lines[:] = [escape_line(line) for line in lines]
     if what in ("attribute", "data", "property"):
-        lines.insert(0, "")  # or napoleon takes what stands before a colon for a type
+        _of_fields[name] = lines.copy()
+
+
+def restore(app: Sphinx, what: str, name: str, subject: Any, options: Any, lines: list[str]) -> None:
+    """Give an attribute its docstring back."""
+    lines[:] = _of_fields.pop(name, lines)
+
+
+def plain_fields(app: Sphinx) -> None:
+    """Fields of dataclasses without the annotations that only the command line needs."""
+    for room in ROOMS:
+        face = import_module(room)
+        for subject in (getattr(face, name) for name in face.__all__):
+            if isinstance(subject, type) and is_dataclass(subject) and "Annotated[" in str(subject.__annotations__):
+                hints = {
+                    name: hint for name, hint in get_type_hints(subject).items() if name in subject.__annotations__
+                }
+                subject.__annotations__ |= hints
+                subject.__init__.__annotations__ |= hints
 
 
 def shorten(
@@ -39,8 +66,18 @@ def shorten(
     return (signature or "").replace("<factory>", "...") or None, returned
 
 
+def drop_false_links(app: Sphinx, doctree: nodes.document) -> None:
+    """The axes of a shape, as in `Float[Tensor, "position"]`, are no names of the API."""
+    for link in list(doctree.findall(addnodes.pending_xref)):
+        if link.astext()[:1] in ("'", '"'):
+            link.replace_self(link.children)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Run before napoleon reads the sections Args, Returns and Raises (priority 500)."""
     app.connect("autodoc-process-docstring", process, priority=100)
+    app.connect("autodoc-process-docstring", restore, priority=900)
     app.connect("autodoc-process-signature", shorten)
+    app.connect("builder-inited", plain_fields)
+    app.connect("doctree-read", drop_false_links)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
