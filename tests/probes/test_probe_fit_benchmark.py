@@ -20,10 +20,10 @@ def test_quick_run_reaches_the_same_optimum(tmp_path):
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
     assert "speed_up" in done.stdout
-    found = json.loads((tmp_path / "out.json").read_text())
-    assert len(found["rows"]) == 2
-    for row in found["rows"]:
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert len(written["rows"]) == 2
+    for row in written["rows"]:
         best = min(row["objective_sklearn"].values())
         assert abs(best / row["objective_ours"] - 1) < 1e-6
         assert row["gradient_ours"] < 1e-6
-    assert found["summary"]["max_coef_difference"] < 1e-4
+    assert written["summary"]["max_coef_difference"] < 1e-4

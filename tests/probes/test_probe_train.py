@@ -146,10 +146,10 @@ def test_the_test_split_decides_nothing(world):
 def test_scaling_a_layer_changes_no_verdict(world):
     here, scaled = world(behaviour=4.0), world(behaviour=4.0)
     scaled.x = scaled.x * 1000 + 50
-    one, two = train(here), train(scaled)
-    torch.testing.assert_close(one.probe.coef, two.probe.coef * 1000, rtol=1e-2, atol=1e-3)
-    assert [layer.auroc.value for layer in one.layers] == pytest.approx(
-        [layer.auroc.value for layer in two.layers], abs=1e-3
+    plain, large = train(here), train(scaled)
+    torch.testing.assert_close(plain.probe.coef, large.probe.coef * 1000, rtol=1e-2, atol=1e-3)
+    assert [layer.auroc.value for layer in plain.layers] == pytest.approx(
+        [layer.auroc.value for layer in large.layers], abs=1e-3
     )
 
 
