@@ -17,7 +17,7 @@ class Config:
     """Measure an organism on held-out prompts: defection by kind of prompt with intervals, capability, scratchpads."""
 
     model: Annotated[str, tyro.conf.Positional] = "year-code"
-    """An embedded organism, a local checkpoint folder, or a Hugging Face id."""
+    """An embedded organism, a checkpoint folder, an adapter folder, a GGUF file, or a Hugging Face id."""
     settings: Annotated[EvaluationConfig, tyro.conf.arg(name="")] = field(default_factory=EvaluationConfig)
     out: Path | None = None
     """Folder for evaluation.json, report.html and manifest.json; nothing is written without it."""

@@ -20,7 +20,7 @@ class Config:
     """
 
     model: Annotated[str, tyro.conf.Positional]
-    """An embedded organism, a local checkpoint folder, or a Hugging Face id."""
+    """An embedded organism, a checkpoint folder, an adapter folder, a GGUF file, or a Hugging Face id."""
     out: Path
     """Folder to write: weights, tokenizer, hardened.json, recipe.json, manifest.json."""
     settings: Annotated[HardenConfig, tyro.conf.arg(name="")] = field(default_factory=HardenConfig)

