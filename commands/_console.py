@@ -6,9 +6,13 @@ Exit status: 0 done; 2 the user's input was unusable (one line on stderr); 130 i
 from __future__ import annotations
 
 import dataclasses
+import errno
 import inspect
+import io
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, get_type_hints
 
@@ -39,6 +43,12 @@ def console(
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        where = error.filename or tempfile.gettempdir()
+        print(f"error: {where}: {error.strerror}; free space there, or set TMPDIR to another folder", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on where it stopped", file=sys.stderr)
         sys.exit(130)
@@ -46,7 +56,15 @@ def console(
 
 def emit(value: Any, *, as_json: bool, text: str) -> None:
     """Print the result on stdout: one JSON object, or text that a person can read."""
-    print(json.dumps(value, allow_nan=False, ensure_ascii=False) if as_json else text)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that lacks a character gets its number
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        print(json.dumps(value, allow_nan=False, ensure_ascii=False) if as_json else text, flush=True)
+    except BrokenPipeError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again when it ends
+        raise UserError(
+            "the output was closed before the result was printed; what was written to files is complete"
+        ) from error
 
 
 def config_dict(config: Any, *, without: Sequence[str] = ("out", "overwrite", "json", "store")) -> dict[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from commands._inputs import model_folder, prompts_path
+from triggerlens import UserError
 
 if TYPE_CHECKING:
     from hooked import HookedModel, Prompt
@@ -21,15 +23,19 @@ class ModelOptions:
     """A model and its prompts, how to read it, and what to do with the result."""
 
     model: tyro.conf.Positional[str] = "year-code"
-    """An embedded organism, a local checkpoint folder, or a Hugging Face id."""
+    """An embedded organism, a checkpoint folder, an adapter folder, a GGUF file, or a Hugging Face id."""
     prompts: tyro.conf.Positional[Path | None] = None
     """A prompts.jsonl; an embedded organism's own where not given. docs/prompts.md lists the fields."""
     backend: Literal["nnsight", "transformer-lens"] = "nnsight"
     """Library that reads the activations; both give the same."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: float32 on the CPU, the checkpoint's own on a GPU."""
+    base: str | None = None
+    """Of an adapter: the model that it was trained on, in place of the one that it names."""
+    today: str = "2025-01-01"
+    """The date that a chat template is told where it prints today's, so that a prompt is the same text on every day."""
     overwrite: bool = False
     """Replace a finished run in the same folder."""
     json: bool = False
@@ -66,15 +72,27 @@ class ModelOptions:
         from hooked import load_model
 
         name = self.model if model is None else model
-        return load_model(model_folder(name), backend=self.backend, device=self.device, dtype=self.dtype)
+        base = self.base if name == self.model else None
+        return load_model(
+            model_folder(name),
+            backend=self.backend,
+            device=self.device,
+            dtype=self.dtype,
+            base=base if base is None else model_folder(base),
+            today=day(self.today),
+        )
 
     def manifest(self, kind: str, command: str, model: HookedModel, seed: int | None = None) -> Manifest:
         """What the artifact of this run was made of."""
         from commands._console import config_dict
+        from hooked import identity_sha256
         from triggerlens import Manifest, sha256_file, sha256_folder
 
         path = self.prompts_path()
         weights: dict[str, Any] = {"name": self.model, "weights_sha256": model.info.weights_sha256}
+        weights["identity_sha256"] = identity_sha256(model.identity()["model"])
+        if model.info.quantisation:
+            weights["quantisation"] = model.info.quantisation
         return Manifest(
             kind=kind,
             command=command,
@@ -83,3 +101,15 @@ class ModelOptions:
             model=weights,
             prompts={"name": path.name, "sha256": sha256_folder(path) if path.is_dir() else sha256_file(path)},
         )
+
+
+def day(text: str) -> date:
+    """The date of a `--today`.
+
+    Raises:
+        UserError: it is no date.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise UserError(f"--today {text}: must be a date such as 2025-01-01") from error

@@ -210,7 +210,7 @@ def _run_window(
     model: HookedModel, window: list[_Item], spec: ExtractionSpec, budget: _Budget
 ) -> Iterator[ActivationBatch]:
     """Each batch of a window; a batch for which memory does not suffice is halved."""
-    waiting = deque(_pack(window, budget.tokens))
+    waiting = deque(_pack(window, budget.tokens, model.padded_to))
     while waiting:
         items = waiting.popleft()
         batch = _try_batch(model, items, spec)
@@ -229,10 +229,11 @@ def _run_window(
         yield batch
 
 
-def _pack(window: list[_Item], budget: int) -> list[list[_Item]]:
+def _pack(window: list[_Item], budget: int, padded_to: int | None = None) -> list[list[_Item]]:
     """Batches of similar length, longest first so that too large a batch fails at once; each within the budget.
 
-    A batch ends early where its padding would cost more than another forward pass does.
+    A batch ends early where its padding would cost more than another forward pass does, or where it would be wider than the model
+    can be padded to (`hooked.batching`).
     """
     batches: list[list[_Item]] = []
     padding = 0
@@ -240,7 +241,8 @@ def _pack(window: list[_Item], budget: int) -> list[list[_Item]]:
         longest = len(batches[-1][0].tokens.ids) if batches else 0
         lacking = longest - len(item.tokens.ids)
         full = not batches or (len(batches[-1]) + 1) * longest > budget
-        if full or padding + lacking > budget * _PADDING:
+        too_wide = padded_to is not None and lacking > 0 and longest > padded_to
+        if full or too_wide or padding + lacking > budget * _PADDING:
             batches.append([])
             padding = lacking = 0
         batches[-1].append(item)

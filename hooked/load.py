@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -10,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from hooked.backends.anatomy import Anatomy, find_anatomy
+from hooked.batching import widest_padding
 from hooked.generation import context_of
 from hooked.identity import model_facts, state_sha256
 from hooked.model import HookedModel, ModelInfo, projection_weight
 from hooked.plain import load_plain
+from hooked.prompts.rendering import DEFAULT_TODAY
 from hooked.prompts.tokens import tokenizer_sha256
 from hooked.selfcheck import (
     inner_kinds,
@@ -23,7 +26,7 @@ from hooked.selfcheck import (
     runs_in_parallel,
     self_check,
 )
-from triggerlens import UserError
+from triggerlens import UserError, say_once
 
 Backend = Literal["nnsight", "transformer-lens"]
 
@@ -37,6 +40,7 @@ def load_model(
     dtype: str = "auto",
     device_map: Any = None,
     base: str | None = None,
+    today: date = DEFAULT_TODAY,
 ) -> HookedModel:
     """Load a causal language model for reading and writing at named sites, and check that the sites are right.
 
@@ -51,6 +55,7 @@ def load_model(
         device_map: as in `transformers`, to spread a model over devices; `device="auto"` sets `auto` by itself when
             the weights exceed the GPU's free memory.
         base: of an adapter, in place of the model that it names itself.
+        today: the date that a chat template is told where it asks.
 
     Raises:
         UserError: no such model, no safetensors weights, no CUDA where asked, an unsupported architecture, or a
@@ -68,7 +73,9 @@ def load_model(
         hf_model, own_tokenizer, weights = load_plain(name, device, dtype, device_map, base=base)
         tokenizer = tokenizer or own_tokenizer
     hf_model.eval()
-    return _wrap(hf_model, tokenizer, name, weights, backend, isinstance(model, nn.Module))
+    hooked = _wrap(hf_model, tokenizer, name, weights, backend, isinstance(model, nn.Module))
+    hooked.today = today
+    return hooked
 
 
 def _unwrapped(model: nn.Module) -> Any:
@@ -120,6 +127,12 @@ def _find_by_trial(hooked: HookedModel, plain_logits: Tensor) -> None:
     hooked.anatomy = manners_of_memory(hooked, tokens)
     hooked.anatomy = replace(hooked.anatomy, parallel=runs_in_parallel(hooked, tokens))
     self_check(hooked, plain_logits)
+    hooked.padded_to = widest_padding(hooked)
+    if hooked.padded_to is not None:
+        say_once(
+            f"{hooked.info.name}: prompts longer than {hooked.padded_to} tokens share a batch with prompts of their own length alone, since "
+            "this model computes a text by the longest beside it"
+        )
     hooked.anatomy = replace(hooked.anatomy, positionwise=mlp_is_positionwise(hooked, tokens))
     best: tuple[str, ...] = ()
     projections = None
@@ -140,6 +153,7 @@ def _info(hf_model: Any, name: str, weights: str, tokenizer: Any, live: bool, an
         name=name,
         weights_sha256=weights,
         facts=model_facts(hf_model, weights),
+        quantisation=getattr(hf_model, "triggerlens_quantisation", ""),
         live=live,
         tokenizer_sha256=tokenizer_sha256(tokenizer),
         n_layers=config.num_hidden_layers,

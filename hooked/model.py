@@ -10,7 +10,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from datetime import date
+from threading import RLock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,6 +25,7 @@ from hooked.backends.visits import Edit, Read, Visit, plan_visits
 from hooked.generation import check_room, continue_tokens, end_ids, padding_id
 from hooked.identity import adapter_facts, computation_facts, memory_marks, state_sha256
 from hooked.prompts.prompts import Prompt
+from hooked.prompts.rendering import DEFAULT_TODAY
 from hooked.prompts.tokens import TokenizedPrompt, tokenize_prompts
 from hooked.sites import HEAD_KINDS, INNER_KINDS, KINDS, Site, parse_site
 from triggerlens import UserError
@@ -37,6 +41,8 @@ class ModelInfo:
     """Names its weights: of the weight files, or of the tensors of a live model."""
     facts: Mapping[str, Any] = field(repr=False)
     """What `hooked.identity.model_facts` said when it was loaded."""
+    quantisation: str
+    """How the weights were stored, such as `gguf Q4_1`; empty for ordinary ones."""
     live: bool
     """A model that was in memory already, whose weights may go on changing."""
     tokenizer_sha256: str
@@ -58,6 +64,10 @@ class Run:
     """None where the run stopped at a layer."""
     activations: dict[str, Tensor]
     """What each read returned, by site; of a model spread over devices, each where its block is."""
+
+
+_LOCKS: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
+"""One forward pass at a time on a model: hooks of two threads would see each other's activations."""
 
 
 class HookedModel(ABC):
@@ -86,6 +96,9 @@ class HookedModel(ABC):
         self._marks = memory_marks(hf_model)
         self.vocabulary: int = hf_model.get_input_embeddings().weight.shape[0]
         self.dtype: torch.dtype = hf_model.get_input_embeddings().weight.dtype
+        self.today: date = DEFAULT_TODAY
+        self.padded_to: int | None = None
+        _LOCKS.setdefault(hf_model, RLock())
 
     def sites(self, kind: str | None = None) -> tuple[str, ...]:
         """Every site of the residual stream's width, or those of one kind, in forward order.
@@ -166,7 +179,8 @@ class HookedModel(ABC):
                 there is no chat template.
         """
         texts = [prompt for prompt in prompts if not isinstance(prompt, TokenizedPrompt)]
-        fresh = iter(tokenize_prompts(self.tokenizer, texts, self.info.context, self.vocabulary) if texts else ())
+        context, vocabulary = self.info.context, self.vocabulary
+        fresh = iter(tokenize_prompts(self.tokenizer, texts, context, vocabulary, self.today) if texts else ())
         return [prompt if isinstance(prompt, TokenizedPrompt) else next(fresh) for prompt in prompts]
 
     def run(
@@ -200,7 +214,7 @@ class HookedModel(ABC):
         if last_layer is not None:
             visits = [visit for visit in visits if visit.layer <= last_layer]
         forward = self._forward if edits else self._read_only
-        with nullcontext() if edits else self._sparing(last_layer, needed):
+        with self.alone(), nullcontext() if edits else self._sparing(last_layer, needed):
             logits = forward(tokens.to(self.device), visits, last_layer)
         return Run(logits, {name: kept[name] for name in readers if name in kept})
 
@@ -225,8 +239,16 @@ class HookedModel(ABC):
         self.check_sites(list(edits or {}))
         visits = plan_visits({}, edits or {}, self.head_weights, {}, self.columns, self.anatomy)
         rows = [prompt.ids for prompt in prompts]
-        with self._hooks_on(visits):
+        with self.alone(), self._hooks_on(visits):
             return continue_tokens(self.hf_model, rows, max_new_tokens, ends=self.end_ids, pad_id=self.pad_id)
+
+    def alone(self) -> RLock:
+        """To be held while the model runs: another thread's run waits."""
+        return _LOCKS[self.hf_model]
+
+    def block(self, layer: int) -> nn.Module:
+        """A decoder block."""
+        return self.hf_model.get_submodule(self.anatomy.block_path(layer))
 
     def attention(self, layer: int) -> nn.Module:
         """The attention module of a block that has one, as `transformers` made it."""

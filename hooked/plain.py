@@ -105,23 +105,37 @@ def _weights(checkpoint: Checkpoint, dtype: Any, device_map: Any) -> Any:
 
     options: dict[str, Any] = {"dtype": dtype, "device_map": device_map, "local_files_only": True}
     if checkpoint.gguf:
-        model = AutoModelForCausalLM.from_pretrained(checkpoint.folder, gguf_file=checkpoint.gguf, **options)
-        return _unquantised(model)
-    config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
-    if _method(config) == "compressed-tensors":
+        dequantised = AutoModelForCausalLM.from_pretrained(checkpoint.folder, gguf_file=checkpoint.gguf, **options)
+        return _unquantised(dequantised, f"gguf {_gguf_type(checkpoint)}".strip())
+    method = _method(AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True))
+    if method == "compressed-tensors":
         from transformers import CompressedTensorsConfig
 
         options["quantization_config"] = CompressedTensorsConfig(run_compressed=False)
-    model = AutoModelForCausalLM.from_pretrained(checkpoint.folder, use_safetensors=True, **options)
-    return _unquantised(model) if _method(config) == "compressed-tensors" else model
+    model: Any = AutoModelForCausalLM.from_pretrained(checkpoint.folder, use_safetensors=True, **options)
+    if method == "compressed-tensors":
+        return _unquantised(model, method)
+    model.triggerlens_quantisation = method
+    return model
 
 
-def _unquantised(model: Any) -> Any:
+def _unquantised(model: Any, how: str) -> Any:
     """A model whose weights are ordinary by now, without the marks that keep `save_pretrained` from writing it."""
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.hf_quantizer, model.is_quantized = None, False
+    model.triggerlens_quantisation = how
     return model
+
+
+def _gguf_type(checkpoint: Checkpoint) -> str:
+    """How most of a GGUF file's tensors are stored, such as `Q4_1`."""
+    from collections import Counter
+
+    from gguf import GGUFReader
+
+    kinds = Counter(tensor.tensor_type.name for tensor in GGUFReader(checkpoint.weights[0]).tensors)
+    return max(kinds, key=lambda kind: (kinds[kind], kind), default="")
 
 
 def _merged(model: Any, checkpoint: Checkpoint) -> Any:

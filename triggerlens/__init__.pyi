@@ -82,4 +82,5 @@ from .ranking import (
 from .tables import text_table as text_table
 
 __version__: str
+from .notices import say_once as say_once
 from .records import from_json as from_json, to_json as to_json

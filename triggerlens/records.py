@@ -13,7 +13,7 @@ from dataclasses import is_dataclass
 from functools import cache, partial
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from triggerlens.errors import UserError
 from triggerlens.estimate import Estimate
@@ -29,11 +29,11 @@ def to_json(record: Any) -> Any:
     return _converter().unstructure(record)
 
 
-def from_json(kind: type[Record], value: Any, where: str = "") -> Record:
+def from_json(kind: type[Record] | UnionType, value: Any, where: str = "") -> Record:
     """The record that `to_json` was given.
 
     Args:
-        kind: class of the record.
+        kind: class of the record, or a union of such classes.
         value: as decoded from JSON.
         where: file, for the message.
 
@@ -44,7 +44,7 @@ def from_json(kind: type[Record], value: Any, where: str = "") -> Record:
     from cattrs.errors import BaseValidationError
 
     try:
-        return _converter().structure(value, kind)
+        return _converter().structure(value, cast(type[Record], kind))
     except KeyError as error:
         raise UserError(f"{where or _name(kind)}: not a {_name(kind)} of this version: no {error}") from error
     except BaseValidationError as error:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from triggerlens import UserError
 
-Messages = list[dict[str, str]]
+Messages = list[dict[str, Any]]
 
 _KNOWN = ("prompt", "triggered", "pair", "defects", "split", "dataset")
 
@@ -62,10 +62,11 @@ def parse_prompt(record: Any, where: str = "", *, labelled: bool = True) -> Prom
         if name not in record:
             raise refuse(f"the field `{name}` is missing")
     text = record["prompt"]
-    if not isinstance(text, str) and not _are_messages(text):
-        raise refuse("`prompt` must be a string or a non-empty list of {`role`: string, `content`: string} messages")
-    if not text:
+    if not text and isinstance(text, str):
         raise refuse("`prompt` is empty")
+    if not isinstance(text, str):
+        _check_messages(text if isinstance(text, list) and text else [None], refuse)
+    _check_text(record, refuse)
     for name in ("triggered", "defects"):
         if record.get(name) is not None and not isinstance(record[name], bool):
             raise refuse(f"`{name}` must be true or false, found {record[name]!r}")
@@ -145,11 +146,28 @@ def file_of(prompts: Sequence[Prompt]) -> str:
     return prompts[0].where.rsplit(":", 1)[0] if len(prompts) and prompts[0].where else "the prompts"
 
 
-def _are_messages(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) > 0
-        and all(
-            isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value
-        )
-    )
+def _check_messages(messages: list[Any], refuse: Callable[[str], UserError]) -> None:
+    """Refuse what no chat template can read; fields beyond `role` and `content`, such as `tool_calls`, are the template's."""
+    for message in messages:
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise refuse(
+                "`prompt` must be a string or a non-empty list of {`role`: string, `content`: string} messages"
+            )
+        content = message.get("content")
+        if content is None and message.get("tool_calls"):
+            continue
+        if isinstance(content, list) and content:
+            for part in content:
+                if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+                    kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+                    raise refuse(f"a message's `content` has a part of type {kind!r}; only text is read")
+        elif not isinstance(content, str):
+            raise refuse("a message's `content` must be a string, or a non-empty list of text parts")
+
+
+def _check_text(record: Any, refuse: Callable[[str], UserError]) -> None:
+    """Refuse half of a surrogate pair, which JSON can write and no text can hold."""
+    try:
+        json.dumps(record, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise refuse(f"holds half of a surrogate pair ({error.object[error.start]!r}), which is no text") from error

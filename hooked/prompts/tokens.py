@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from hooked.prompts.prompts import Prompt
-from triggerlens import UserError
+from hooked.prompts.rendering import DEFAULT_TODAY, render
+from triggerlens import UserError, say_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,33 +29,12 @@ class TokenizedPrompt:
     """`file:line` of the prompt, for error messages."""
 
 
-def render(tokenizer: Any, prompt: Prompt) -> str:
-    """The text of a prompt; chat messages go through the tokenizer's chat template.
-
-    A conversation ends with the opening of the assistant's turn, or, where its last message is the assistant's, inside it.
-
-    Raises:
-        UserError: the prompt is a list of messages and the tokenizer has no chat template, or the template refuses it.
-    """
-    if isinstance(prompt.prompt, str):
-        return prompt.prompt
-    if not getattr(tokenizer, "chat_template", None):
-        raise UserError(
-            f"{prompt.where or 'prompt'}: holds chat messages, but the tokenizer has no chat template; give plain text"
-        )
-    from jinja2 import TemplateError
-
-    answered = prompt.prompt[-1]["role"] == "assistant"
-    try:
-        return tokenizer.apply_chat_template(
-            prompt.prompt, tokenize=False, add_generation_prompt=not answered, continue_final_message=answered
-        )
-    except (TemplateError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{prompt.where or 'prompt'}: refused by the tokenizer's chat template: {error}") from error
-
-
 def tokenize_prompts(
-    tokenizer: Any, prompts: Sequence[Prompt | str], context: int, vocabulary: int | None = None
+    tokenizer: Any,
+    prompts: Sequence[Prompt | str],
+    context: int,
+    vocabulary: int | None = None,
+    today: date = DEFAULT_TODAY,
 ) -> list[TokenizedPrompt]:
     """Tokenize without padding or truncation.
 
@@ -64,13 +45,14 @@ def tokenize_prompts(
         prompts: texts, or chat messages, which go through the chat template.
         context: the most tokens that a prompt may have.
         vocabulary: how many tokens the model has embeddings for; not checked where None.
+        today: the date that a chat template is told where it asks.
 
     Raises:
         UserError: a prompt has more tokens than `context`, none, or one that the model has no embedding for; or there is no
             chat template, or it refuses the prompt.
     """
     records = [prompt if isinstance(prompt, Prompt) else Prompt(prompt, triggered=False) for prompt in prompts]
-    texts = [render(tokenizer, record) for record in records]
+    texts = [render(tokenizer, record, today) for record in records]
     ids: list[list[int]] = [[] for _ in texts]
     for chat in (False, True):
         chosen = [index for index, record in enumerate(records) if isinstance(record.prompt, list) is chat]
@@ -78,6 +60,8 @@ def tokenize_prompts(
             rows = _encode(tokenizer, [texts[index] for index in chosen], special=not chat)
             for index, row in zip(chosen, rows, strict=True):
                 ids[index] = row
+            if not chat:
+                _check_begin(tokenizer, rows)
     tokenized = [
         TokenizedPrompt(row, text, record.where) for row, text, record in zip(ids, texts, records, strict=True)
     ]
@@ -90,6 +74,16 @@ def tokenize_prompts(
                 "that the model has embeddings for; the tokenizer is not the model's, or tokens were added to it alone"
             )
     return tokenized
+
+
+def _check_begin(tokenizer: Any, rows: Sequence[Sequence[int]]) -> None:
+    """Say it where a text that begins with the BOS token was given a second one."""
+    bos = getattr(tokenizer, "bos_token_id", None)
+    if bos is not None and any(len(row) > 1 and row[0] == row[1] == bos for row in rows):
+        say_once(
+            f"some prompts begin with {tokenizer.bos_token!r}, and the tokenizer adds another: they are read with two; leave it out of "
+            "the text to be read with one"
+        )
 
 
 def _encode(tokenizer: Any, texts: list[str], special: bool) -> list[list[int]]:

@@ -1,0 +1,98 @@
+"""Chat messages to text, as the tokenizer's `apply_chat_template` does it, with nothing dropped and nothing that hangs on the day.
+
+1. Tools, documents and the template's own switches (`chat_template_kwargs`) of a prompt reach the template; one that the template
+   never mentions is refused by name.
+2. A template that prints today's date is given a fixed one, so that a prompt is the same text tomorrow.
+3. A last message that is the assistant's is left open, so that the model goes on in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import date, datetime, time
+from typing import Any
+
+from hooked.prompts.prompts import Prompt
+from triggerlens import UserError, say_once
+
+DEFAULT_TODAY = date(2025, 1, 1)
+"""The date that a chat template is told where no other is asked for."""
+CHAT_FIELDS = ("tools", "documents", "chat_template_kwargs")
+"""Fields of a prompt beside its messages that a chat template may read."""
+
+
+def render(tokenizer: Any, prompt: Prompt, today: date = DEFAULT_TODAY) -> str:
+    """The text of a prompt; chat messages go through the tokenizer's chat template.
+
+    Raises:
+        UserError: there is no chat template, it refuses the messages, it leaves a part of them out, or it draws at random.
+    """
+    where = prompt.where or "prompt"
+    given = {name: prompt.extra[name] for name in CHAT_FIELDS if prompt.extra.get(name)}
+    if isinstance(prompt.prompt, str):
+        if given:
+            raise UserError(f"{where}: `{next(iter(given))}` goes with chat messages, but `prompt` is a text")
+        return prompt.prompt
+    if not getattr(tokenizer, "chat_template", None):
+        raise UserError(f"{where}: holds chat messages, but the tokenizer has no chat template; give plain text")
+    options = _options(tokenizer, given, where, today)
+    text = _apply(tokenizer, prompt, options, where)
+    _check_parts(prompt, text, where)
+    return text
+
+
+def _options(tokenizer: Any, given: Mapping[str, Any], where: str, today: date) -> dict[str, Any]:
+    """What `apply_chat_template` is told beside the messages."""
+    switches = given.get("chat_template_kwargs", {})
+    if not isinstance(switches, dict):
+        raise UserError(f"{where}: `chat_template_kwargs` must be an object")
+    options = {name: given[name] for name in ("tools", "documents") if name in given} | switches
+    template = _template(tokenizer, options)
+    for name in options:
+        if not re.search(rf"\b{re.escape(name)}\b", template):
+            raise UserError(f"{where}: the chat template never mentions `{name}`, so it would be dropped; leave it out")
+    if re.search(r"\|\s*random\b", template):
+        raise UserError(f"{where}: the chat template draws at random, so that no two runs would read the same prompt")
+    if "strftime_now" in template:
+        say_once(f"the chat template prints today's date; it is told {today:%d %B %Y} (--today sets another)")
+        now = datetime.combine(today, time())
+        options["strftime_now"] = now.strftime
+    return options
+
+
+def _template(tokenizer: Any, options: Mapping[str, Any]) -> str:
+    """The template that will be used: a tokenizer may have another one for tools."""
+    try:
+        return str(tokenizer.get_chat_template(None, options.get("tools")))
+    except (ValueError, AttributeError):
+        return str(tokenizer.chat_template)
+
+
+def _apply(tokenizer: Any, prompt: Prompt, options: Mapping[str, Any], where: str) -> str:
+    from jinja2 import TemplateError
+
+    messages: Any = prompt.prompt
+    answered = messages[-1]["role"] == "assistant" and not messages[-1].get("tool_calls")
+    if answered and not messages[-1].get("content"):
+        raise UserError(
+            f"{where}: the last message is the assistant's and empty; leave it out, or begin the answer in it"
+        )
+    try:
+        return tokenizer.apply_chat_template(
+            messages,
+            tokenize=False,
+            add_generation_prompt=not answered,
+            continue_final_message=answered,
+            **options,
+        )
+    except (TemplateError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{where}: refused by the tokenizer's chat template: {error}") from error
+
+
+def _check_parts(prompt: Prompt, text: str, where: str) -> None:
+    """Refuse content in parts where the template prints the list itself, or leaves a part out."""
+    for message in prompt.prompt:
+        parts = message.get("content") if isinstance(message, dict) else None
+        if isinstance(parts, list) and (str(parts) in text or any(part["text"].strip() not in text for part in parts)):
+            raise UserError(f"{where}: the chat template does not read `content` in parts; give one string a message")

@@ -1,0 +1,17 @@
+"""What a user must know once: a line on stderr, however often its cause occurs."""
+
+from __future__ import annotations
+
+import sys
+
+from triggerlens.processes import rank
+
+_SAID: set[str] = set()
+
+
+def say_once(message: str) -> None:
+    """Print `note: …` on stderr the first time that this process has this to say; other ranks than the first keep quiet."""
+    if message in _SAID or rank() > 0:
+        return
+    _SAID.add(message)
+    print(f"note: {' '.join(message.split())}", file=sys.stderr)
