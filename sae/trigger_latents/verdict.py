@@ -45,7 +45,7 @@ def _detection(result: TriggerLatents, label: str) -> str:
     says = "tells" if best.auroc.low >= CLEAR else "does not clearly tell"
     return (
         f"Latent {best.latent} alone {says} {_PROMPTS[label]} prompts: AUROC {estimate_text(best.auroc)}; "
-        f"the best baseline is the {name}'s with {rival.auroc.value:.3f}."
+        f"the best baseline, {name}, has {rival.auroc.value:.3f}."
     )
 
 

@@ -137,6 +137,8 @@ def test_unusable_input_is_one_line(refused, checkpoint, tmp_path):
     assert "no site resid_post.9" in refused("--site", "resid_post.9")
     assert "a crosscoder, and nothing else" in refused("--architecture", "crosscoder", "topk", "--against", checkpoint)
     assert "steps must be at least 1" in refused("--steps", 0)
+    assert "seeds must be at least 1, found 0" in refused("--seeds", 0)
+    assert "ablation pairs must be at least 0, found -1" in refused("--ablation-pairs", -1)
     assert "none.txt: cannot be read" in refused(texts=tmp_path / "none.txt")
     (tmp_path / "empty.txt").touch()
     assert "the file is empty" in refused(texts=tmp_path / "empty.txt")
