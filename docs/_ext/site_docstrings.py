@@ -6,6 +6,7 @@ Characters that mean something there (`*args`, `|a|`, `name_`) are escaped outsi
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import is_dataclass
 from importlib import import_module
 from typing import Any, get_type_hints
@@ -51,12 +52,19 @@ def plain_fields(app: Sphinx) -> None:
     for room in ROOMS:
         face = import_module(room)
         for subject in (getattr(face, name) for name in face.__all__):
-            if isinstance(subject, type) and is_dataclass(subject) and "Annotated[" in str(subject.__annotations__):
-                hints = {
-                    name: hint for name, hint in get_type_hints(subject).items() if name in subject.__annotations__
-                }
-                subject.__annotations__ |= hints
-                subject.__init__.__annotations__ |= hints
+            if isinstance(subject, type) and is_dataclass(subject) and room in subject.__module__:
+                with suppress(
+                    NameError
+                ):  # a type that is imported for type checkers alone; then there is nothing to drop
+                    _drop_extras(subject)
+
+
+def _drop_extras(kind: type) -> None:
+    own = kind.__annotations__
+    extras = get_type_hints(kind, include_extras=True)
+    plain = {name: hint for name, hint in get_type_hints(kind).items() if name in own and hint != extras[name]}
+    own |= plain
+    kind.__init__.__annotations__ |= plain
 
 
 def shorten(
