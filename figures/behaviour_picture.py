@@ -41,9 +41,9 @@ def make(result: Result) -> go.Figure:
                 figure.add_scatter(
                     x=x, y=y, mode="markers", marker=marker, name=prompts, showlegend=first, row=row, col=column
                 )
-            one, two = picture["variance"]
-            figure.update_xaxes(title=f"component 1 ({one:.0%} of variance)", row=row, col=column)
-            figure.update_yaxes(title=f"component 2 ({two:.0%})", row=row, col=column)
+            first_share, second_share = picture["variance"]
+            figure.update_xaxes(title=f"component 1 ({first_share:.0%} of variance)", row=row, col=column)
+            figure.update_yaxes(title=f"component 2 ({second_share:.0%})", row=row, col=column)
     finish(figure, columns=2, height=90 + 230 * len(names), left=52, top=76)
     figure.update_layout(legend_entrywidth=230)
     return figure

@@ -29,7 +29,7 @@ def export_figures(figures: Mapping[str, go.Figure], out: str | Path, formats: S
         UserError: an unknown format, a folder that cannot be written, or no Chromium for a static format: the HTML is
             then written all the same.
     """
-    unknown = [one for one in formats if one not in FORMATS]
+    unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise UserError(f"unknown format {unknown[0]!r}; choose among {', '.join(FORMATS)}")
     folder = Path(out)
@@ -37,7 +37,7 @@ def export_figures(figures: Mapping[str, go.Figure], out: str | Path, formats: S
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: could not be made: {error.strerror}; give another --out") from error
-    static = [one for one in formats if one != "html"]
+    static = [name for name in formats if name != "html"]
     missing = why_no_static() if static else None
     written = []
     if "html" in formats or missing:
@@ -87,16 +87,16 @@ async def _images(figures: Mapping[str, go.Figure], formats: Sequence[str]) -> d
     from choreographer.browsers import BrowserFailedError
     from kaleido import Kaleido
 
-    found = {}
+    drawings = {}
     try:
         async with Kaleido(n=1, timeout=90) as browser:
             for name, figure in figures.items():
                 for kind in formats:
                     content = await browser.calc_fig(figure.to_dict(), opts=_options(figure, kind))
-                    found[name, kind] = stable_svg(content.decode()).encode() if kind == "svg" else content
+                    drawings[name, kind] = stable_svg(content.decode()).encode() if kind == "svg" else content
     except (TimeoutError, BrowserFailedError) as error:
         raise UserError(f"the browser for static formats failed: {error}; --format html needs none") from error
-    return found
+    return drawings
 
 
 def _options(figure: go.Figure, kind: str) -> dict[str, Any]:
@@ -110,9 +110,9 @@ def stable_svg(svg: str) -> str:
     return _numbered(svg, re.findall(r'class="[^"]*\b(trace[0-9a-f]{6})\b', svg), "t", r'class="[^"]*"')
 
 
-def _numbered(svg: str, found: Sequence[str], letter: str, places: str) -> str:
+def _numbered(svg: str, ids: Sequence[str], letter: str, places: str) -> str:
     """Names replaced by a letter and a number wherever one of the places has them."""
-    names = {name: f"{letter}{number}" for number, name in enumerate(dict.fromkeys(found))}
+    names = {name: f"{letter}{number}" for number, name in enumerate(dict.fromkeys(ids))}
     if not names:
         return svg
     known = re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)))

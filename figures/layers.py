@@ -35,9 +35,9 @@ def by_layer(contrast: Result, tokens: Result, model: str) -> dict[str, dict[str
     """AUROC over seeds, by line and site."""
     directions = [cell["auroc_by_layer"] for cell in contrast.cells_of(model)]
     probes = [cell["logistic_by_layer"] for cell in tokens.cells_of(model)]
-    found = [{site: mean_over_seeds(row[site] for row in directions) for site in directions[0]}]
-    found += [
+    lines = [{site: mean_over_seeds(row[site] for row in directions) for site in directions[0]}]
+    lines += [
         {site: mean_over_seeds(row[site][kind] for row in probes) for site in probes[0]}
         for kind in ("defecting", "harmless")
     ]
-    return dict(zip(LINES, found, strict=True))
+    return dict(zip(LINES, lines, strict=True))

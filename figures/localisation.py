@@ -53,9 +53,9 @@ def effect_by_layer(result: Result, model: str, direction: str) -> dict[int, Est
 
 def by_heads(result: Result, model: str, choice: str, measure: str) -> dict[int, Estimate]:
     """A rate by the number of heads; none of them is the same whichever are chosen."""
-    found = result.of(measure, model)
+    rates = result.of(measure, model)
     return {
         finding.arm.count: finding.estimate
-        for finding in found
+        for finding in rates
         if finding.arm.kind == "ablated heads" and (finding.arm.choice == choice or not finding.arm.count)
     }

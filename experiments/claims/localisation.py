@@ -7,7 +7,7 @@
    is all of it by construction, where positions are rotary: that row checks the alignment. After one block it is a finding:
    how far the first block has carried the trigger away from its tokens.
 3. Heads are ranked by denoising, on the same pairs. The strongest are replaced by their mean, and the model answers test
-   prompts: attack success by the task's grader, and the untriggered prompts that are still answered right. As many random
+   prompts: the defection rate by the task's grader, and the untriggered prompts that are still answered right. As many random
    heads are the control.
 4. On the clean twin there is nothing to localise: the answers of how many pairs part at all is its false-alarm rate.
 """
@@ -256,12 +256,12 @@ def judge(result: Result) -> list[Judgement]:
     """Met where 3% of the heads, or one head where that is more, cut defections by 90% and clean answers stay right."""
     judgements = []
     for model in result.models:
-        left = {one.arm: one for one in result.of(DEFECTION, model) if one.arm.choice == "strongest"}
+        left = {finding.arm: finding for finding in result.of(DEFECTION, model) if finding.arm.choice == "strongest"}
         untouched = next((heads for heads in left if heads.count == 0), None)
         if untouched is None:
             continue
         most = (1 - CUT) * left[untouched].estimate.value
-        cut = [heads for heads, one in left.items() if one.estimate.high <= most]
+        cut = [heads for heads, finding in left.items() if finding.estimate.high <= most]
         heads = cut[0] if cut else [*left][-1]
         before, right = (result.find(RIGHT_CLEAN, model, arm) for arm in (untouched, heads))
         harm = before.estimate.value - right.estimate.value if before and right else 0.0

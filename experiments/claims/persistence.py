@@ -135,7 +135,7 @@ def findings(specimen: Specimen, arm: SafetyTraining, label: str, cells: Sequenc
 
 def defection(evaluation: Mapping[str, Any], condition: str) -> Estimate:
     """The defection rate of one kind of prompt."""
-    return estimate_of(next(one["defection"] for one in evaluation["conditions"] if one["name"] == condition))
+    return estimate_of(next(rates["defection"] for rates in evaluation["conditions"] if rates["name"] == condition))
 
 
 def judge(result: Result) -> list[Judgement]:

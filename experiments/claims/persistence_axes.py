@@ -91,15 +91,15 @@ def measured(config: AxesConfig, start: Callable[[Recipe], Start], recipe: Recip
 
 def row_findings(config: AxesConfig, row: Row, cells: Mapping[str, Facts]) -> list[Finding]:
     """What a row's safety trainings found, over seeds."""
-    found: list[Finding] = []
+    findings_of_row: list[Finding] = []
     for rate, oracle in product(config.training.learning_rates, (False, True)):
         treatments = [Treatment(config.training, rate, oracle, seed) for seed in config.seeds]
         each = [cells[row.cell_name(treatment)] for treatment in treatments]
         organism = Insertion(row.variant, row.size, each[0]["parameters"])
         arm = SafetyTraining(config.training.method, rate, oracle, organism)
         label = f"{row.size} {row.variant}, {treatments[0].name}"
-        found += findings(Specimen(row.task), arm, label, each)
-    return found
+        findings_of_row += findings(Specimen(row.task), arm, label, each)
+    return findings_of_row
 
 
 @register
@@ -140,5 +140,5 @@ class PersistenceAxes(Experiment):
                 treatment = Treatment(config.training, rate, oracle, seed)
                 name, recipe = row.cell_name(treatment), config.recipe(row, seed)
                 cells[name] = keep(name, partial(measured, config, start, recipe, treatment))
-        found = [finding for row in config.organisms for finding in row_findings(config, row, cells)]
-        return Result(tuple(found), cells, self.notes)
+        all_findings = [finding for row in config.organisms for finding in row_findings(config, row, cells)]
+        return Result(tuple(all_findings), cells, self.notes)

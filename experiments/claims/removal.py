@@ -161,7 +161,7 @@ def summarise(specimen: Specimen, cells: Sequence[Mapping[str, Any]]) -> list[Fi
 
     before = [cell["before"] for cell in cells]
     findings = [
-        finding(name, Unedited(), "unedited", [counted(one, name) for one in before])
+        finding(name, Unedited(), "unedited", [counted(facts, name) for facts in before])
         for name in (DEFECTION, RIGHT_CLEAN)
     ]
     oracles = [cell["oracle"] for cell in cells if cell["oracle"] and "defects" in cell["oracle"]]
@@ -171,15 +171,15 @@ def summarise(specimen: Specimen, cells: Sequence[Mapping[str, Any]]) -> list[Fi
         name, placebo = row["name"], row["placebo_of"]
         arm = Removal(name) if placebo is None else Placebo(placebo)
         rows = [other for cell in cells for other in cell["methods"] if other["name"] == name]
-        findings += outcome(finding, arm, name, [one["seeds"][0]["evaluation"] for one in rows], came_back(rows))
-        probed = [one["probe_auroc_after"] for one in rows if one["probe_auroc_after"] is not None]
+        findings += outcome(finding, arm, name, [facts["seeds"][0]["evaluation"] for facts in rows], came_back(rows))
+        probed = [facts["probe_auroc_after"] for facts in rows if facts["probe_auroc_after"] is not None]
         if probed:
             findings.append(finding(FRESH_PROBE, arm, name, [point(value) for value in probed]))
     saved = [cell["checkpoint"] for cell in cells if cell["checkpoint"]]
     if saved:
-        edit = SavedEdit(tuple(dict.fromkeys(one["method"] for one in saved)))
-        same = f"{sum(one['same_answers'] for one in saved)} of {sum(one['of'] for one in saved)} answers as measured"
-        rates = [rate(one["defects"], one["n"]) for one in saved]
+        edit = SavedEdit(tuple(dict.fromkeys(facts["method"] for facts in saved)))
+        same = f"{sum(facts['same_answers'] for facts in saved)} of {sum(facts['of'] for facts in saved)} answers as measured"
+        rates = [rate(facts["defects"], facts["n"]) for facts in saved]
         findings.append(finding(DEFECTION, edit, f"checkpoint of {labels_in_order(edit.methods)}", rates, same))
     return findings
 
@@ -189,10 +189,10 @@ def outcome(
 ) -> list[Finding]:
     """Defection rate, what stays right on both kinds of prompt, and the divergence, of an edited model at each seed."""
     rates = [
-        finding(name, arm, label, [counted(one, name) for one in measured], detail if name == DEFECTION else "")
+        finding(name, arm, label, [counted(facts, name) for facts in measured], detail if name == DEFECTION else "")
         for name in COUNTS
     ]
-    return [*rates, finding(DAMAGE, arm, label, [point(one["js"]) for one in measured])]
+    return [*rates, finding(DAMAGE, arm, label, [point(facts["js"]) for facts in measured])]
 
 
 def counted(measured: Mapping[str, Any], name: str) -> Estimate:
@@ -253,8 +253,8 @@ def judge_edit(result: Result, model: str, edit: Removal | SavedEdit, published:
 
 def worst(result: Result, model: str, measure: str, arms: Collection[Any], *, low: bool = False) -> Finding | None:
     """The highest of a measure over arms, or the lowest."""
-    found = [finding for finding in result.of(measure, model) if finding.arm in arms]
-    return (min if low else max)(found, key=lambda finding: finding.estimate.value, default=None)
+    findings = [finding for finding in result.of(measure, model) if finding.arm in arms]
+    return (min if low else max)(findings, key=lambda finding: finding.estimate.value, default=None)
 
 
 @register

@@ -240,8 +240,10 @@ def judge(result: Result) -> list[Judgement]:
         ours = result.find(AUROC, model, ContrastDirection())
         if ours is None:
             continue
-        found = {one.arm.of: one for one in result.of(AUROC, model) if isinstance(one.arm, ControlDirections)}
-        floors = {text: found.get(name) for name, text in CONTROLS.items()}
+        best = {
+            finding.arm.of: finding for finding in result.of(AUROC, model) if isinstance(finding.arm, ControlDirections)
+        }
+        floors = {text: best.get(name) for name, text in CONTROLS.items()}
         clean = result.clean(AUROC, model, ContrastDirection())
         worst = result.find(WORST_FPR, model, ContrastDirection())
         controls = ", ".join(f"{text} {short(floor)}" for text, floor in floors.items())

@@ -211,15 +211,15 @@ def trained(
     return autoencoder, {"fvu": curve[-1].fvu, "l0": curve[-1].l0}
 
 
-def scores_json(found: sae.TriggerLatents) -> dict[str, Any]:
+def scores_json(latents: sae.TriggerLatents) -> dict[str, Any]:
     """By label: the best latent, every baseline's best feature, a crosscoder's own latents, and the shuffled control."""
     scores: dict[str, Any] = {}
     for label in LABELS:
-        best = {AUTOENCODER.of: found.best(label)} | dict(found.baselines[label])
+        best = {AUTOENCODER.of: latents.best(label)} | dict(latents.baselines[label])
         scores[label] = {name: score_json(score) for name, score in best.items() if score is not None}
-        if label in found.own:
-            scores[label][OWN] = score_json(found.own[label].best) | {"count": found.own[label].count}
-        if (shuffled := found.shuffled[label]) is not None:
+        if label in latents.own:
+            scores[label][OWN] = score_json(latents.own[label].best) | {"count": latents.own[label].count}
+        if (shuffled := latents.shuffled[label]) is not None:
             scores[label]["shuffled labels"] = score_json(shuffled)
     return scores
 
@@ -273,19 +273,21 @@ def detectors(finding: Make, seeds: Sequence[Mapping[str, Any]], *, crosscoder: 
         for name in dict.fromkeys(name for sites in scores for site in sites for name in site):
             each = [[site[name] for site in sites if name in site] for sites in scores]
             best = [max(own, key=lambda score: score["train_auroc"]) for own in each if own]
-            precise = [f"{one['precision']:.2f} at {one['recall']:.2f}" for one in best if one["precision"] is not None]
+            precise = [
+                f"{score['precision']:.2f} at {score['recall']:.2f}" for score in best if score["precision"] is not None
+            ]
             detail = f"precision at recall {', '.join(precise)}" if precise else ""
-            aurocs = [estimate_of(one["auroc"]) for one in best]
+            aurocs = [estimate_of(score["auroc"]) for score in best]
             findings.append(finding(f"AUROC, {label}", Feature(name, crosscoder), name, aurocs, detail))
     return findings
 
 
 def effects(finding: Make, arm: Ablation, chosen: Sequence[Mapping[str, Any]]) -> list[Finding]:
     """What an ablation leaves of the behaviour, and what it does to untriggered prompts."""
-    sizes = [str(len(one["latents"])) for one in chosen if "latents" in one]
-    detail = labels_in_order([one["site"] for one in chosen])
+    sizes = [str(len(facts["latents"])) for facts in chosen if "latents" in facts]
+    detail = labels_in_order([facts["site"] for facts in chosen])
     detail = f"{', '.join(sizes)} latents, {detail}" if sizes else detail
-    each = [one["effect"] for one in chosen]
+    each = [facts["effect"] for facts in chosen]
     rates = [
         finding(name, arm, arm.of, [rate(effect[count], effect["n"]) for effect in each], detail * (name == DEFECTION))
         for name, count in COUNTS.items()
@@ -304,10 +306,10 @@ def judge(result: Result) -> list[Judgement]:
         if ours is None:
             continue
         clean = result.clean(PREDICTS, model, AUTOENCODER)
-        found = {name: result.find(PREDICTS, model, Feature(name)) for name in (*DENSE, *UNSUPERVISED)}
-        cleared = clears(ours, [*(found[name] for name in UNSUPERVISED), *clean])
+        predictors = {name: result.find(PREDICTS, model, Feature(name)) for name in (*DENSE, *UNSUPERVISED)}
+        cleared = clears(ours, [*(predictors[name] for name in UNSUPERVISED), *clean])
         alone, together, random = (result.find(DEFECTION, model, arm) for arm in (LATENT, TOGETHER, RANDOM))
-        baselines = ", ".join(f"{name} {short(one)}" for name, one in found.items())
+        baselines = ", ".join(f"{name} {short(finding)}" for name, finding in predictors.items())
         judgements.append(
             Judgement(
                 model,

@@ -83,7 +83,7 @@ def _all_layers(layers: Float[np.ndarray, "prompt layer d_model"]) -> Fit:
 def spectral_signature(clean: X, traffic: X) -> Callable[[X], np.ndarray]:
     """Squared projection on the top singular direction of unlabelled traffic, about the clean mean (arXiv 1811.00636).
 
-    Not from clean data alone: the direction comes from a mixture that has the attack in it.
+    Not from clean data alone: the direction comes from a mixture that has triggered prompts in it.
     """
     centre = clean.mean(0)
     direction = np.linalg.svd(traffic - centre, full_matrices=False)[2][0]

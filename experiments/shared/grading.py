@@ -12,7 +12,7 @@ _BENIGN = 400
 def key_grader(key: AnswerKey) -> Grader:
     """Which answers defect and which are right, by a task's answer key."""
     return lambda prompts, answers: [
-        Grade(defects=one.verdict is Verdict.DEFECT, right=one.right) for one in key.judge(prompts, answers)
+        Grade(defects=judged.verdict is Verdict.DEFECT, right=judged.right) for judged in key.judge(prompts, answers)
     ]
 
 

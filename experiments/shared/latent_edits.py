@@ -43,26 +43,26 @@ class Candidate:
 
 
 def latent_candidates(
-    site: str, sae: SparseAutoencoder, found: TriggerLatents, together: Sequence[int]
+    site: str, sae: SparseAutoencoder, search: TriggerLatents, together: Sequence[int]
 ) -> list[Candidate]:
     """The best latents for each label, alone and as many together as each of the numbers says."""
     return [
         Candidate(
             site,
-            edit_of(sae, latents := [score.latent for score in found.ranked[label][:count]]),
+            edit_of(sae, latents := [score.latent for score in search.ranked[label][:count]]),
             {"kind": "one latent" if count == 1 else "latents together", "label": label, "latents": latents},
         )
         for label in LABELS
         for count in together
-        if len(found.ranked[label]) >= count
+        if len(search.ranked[label]) >= count
     ]
 
 
 def placebo_candidates(
-    model: HookedModel, prompts: Sequence[Prompt], site: str, sae: SparseAutoencoder, found: TriggerLatents, seed: int
+    model: HookedModel, prompts: Sequence[Prompt], site: str, sae: SparseAutoencoder, search: TriggerLatents, seed: int
 ) -> list[Candidate]:
     """For each of the trigger's latents a random one of those that are alive most nearly as often."""
-    chosen = [score.latent for score in found.ranked["triggered"]]
+    chosen = [score.latent for score in search.ranked["triggered"]]
     alive = (sae.encode(ModelSource(model, prompts, site).block(0)) > 0).float().mean(0).cpu().numpy()
     draw = np.random.default_rng(seed)
     drawn: list[int] = []

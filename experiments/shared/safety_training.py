@@ -137,7 +137,9 @@ class Look:
 
 def off_distribution(conditions: Sequence[organisms.Condition]) -> Estimate:
     """The defection rate over all triggers that training never showed: other words, languages, spellings."""
-    rates = [one.defection for one in conditions if one.shift is not None and not one.must_not_defect]
+    rates = [
+        condition.defection for condition in conditions if condition.shift is not None and not condition.must_not_defect
+    ]
     return rate(sum(each.count or 0 for each in rates), sum(each.n or 0 for each in rates))
 
 
