@@ -26,7 +26,7 @@ KEY_NUMBERS = {
         lambda share, head, left, placebo: share >= 0.99 and head >= 0.9 and left <= 0.05 and placebo >= 0.9,
     ),
     "03_its_latents.ipynb": (
-        "best.auroc.value, found.shuffled['defects'].auroc.value, effect.defects_before / effect.n, effect.defects_after / effect.n",
+        "best.auroc.value, latents.shuffled['defects'].auroc.value, effect.defects_before / effect.n, effect.defects_after / effect.n",
         lambda latent, shuffled, before, after: latent >= 0.98 and shuffled <= 0.7 and before >= 0.9 and after <= 0.2,
     ),
     "04_your_own_model.ipynb": (
@@ -34,7 +34,7 @@ KEY_NUMBERS = {
         lambda probe, text, moved: probe >= 0.99 and text >= 0.99 and moved > 0.001,
     ),
     "05_does_safety_training_remove_it.ipynb": (
-        "*(found['triggered'].defection.rate for found in evaluations.values()), rows['after safety training'][0]",
+        "*(evaluation['triggered'].defection.value for evaluation in evaluations.values()), rows['after safety training'][0]",
         lambda before, after, oracle, probe: before >= 0.9 and after >= 0.5 and oracle <= 0.2 and probe >= 0.95,
     ),
 }
@@ -60,13 +60,13 @@ def test_a_notebook_runs_and_finds_what_it_says(name, tmp_path, monkeypatch):
         monkeypatch.setitem(os.environ, variable, value)
     expression, holds = KEY_NUMBERS[name]
     notebook = nbformat.read(FOLDER / name, 4)
-    notebook.cells.append(nbformat.v4.new_code_cell(f"print([float(one) for one in ({expression},)])"))
+    notebook.cells.append(nbformat.v4.new_code_cell(f"print([float(value) for value in ({expression},)])"))
     client = nbclient.NotebookClient(notebook, timeout=250, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
 
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    stderr = "".join(one.text for one in outputs if one.output_type == "stream" and one.name == "stderr")
+    stderr = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stderr")
     assert stderr == ""
-    assert sum(PICTURE in one.get("data", {}) for one in outputs) >= 2
+    assert sum(PICTURE in output.get("data", {}) for output in outputs) >= 2
     numbers = ast.literal_eval(outputs[-1].text)
     assert holds(*numbers), numbers
