@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from commands import probe_train
 from experiments import read_table
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +32,15 @@ def test_the_python_example_runs(tmp_path):
     )
     assert outcome.returncode == 0, outcome.stderr
     assert outcome.stdout.splitlines()[-1] == "8"
+
+
+def test_the_demo_prints_what_the_readme_shows(tmp_path, capsys):
+    (shown,) = re.findall(r"<!-- demo -->\n```text\n(.*?)```", README, re.DOTALL)
+    (command,) = re.findall(r"/probe-train (.+)", (ROOT / "Makefile").read_text())
+    assert command == "--out runs/demo --overwrite"
+    probe_train.run(probe_train.Config(out=tmp_path / "demo"))
+    printed = capsys.readouterr().out.split("\nreport: ")[0]
+    assert printed.split() == shown.split()
 
 
 def scripts():
