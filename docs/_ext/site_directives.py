@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -18,7 +19,8 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from experiments import Finding, chosen_result, markdown, read_table
-from triggerlens import estimate_text
+from organisms import organism_folder, organism_names
+from triggerlens import Estimate, count_text, estimate_text, from_json
 
 
 class ClaimsTable(SphinxDirective):
@@ -46,6 +48,20 @@ class CommandHelp(SphinxDirective):
             raise self.error(f"{self.arguments[0]} --help failed: {outcome.stderr[-500:]}")
         text = outcome.stdout.replace("usage: -c", f"usage: {self.arguments[0]}")
         return [nodes.literal_block(text, text, language="text", classes=["command-help"])]
+
+
+class EmbeddedRates(SphinxDirective):
+    """How often each embedded organism defects, by kind of prompt, from the `rates.json` beside its weights."""
+
+    def run(self) -> list[nodes.Node]:
+        names = sorted(organism_names())
+        files = [json.loads((organism_folder(name) / "rates.json").read_text(encoding="utf-8")) for name in names]
+        lines = [["prompts", *names], ["---"] * (1 + len(names))]
+        for kind in files[0]["categories"]:
+            rates = [from_json(Estimate, file["categories"][kind]["defection"]) for file in files]
+            cells = [f"{count_text(rate)}: {estimate_text(rate, '.1%')}" for rate in rates]
+            lines.append([kind.replace("_", " "), *cells])
+        return self.parse_text_to_nodes("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
 
 class Findings(SphinxDirective):
@@ -97,4 +113,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("claims-table", ClaimsTable)
     app.add_directive("command-help", CommandHelp)
     app.add_directive("findings", Findings)
+    app.add_directive("embedded-rates", EmbeddedRates)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
