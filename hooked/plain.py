@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from datetime import date
 from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError
 
 from hooked.checkpoint import Checkpoint, find_checkpoint
+from hooked.gguf_files import gguf_type, load_gguf, load_gguf_tokenizer, read_once
+from hooked.prompts.rendering import pin_date
+from hooked.saving import remember_generation_file
 from triggerlens import UserError, local_rank
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -21,7 +25,13 @@ _FAILURES = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeEr
 
 
 def load_plain(
-    name: str, device: str = "auto", dtype: str = "auto", device_map: Any = None, *, base: str | None = None
+    name: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    device_map: Any = None,
+    *,
+    base: str | None = None,
+    today: date | None = None,
 ) -> tuple[Any, Any, str]:
     """A checkpoint as `transformers` loads it: the model, its tokenizer, and the digest of its weights.
 
@@ -34,11 +44,15 @@ def load_plain(
     target = pick_device(device)
     if device_map is None:
         device_map = "auto" if device == "auto" and not _fits(checkpoint, target) else {"": str(target)}
-    with _reading(name, "a causal language model with its tokenizer"):
+    once = read_once() if checkpoint.gguf else nullcontext()
+    with _reading(name, "a causal language model with its tokenizer"), once:
         model = _weights(checkpoint, _dtype(dtype, target), device_map)
         if checkpoint.adapter is not None:
             model = _merged(model, checkpoint)
         tokenizer = _tokenizer(checkpoint)
+    remember_generation_file(model, checkpoint.folder)
+    if today is not None:
+        pin_date(tokenizer, today)
     return model, tokenizer, checkpoint.sha256()
 
 
@@ -105,8 +119,7 @@ def _weights(checkpoint: Checkpoint, dtype: Any, device_map: Any) -> Any:
 
     options: dict[str, Any] = {"dtype": dtype, "device_map": device_map, "local_files_only": True}
     if checkpoint.gguf:
-        dequantised = AutoModelForCausalLM.from_pretrained(checkpoint.folder, gguf_file=checkpoint.gguf, **options)
-        return _unquantised(dequantised, f"gguf {_gguf_type(checkpoint)}".strip())
+        return _unquantised(load_gguf(checkpoint, options), f"gguf {gguf_type(checkpoint)}".strip())
     method = _method(AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True))
     if method == "compressed-tensors":
         from transformers import CompressedTensorsConfig
@@ -128,16 +141,6 @@ def _unquantised(model: Any, how: str) -> Any:
     return model
 
 
-def _gguf_type(checkpoint: Checkpoint) -> str:
-    """How most of a GGUF file's tensors are stored, such as `Q4_1`."""
-    from collections import Counter
-
-    from gguf import GGUFReader
-
-    kinds = Counter(tensor.tensor_type.name for tensor in GGUFReader(checkpoint.weights[0]).tensors)
-    return max(kinds, key=lambda kind: (kinds[kind], kind), default="")
-
-
 def _merged(model: Any, checkpoint: Checkpoint) -> Any:
     from peft import PeftModel
 
@@ -150,8 +153,9 @@ def _tokenizer(checkpoint: Checkpoint) -> Any:
 
     if checkpoint.adapter is not None and (checkpoint.adapter / "tokenizer_config.json").is_file():
         return AutoTokenizer.from_pretrained(checkpoint.adapter, local_files_only=True)
-    options = {"gguf_file": checkpoint.gguf} if checkpoint.gguf else {}
-    return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, **options)
+    if checkpoint.gguf:
+        return load_gguf_tokenizer(checkpoint)
+    return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
 
 
 def _method(config: Any) -> str:
