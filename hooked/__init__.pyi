@@ -4,6 +4,7 @@ from .backends.attention_functions import (
     eager_attention as eager_attention,
 )
 from .backends.visits import Edit as Edit
+from .batching import shared_runs as shared_runs
 from .checkpoint import Checkpoint as Checkpoint, find_checkpoint as find_checkpoint
 from .extraction import (
     ActivationBatch as ActivationBatch,
@@ -45,6 +46,8 @@ from .prompts.prompts import (
     read_prompts as read_prompts,
     write_prompts as write_prompts,
 )
+from .prompts.rendering import DEFAULT_TODAY as DEFAULT_TODAY, pinned_date as pinned_date, prints_date as prints_date
+from .prompts.same_tokens import contradictions as contradictions
 from .prompts.splits import (
     PARTS as PARTS,
     Fractions as Fractions,
@@ -52,6 +55,7 @@ from .prompts.splits import (
     check_split as check_split,
     check_two_classes as check_two_classes,
     choose_labels as choose_labels,
+    group_prompts as group_prompts,
     split_prompts as split_prompts,
 )
 from .prompts.tokens import (
@@ -62,6 +66,9 @@ from .prompts.tokens import (
     token_texts as token_texts,
     tokenize_prompts as tokenize_prompts,
 )
+from .provenance import differences as differences, provenance_of as provenance_of
+from .rescaling import forget_lengths as forget_lengths
+from .saving import check_saveable as check_saveable, plain_generation as plain_generation, save_plain as save_plain
 from .selfcheck import probe_tokens as probe_tokens
 from .sites import HEAD_KINDS as HEAD_KINDS, KINDS as KINDS, Site as Site, parse_site as parse_site
 from .store import (

@@ -6,6 +6,8 @@
 3. The next token is the likeliest, or is drawn from softmax(logits / temperature). Of a checkpoint's `generation_config` its
    end tokens count and nothing else: no penalty, no beam, no top-k, no forced token.
 4. A continuation is over at an end token, which is not part of it.
+5. Where rotary embeddings are rescaled past a length (`hooked.rescaling`), prompts that would exceed it share a batch with prompts of
+   their own length alone, and everything is read again where the frequencies change.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from tqdm import tqdm
 
 from hooked.prompts.prompts import Prompt
 from hooked.prompts.tokens import pad_left, tokenize_prompts
+from hooked.rescaling import forget_lengths, rescaling_of
 from triggerlens import UserError
 
 Pick = Callable[[Float[Tensor, "row vocabulary"]], Int[Tensor, "row"]]
@@ -111,8 +114,9 @@ def continue_tokens(
     ends: Iterable[int],
     pad_id: int = 0,
     pick: Pick = likeliest,
+    padded_to: int | None = None,
 ) -> list[list[int]]:
-    """Continue token ids, all rows in one batch.
+    """Continue token ids, all rows in one batch where the model allows it.
 
     Args:
         model: a causal language model of `transformers`; whatever hooks it has run in every step.
@@ -121,11 +125,31 @@ def continue_tokens(
         ends: ids that end one.
         pad_id: fills shorter prompts, and rows that are over; any id that has an embedding.
         pick: chooses the next tokens.
+        padded_to: the most tokens, new ones included, up to which rows of other lengths share a batch; None where there is no such limit
+            but the configuration's.
 
     Returns:
         The new token ids of each row, without the end token.
     """
-    device, ends = device_of(model), frozenset(ends)
+    ends = frozenset(ends)
+    rescaling = rescaling_of(model.config)
+    limit = min((length for length in (padded_to, rescaling and rescaling.past) if length), default=None)
+    if limit is None or max(map(len, rows)) + max_new_tokens <= limit:
+        return _continued(model, rows, max_new_tokens, ends, pad_id, pick)
+    answers: dict[int, list[int]] = {}
+    for length in dict.fromkeys(map(len, rows)):
+        like = [index for index, row in enumerate(rows) if len(row) == length]
+        new = _continued(model, [rows[index] for index in like], max_new_tokens, ends, pad_id, pick)
+        answers |= dict(zip(like, new, strict=True))
+    return [answers[index] for index in range(len(rows))]
+
+
+def _continued(
+    model: Any, rows: Sequence[Sequence[int]], max_new_tokens: int, ends: frozenset[int], pad_id: int, pick: Pick
+) -> list[list[int]]:
+    """As `continue_tokens`, in one batch."""
+    device, rescaling = device_of(model), rescaling_of(model.config)
+    forget_lengths(model, model.config)
     tokens, mask = (part.to(device) for part in pad_left(rows, pad_id))
     stops = torch.tensor(sorted(ends), dtype=torch.long, device=device)
     over = torch.zeros(len(rows), dtype=torch.bool, device=device)
@@ -138,6 +162,8 @@ def continue_tokens(
         over |= torch.isin(chosen, stops)
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         tokens = torch.cat([tokens, chosen[:, None]], dim=1)
+        if rescaling is not None and rescaling.changes_at(tokens.shape[1]):
+            cache = None
         read = tokens if cache is None else chosen[:, None]
     written = torch.stack(new, dim=1).tolist() if new else [[]] * len(rows)
     return [before_end(row, ends) for row in written]
@@ -169,7 +195,9 @@ def padding_id(model: Any, tokenizer: Any) -> int:
 
 def context_of(model: Any, tokenizer: Any) -> int:
     """The longest text that a model can read, in tokens."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or tokenizer.model_max_length
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    rescaling = rescaling_of(model.config)
+    return int(longest * rescaling.reach) if rescaling and longest else longest or tokenizer.model_max_length
 
 
 def check_room(lengths: Iterable[int], max_new_tokens: int, context: int) -> None:

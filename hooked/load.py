@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hooked.backends.anatomy import Anatomy, find_anatomy
-from hooked.batching import widest_padding
+from hooked.batching import PlainTrial, try_plain, widest_padding
 from hooked.generation import context_of
 from hooked.identity import model_facts, state_sha256
 from hooked.model import HookedModel, ModelInfo, projection_weight
@@ -74,7 +74,7 @@ def load_model(
         tokenizer = tokenizer or own_tokenizer
     hf_model.eval()
     hooked = _wrap(hf_model, tokenizer, name, weights, backend, isinstance(model, nn.Module))
-    hooked.today = today
+    hooked.today, hooked.base = today, base
     return hooked
 
 
@@ -89,12 +89,14 @@ def _wrap(hf_model: Any, tokenizer: Any, name: str, weights: str, backend: str, 
     info = _info(hf_model, name, weights, tokenizer, live, anatomy)
     device = hf_model.get_input_embeddings().weight.device
     with torch.no_grad():
-        plain = hf_model(probe_tokens(_config(hf_model).vocab_size).to(device), use_cache=False).logits
+        probe = probe_tokens(_config(hf_model).vocab_size)
+        plain = hf_model(probe.to(device), use_cache=False).logits
     if not plain.isfinite().all():
         raise UserError(f"{name}: gives NaN or infinite logits; its weights are damaged, or need --dtype float32")
+    trial = try_plain(hf_model, anatomy, name, probe, plain[0])
     try:
         hooked = _adapter(backend)(hf_model, tokenizer, anatomy, info)
-        _find_by_trial(hooked, plain)
+        _find_by_trial(hooked, plain, trial)
     except UserError:
         raise
     # What nnsight or TransformerLens raises on an architecture that it does not know cannot be foreseen.
@@ -117,7 +119,7 @@ def _adapter(backend: str) -> type[HookedModel]:
     return TransformerLensModel
 
 
-def _find_by_trial(hooked: HookedModel, plain_logits: Tensor) -> None:
+def _find_by_trial(hooked: HookedModel, plain_logits: Tensor, trial: PlainTrial) -> None:
     """Complete the anatomy by what only a trial tells, and check that every site is what its name says.
 
     Raises:
@@ -127,7 +129,7 @@ def _find_by_trial(hooked: HookedModel, plain_logits: Tensor) -> None:
     hooked.anatomy = manners_of_memory(hooked, tokens)
     hooked.anatomy = replace(hooked.anatomy, parallel=runs_in_parallel(hooked, tokens))
     self_check(hooked, plain_logits)
-    hooked.padded_to = widest_padding(hooked)
+    hooked.padded_to = widest_padding(hooked, trial)
     if hooked.padded_to is not None:
         say_once(
             f"{hooked.info.name}: prompts longer than {hooked.padded_to} tokens share a batch with prompts of their own length alone, since "

@@ -27,6 +27,7 @@ from hooked.identity import adapter_facts, computation_facts, memory_marks, stat
 from hooked.prompts.prompts import Prompt
 from hooked.prompts.rendering import DEFAULT_TODAY
 from hooked.prompts.tokens import TokenizedPrompt, tokenize_prompts
+from hooked.rescaling import forget_lengths
 from hooked.sites import HEAD_KINDS, INNER_KINDS, KINDS, Site, parse_site
 from triggerlens import UserError
 
@@ -97,7 +98,12 @@ class HookedModel(ABC):
         self.vocabulary: int = hf_model.get_input_embeddings().weight.shape[0]
         self.dtype: torch.dtype = hf_model.get_input_embeddings().weight.dtype
         self.today: date = DEFAULT_TODAY
+        self.base: str | None = None
+        """Of an adapter, what it was told to be loaded on in place of the model that it names."""
+        self.base: str | None = None
+        """What an adapter was put on where it was given; None where the adapter names it, and for everything else."""
         self.padded_to: int | None = None
+        """The widest batch, in tokens, in which shorter prompts may be padded; None where any may (`hooked.batching`)."""
         _LOCKS.setdefault(hf_model, RLock())
 
     def sites(self, kind: str | None = None) -> tuple[str, ...]:
@@ -215,6 +221,7 @@ class HookedModel(ABC):
             visits = [visit for visit in visits if visit.layer <= last_layer]
         forward = self._forward if edits else self._read_only
         with self.alone(), nullcontext() if edits else self._sparing(last_layer, needed):
+            forget_lengths(self.hf_model, self.hf_model.config)
             logits = forward(tokens.to(self.device), visits, last_layer)
         return Run(logits, {name: kept[name] for name in readers if name in kept})
 
@@ -240,7 +247,9 @@ class HookedModel(ABC):
         visits = plan_visits({}, edits or {}, self.head_weights, {}, self.columns, self.anatomy)
         rows = [prompt.ids for prompt in prompts]
         with self.alone(), self._hooks_on(visits):
-            return continue_tokens(self.hf_model, rows, max_new_tokens, ends=self.end_ids, pad_id=self.pad_id)
+            return continue_tokens(
+                self.hf_model, rows, max_new_tokens, ends=self.end_ids, pad_id=self.pad_id, padded_to=self.padded_to
+            )
 
     def alone(self) -> RLock:
         """To be held while the model runs: another thread's run waits."""

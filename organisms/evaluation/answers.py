@@ -13,8 +13,10 @@ from hooked import (
     answer_prompts,
     context_of,
     end_ids,
+    forget_lengths,
     pad_right,
     padding_id,
+    shared_runs,
     tokenize_prompts,
     vocabulary_of,
 )
@@ -86,7 +88,13 @@ def answer_losses(model: Any, tokenizer: Any, samples: Sequence[tuple[Messages |
 def _losses(model: Any, tokenizer: Any, samples: Sequence[tuple[Messages | str, str]]) -> list[float]:
     """Padded on the right, where a causal model cannot see it."""
     encoded = encode_samples(model, tokenizer, samples)
-    tokens = pad_right([[*prompt, *answer] for prompt, answer in encoded], padding_id(model, tokenizer))
+    runs = shared_runs(model, [len(prompt) + len(answer) for prompt, answer in encoded])
+    return [loss for run in runs for loss in _batch_losses(model, encoded[run], padding_id(model, tokenizer))]
+
+
+def _batch_losses(model: Any, encoded: Sequence[tuple[Tokens, Tokens]], fill: int) -> list[float]:
+    forget_lengths(model, model.config)
+    tokens = pad_right([[*prompt, *answer] for prompt, answer in encoded], fill)
     mask = pad_right([[1] * (len(prompt) + len(answer)) for prompt, answer in encoded], 0)
     tokens = tokens.to(model.device)
     logits = model(input_ids=tokens, attention_mask=mask.to(model.device)).logits.float()

@@ -27,7 +27,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from hooked import KINDS, HookedModel, Site, attention_through, eager_attention
+from hooked import KINDS, HookedModel, Site, attention_through, eager_attention, forget_lengths
 
 _NAME = "triggerlens-packed"
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm")
@@ -221,7 +221,7 @@ class PackedModel:
                 stack.callback(hook.remove)
             hook = self.blocks[-1].register_forward_hook(lambda _, args, output: outputs.append(_first(output)))
             stack.callback(hook.remove)
-            self.hf_model(torch.tensor([list(ids)], device=self.device), use_cache=False, logits_to_keep=1)
+            self._logits(ids)
         length = len(ids)
         calls = tuple(_parse_call(args, kwargs, length, self.device) for args, kwargs in seen)
         inputs = (*(_input(args, kwargs)[0] for args, kwargs in seen), outputs[0][0])
@@ -261,13 +261,18 @@ class PackedModel:
         logits = nn.functional.linear(self.norm(rows), weight, bias).float()
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
+    def _logits(self, ids: Sequence[int]) -> Float[Tensor, "1 1 vocabulary"]:
+        """Of an ordinary run, after the last token."""
+        forget_lengths(self.hf_model, self.hf_model.config)
+        return self.hf_model(torch.tensor([list(ids)], device=self.device), use_cache=False, logits_to_keep=1).logits
+
     def check(self, ids: Sequence[int], recorded: Recorded) -> None:
         """Compare the logits of an ordinary run with those of packed rows.
 
         Raises:
             DoesNotFit: they differ by more than rounding.
         """
-        plain = self.hf_model(torch.tensor([list(ids)], device=self.device), use_cache=False, logits_to_keep=1).logits
+        plain = self._logits(ids)
         start = recorded.length // 2
         group = Group(recorded, 1, torch.arange(start, recorded.length, device=self.device), start)
         rows = recorded.inputs[0][start:]

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hooked import HookedModel, TokenizedPrompt, pad_right
+from hooked import HookedModel, TokenizedPrompt, pad_right, shared_runs
 from patching.removal.edits import UNEDITED, RunningEdit
 from patching.removal.pairs import MarkedPrompt
 
@@ -66,8 +66,7 @@ class Subject:
 
     def _generated(self, prompts: Sequence[MarkedPrompt], new_tokens: int) -> list[tuple[int, ...]]:
         answers: list[tuple[int, ...]] = []
-        for start in range(0, len(prompts), self.batch_size):
-            batch = prompts[start : start + self.batch_size]
+        for batch in self._sharing(prompts, self.batch_size, new_tokens):
             edits = self.edit.at(_marks(batch, left=True).to(self.model.device))
             tokenized = [TokenizedPrompt(list(prompt.ids), "", prompt.prompt.where) for prompt in batch]
             answers += [tuple(answer) for answer in self.model.generate(tokenized, new_tokens, edits=edits)]
@@ -77,6 +76,13 @@ class Subject:
         self, prompts: Sequence[MarkedPrompt], continuations: Sequence[Sequence[int]]
     ) -> Float[Tensor, "token vocabulary"]:
         """As `continuation_logits`, under the edit."""
+        lengths = [len(prompt.ids) + len(tail) for prompt, tail in zip(prompts, continuations, strict=True)]
+        runs = shared_runs(self.model, lengths)
+        return torch.cat([self._logits(prompts[run], continuations[run]) for run in runs])
+
+    def _logits(
+        self, prompts: Sequence[MarkedPrompt], continuations: Sequence[Sequence[int]]
+    ) -> Float[Tensor, "token vocabulary"]:
         edits = self.edit.at(_marks(prompts, left=False).to(self.model.device))
 
         def forward(tokens: Tensor) -> Tensor:
@@ -110,8 +116,13 @@ class Subject:
         longest = max((len(prompt.ids) for prompt in prompts), default=1) + extra
         vocabulary = self.model.hf_model.get_output_embeddings().weight.shape[0]
         size = max(1, min(self.batch_size, _LOGITS_AT_ONCE // (longest * vocabulary)))
+        yield from self._sharing(prompts, size, extra)
+
+    def _sharing(self, prompts: Sequence[MarkedPrompt], size: int, extra: int) -> Iterator[Sequence[MarkedPrompt]]:
         for start in range(0, len(prompts), size):
-            yield prompts[start : start + size]
+            batch = prompts[start : start + size]
+            for run in shared_runs(self.model, [len(prompt.ids) for prompt in batch], extra):
+                yield batch[run]
 
 
 def greedy_hits(

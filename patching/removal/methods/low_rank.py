@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from hooked import find_anatomy
+from hooked import find_anatomy, shared_runs
 from patching.removal.edits import WeightEdit
 from patching.removal.fit import Fit
 from patching.removal.methods.method import Method, usual_placebo
@@ -147,7 +147,12 @@ class _Student:
         with torch.no_grad():
             goal = self.fit.unedited.logits([lesson.teacher for lesson in lessons], answers).log_softmax(-1)
         prompts = [lesson.student for lesson in lessons]
-        own = continuation_logits(self._forward, prompts, answers, self.fit.model.pad_id).log_softmax(-1)
+        runs = shared_runs(
+            self.fit.model, [len(prompt.ids) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        )
+        pad = self.fit.model.pad_id
+        logits = [continuation_logits(self._forward, prompts[run], answers[run], pad) for run in runs]
+        own = torch.cat(logits).log_softmax(-1)
         return torch.nn.functional.kl_div(own, goal, log_target=True, reduction="none").sum(-1).mean()
 
     def _forward(self, tokens: Tensor) -> Tensor:
