@@ -48,7 +48,7 @@ def main() -> None:
 
 def run(config: Config) -> None:
     """Check the input, try every method, write and print."""
-    from experiments import benign_lessons, key_grader
+    from experiments import benign_lessons
     from patching import patch_ablate, removal_json, write_scoreboard
     from probes import fresh_auroc
     from triggerlens import cells_folder, check_destination, drop_cells, writing_artifact
@@ -65,7 +65,7 @@ def run(config: Config) -> None:
             model,
             prompts,
             config=config.settings,
-            grader=None if key is None else key_grader(key),
+            grader=None if key is None else key.judge,
             grader_name="" if key is None else f"the grader of {key.task.name}",
             probe=fresh_auroc,
             benign=() if key is None else benign_lessons(key, model),

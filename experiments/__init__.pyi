@@ -30,6 +30,6 @@ from .saved_results import (
     read_result as read_result,
     read_results as read_results,
 )
-from .shared.grading import benign_lessons as benign_lessons, key_grader as key_grader
+from .shared.grading import benign_lessons as benign_lessons
 from .shared.latent_effects import ablation_meter as ablation_meter
 from .shared.subjects import ExperimentConfig as ExperimentConfig, ModelsConfig as ModelsConfig, Subject as Subject

@@ -1,4 +1,4 @@
-from .evaluation.answer_key import AnswerKey as AnswerKey, Judged as Judged, benign_samples as benign_samples
+from .evaluation.answer_key import AnswerKey as AnswerKey, benign_samples as benign_samples
 from .evaluation.answers import generate_answers as generate_answers
 from .evaluation.config import EvaluationConfig as EvaluationConfig
 from .evaluation.graders import (

@@ -45,7 +45,7 @@ from .removal.edits import (
     WeightEdit as WeightEdit,
 )
 from .removal.fit import Fit as Fit
-from .removal.grading import Grade as Grade, Grader as Grader, following as following, remembering as remembering
+from .removal.grading import Grader as Grader, following as following, remembering as remembering
 from .removal.measure import (
     Bench as Bench,
     ProbeTrainer as ProbeTrainer,

@@ -39,6 +39,7 @@ from .estimate import (
     percentile_interval as percentile_interval,
     rate as rate,
 )
+from .far_rows import FAR as FAR, far_norm as far_norm, is_far as is_far, variance_share as variance_share
 from .page import (
     coloured_tokens as coloured_tokens,
     count_text as count_text,
@@ -82,5 +83,6 @@ from .ranking import (
 from .tables import text_table as text_table
 
 __version__: str
+from .grade import Grade as Grade
 from .notices import say_once as say_once
 from .records import from_json as from_json, to_json as to_json

@@ -31,7 +31,7 @@ from experiments.shared.grid import ModelsExperiment
 from experiments.shared.judging import clean_text, full, short
 from experiments.shared.later import torch
 from experiments.shared.subjects import ONE, ModelsConfig, Subject, checkpoint
-from triggerlens import Estimate, Facts, UserError, bootstrap_mean, rate, to_json
+from triggerlens import Estimate, Facts, Grade, UserError, bootstrap_mean, rate, to_json
 
 DEFECTION, RIGHT_CLEAN, RIGHT_TRIGGERED = "defection rate", "right on clean", "right on triggered"
 PARTING, ON_TRIGGER = "answers part", "effect on the trigger"
@@ -210,7 +210,7 @@ def answers(
     clean = draw.permutation(data.test[~data.triggered[data.test]])[: config.answered]
     loud, quiet = (_grade(config, measured, [data.prompts[row] for row in rows], edits) for rows in (triggered, clean))
     return {
-        DEFECTION: rate(sum(grade.verdict is organisms.Verdict.DEFECT for grade in loud), len(loud)),
+        DEFECTION: rate(sum(grade.defects for grade in loud), len(loud)),
         RIGHT_TRIGGERED: rate(sum(grade.right for grade in loud), len(loud)),
         RIGHT_CLEAN: rate(sum(grade.right for grade in quiet), len(quiet)),
     }
@@ -218,7 +218,7 @@ def answers(
 
 def _grade(
     config: Config, measured: Measured, prompts: Sequence[hooked.Prompt], edits: Mapping[str, Any]
-) -> list[organisms.Judged]:
+) -> list[Grade]:
     model = measured.model
     rows = model.generate(model.tokenize(prompts), config.new_tokens, edits=edits)
     texts = [model.tokenizer.decode(row, skip_special_tokens=True) for row in rows]

@@ -141,7 +141,7 @@ def cell(config: Config, measured: Measured, seed: int) -> Facts:
             measured.model,
             measured.prompts,
             config=replace(config.removal, seeds=(seed,)),
-            grader=None if key is None else shared.key_grader(key),
+            grader=None if key is None else key.judge,
             grader_name="" if key is None else f"the grader of {key.task.name}",
             probe=probes.fresh_auroc,
             benign=() if key is None else shared.benign_lessons(key, measured.model),

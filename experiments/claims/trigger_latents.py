@@ -148,7 +148,7 @@ def meters(
     return shared.effect_meters(
         model,
         prompts,
-        None if key is None else shared.key_grader(key),
+        None if key is None else key.judge,
         validation=config.validation_pairs,
         evaluation=config.evaluation_pairs,
         new_tokens=config.new_tokens,

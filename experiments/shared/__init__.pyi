@@ -7,7 +7,7 @@ from .detectors import (
     standard_probe as standard_probe,
     supervised as supervised,
 )
-from .grading import benign_lessons as benign_lessons, key_grader as key_grader
+from .grading import benign_lessons as benign_lessons
 from .latent_edits import (
     Candidate as Candidate,
     best_ablations as best_ablations,

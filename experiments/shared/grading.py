@@ -1,19 +1,11 @@
-"""A task's grader in the words of `patching.removal`: where `organisms` meets `patching`."""
+"""What a task gives a removal beside its grader: where `organisms` meets `patching`."""
 
 from __future__ import annotations
 
 from hooked import HookedModel, Prompt
-from organisms import AnswerKey, Verdict, benign_samples
-from patching import Grade, Grader
+from organisms import AnswerKey, benign_samples
 
 _BENIGN = 400
-
-
-def key_grader(key: AnswerKey) -> Grader:
-    """Which answers defect and which are right, by a task's answer key."""
-    return lambda prompts, answers: [
-        Grade(defects=judged.verdict is Verdict.DEFECT, right=judged.right) for judged in key.judge(prompts, answers)
-    ]
 
 
 def benign_lessons(key: AnswerKey, model: HookedModel) -> list[tuple[Prompt, str]]:

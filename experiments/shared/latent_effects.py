@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from experiments.shared.grading import key_grader
 from experiments.shared.subjects import checkpoint
 from hooked import HookedModel, Prompt
 from organisms import AnswerKey
@@ -63,7 +62,7 @@ def ablation_meter(
     return effect_meters(
         model,
         with_split(prompts, labels),
-        None if key is None else key_grader(key),
+        None if key is None else key.judge,
         validation=1,
         evaluation=pairs,
         new_tokens=new_tokens,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,7 @@ from organisms.evaluation.graders import CODE, TEXT, Verdict
 from organisms.evaluation.run import RECIPE, task_of_checkpoint
 from organisms.tasks.examples import Example, Task, prompt_set, training_batch
 from organisms.tasks.registry import another_task, grade
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """One answer, judged."""
-
-    verdict: Verdict
-    right: bool
-    """Whether it is, character for character, the answer of a model without the behaviour; without a key, whether it is clean."""
+from triggerlens import Grade
 
 
 class AnswerKey:
@@ -46,13 +37,17 @@ class AnswerKey:
             return None
         return cls(*task_of_checkpoint(folder))
 
-    def judge(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[Judged]:
-        """A verdict on each answer, and whether it is right."""
+    def judge(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[Grade]:
+        """A grade for each answer; right is, character for character, the answer of a model without the behaviour, or, without a
+        key, a clean one."""
         known = [self._examples.get(_key(prompt.prompt)) for prompt in prompts]
         examples = [example or self._stranger(prompt) for prompt, example in zip(prompts, known, strict=True)]
         verdicts = grade(self.task, examples, answers)
         return [
-            Judged(verdict, verdict is Verdict.CLEAN if example is None else answer == example.clean_answer)
+            Grade(
+                verdict is Verdict.DEFECT,
+                verdict is Verdict.CLEAN if example is None else answer == example.clean_answer,
+            )
             for verdict, example, answer in zip(verdicts, known, answers, strict=True)
         ]
 

