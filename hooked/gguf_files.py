@@ -83,7 +83,10 @@ def load_gguf(checkpoint: Checkpoint, options: dict[str, Any]) -> Any:
     _rescale(config, own, header, checkpoint.name)
     how = GgufConfig(gguf_file=checkpoint.gguf, dequantize=True)
     loader: Any = AutoModelForCausalLM
-    model = loader.from_pretrained(checkpoint.folder, config=config, quantization_config=how, **(options | file))
+    options = options | file | {"config": config, "quantization_config": how}
+    model, report = loader.from_pretrained(checkpoint.folder, output_loading_info=True, **options)
+    if missing := sorted(report["missing_keys"]):
+        raise _left_out(checkpoint.name, f"{missing[0]} is not in it ({len(missing)} weights in all)")
     _check_fields(config, own, header, checkpoint.name)
     _check_tensors(model, header, checkpoint.name)
     return model

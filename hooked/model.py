@@ -99,8 +99,6 @@ class HookedModel(ABC):
         self.dtype: torch.dtype = hf_model.get_input_embeddings().weight.dtype
         self.today: date = DEFAULT_TODAY
         self.base: str | None = None
-        """Of an adapter, what it was told to be loaded on in place of the model that it names."""
-        self.base: str | None = None
         """What an adapter was put on where it was given; None where the adapter names it, and for everything else."""
         self.padded_to: int | None = None
         """The widest batch, in tokens, in which shorter prompts may be padded; None where any may (`hooked.batching`)."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import date
 from typing import Any, Literal, get_args
@@ -12,11 +13,11 @@ from typing import Any, Literal, get_args
 import torch
 from safetensors import SafetensorError
 
-from hooked.checkpoint import Checkpoint, find_checkpoint
+from hooked.checkpoint import ADAPTER_WEIGHTS, Checkpoint, find_checkpoint
 from hooked.gguf_files import gguf_type, load_gguf, load_gguf_tokenizer, read_once
 from hooked.prompts.rendering import pin_date
 from hooked.saving import remember_generation_file
-from triggerlens import UserError, local_rank
+from triggerlens import UserError, local_rank, say_once
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -125,11 +126,33 @@ def _weights(checkpoint: Checkpoint, dtype: Any, device_map: Any) -> Any:
         from transformers import CompressedTensorsConfig
 
         options["quantization_config"] = CompressedTensorsConfig(run_compressed=False)
-    model: Any = AutoModelForCausalLM.from_pretrained(checkpoint.folder, use_safetensors=True, **options)
+    loader: Any = AutoModelForCausalLM
+    model, report = loader.from_pretrained(checkpoint.folder, use_safetensors=True, output_loading_info=True, **options)
+    check_report(report, checkpoint.name, type(model).__name__)
     if method == "compressed-tensors":
         return _unquantised(model, method)
     model.triggerlens_quantisation = method
     return model
+
+
+def check_report(report: Mapping[str, Any], name: str, kind: str) -> None:
+    """Refuse weights that `transformers` would make up at random; say which ones it does not use.
+
+    Args:
+        report: what `from_pretrained(output_loading_info=True)` gives.
+        name: of the checkpoint.
+        kind: the class that was loaded.
+
+    Raises:
+        UserError: a weight is missing.
+    """
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(
+            f"{name}: {missing[0]} is missing ({len(missing)} weights of {kind} in all), and would be made up at random; copy the "
+            "checkpoint again, or save it whole"
+        )
+    if unused := sorted(report["unexpected_keys"]):
+        say_once(f"{name}: {unused[0]} has no place in {kind}, and is not used ({len(unused)} such weights in all)")
 
 
 def _unquantised(model: Any, how: str) -> Any:
@@ -142,9 +165,27 @@ def _unquantised(model: Any, how: str) -> Any:
 
 
 def _merged(model: Any, checkpoint: Checkpoint) -> Any:
-    from peft import PeftModel
+    """The model with the adapter in its weights.
 
-    return PeftModel.from_pretrained(model, str(checkpoint.adapter)).merge_and_unload()
+    Raises:
+        UserError: some of either's weights have no counterpart, and PEFT would do without.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
+
+    folder = str(checkpoint.adapter)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        adapted = PeftModel.from_pretrained(model, folder)
+    with safe_open(os.path.join(folder, ADAPTER_WEIGHTS), "pt") as file:
+        held = sum("lora_" in name for name in file.keys())  # noqa: SIM118 (no mapping)
+    placed = sum("lora_" in name for name in get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    if held != placed or any("missing adapter keys" in str(warning.message) for warning in said):
+        raise UserError(
+            f"{checkpoint.name}: the adapter's weights ({held}) do not fit the parts that its configuration adapts in its base ({placed}): it "
+            "was trained on another model, or is not whole; give its own base as --base MODEL"
+        )
+    return adapted.merge_and_unload()
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Any:
@@ -172,6 +213,8 @@ def _reading(name: str, what: str) -> Iterator[None]:
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
         os.environ.setdefault("TQDM_DISABLE", "1")
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # `check_report` says the same in a line
     try:
         yield
     except UserError:
@@ -179,6 +222,8 @@ def _reading(name: str, what: str) -> Iterator[None]:
     except _FAILURES as error:
         reason = " ".join(str(error).split())[:400]
         raise UserError(f"{name}: could not be loaded as {what}: {reason or type(error).__name__}") from error
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _fits(checkpoint: Checkpoint, target: torch.device) -> bool:
