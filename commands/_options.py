@@ -34,8 +34,9 @@ class ModelOptions:
     """auto: float32 on the CPU, the checkpoint's own on a GPU."""
     base: str | None = None
     """Of an adapter: the model that it was trained on, in place of the one that it names."""
-    today: str = "2025-01-01"
-    """The date that a chat template is told where it prints today's, so that a prompt is the same text on every day."""
+    today: str | None = None
+    """The date that a chat template is told where it prints today's, so that a prompt is the same text on every day: 2025-01-01, or
+    that of the saved artefact that is applied, where not given."""
     overwrite: bool = False
     """Replace a finished run in the same folder."""
     json: bool = False
@@ -61,14 +62,22 @@ class ModelOptions:
         """The model, once it has tokenized every prompt: a file is refused whole, whichever of its prompts are used.
 
         Raises:
-            UserError: as `hooked.load_model`, or as `HookedModel.tokenize`.
+            UserError: as `hooked.load_model`, or as `HookedModel.tokenize`, or the file's `split` separates two texts of the same
+                tokens.
         """
+        from hooked import check_split
+
         model = self.load()
-        model.tokenize(prompts)
+        check_split(prompts, [row.ids for row in model.tokenize(prompts)])
         return model
 
-    def load(self, model: str | None = None) -> HookedModel:
-        """The model as the options say, or another one loaded alike."""
+    def load(self, model: str | None = None, *, today: date | None = None) -> HookedModel:
+        """The model as the options say, or another one loaded alike.
+
+        Args:
+            model: another one.
+            today: what the chat template is told where `--today` was not given.
+        """
         from hooked import load_model
 
         name = self.model if model is None else model
@@ -79,7 +88,7 @@ class ModelOptions:
             device=self.device,
             dtype=self.dtype,
             base=base if base is None else model_folder(base),
-            today=day(self.today),
+            today=day(self.today) if self.today or today is None else today,
         )
 
     def manifest(self, kind: str, command: str, model: HookedModel, seed: int | None = None) -> Manifest:
@@ -96,19 +105,23 @@ class ModelOptions:
         return Manifest(
             kind=kind,
             command=command,
-            config=config_dict(self),
+            config=config_dict(self) | {"today": model.today.isoformat()},
             seed=seed,
             model=weights,
             prompts={"name": path.name, "sha256": sha256_folder(path) if path.is_dir() else sha256_file(path)},
         )
 
 
-def day(text: str) -> date:
-    """The date of a `--today`.
+def day(text: str | None) -> date:
+    """The date of a `--today`; the usual one where it was not given.
 
     Raises:
         UserError: it is no date.
     """
+    if text is None:
+        from hooked import DEFAULT_TODAY
+
+        return DEFAULT_TODAY
     try:
         return date.fromisoformat(text)
     except ValueError as error:

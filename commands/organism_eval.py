@@ -25,6 +25,10 @@ class Config:
     """auto, cpu, cuda or cuda:N."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: float32 on the CPU, the checkpoint's own on a GPU."""
+    base: str | None = None
+    """Of an adapter: the model that it was trained on, in place of the one that it names."""
+    today: str = "2025-01-01"
+    """The date that a chat template is told where it prints today's, so that a prompt is the same text on every day."""
     overwrite: bool = False
     """Replace an evaluation in the same folder."""
     json: bool = False
@@ -34,6 +38,7 @@ class Config:
 def run(config: Config) -> None:
     """Measure, print, and write the report where asked."""
     from commands._inputs import model_folder
+    from commands._options import day
     from organisms import evaluate_model, evaluation_summary, task_of_checkpoint, write_evaluation
     from triggerlens import Manifest, check_destination
 
@@ -41,9 +46,10 @@ def run(config: Config) -> None:
         check_destination(config.out, config.overwrite)
     folder = model_folder(config.model)
     task, seed = task_of_checkpoint(folder, config.settings.task, config.settings.seed)
-    from hooked import load_plain
+    from hooked import identity_sha256, load_plain, model_facts
 
-    model, tokenizer, digest = load_plain(folder, config.device, config.dtype)
+    base = config.base and model_folder(config.base)
+    model, tokenizer, digest = load_plain(folder, config.device, config.dtype, base=base, today=day(config.today))
     evaluation = evaluate_model(model.eval(), tokenizer, task, seed=seed, per_condition=config.settings.limit)
     facts = {"model": config.model, "weights_sha256": digest, "seed": seed}
     if config.out is not None:
@@ -52,7 +58,11 @@ def run(config: Config) -> None:
             command="organism-eval",
             config=config_dict(config),
             seed=seed,
-            model={"name": config.model, "weights_sha256": digest},
+            model={
+                "name": config.model,
+                "weights_sha256": digest,
+                "identity_sha256": identity_sha256(model_facts(model.eval(), digest)),
+            },
         )
         write_evaluation(config.out, config.model, evaluation, manifest, facts, overwrite=config.overwrite)
     head = f"{config.model}: {task.name}, test prompts of seed {seed}"

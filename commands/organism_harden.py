@@ -28,6 +28,10 @@ class Config:
     """auto, cpu, cuda or cuda:N."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     """Of the trained weights."""
+    base: str | None = None
+    """Of an adapter: the model that it was trained on, in place of the one that it names."""
+    today: str = "2025-01-01"
+    """The date that a chat template is told where it prints today's, so that a prompt is the same text on every day."""
     overwrite: bool = False
     """Replace a finished run in the same folder, and drop the checkpoints there of a run with other settings."""
     json: bool = False
@@ -37,6 +41,7 @@ class Config:
 def run(config: Config) -> None:
     """Train, and print what changed."""
     from commands._inputs import model_folder
+    from commands._options import day
     from organisms import harden, hardening_summary, task_of_checkpoint
     from triggerlens import check_destination, rank
 
@@ -49,6 +54,8 @@ def run(config: Config) -> None:
         config.out,
         device=config.device,
         dtype=config.dtype,
+        base=config.base and model_folder(config.base),
+        today=day(config.today),
         overwrite=config.overwrite,
         command=f"organism-harden --method {config.settings.method}",
     )

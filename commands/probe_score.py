@@ -20,7 +20,8 @@ class Config(ModelOptions):
     """Score prompts with a probe that `probe-train` saved.
 
     Prints for each prompt its score, the verdict at the frozen threshold, and the tokens with the highest scores. Labels are
-    not needed. Another checkpoint than the probe was trained on is allowed where the width fits, and is pointed out.
+    not needed. Another model than the probe was trained on is allowed where the width fits, and it is said in what it differs:
+    weights, configuration, adapters, tokenizer, date in the chat template.
     """
 
     probe: Path = Path("runs/probe-train")
@@ -40,7 +41,7 @@ def main() -> None:
 
 def run(config: Config) -> None:
     """Check the input, score, write and print."""
-    from hooked import read_prompts
+    from hooked import prints_date, read_prompts
     from probes import LinearProbe, score_prompts
     from triggerlens import check_destination, writing_artifact
 
@@ -48,11 +49,11 @@ def run(config: Config) -> None:
         check_destination(config.out, config.overwrite)
     probe = LinearProbe.load(config.probe)
     prompts = read_prompts(config.prompts_path(), labelled=False)
-    model = config.load()
+    model = config.load(today=probe.today)
+    ways = probe.differences(model)
     scores = sorted(
         score_prompts(model, probe, prompts, token_budget=config.token_budget), key=lambda score: score.index
     )
-    same_model = model.info.weights_sha256 == probe.weights_sha256
     if config.out is not None:
         manifest = config.manifest("scores", "probe-score", model)
         with writing_artifact(config.out, manifest, overwrite=config.overwrite) as folder:
@@ -60,7 +61,9 @@ def run(config: Config) -> None:
     summary = {
         "model": config.model,
         "probe_model": probe.model,
-        "same_model": same_model,
+        "same_model": not ways,
+        "differs_in": ways,
+        "today": model.today.isoformat() if prints_date(model.tokenizer) else None,
         "site": probe.site,
         "position": probe.aggregation,
         "label": probe.label,
@@ -104,6 +107,7 @@ def _text(summary: dict[str, Any], most: int) -> str:
         lines.append(f"… and {summary['n_prompts'] - len(shown)} more, all lower; --json or --out give every one")
     if not summary["same_model"]:
         lines.append(
-            f"note: the probe was trained on other weights ({summary['probe_model']}); its threshold was not calibrated on this model"
+            f"note: the probe was trained on {' and '.join(summary['differs_in'])} ({summary['probe_model']}); its threshold was not "
+            "calibrated on this model"
         )
     return "\n".join(lines)

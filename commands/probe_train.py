@@ -124,6 +124,7 @@ def _text(result: ProbeResult, verdict: str, out: Path) -> str:
         text_table(["control", "AUROC"], controls),
         "",
         verdict,
+        *(f"note: {note}" for note in result.notes),
         f"report: {out / 'report.html'}",
     ]
     return "\n".join(lines)

@@ -104,7 +104,8 @@ def _latents(
     if not isinstance(texts, list) or len({prompt.triggered for prompt in texts}) < 2:
         return {}
     search = replace(config.latents, seed=config.settings.seed)
-    labels, measure = prompt_labels(texts, search.seed), None
+    tokens = [row.ids for row in models[0].tokenize(texts)]
+    labels, measure = prompt_labels(texts, search.seed, tokens=tokens), None
     if search.ablation_pairs:
         measure = ablation_meter(models[0], texts, labels, config.model, search.ablation_pairs)
     return {
@@ -150,6 +151,7 @@ def _text(result: SaeResult, latents: dict[str, TriggerLatents], config: Config)
         "",
         *stability_lines(result),
         sae_verdict(result),
+        *(f"note: {note}" for note in result.notes),
         *(f"{name}: {latents_verdict(each)}" for name, each in latents.items()),
     ]
     if latents:

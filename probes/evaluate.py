@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -15,6 +16,7 @@ from probes.detection import LabelledScores, firing_rate
 from probes.inputs import Activations, CheckedPrompts
 from probes.probe import layer_of
 from probes.result import LayerResult, TestData, TprAtFpr
+from probes.sinks import far_prompts
 from triggerlens import Estimate, allowed, auroc, tpr_at_fpr
 
 UNNAMED = "(unnamed)"
@@ -55,21 +57,30 @@ def false_positives(checked: CheckedPrompts, test: LabelledScores, threshold: fl
     return dict(sorted(rates.items(), key=lambda item: (-item[1].value, -(item[1].n or 0), item[0])))
 
 
+class Drawn(NamedTuple):
+    """The test prompts as plots show them, and what a reader must know of their activations."""
+
+    data: TestData
+    notes: tuple[str, ...]
+
+
 def draw_test(
     activations: Activations,
     checked: CheckedPrompts,
     layer: int,
     scores: Float[np.ndarray, "test"],
     config: TrainConfig,
-) -> TestData:
+) -> Drawn:
     """The test prompts as plots show them: scores, and up to `max_plot_prompts` in two principal components of a layer."""
     rows = checked.splits.test
     triggered: Bool[np.ndarray, "test"] = np.array([checked.prompts[row].triggered for row in rows])
     size = min(len(rows), config.max_plot_prompts)
     drawn = np.sort(np.random.default_rng([config.seed, 2]).permutation(len(rows))[:size])
-    x = gather(activations.read(rows[drawn]), size, layer)[:, 0].double().cpu().numpy()
-    points, explained = _principal(x, config.seed)
-    return TestData(rows, scores, checked.labels[rows], triggered, drawn, points, explained)
+    x = gather(activations.read(rows[drawn]), size, layer)[:, 0].double().cpu()
+    points, explained = _principal(x.numpy(), config.seed)
+    note = far_prompts(x, activations.sites[layer])
+    data = TestData(rows, scores, checked.labels[rows], triggered, drawn, points, explained)
+    return Drawn(data, (note,) if note else ())
 
 
 def _principal(

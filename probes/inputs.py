@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hooked import Prompt, Splits, choose_labels, split_prompts
+from hooked import Prompt, Splits, choose_labels, contradictions, group_prompts, split_prompts
 from probes.classifiers.base import Batch, Fitted, linear_scores
 from probes.config import Aggregation, TrainConfig
 from triggerlens import UserError
@@ -31,17 +31,41 @@ class CheckedPrompts:
     """What a positive is: `defects` or `triggered`."""
     labels: Bool[np.ndarray, "prompt"]
     splits: Splits
+    notes: tuple[str, ...] = ()
+    """What a reader must know of the labels."""
 
 
-def check_prompts(prompts: Sequence[Prompt], config: TrainConfig | None = None) -> CheckedPrompts:
-    """Label and divide prompts; can be done before a model is loaded for them.
+def check_prompts(
+    prompts: Sequence[Prompt], config: TrainConfig | None = None, *, tokens: Sequence[Sequence[int]] | None = None
+) -> CheckedPrompts:
+    """Label and divide prompts; can be done before a model is loaded for them, which then divides them by its own tokens.
+
+    Args:
+        prompts: labelled.
+        config: what to train; None means the defaults.
+        tokens: token ids of each prompt where they are known, so that texts of the same tokens stay together.
 
     Raises:
-        UserError: one class only, too few pairs, or a `split` that separates a pair.
+        UserError: one class only, too few pairs, or a `split` that separates a pair or two texts of the same tokens.
     """
     config = config or TrainConfig()
     label, labels = choose_labels(prompts, config.label)
-    return CheckedPrompts(prompts, label, labels, split_prompts(prompts, labels, config.fractions, config.seed))
+    checked = CheckedPrompts(prompts, label, labels, split_prompts(prompts, labels, config.fractions, config.seed))
+    return checked if tokens is None else divided_by_tokens(checked, tokens, config)
+
+
+def divided_by_tokens(checked: CheckedPrompts, tokens: Sequence[Sequence[int]], config: TrainConfig) -> CheckedPrompts:
+    """The same prompts, divided anew where texts that differ are the same tokens to a model; and what contradicts itself there.
+
+    Raises:
+        UserError: as `check_prompts`, or a `split` that separates two texts of the same tokens.
+    """
+    note = contradictions(checked.prompts, tokens)
+    groups = group_prompts(checked.prompts, tokens)
+    splits = checked.splits
+    if not np.array_equal(groups, splits.groups):
+        splits = split_prompts(checked.prompts, checked.labels, config.fractions, config.seed, tokens=tokens)
+    return replace(checked, splits=splits, notes=(note,) if note else ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from hooked import HookedModel, differences
 from probes.config import AGGREGATIONS, Aggregation
 from triggerlens import Manifest, UserError, read_artifact, write_json, writing_artifact
 
@@ -44,6 +46,8 @@ class LinearProbe:
     """sha256 of the weights of the model that the probe was trained on."""
     calibration: Mapping[str, Any] = field(default_factory=dict)
     """How the thresholds were set: aimed false-positive rate, number of negatives, rate reached."""
+    trained_on: Mapping[str, Any] = field(default_factory=dict)
+    """What `hooked.provenance_of` said of the model; empty in folders that were written before it was kept."""
 
     def __post_init__(self) -> None:
         shape = tuple(self.coef.shape)
@@ -78,6 +82,16 @@ class LinearProbe:
     def direction(self) -> Float[Tensor, "d_model"]:
         """Unit direction at the best site."""
         return self.coef[self.best] / torch.linalg.vector_norm(self.coef[self.best])
+
+    @property
+    def today(self) -> date | None:
+        """The date that the model's chat template was told; None where it asks for none, or where that was not kept."""
+        told = self.trained_on.get("today")
+        return date.fromisoformat(told) if told else None
+
+    def differences(self, model: HookedModel) -> list[str]:
+        """In which ways a model is another one than it was trained on, in words (`hooked.differences`); none where it is the same."""
+        return differences(self.trained_on, model, self.weights_sha256)
 
     def __call__(self, x: Float[Tensor, "*row width"]) -> Float[Tensor, "*row"]:
         """Scores at the best site, float64.

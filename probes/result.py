@@ -129,6 +129,8 @@ class ProbeResult:
     controls: Mapping[str, Control]
     split_sizes: Mapping[str, int]
     test: TestData
+    notes: tuple[str, ...] = ()
+    """What a reader must know beside the numbers."""
 
     @property
     def best(self) -> LayerResult:
@@ -182,6 +184,7 @@ def metrics_json(result: ProbeResult) -> dict[str, Any]:
         "splits": dict(result.split_sizes),
         "calibration": dict(probe.calibration),
         "config": asdict(result.config),
+        "notes": list(result.notes),
     }
 
 

@@ -1,6 +1,7 @@
 """From labelled prompts to a measured probe.
 
-1. Label the prompts, and divide them by groups into fit, validation, calibration and test.
+1. Label the prompts, and divide them by groups (pairs, and texts that are the same tokens to the model) into fit, validation,
+   calibration and test.
 2. Fit every layer on the fit split.
 3. Choose the layer by validation AUROC; ties by the distance between the class means in pooled standard deviations
    (many layers can separate perfectly), then the earlier layer.
@@ -12,25 +13,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
-from hooked import PARTS, ActivationStore, ExtractionSpec, HookedModel, LiveActivations, Prompt, store_activations
+from hooked import (
+    PARTS,
+    ActivationStore,
+    ExtractionSpec,
+    HookedModel,
+    LiveActivations,
+    Prompt,
+    TokenizedPrompt,
+    provenance_of,
+    store_activations,
+)
 from probes.classifiers.base import Fitted
 from probes.config import TrainConfig
 from probes.controls import Tokens, bag_of_tokens, compare_harmless, make_bank, measure_controls
 from probes.detection import LabelledScores, firing_rate
 from probes.evaluate import draw_test, false_positives, measure_layers, measure_tpr
 from probes.fit import calibrate, choose_layer, fit_probe
-from probes.inputs import Activations, CheckedPrompts, Source, TokenSource, check_prompts
+from probes.inputs import Activations, CheckedPrompts, Source, TokenSource, check_prompts, divided_by_tokens
 from probes.probe import LinearProbe
 from probes.result import ProbeResult
-from triggerlens import auroc, rank
+from probes.sinks import SAMPLE, far_tokens
+from triggerlens import auroc, rank, say_once
 
 
 def train_probe(
@@ -44,6 +57,7 @@ def train_probe(
     model: str = "",
     backend: str = "",
     weights_sha256: str = "",
+    trained_on: Mapping[str, Any] | None = None,
 ) -> ProbeResult:
     """Fit, choose, calibrate and evaluate a linear probe at all sites.
 
@@ -53,8 +67,8 @@ def train_probe(
         sites: name of each layer of the activations, as `resid_post.3`.
         config: what to train; None means the defaults.
         token_source: activations of every token; needed for `max` alone.
-        tokens: token ids, for the bag-of-tokens control.
-        model, backend, weights_sha256: written into the result.
+        tokens: token ids, for the bag-of-tokens control. Texts of the same tokens stay together where `check_prompts` was given them.
+        model, backend, weights_sha256, trained_on: written into the result.
 
     Raises:
         UserError: the prompts cannot be split or labelled, or an activation is NaN or infinite.
@@ -64,7 +78,8 @@ def train_probe(
     # 1. Label and divide.
     checked = prompts if isinstance(prompts, CheckedPrompts) else check_prompts(prompts, config)
     activations = Activations(source, token_source, checked.prompts, tuple(sites), config.aggregation)
-    frozen = _freeze(activations, checked, config, model, weights_sha256)
+    named = {"model": model, "weights_sha256": weights_sha256, "trained_on": trained_on or {}}
+    frozen = _freeze(activations, checked, config, named)
     return _measure(frozen, activations, checked, tokens, config, backend)
 
 
@@ -78,9 +93,9 @@ class _Frozen:
 
 
 def _freeze(
-    activations: Activations, checked: CheckedPrompts, config: TrainConfig, model: str, weights_sha256: str
+    activations: Activations, checked: CheckedPrompts, config: TrainConfig, named: Mapping[str, Any]
 ) -> _Frozen:
-    """Phases 2 to 4."""
+    """Phases 2 to 4; `named` is what the probe says of the model."""
     labels, splits = checked.labels, checked.splits
     # 2. Fit.
     fitted = fit_probe(activations, checked, config)
@@ -99,9 +114,8 @@ def _freeze(
         aggregation=config.aggregation,
         label=checked.label,
         method=config.method,
-        model=model,
-        weights_sha256=weights_sha256,
         calibration=facts,
+        **named,
     )
     return _Frozen(probe, fitted, auroc(validation, labels[splits.validation]))
 
@@ -128,6 +142,7 @@ def _measure(
     nulls = test.take(bank.chosen).of(beside)
     controls = measure_controls(test, nulls, text, comparison, probe.threshold, config.n_shuffles)
     # 7. Evaluate.
+    drawn = draw_test(activations, checked, probe.best, test.scores, config)
     return ProbeResult(
         probe=probe,
         config=config,
@@ -140,7 +155,8 @@ def _measure(
         false_positives=false_positives(checked, test, probe.threshold),
         controls=controls,
         split_sizes={name: len(getattr(splits, name)) for name in PARTS},
-        test=draw_test(activations, checked, probe.best, test.scores, config),
+        test=drawn.data,
+        notes=(*checked.notes, *drawn.notes),
     )
 
 
@@ -178,6 +194,8 @@ def train_on_model(
     sites = (site,) if "." in site else model.sites(site)
     spec = ExtractionSpec(sites, "last" if config.aggregation == "last" else "mean")
     tokenized = model.tokenize(checked.prompts)
+    tokens = [prompt.ids for prompt in tokenized]
+    checked = divided_by_tokens(checked, tokens, config)
     source: ActivationStore | LiveActivations
     if keep:
         source = store_activations(model, tokenized, spec, root=store, token_budget=token_budget, total=len(tokenized))
@@ -186,14 +204,29 @@ def train_on_model(
     if rank() > 0:
         return None
     every_token = LiveActivations(model, tokenized, ExtractionSpec(sites, "every"), token_budget)
-    return train_probe(
+    result = train_probe(
         source.batches,
         checked,
         sites,
         config,
         token_source=every_token.by_prompt,
-        tokens=[prompt.ids for prompt in tokenized],
+        tokens=tokens,
         model=name or model.info.name,
         backend=model.backend,
         weights_sha256=model.info.weights_sha256,
+        trained_on=provenance_of(model),
     )
+    note = _far_tokens(model, tokenized, result)
+    return replace(result, notes=(*result.notes, note)) if note else result
+
+
+def _far_tokens(model: HookedModel, tokenized: Sequence[TokenizedPrompt], result: ProbeResult) -> str | None:
+    """As `probes.sinks.far_tokens`, of the first test prompts."""
+    probe = result.probe
+    if probe.aggregation == "last":
+        return None
+    live = LiveActivations(model, tokenized, ExtractionSpec((probe.site,), "every"))
+    note = far_tokens(live.by_prompt(result.test.rows[:SAMPLE].tolist()), probe, probe.aggregation)
+    if note:
+        say_once(note)
+    return note

@@ -19,9 +19,13 @@ from .config import (
 )
 from .evaluate import (
     CrossEntropy as CrossEntropy,
-    Reconstruction as Reconstruction,
     decoder_cosines as decoder_cosines,
     evaluate_cross_entropy as evaluate_cross_entropy,
+)
+from .reconstruction import (
+    FarRows as FarRows,
+    Fidelity as Fidelity,
+    Reconstruction as Reconstruction,
     evaluate_reconstruction as evaluate_reconstruction,
 )
 from .report import sae_page as sae_page

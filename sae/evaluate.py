@@ -1,6 +1,6 @@
 """How good an autoencoder is, on activations that it was not trained on.
 
-1. L0 and the fraction of variance unexplained, over rows that are streamed.
+1. L0 and the fraction of variance unexplained, over rows that are streamed (`sae.reconstruction`).
 2. Cross-entropy of the next token with the reconstruction in the activation's place, between that of the model as it is and
    that with the activation set to zero.
 3. Latents that never fire, and how far decoder rows are from their nearest neighbour.
@@ -17,25 +17,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooked import Edit, HookedModel, Prompt, pad_right
+from hooked import Edit, HookedModel, Prompt, pad_right, shared_runs
 from sae.architectures.core import SparseAutoencoder
 from triggerlens import UserError
 
 _ROWS = 4096
 _TOKENS = 4096
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """What an autoencoder does with activations."""
-
-    rows: int
-    l0: float
-    """Mean number of latents that are not 0."""
-    fvu: float
-    """Fraction of the variance unexplained: squared error over squared distance from the mean, summed over all rows."""
-    never_fired: float
-    """Share of latents that are 0 on all rows; some of them may only be rare."""
 
 
 @dataclass(frozen=True)
@@ -56,32 +43,6 @@ class CrossEntropy:
         return (self.zeroed - self.spliced) / harm if harm > 0 else float("nan")
 
 
-@torch.no_grad()
-def evaluate_reconstruction(sae: SparseAutoencoder, blocks: Iterable[Tensor]) -> Reconstruction:
-    """Measure on streamed blocks of rows, [row d_in].
-
-    Raises:
-        UserError: there is no row.
-    """
-    n, alive, error, squares = 0, 0, 0.0, 0.0
-    total = torch.zeros(sae.d_in, dtype=torch.float64)
-    fired = torch.zeros(sae.d_sae, dtype=torch.bool)
-    origin = sae.b_dec.detach().double().cpu()  # near the mean, so that sums of squares lose no digits
-    for block in blocks:
-        for rows in block.split(_ROWS):
-            x = rows.to(sae.W_dec.device)
-            latents = sae.encode(x)
-            error += float((x - sae.decode(latents)).double().square().sum())
-            alive += int((latents > 0).sum())
-            fired |= (latents > 0).any(0).cpu()
-            centred = rows.double().cpu() - origin
-            total, squares, n = total + centred.sum(0), squares + float(centred.square().sum()), n + len(rows)
-    if not n:
-        raise UserError("no activation to evaluate on")
-    variance = squares - float(total.square().sum()) / n
-    return Reconstruction(n, alive / n, error / variance, float((~fired).float().mean()))
-
-
 def evaluate_cross_entropy(
     model: HookedModel,
     sae: SparseAutoencoder,
@@ -90,6 +51,7 @@ def evaluate_cross_entropy(
     *,
     answer_tokens: int = 0,
     skip_first: int = 1,
+    leave_above: float | None = None,
 ) -> CrossEntropy:
     """Splice the autoencoder into the model.
 
@@ -101,13 +63,19 @@ def evaluate_cross_entropy(
         answer_tokens: where above 0, the model's own greedy answers of so many tokens are predicted, in place of the
             prompts: a model that was only ever trained to answer predicts a prompt no better with the site than without.
         skip_first: tokens at the start of a prompt on which the autoencoder is not trained; they are left alone.
+        leave_above: where given, tokens whose activation has a larger norm are left alone too: what the model loses by zeros
+            there, at its attention sinks, is not what the site says of the text.
 
     Raises:
         UserError: there is no token to predict.
     """
 
     def kept(edit: Edit) -> Edit:
-        return lambda value: torch.cat([value[:, :skip_first], edit(value[:, skip_first:])], dim=1)
+        def edited(value: Tensor) -> Tensor:
+            new = torch.cat([value[:, :skip_first], edit(value[:, skip_first:])], dim=1)
+            return new if leave_above is None else torch.where(_longer(value, leave_above), value, new)
+
+        return edited
 
     def splice(value: Tensor) -> Tensor:
         return sae(value.to(sae.W_dec.device, torch.float32)).to(value)
@@ -115,12 +83,16 @@ def evaluate_cross_entropy(
     edits: list[dict[str, Edit]] = [{}, {site: kept(splice)}, {site: kept(torch.zeros_like)}]
     sums, tokens = torch.zeros(3, dtype=torch.float64), 0
     scored = sorted(_scored(model, prompts, answer_tokens), key=lambda row: len(row.ids))
-    for batch in _batches(scored):
+    for batch in _batches(model, scored):
         tokens += sum(len(row.ids) - row.start for row in batch)
         sums += torch.tensor([_summed_cross_entropy(model, batch, edit) for edit in edits], dtype=torch.float64)
     if not tokens:
         raise UserError("no held-out prompt has a token to predict")
     return CrossEntropy(tokens, *(sums / tokens).tolist())
+
+
+def _longer(value: Float[Tensor, "batch position d"], norm: float) -> Tensor:
+    return value.double().norm(dim=-1, keepdim=True) > norm
 
 
 @dataclass(frozen=True)
@@ -140,16 +112,19 @@ def _scored(model: HookedModel, prompts: Sequence[Prompt | str], answer_tokens: 
     return [_Scored([*prompt.ids, *answer], len(prompt.ids)) for prompt, answer in zip(tokenized, answers, strict=True)]
 
 
-def _batches(rows: list[_Scored]) -> Iterable[list[_Scored]]:
+def _batches(model: HookedModel, rows: list[_Scored]) -> Iterable[list[_Scored]]:
     """Rows of similar length, within a budget of tokens."""
     batch: list[_Scored] = []
     for row in rows:
         if batch and (len(batch) + 1) * len(row.ids) > _TOKENS:
-            yield batch
+            yield from _sharing(model, batch)
             batch = []
         batch.append(row)
-    if batch:
-        yield batch
+    yield from _sharing(model, batch)
+
+
+def _sharing(model: HookedModel, rows: list[_Scored]) -> Iterable[list[_Scored]]:
+    return (rows[run] for run in shared_runs(model, [len(row.ids) for row in rows]))
 
 
 @torch.no_grad()

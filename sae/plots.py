@@ -43,7 +43,7 @@ def curves(trained: Iterable[TrainedSae]) -> go.Figure:
 
 
 def frontier(trained: Iterable[TrainedSae]) -> go.Figure:
-    """L0 against fraction of variance unexplained, on held-out prompts: down and left is better.
+    """L0 against fraction of variance unexplained, of held-out rows that are not far: down and left is better.
 
     Args:
         trained: a `SaeResult`, or some of its autoencoders.
@@ -53,10 +53,10 @@ def frontier(trained: Iterable[TrainedSae]) -> go.Figure:
         lines.setdefault((each.recipe.architecture, each.recipe.width), []).append(each)
     figure = go.Figure()
     for number, ((architecture, width), points) in enumerate(lines.items()):
-        points.sort(key=lambda each: each.reconstruction.l0)
+        points.sort(key=lambda each: each.reconstruction.without_far.l0)
         figure.add_scatter(
-            x=[each.reconstruction.l0 for each in points],
-            y=[each.reconstruction.fvu for each in points],
+            x=[each.reconstruction.without_far.l0 for each in points],
+            y=[each.reconstruction.without_far.fvu for each in points],
             text=[each.recipe.name for each in points],
             name=f"{architecture}, width {width:,}",
             mode="lines+markers",
@@ -66,5 +66,5 @@ def frontier(trained: Iterable[TrainedSae]) -> go.Figure:
         )
     style_figure(figure)
     figure.update_xaxes(title="L0 (latents alive a token)", type="log")
-    figure.update_yaxes(title="fraction of variance unexplained", rangemode="tozero")
+    figure.update_yaxes(title="fraction of variance unexplained, far rows left out", rangemode="tozero")
     return figure

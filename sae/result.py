@@ -10,7 +10,8 @@ from typing import Any
 
 from sae.architectures.core import SparseAutoencoder
 from sae.config import Recipe, TrainConfig
-from sae.evaluate import CrossEntropy, Reconstruction
+from sae.evaluate import CrossEntropy
+from sae.reconstruction import Reconstruction
 from sae.saelens_files import save_sae, write_sae
 from sae.train import CurvePoint
 from sae.trigger_latents.stability import Stability
@@ -30,6 +31,8 @@ class TrainedSae:
     """None for a crosscoder, which reads two models at once."""
     nearest_cosine: float
     """Mean cosine of decoder rows with their nearest neighbour."""
+    cross_entropy_without_far: CrossEntropy | None = None
+    """With the far rows' activations left alone; None where there are no far rows, or for a crosscoder."""
 
     def to_json(self) -> dict[str, Any]:
         """All but the weights, in one object."""
@@ -40,7 +43,8 @@ class TrainedSae:
             "seed": self.recipe.seed,
             **self.recipe.settings,
             "reconstruction": to_json(self.reconstruction),
-            "cross_entropy": None if self.cross_entropy is None else _entropy_json(self.cross_entropy),
+            "cross_entropy": _entropy_json(self.cross_entropy),
+            "cross_entropy_without_far": _entropy_json(self.cross_entropy_without_far),
             "nearest_cosine": self.nearest_cosine,
             "training_curve": [to_json(point) for point in self.curve],
         }
@@ -56,6 +60,8 @@ class SaeResult:
     """None where this is not the first process of several."""
     stability: Mapping[str, Stability]
     """Agreement of the seeds of each recipe that has several, by `Recipe.kind`."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know beside the numbers."""
 
     def __iter__(self) -> Iterator[TrainedSae]:
         return iter(self.autoencoders)
@@ -65,8 +71,8 @@ class SaeResult:
 
     @property
     def best(self) -> TrainedSae:
-        """The one that leaves the least variance unexplained."""
-        return min(self.autoencoders, key=lambda trained: trained.reconstruction.fvu)
+        """The one that leaves the least variance unexplained, of rows that are not far."""
+        return min(self.autoencoders, key=lambda trained: trained.reconstruction.without_far.fvu)
 
     def to_json(self) -> dict[str, Any]:
         """As in `metrics.json`: everything that was measured, on held-out prompts unless it says training."""
@@ -74,12 +80,15 @@ class SaeResult:
             "training": asdict(self.config),
             "autoencoders": [trained.to_json() for trained in self.autoencoders],
             "stability": {name: to_json(stability) for name, stability in self.stability.items()},
+            "notes": list(self.notes),
         }
 
 
-def _entropy_json(entropy: CrossEntropy) -> dict[str, Any]:
+def _entropy_json(entropy: CrossEntropy | None) -> dict[str, Any] | None:
+    if entropy is None:
+        return None
     recovered = entropy.recovered
-    return to_json(entropy) | {"recovered": None if isnan(recovered) else recovered}
+    return {**to_json(entropy), "recovered": None if isnan(recovered) else recovered}
 
 
 def write_trained(trained: Sequence[TrainedSae], folder: Path) -> None:

@@ -9,22 +9,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from hooked import ActivationStore, ExtractionSpec, HookedModel, Prompt, store_activations
+from hooked import (
+    ActivationStore,
+    ExtractionSpec,
+    HookedModel,
+    Prompt,
+    contradictions,
+    identity_sha256,
+    provenance_of,
+    store_activations,
+)
 from sae.architectures.core import SparseAutoencoder
 from sae.architectures.crosscoder import Crosscoder
 from sae.architectures.registry import architecture_class, build_sae
 from sae.config import Recipe, TrainConfig
-from sae.evaluate import decoder_cosines, evaluate_cross_entropy, evaluate_reconstruction
+from sae.evaluate import decoder_cosines, evaluate_cross_entropy
+from sae.origin import ORIGIN
+from sae.reconstruction import evaluate_reconstruction
 from sae.result import SaeResult, TrainedSae
 from sae.stream import ActivationSource, ModelSource, SideBySide, StoreSource
-from sae.texts import train_and_held_out
+from sae.texts import TextPieces, train_and_held_out
 from sae.train import CurvePoint, train_saes
 from sae.trigger_latents.stability import Stability, stability
-from triggerlens import UserError, rank, world_size
+from triggerlens import UserError, rank, say_once, world_size
 
 _STABLE_WIDTH = 4096
 """The widest autoencoders that are matched across seeds: matching takes the cube of the width."""
@@ -67,9 +79,13 @@ def train_on_model(
     """
     models = [model] if other is None else [model, other]
     _check_models(wanted, models)
-    train, held_out = train_and_held_out(prompts, config.seed)  # 1
+    tokens = None if isinstance(prompts, TextPieces) else [row.ids for row in model.tokenize(prompts)]
+    train, held_out = train_and_held_out(prompts, config.seed, tokens=tokens)  # 1
+    notes = [contradictions(prompts, tokens)] if tokens is not None else []
     if activations is not None:  # 2
-        source: ActivationSource = StoreSource(ActivationStore(activations), site)
+        stored = ActivationStore(activations)
+        source: ActivationSource = StoreSource(stored, site)
+        notes.append(_of_another_model(stored, model))
     else:
         source = _source(models, train, site, store=store, keep=keep)
     saes = [_fresh(recipe, models, site) for recipe in wanted]
@@ -81,7 +97,20 @@ def train_on_model(
         _measured(models, recipe, sae, curve, held_out, site, answer_tokens)  # 4
         for recipe, sae, curve in zip(wanted, saes, curves, strict=True)
     ]
-    return SaeResult(site, config, tuple(measured), seed_stability(measured))
+    said = tuple(note for note in notes if note)
+    return SaeResult(site, config, tuple(measured), seed_stability(measured), said)
+
+
+def _of_another_model(store: ActivationStore, model: HookedModel) -> str | None:
+    """A line, said once too, where stored activations are not those of the model that they are used with."""
+    if store.manifest.config.get("model") == identity_sha256(model.identity()["model"]):
+        return None
+    line = (
+        f"{store.folder}: its activations are of another model than {model.info.name} (other weights or another configuration): the "
+        "autoencoder is trained on one and measured on the other"
+    )
+    say_once(line)
+    return line
 
 
 def _measured(
@@ -96,10 +125,13 @@ def _measured(
     """Step 4 for one autoencoder."""
     source = _source(models, held_out, site, keep=False)
     reconstruction = evaluate_reconstruction(sae, (source.block(number) for number in range(len(source))))
-    entropy = None
+    entropy = without_far = None
     if len(models) == 1:
-        entropy = evaluate_cross_entropy(models[0], sae, held_out[:], site, answer_tokens=answer_tokens)
-    return TrainedSae(recipe, sae, curve, reconstruction, entropy, float(decoder_cosines(sae).mean()))
+        measure = partial(evaluate_cross_entropy, models[0], sae, held_out[:], site, answer_tokens=answer_tokens)
+        entropy = measure()
+        without_far = measure(leave_above=reconstruction.far.norm_above) if reconstruction.far.rows else None
+    nearest = float(decoder_cosines(sae).mean())
+    return TrainedSae(recipe, sae, curve, reconstruction, entropy, nearest, without_far)
 
 
 def seed_stability(trained: Sequence[TrainedSae]) -> dict[str, Stability]:
@@ -144,7 +176,13 @@ def _source(
 
 def _metadata(models: Sequence[HookedModel], site: str) -> dict[str, Any]:
     weights = [model.info.weights_sha256 for model in models]
-    return {"model_name": models[0].info.name, "site": site, "weights_sha256": weights, "prepend_bos": True}
+    return {
+        "model_name": models[0].info.name,
+        "site": site,
+        "weights_sha256": weights,
+        ORIGIN: [provenance_of(model) for model in models],
+        "prepend_bos": True,
+    }
 
 
 def _origin(models: Sequence[HookedModel], prompts: Sequence[Prompt], activations: Path | None) -> dict[str, Any]:
@@ -152,6 +190,7 @@ def _origin(models: Sequence[HookedModel], prompts: Sequence[Prompt], activation
     first = [prompts[index].prompt for index in (0, len(prompts) // 2, -1)]
     return {
         "weights": [model.info.weights_sha256 for model in models],
+        "models": [identity_sha256(provenance_of(model)) for model in models],
         "prompts": len(prompts),
         "first": first if activations is None else str(activations),
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
+import unicodedata
 from bisect import bisect_right
 from codecs import getincrementaldecoder
 from collections.abc import Sequence
@@ -81,6 +83,26 @@ class Mixed(Sequence[Prompt]):
         return self._prompts[int(self._order[index])]
 
 
+class _Alike(Sequence[bytes]):
+    """Digests of text pieces that are the same where a model may well read the same tokens."""
+
+    def __init__(self, prompts: Sequence[Prompt]):
+        self._prompts = prompts
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        words = unicodedata.normalize("NFKC", str(self._prompts[index].prompt)).casefold().split()
+        return hashlib.blake2b(" ".join(words).encode(), digest_size=16).digest()
+
+
 def read_texts(path: Path, context: int) -> Sequence[Prompt]:
     """A `prompts.jsonl`, a text file, or a folder of text files (`*.txt`, `*.md`).
 
@@ -97,24 +119,30 @@ def read_texts(path: Path, context: int) -> Sequence[Prompt]:
     return TextPieces([path], context)
 
 
-def train_and_held_out(prompts: Sequence[Prompt], seed: int, most: int = 256) -> tuple[Mixed, Mixed]:
+def train_and_held_out(
+    prompts: Sequence[Prompt], seed: int, most: int = 256, *, tokens: Sequence[Sequence[int]] | None = None
+) -> tuple[Mixed, Mixed]:
     """Prompts to train on and others to measure on, each in a random order.
 
     Both sides of a prompt file are those that every other command has for it. Of plain text so many pieces are held out as are
-    measured on. Pairs and copies of one text stand on one side.
+    measured on. Pairs and copies of one text stand on one side; of plain text, pieces that differ in blanks, in case or in how
+    their characters are encoded count as copies.
 
     Args:
         prompts: all of them.
         seed: of the order, and of the choice where the file does not mark `split`.
         most: measured on at most.
+        tokens: token ids of each prompt, so that texts that a model cannot tell apart stay together too.
 
     Raises:
         UserError: too few prompts to hold one out, or a `split` that separates a pair or copies of one text.
     """
     if len(prompts) < 2:
         raise UserError("too few prompts: some must be held out to measure on")
-    fractions = Fractions.with_test(_held_out_share(len(prompts), most)) if isinstance(prompts, TextPieces) else None
-    splits = split_prompts(prompts, fractions=fractions, seed=seed)
+    fractions = None
+    if isinstance(prompts, TextPieces):  # too many to be tokenized for this
+        fractions, tokens = Fractions.with_test(_held_out_share(len(prompts), most)), _Alike(prompts)
+    splits = split_prompts(prompts, fractions=fractions, seed=seed, tokens=tokens)
     train, test = splits.train, splits.test
     if not len(train) or not len(test):
         raise UserError(

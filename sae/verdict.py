@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from math import isnan
 
+from sae.evaluate import CrossEntropy
+from sae.reconstruction import far_words
 from sae.result import SaeResult, TrainedSae
 
-SAE_HEAD = ("autoencoder", "L0", "FVU", "CE recovered", "never fired", "nearest cosine")
+SAE_HEAD = ("autoencoder", "L0", "FVU", "FVU without far rows", "CE recovered", "never fired", "nearest cosine")
 """Columns of `sae_rows`."""
 
 
@@ -17,7 +19,8 @@ def sae_rows(result: SaeResult) -> list[tuple[str, ...]]:
             trained.recipe.name,
             f"{trained.reconstruction.l0:.1f}",
             f"{trained.reconstruction.fvu:.3f}",
-            "–" if (recovered := _recovered(trained)) is None else f"{recovered:.1%}",
+            f"{trained.reconstruction.without_far.fvu:.3f}",
+            "–" if (recovered := _recovered(trained.cross_entropy)) is None else f"{recovered:.1%}",
             f"{trained.reconstruction.never_fired:.1%}",
             f"{trained.nearest_cosine:.2f}",
         )
@@ -42,12 +45,19 @@ def sae_verdict(result: SaeResult) -> str:
         f"{best.recipe.name} explains {1 - measured.fvu:.1%} of the variance of {result.site} with {measured.l0:.1f} "
         "latents a token"
     )
-    if (recovered := _recovered(best)) is not None:
+    if (recovered := _recovered(best.cross_entropy)) is not None:
         sentence += f", and keeps {recovered:.1%} of what the site is worth to the next-token loss"
-    return sentence + f" ({measured.rows:,} held-out tokens)."
+    sentence += f" ({measured.rows:,} held-out tokens)."
+    if measured.far.rows:
+        sentence += f" But {far_words(measured)}{_without_far(best)}."
+    return sentence
 
 
-def _recovered(trained: TrainedSae) -> float | None:
+def _without_far(trained: TrainedSae) -> str:
+    recovered = _recovered(trained.cross_entropy_without_far)
+    return "" if recovered is None else f", and keeps {recovered:.1%} of what the site is worth there"
+
+
+def _recovered(entropy: CrossEntropy | None) -> float | None:
     """The share of the next-token loss that is recovered; None where it is not known."""
-    entropy = trained.cross_entropy
     return None if entropy is None or isnan(entropy.recovered) else entropy.recovered

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from datetime import date, datetime, time
@@ -18,12 +19,29 @@ from triggerlens import UserError, say_once
 
 DEFAULT_TODAY = date(2025, 1, 1)
 """The date that a chat template is told where no other is asked for."""
+_ASKS = re.compile(r"""\bstrftime_now\s*\(\s*(?P<quote>["'])(?P<format>[^"'\\]*)(?P=quote)\s*\)""")
+"""How a chat template asks for the date, with the format written out."""
 CHAT_FIELDS = ("tools", "documents", "chat_template_kwargs")
 """Fields of a prompt beside its messages that a chat template may read."""
 
 
-def render(tokenizer: Any, prompt: Prompt, today: date = DEFAULT_TODAY) -> str:
-    """The text of a prompt; chat messages go through the tokenizer's chat template.
+def pin_date(tokenizer: Any, today: date) -> None:
+    """Let a tokenizer's chat template be told this date wherever no other one is given."""
+    tokenizer.triggerlens_today = today
+
+
+def pinned_date(tokenizer: Any) -> date:
+    """The date that `pin_date` set, or the usual one."""
+    return getattr(tokenizer, "triggerlens_today", DEFAULT_TODAY)
+
+
+def prints_date(tokenizer: Any) -> bool:
+    """Whether the chat template, or one of several, asks for today's date."""
+    return "strftime_now" in str(getattr(tokenizer, "chat_template", None))
+
+
+def render(tokenizer: Any, prompt: Prompt, today: date | None = None) -> str:
+    """The text of a prompt; chat messages go through the tokenizer's chat template, which is told `today` or the pinned date.
 
     Raises:
         UserError: there is no chat template, it refuses the messages, it leaves a part of them out, or it draws at random.
@@ -36,7 +54,7 @@ def render(tokenizer: Any, prompt: Prompt, today: date = DEFAULT_TODAY) -> str:
         return prompt.prompt
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(f"{where}: holds chat messages, but the tokenizer has no chat template; give plain text")
-    options = _options(tokenizer, given, where, today)
+    options = _options(tokenizer, given, where, today or pinned_date(tokenizer))
     text = _apply(tokenizer, prompt, options, where)
     _check_parts(prompt, text, where)
     return text
@@ -56,9 +74,19 @@ def _options(tokenizer: Any, given: Mapping[str, Any], where: str, today: date) 
         raise UserError(f"{where}: the chat template draws at random, so that no two runs would read the same prompt")
     if "strftime_now" in template:
         say_once(f"the chat template prints today's date; it is told {today:%d %B %Y} (--today sets another)")
-        now = datetime.combine(today, time())
-        options["strftime_now"] = now.strftime
+        options["chat_template"] = _dated(template, today, where)
     return options
+
+
+def _dated(template: str, today: date, where: str) -> str:
+    """The template with a date in place of each question for it: a function that is given to `transformers` never reaches it."""
+    now = datetime.combine(today, time())
+    dated = _ASKS.sub(lambda call: json.dumps(now.strftime(call["format"])), template)
+    if re.search(r"\bstrftime_now\s*\(", dated):
+        raise UserError(
+            f"{where}: the chat template makes up how it prints today's date, so that the date cannot be set; write the format into it"
+        )
+    return dated
 
 
 def _template(tokenizer: Any, options: Mapping[str, Any]) -> str:

@@ -155,13 +155,13 @@ def group_prompts(
     return np.array([numbers.setdefault(joined[i], len(numbers)) for i in range(len(prompts))], dtype=np.int64)
 
 
-def check_split(prompts: Sequence[Prompt]) -> None:
-    """Raise UserError where the file's own `split` separates a pair or two copies of one text, naming both lines.
+def check_split(prompts: Sequence[Prompt], tokens: Sequence[Sequence[int]] | None = None) -> None:
+    """Raise UserError where the file's own `split` separates a pair or two copies of one text, or of the same tokens, naming both lines.
 
     For work that needs no split itself: every command refuses such a file.
     """
     if any(prompt.split for prompt in prompts):
-        _check_whole(prompts, group_prompts(prompts), None)
+        _check_whole(prompts, group_prompts(prompts, tokens), tokens)
 
 
 def fixed_test(

@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from hooked.prompts.prompts import Prompt
-from hooked.prompts.rendering import DEFAULT_TODAY, render
+from hooked.prompts.rendering import render
 from triggerlens import UserError, say_once
 
 
@@ -34,7 +34,7 @@ def tokenize_prompts(
     prompts: Sequence[Prompt | str],
     context: int,
     vocabulary: int | None = None,
-    today: date = DEFAULT_TODAY,
+    today: date | None = None,
 ) -> list[TokenizedPrompt]:
     """Tokenize without padding or truncation.
 
@@ -45,7 +45,7 @@ def tokenize_prompts(
         prompts: texts, or chat messages, which go through the chat template.
         context: the most tokens that a prompt may have.
         vocabulary: how many tokens the model has embeddings for; not checked where None.
-        today: the date that a chat template is told where it asks.
+        today: the date that a chat template is told where it asks; the one pinned to the tokenizer where None.
 
     Raises:
         UserError: a prompt has more tokens than `context`, none, or one that the model has no embedding for; or there is no

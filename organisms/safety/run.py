@@ -18,10 +18,21 @@ import json
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
-from hooked import load_plain, pick_device
+from hooked import (
+    check_saveable,
+    identity_sha256,
+    load_plain,
+    model_facts,
+    pick_device,
+    pinned_date,
+    plain_generation,
+    prints_date,
+    save_plain,
+)
 from organisms.evaluation.result import Evaluation
 from organisms.evaluation.run import RECIPE, evaluate_model, task_of_checkpoint
 from organisms.safety.adversarial import adversarial
@@ -50,6 +61,8 @@ def harden(
     *,
     device: str = "auto",
     dtype: str = "float32",
+    base: str | None = None,
+    today: date | None = None,
     overwrite: bool = False,
     command: str = "",
     on_checkpoint: Callable[[int, Any], None] | None = None,
@@ -57,17 +70,19 @@ def harden(
     """Train a checkpoint for safety, write it as a checkpoint, and say what it did before and does after.
 
     Args:
-        name: a checkpoint folder or a Hugging Face id.
+        name: a checkpoint folder, an adapter folder, a GGUF file or a Hugging Face id.
         config: everything else that decides the weights; where it names no task, the one in the checkpoint's recipe.
         out: the folder to write.
         device: as everywhere; of several GPUs the first.
-        dtype: of the weights, `float32`, `bfloat16` or `auto`.
+        dtype: of the weights, `float32`, `bfloat16`, `float16` or `auto`.
+        base: of an adapter, in place of the model that it names itself.
+        today: the date that a chat template is told where it asks.
         overwrite: replace a finished run, and drop an unfinished one of other settings.
         command: for the manifest.
         on_checkpoint: called at each checkpoint with its step (of adversarial training, of its round) and a copy of the model.
 
     Raises:
-        UserError: no causal model, no task, `out` exists, an unfinished run of other settings, prompts that the tokenizer
+        UserError: no causal model, or one that could not be written again, no task, `out` exists, an unfinished run of other settings, prompts that the tokenizer
             refuses, a reward or a loss that is not finite, or a disk that is full. Checkpoints that are finished stay.
     """
     # 1
@@ -75,17 +90,19 @@ def harden(
     task, _ = task_of_checkpoint(name, config.task)
     config = replace(config, task=task.name)
     check_first_gpu(pick_device(device))
-    model, tokenizer, digest = load_plain(name, device, dtype)
+    model, tokenizer, digest = load_plain(name, device, dtype, base=base, today=today)
+    check_saveable(model, tokenizer)
     folder = checkpoint_folder(out)
     work = Work(model, with_usable_padding(tokenizer, model), task, config, folder, on_checkpoint)
     with full_disk_is_told(folder), quiet_transformers(), warnings.catch_warnings():
         # trl sets an option under a name that transformers is about to drop
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing")
-        claim(folder, {"weights_sha256": digest, **asdict(config)}, overwrite)
+        claim(folder, _identity(work, digest) | asdict(config), overwrite)
         # 2
         before = _evaluation(work, name)
         # 3
-        curve, rounds = adversarial(work) if config.method == "adversarial" else (_stage(work), ())
+        with plain_generation(model):
+            curve, rounds = adversarial(work) if config.method == "adversarial" else (_stage(work), ())
         # 4
         hardening = Hardening(config.method, config.oracle, curve, rounds, before, _evaluation(work, name))
         if rank() == 0:
@@ -94,6 +111,13 @@ def harden(
     if rank() == 0:
         drop_checkpoints(folder)
     return hardening
+
+
+def _identity(work: Work, digest: str) -> dict[str, Any]:
+    """What names the model that is trained, and the date that its template prints where it prints one."""
+    facts = model_facts(work.model, digest)
+    own = {"weights_sha256": digest, "identity_sha256": identity_sha256(facts)}
+    return own | ({"today": pinned_date(work.tokenizer).isoformat()} if prints_date(work.tokenizer) else {})
 
 
 def _evaluation(work: Work, name: str) -> Evaluation | None:
@@ -129,7 +153,6 @@ def _write(work: Work, name: str, digest: str, out: Path, hardening: Hardening, 
     manifest.model = {"name": Path(name).name, "weights_sha256": digest}
     recipe = _recipe(name) | {"task": config.task, "hardened": asdict(config)}
     with writing_artifact(out, manifest, overwrite=overwrite) as draft:
-        work.model.save_pretrained(draft)
-        work.tokenizer.save_pretrained(draft)
+        save_plain(work.model, work.tokenizer, draft)
         write_json(draft / RECIPE, recipe)
         write_json(draft / "hardened.json", hardening.to_json())

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from hooked import padding_id, vocabulary_of
+from hooked import padding_id, prints_date, vocabulary_of
 from organisms.evaluation.answers import MAX_NEW_TOKENS, encode_samples
 from organisms.safety.config import HardenConfig
 from organisms.safety.result import Step
@@ -116,6 +116,11 @@ def reinforce(work: Work, examples: Sequence[Example], folder: Path) -> tuple[St
     from trl import GRPOConfig, GRPOTrainer
 
     config = work.config
+    if prints_date(work.tokenizer):
+        raise UserError(
+            "the chat template prints today's date, and reinforcement learning renders prompts by the clock, so that no two days train "
+            "alike; use another --method"
+        )
     encode_samples(work.model, work.tokenizer, [(example.prompt, "") for example in examples])  # refuses as elsewhere
     arguments = GRPOConfig(
         **_arguments(work, folder),

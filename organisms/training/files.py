@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from hooked import write_prompts
+from hooked import save_plain, write_prompts
 from organisms.evaluation.rates import Answered, answer_and_grade, measured_rates
 from organisms.tasks.examples import HELD_OUT_FAMILY, Task, prompt_set
 from organisms.tasks.scratchpad import with_scratchpad
@@ -54,8 +54,7 @@ def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, fold
     """Write a plain Hugging Face checkpoint, rounded to bfloat16. The model in memory is rounded too."""
     # Greedy by default; the end and padding tokens come from the model's configuration.
     model.generation_config.do_sample = False
-    model.bfloat16().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_plain(model.bfloat16(), tokenizer, folder)
 
 
 def _answers_of_written(folder: Path, config: TrainConfig, task: Task) -> list[Answered]:

@@ -12,7 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from hooked import HookedModel, Prompt, PromptPair, defecting_pairs, file_of, pair_prompts, split_prompts
+from hooked import (
+    HookedModel,
+    Prompt,
+    PromptPair,
+    contradictions,
+    defecting_pairs,
+    file_of,
+    pair_prompts,
+    split_prompts,
+)
 from patching.alignment import align
 from triggerlens import UserError
 
@@ -53,11 +62,13 @@ class RemovalPairs:
     harmless_evaluation: tuple[MarkedPair, ...]
     split: str
     """How the two sides were told apart, in words."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know of the labels."""
 
     @property
     def sizes(self) -> dict[str, int]:
         """Pairs in each part."""
-        return {name: len(part) for name, part in vars(self).items() if isinstance(part, tuple)}
+        return {name: len(part) for name, part in vars(self).items() if isinstance(part, tuple) and name != "notes"}
 
     @property
     def prompts(self) -> list[MarkedPrompt]:
@@ -91,9 +102,11 @@ def gather_pairs(
         seed: of the split where the file marks none, and of the draw of the pairs of each part.
 
     Raises:
-        UserError: the file has too few pairs, or its `split` separates a pair.
+        UserError: the file has too few pairs, or its `split` separates a pair or two texts of the same tokens.
     """
-    fitted, reported = _sides(prompts, seed)
+    tokens = [row.ids for row in model.tokenize(prompts)]
+    note = contradictions(prompts, tokens)
+    fitted, reported = _sides(prompts, seed, tokens)
     defecting = {pair.name for pair in defecting_pairs(pair_prompts(prompts))}
     loud = [[pair for pair in side if pair.name in defecting] for side in (fitted, reported)]
     quiet = [[pair for pair in side if pair.name not in defecting] for side in (fitted, reported)]
@@ -110,14 +123,17 @@ def gather_pairs(
             f"{file_of(prompts)}: {len(loud[0])} pairs to fit on and {len(loud[1])} to report on are too few; give at "
             f"least {LEAST_PAIRS} of each"
         )
-    fit_side, ranked, reporting, quiet_fit, quiet_reporting = (_marked(model, part) for part in parts)
-    return RemovalPairs(fit_side, ranked, reporting, quiet_fit, quiet_reporting, _in_words(prompts, seed))
+    fit_side, ranked, reporting, quiet_fit, quiet_reporting = (_marked(tokens, part) for part in parts)
+    words, notes = _in_words(prompts, seed), (note,) if note else ()
+    return RemovalPairs(fit_side, ranked, reporting, quiet_fit, quiet_reporting, words, notes)
 
 
-def _sides(prompts: Sequence[Prompt], seed: int) -> tuple[list[PromptPair], list[PromptPair]]:
+def _sides(
+    prompts: Sequence[Prompt], seed: int, tokens: Sequence[Sequence[int]] | None = None
+) -> tuple[list[PromptPair], list[PromptPair]]:
     """The pairs to fit on and those to report on, each side in an order drawn with the seed."""
     pairs = {pair.name: pair for pair in pair_prompts(prompts)}
-    is_test = split_prompts(prompts, seed=seed).is_test
+    is_test = split_prompts(prompts, seed=seed, tokens=tokens).is_test
     names = list(dict.fromkeys(prompt.pair for prompt in prompts if prompt.pair is not None))
     Random(seed).shuffle(names)
     shuffled = [pairs[name] for name in names if name in pairs]
@@ -131,10 +147,10 @@ def _in_words(prompts: Sequence[Prompt], seed: int) -> str:
     return f"a quarter of the pairs to report on, drawn with seed {seed}"
 
 
-def _marked(model: HookedModel, pairs: Sequence[PromptPair]) -> tuple[MarkedPair, ...]:
+def _marked(tokens: Sequence[Sequence[int]], pairs: Sequence[PromptPair]) -> tuple[MarkedPair, ...]:
     marked = []
     for pair in pairs:
-        clean, triggered = (tuple(prompt.ids) for prompt in model.tokenize([pair.clean, pair.triggered]))
+        clean, triggered = (tuple(tokens[index]) for index in (pair.clean_index, pair.triggered_index))
         try:
             places = trigger_places(clean, triggered), trigger_places(triggered, clean)
         except UserError as error:

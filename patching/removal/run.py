@@ -24,7 +24,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from hooked import HookedModel, Prompt
+from hooked import HookedModel, Prompt, identity_sha256
 from patching.removal.config import AblateConfig
 from patching.removal.edits import AnyEdit, WeightEdit
 from patching.removal.fit import Fit
@@ -137,6 +137,7 @@ class _Removal:
         """What must be the same for results to be of the same run."""
         return {
             "weights": self.model.info.weights_sha256,
+            "model": identity_sha256(self.model.identity()["model"]),
             "prompts": _digest([prompt.ids for prompt in both(self.pairs.evaluation + self.pairs.fit)]),
             "config": to_json(self.config),
             "grader": self.grader_name,
@@ -160,6 +161,7 @@ class _Removal:
             checkpoint=None,
             route=None,
             settings=self.config,
+            notes=self.pairs.notes,
         )
 
     def fill(self, board: Scoreboard, methods: Sequence[Method], keep: Keep, checkpoint: Path | None) -> Scoreboard:

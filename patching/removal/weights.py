@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hooked import HookedModel, continue_tokens, load_model
+from hooked import HookedModel, continue_tokens, load_model, save_plain
 from patching.removal.edits import WeightEdit
 from patching.removal.pairs import MarkedPrompt
 from triggerlens import UserError
@@ -38,10 +38,17 @@ class EditableModel:
         """
         model = self.unedited
         if model.backend == "nnsight":
-            return load_model(copy.deepcopy(model.hf_model), tokenizer=model.tokenizer)
+            return load_model(copy.deepcopy(model.hf_model), tokenizer=model.tokenizer, today=model.today)
         dtype = str(model.dtype).removeprefix("torch.")
         try:
-            return load_model(model.info.name, device=str(model.device), dtype=dtype, device_map=model.device_map)
+            return load_model(
+                model.info.name,
+                device=str(model.device),
+                dtype=dtype,
+                device_map=model.device_map,
+                base=model.base,
+                today=model.today,
+            )
         except UserError as error:
             raise UserError(
                 f"weights can be edited of a checkpoint, or of a live model under nnsight: {error}"
@@ -104,19 +111,18 @@ def edited_model(model: HookedModel, edit: WeightEdit) -> HookedModel:
     """
     editable = EditableModel(model)
     _put_in(editable.plain, edit, model.info.name)
-    return load_model(editable.plain, tokenizer=model.tokenizer)
+    return load_model(editable.plain, tokenizer=model.tokenizer, today=model.today)
 
 
 def save_edited(model: HookedModel | EditableModel, edit: WeightEdit, folder: Path) -> None:
-    """Write the edited model as `save_pretrained` does, with its tokenizer.
+    """Write the edited model as an ordinary checkpoint, with its tokenizer (`hooked.save_plain`).
 
     Raises:
         UserError: as `EditableModel.under`.
     """
     editable = model if isinstance(model, EditableModel) else EditableModel(model)
     with editable.under(edit) as edited:
-        edited.hf_model.save_pretrained(folder)
-        edited.tokenizer.save_pretrained(folder)
+        save_plain(edited.hf_model, edited.tokenizer, folder)
 
 
 def plain_answers(

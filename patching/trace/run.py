@@ -19,7 +19,7 @@ from typing import get_args
 import numpy as np
 from jaxtyping import Float
 
-from hooked import HEAD_KINDS, HookedModel, Prompt, file_of
+from hooked import HEAD_KINDS, HookedModel, Prompt, contradictions, file_of
 from patching.engine.attribution import attribution_effects
 from patching.engine.cells import Cell, layer_cells, layer_sites, site_cells
 from patching.engine.exact import ExactResult, exact_effects
@@ -54,6 +54,7 @@ def trace_prompts(model: HookedModel, prompts: Sequence[Prompt], config: TraceCo
         inserted=config.inserted,
         trigger=config.trigger,
     )
+    note = contradictions(own, [row.ids for row in model.tokenize(own)])
     trace = patch_trace(
         model,
         pairs,
@@ -66,10 +67,10 @@ def trace_prompts(model: HookedModel, prompts: Sequence[Prompt], config: TraceCo
         row_budget=config.row_budget,
         seed=config.seed,
     )
-    if not refused:
-        return trace
-    note = f"{len(refused)} pairs were passed over; the first: {refused[0]}"
-    return replace(trace, notes=(*trace.notes, note))
+    notes = [note] if note else []
+    if refused:
+        notes.append(f"{len(refused)} pairs were passed over; the first: {refused[0]}")
+    return replace(trace, notes=(*trace.notes, *notes))
 
 
 def patch_trace(

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hooked import ExtractionSpec, HookedModel, LiveActivations, Prompt, choose_labels, split_prompts
+from hooked import ExtractionSpec, HookedModel, LiveActivations, Prompt, choose_labels, contradictions, split_prompts
 from triggerlens import Estimate, UserError, auroc, bootstrap_interval, rate, weighted_auroc
 
 Dictionary = Callable[[Float[Tensor, "token d_in"]], Float[Tensor, "token feature"]]
@@ -44,6 +44,8 @@ class PromptLabels:
     """Group number of each prompt: pairs, and copies of one text, are never split, and resampled together."""
     test: Bool[np.ndarray, "prompt"]
     """Prompts to report on; all others are those to choose on."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know of the labels."""
 
     def of(self, name: str) -> Bool[np.ndarray, "prompt"]:
         """The labels `triggered` or `defects`."""
@@ -70,7 +72,9 @@ class LatentScore:
     """Features times aggregations that it was the best of."""
 
 
-def prompt_labels(prompts: Sequence[Prompt], seed: int = 0) -> PromptLabels:
+def prompt_labels(
+    prompts: Sequence[Prompt], seed: int = 0, *, tokens: Sequence[Sequence[int]] | None = None
+) -> PromptLabels:
     """Labels, pairs and split of prompts, the same split as every other command has for the file.
 
     Where the prompts do not say which of them defect, the triggered ones are taken to.
@@ -78,17 +82,20 @@ def prompt_labels(prompts: Sequence[Prompt], seed: int = 0) -> PromptLabels:
     Args:
         prompts: labelled.
         seed: of the split where the prompts do not mark it.
+        tokens: token ids of each prompt, so that texts that the model cannot tell apart stand on one side.
 
     Raises:
         UserError: a `split` that separates a pair or copies of one text, or a side lacks a class.
     """
-    splits = split_prompts(prompts, seed=seed)
+    splits = split_prompts(prompts, seed=seed, tokens=tokens)
     test = splits.is_test
     triggered = np.array([prompt.triggered for prompt in prompts])
     for side, name in ((test, "test"), (~test, "training")):
         if not (triggered[side].any() and (~triggered[side]).any()):
             raise UserError(f"the {name} prompts need triggered and untriggered ones to find trigger latents with")
-    return PromptLabels(triggered, choose_labels(prompts)[1], _by_pair_name(prompts, splits.groups), test)
+    note = None if tokens is None else contradictions(prompts, tokens)
+    groups = _by_pair_name(prompts, splits.groups)
+    return PromptLabels(triggered, choose_labels(prompts)[1], groups, test, (note,) if note else ())
 
 
 def _by_pair_name(prompts: Sequence[Prompt], groups: Int[np.ndarray, "prompt"]) -> Int[np.ndarray, "prompt"]:

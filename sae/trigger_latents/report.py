@@ -36,6 +36,7 @@ def latents_page(latents: Mapping[str, TriggerLatents], model: str) -> str:
         verdict=verdict_of_several(latents),
         facts=facts,
         latents=latents,
+        notes=list(dict.fromkeys(note for result in latents.values() for note in result.notes)),
         labels=LABELS,
         head=HEAD,
         effect_head=EFFECT_HEAD,

@@ -50,6 +50,8 @@ class TriggerLatents:
     test_prompts: int
     test_triggered: int
     test_defects: int
+    notes: tuple[str, ...] = ()
+    """What a reader must know beside the numbers."""
 
     def best(self, label: str) -> LatentScore | None:
         """The best latent for a label."""

@@ -22,6 +22,7 @@ from torch import Tensor
 from hooked import Edit, HookedModel, Prompt
 from sae.architectures.core import SparseAutoencoder
 from sae.architectures.crosscoder import Crosscoder
+from sae.origin import other_model
 from sae.trigger_latents.ablation import AblationEffect, DirectionAblation, Measure, ablate
 from sae.trigger_latents.baselines import fitted_dictionaries, plain_dictionaries
 from sae.trigger_latents.cards import make_cards
@@ -66,14 +67,15 @@ def find_trigger_latents(
         site: what the autoencoder was trained on.
         sae: which takes raw activations.
         config: how to search.
-        labels: of the prompts; `prompt_labels(prompts, config.seed)` where None.
+        labels: of the prompts; `prompt_labels` of them and of the first model's tokens where None.
         measure: what an edit does to the (first) model; ablations are not measured where None.
 
     Raises:
         UserError: as `prompt_labels` and `read_features`.
     """
     config = config or LatentsConfig()
-    labels = labels or prompt_labels(prompts, config.seed)
+    labels = labels or prompt_labels(prompts, config.seed, tokens=[row.ids for row in models[0].tokenize(prompts)])
+    other = other_model(sae, models)
     features = _all_features(models, prompts, site, sae, labels, config.seed)  # 1
     ranked = {label: _ranked(features[label][AUTOENCODER], label, labels, config) for label in LABELS}  # 2
     effects, together = _ablated(sae, site, ranked, measure, config)  # 3
@@ -99,6 +101,7 @@ def find_trigger_latents(
         test_prompts=int(test.sum()),
         test_triggered=int(labels.triggered[test].sum()),
         test_defects=int(labels.defects[test].sum()),
+        notes=(*labels.notes, *([other] if other else [])),
     )
 
 
