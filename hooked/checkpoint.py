@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from triggerlens import UserError, inside, sha256_file
+from triggerlens import UserError, sha256_file
 
 _HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -152,9 +152,13 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
 def _shards(folder: Path, index: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        shards = [inside(folder, name) for name in names]
+        shards = [folder / name for name in names]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{index}: damaged: {type(error).__name__} {error}; copy the checkpoint again") from error
+    if outside := [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]:
+        raise UserError(f"{index}: names {outside[0]!r}, which lies outside its folder")
+    if not shards:
+        raise UserError(f"{index}: damaged: lists no shard; copy the checkpoint again")
     if missing := [path.name for path in shards if not path.is_file()]:
         raise UserError(
             f"{folder}: {missing[0]} is missing ({len(missing)} of {len(shards)} shards that {index.name} lists); copy them too"

@@ -10,11 +10,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
+from uuid import uuid4
 
 import torch
 from torch import Tensor, nn
 
 _LIBRARIES = ("torch", "transformers", "nnsight", "transformer-lens", "peft")
+_HOOKING = ("transformers", "accelerate", "peft", "nnsight", "transformer_lens", "torch", "hooked")
 _NOT_COMPUTED = ("_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype")
 """Fields of a configuration that say where, by what and in which precision it was saved. All others are taken to matter."""
 
@@ -32,14 +34,17 @@ def model_facts(hf_model: Any, weights_sha256: str) -> dict[str, Any]:
         "config": config_facts(hf_model.config),
         "adapters": adapter_facts(hf_model),
         "training": hf_model.training,
-    }
+    } | ({"hooks": hooks} if (hooks := _foreign_hooks(hf_model)) else {})
 
 
 def computation_facts(hf_model: Any, backend: str) -> dict[str, Any]:
-    """What the last digits hang on: dtypes, the attention kernel, the backend, and the libraries' versions."""
+    """What the last digits hang on: dtypes, devices, the kernels of attention and experts, the backend, and the libraries' versions."""
+    config = hf_model.config.get_text_config()
     return {
         "dtypes": sorted({str(parameter.dtype) for parameter in hf_model.parameters()}),
-        "attention": getattr(hf_model.config.get_text_config(), "_attn_implementation", None),
+        "devices": sorted({parameter.device.type for parameter in hf_model.parameters()}),
+        "attention": getattr(config, "_attn_implementation", None),
+        "experts": getattr(config, "_experts_implementation", None),
         "backend": backend,
         "libraries": _versions(),
     }
@@ -59,11 +64,8 @@ def adapter_facts(model: nn.Module) -> list[dict[str, Any]]:
     """Of each layer that PEFT has put an adapter in: which are active, their scales, and whether they are merged or switched off."""
     facts = []
     for name, module in model.named_modules():
-        if (
-            hasattr(module, "active_adapters")
-            and hasattr(module, "disable_adapters")
-            and hasattr(module, "merged_adapters")
-        ):
+        own = type(module)
+        if isinstance(getattr(own, "active_adapters", None), property) and hasattr(own, "disable_adapters"):
             active = [str(adapter) for adapter in module.active_adapters]
             scaling = getattr(module, "scaling", {})
             facts.append(
@@ -71,7 +73,7 @@ def adapter_facts(model: nn.Module) -> list[dict[str, Any]]:
                     "module": name,
                     "active": active,
                     "scales": [float(scaling[adapter]) for adapter in active if adapter in scaling],
-                    "merged": [str(adapter) for adapter in module.merged_adapters],
+                    "merged": [str(adapter) for adapter in getattr(module, "merged_adapters", ())],
                     "off": bool(module.disable_adapters),
                 }
             )
@@ -92,8 +94,36 @@ def _bytes(value: Tensor) -> bytes:
 
 
 def memory_marks(model: nn.Module) -> int:
-    """Changes whenever a parameter is replaced, or changed in place by an optimiser or an ordinary operation."""
-    return hash(tuple((parameter.data_ptr(), parameter._version) for parameter in model.parameters()))
+    """Changes whenever a weight is replaced or changed in place, behind autograd's back too; a pass over the memory at its own speed."""
+    buffers = [value for value in model.state_dict(keep_vars=True).values() if not isinstance(value, nn.Parameter)]
+    # A backend may name buffers anew, and so put them in another order.
+    return hash((tuple(map(_mark, model.parameters())), frozenset(map(_mark, buffers))))
+
+
+def _mark(value: Tensor) -> tuple[int, int, int]:
+    return value.data_ptr(), value._version, _checksum(value)
+
+
+def _checksum(value: Tensor) -> int:
+    """The sum of a tensor's memory, read as whole numbers: a change anywhere changes it."""
+    if value.device.type == "meta" or not value.numel():
+        return 0
+    memory = value.detach().contiguous().flatten().view(torch.uint8)
+    whole = len(memory) // 8 * 8
+    rest = int(memory[whole:].sum()) if whole < len(memory) else 0
+    return int(memory[:whole].view(torch.int64).sum()) + rest
+
+
+def _foreign_hooks(model: nn.Module) -> list[str]:
+    """Hooks that are none of the libraries': what they do has no name, so each loading of such a model is another identity."""
+    names = {
+        f"{name}: {getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(hook).__name__)}"
+        for name, module in model.named_modules()
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        if (function := getattr(hook, "func", hook))
+        and str(getattr(function, "__module__", "")).partition(".")[0] not in _HOOKING
+    }
+    return [*sorted(names), uuid4().hex] if names else []
 
 
 def _without(value: Any, names: tuple[str, ...]) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hooked.backends.anatomy import Anatomy, find_anatomy
 from hooked.batching import PlainTrial, try_plain, widest_padding
 from hooked.generation import context_of
-from hooked.identity import model_facts, state_sha256
+from hooked.identity import memory_marks, model_facts, state_sha256
 from hooked.model import HookedModel, ModelInfo, projection_weight
 from hooked.plain import load_plain
 from hooked.prompts.rendering import DEFAULT_TODAY
@@ -75,12 +75,19 @@ def load_model(
     hf_model.eval()
     hooked = _wrap(hf_model, tokenizer, name, weights, backend, isinstance(model, nn.Module))
     hooked.today, hooked.base = today, base
+    hooked._marks = memory_marks(hf_model)  # now that the backend has added what it adds
     return hooked
 
 
 def _unwrapped(model: nn.Module) -> Any:
     """The `transformers` model inside a PEFT model, with its adapters in place, or inside what `torch.compile` made of it."""
     inner: Any = getattr(model, "_orig_mod", model)
+    config = getattr(inner, "active_peft_config", None)
+    if config is not None and getattr(config, "is_prompt_learning", False):
+        raise UserError(
+            f"a PEFT model of type {getattr(config.peft_type, 'value', config.peft_type)} puts virtual tokens before each prompt, which cannot be read "
+            "here; only adapters that change weights can"
+        )
     return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
 
 

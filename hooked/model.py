@@ -94,7 +94,6 @@ class HookedModel(ABC):
         # Of a model spread over devices; None where it lies on one.
         self.device_map: dict[str, Any] | None = getattr(hf_model, "hf_device_map", None) or None
         self.device: torch.device = hf_model.get_input_embeddings().weight.device
-        self._marks = memory_marks(hf_model)
         self.vocabulary: int = hf_model.get_input_embeddings().weight.shape[0]
         self.dtype: torch.dtype = hf_model.get_input_embeddings().weight.dtype
         self.today: date = DEFAULT_TODAY
@@ -103,6 +102,10 @@ class HookedModel(ABC):
         self.padded_to: int | None = None
         """The widest batch, in tokens, in which shorter prompts may be padded; None where any may (`hooked.batching`)."""
         _LOCKS.setdefault(hf_model, RLock())
+
+    def remember_weights(self) -> None:
+        """Take the weights as they are for those that `info` names; once a backend has put its modules in their places."""
+        self._marks = memory_marks(self.hf_model)
 
     def sites(self, kind: str | None = None) -> tuple[str, ...]:
         """Every site of the residual stream's width, or those of one kind, in forward order.
@@ -289,7 +292,7 @@ class HookedModel(ABC):
         Weights that have changed since the model was loaded, and adapters switched since, give another identity.
         """
         model = dict(self.info.facts) | {"adapters": adapter_facts(self.hf_model), "training": self.hf_model.training}
-        if self.info.live or memory_marks(self.hf_model) != self._marks:
+        if memory_marks(self.hf_model) != self._marks:
             model["weights"] = state_sha256(self.hf_model)
         return {"model": model, "computation": computation_facts(self.hf_model, self.backend)}
 

@@ -39,6 +39,7 @@ class NnsightModel(HookedModel):
         # nnsight makes a `transformers` pipeline, which moves a model to the first GPU unless told where it is.
         place = {} if self.device_map else {"device": self.device}
         self.traced = nnsight.TransformersModel(hf_model, tokenizer=tokenizer, **place)
+        self.remember_weights()
 
     def _forward(self, tokens: Tensor, visits: list[Visit], last_layer: int | None) -> Tensor | None:
         graded = torch.is_grad_enabled()

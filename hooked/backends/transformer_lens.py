@@ -47,6 +47,7 @@ class TransformerLensModel(HookedModel):
             # The bridge takes the first GPU for where a model lies unless told, and may then send its tokens there.
             place = {} if self.device_map else {"device": self.device}
             self.bridge = TransformerBridge.boot_transformers(info.name, hf_model=hf_model, tokenizer=copy, **place)
+        self.remember_weights()
 
     def _forward(self, tokens: Tensor, visits: list[Visit], last_layer: int | None) -> Tensor | None:
         stop = None if last_layer is None else last_layer + 1
