@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hooked.faults import no_checkpoint, no_weights
 from triggerlens import UserError, sha256_file
 
 _HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
@@ -73,7 +74,7 @@ def find_checkpoint(name: str, base: str | None = None) -> Checkpoint:
         raise UserError(
             f"{name}: a training run's folder with {len(steps)} checkpoints; name one of them, such as {newest}"
         )
-    raise UserError(f"{name}: no config.json in this folder, so it is no Hugging Face checkpoint")
+    raise no_checkpoint(name, folder)
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
@@ -141,12 +142,7 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
         return (single,)
     if index.is_file():
         return (index, *_shards(folder, index))
-    pickled = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt*"))
-    if pickled:
-        raise UserError(
-            f"{folder}: its weights are pickled ({pickled[0].name}), and unpickling can run code; save it again as safetensors"
-        )
-    raise UserError(f"{folder}: no model.safetensors here")
+    raise no_weights(folder)
 
 
 def _shards(folder: Path, index: Path) -> list[Path]:

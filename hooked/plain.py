@@ -11,18 +11,15 @@ from datetime import date
 from typing import Any, Literal, get_args
 
 import torch
-from safetensors import SafetensorError
 
 from hooked.checkpoint import ADAPTER_WEIGHTS, Checkpoint, find_checkpoint
+from hooked.faults import check_configuration, check_tokenizer, check_weights, said_by
 from hooked.gguf_files import gguf_type, load_gguf, load_gguf_tokenizer, read_once
 from hooked.prompts.rendering import pin_date
 from hooked.saving import remember_generation_file
 from triggerlens import UserError, local_rank, say_once
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-
-_FAILURES = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError)
-"""What loading a damaged, foreign or quantised checkpoint raises, as far as seen."""
 
 
 def load_plain(
@@ -46,11 +43,13 @@ def load_plain(
     if device_map is None:
         device_map = "auto" if device == "auto" and not _fits(checkpoint, target) else {"": str(target)}
     once = read_once() if checkpoint.gguf else nullcontext()
-    with _reading(name, "a causal language model with its tokenizer"), once:
-        model = _weights(checkpoint, _dtype(dtype, target), device_map)
-        if checkpoint.adapter is not None:
-            model = _merged(model, checkpoint)
-        tokenizer = _tokenizer(checkpoint)
+    with once:
+        with _reading(name, "could not be loaded as a causal language model"):
+            model = _weights(checkpoint, _dtype(dtype, target), device_map)
+            if checkpoint.adapter is not None:
+                model = _merged(model, checkpoint)
+        with _reading(name, "its tokenizer could not be loaded"):
+            tokenizer = _tokenizer(checkpoint)
     remember_generation_file(model, checkpoint.folder)
     if today is not None:
         pin_date(tokenizer, today)
@@ -68,7 +67,7 @@ def load_classifier(name: str) -> tuple[Any, Any]:
     checkpoint = find_checkpoint(name)
     if checkpoint.gguf or checkpoint.adapter:
         raise UserError(f"{name}: a classifier is loaded from a folder with safetensors, not from GGUF or an adapter")
-    with _reading(name, "a sequence classifier"):
+    with _reading(name, "could not be loaded as a sequence classifier"):
         model, missing = AutoModelForSequenceClassification.from_pretrained(
             checkpoint.folder,
             dtype=torch.float32,
@@ -121,13 +120,22 @@ def _weights(checkpoint: Checkpoint, dtype: Any, device_map: Any) -> Any:
     options: dict[str, Any] = {"dtype": dtype, "device_map": device_map, "local_files_only": True}
     if checkpoint.gguf:
         return _unquantised(load_gguf(checkpoint, options), f"gguf {gguf_type(checkpoint)}".strip())
-    method = _method(AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True))
+    check_configuration(checkpoint.folder, checkpoint.name)
+    check_weights(checkpoint.weights)
+    options["trust_remote_code"] = False  # where nothing is said, a terminal is asked
+    method = _method(AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False))
     if method == "compressed-tensors":
         from transformers import CompressedTensorsConfig
 
         options["quantization_config"] = CompressedTensorsConfig(run_compressed=False)
     loader: Any = AutoModelForCausalLM
-    model, report = loader.from_pretrained(checkpoint.folder, use_safetensors=True, output_loading_info=True, **options)
+    options |= {
+        "use_safetensors": True,
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,
+    }  # refused below, by name
+    with _reading(checkpoint.name, f"is quantised with {method}, and could not be loaded") if method else nullcontext():
+        model, report = loader.from_pretrained(checkpoint.folder, **options)
     check_report(report, checkpoint.name, type(model).__name__)
     if method == "compressed-tensors":
         return _unquantised(model, method)
@@ -144,8 +152,14 @@ def check_report(report: Mapping[str, Any], name: str, kind: str) -> None:
         kind: the class that was loaded.
 
     Raises:
-        UserError: a weight is missing.
+        UserError: a weight is missing, or has another shape.
     """
+    if mismatched := sorted(report.get("mismatched_keys", ())):
+        key, held, wanted = mismatched[0]
+        raise UserError(
+            f"{name}: {key} has the shape {tuple(held)}, but config.json wants {tuple(wanted)} ({len(mismatched)} such weights in all); the two "
+            "files are not of one model"
+        )
     if missing := sorted(report["missing_keys"]):
         raise UserError(
             f"{name}: {missing[0]} is missing ({len(missing)} weights of {kind} in all), and would be made up at random; copy the "
@@ -193,10 +207,11 @@ def _tokenizer(checkpoint: Checkpoint) -> Any:
     from transformers import AutoTokenizer
 
     if checkpoint.adapter is not None and (checkpoint.adapter / "tokenizer_config.json").is_file():
-        return AutoTokenizer.from_pretrained(checkpoint.adapter, local_files_only=True)
+        return AutoTokenizer.from_pretrained(checkpoint.adapter, local_files_only=True, trust_remote_code=False)
     if checkpoint.gguf:
         return load_gguf_tokenizer(checkpoint)
-    return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
+    check_tokenizer(checkpoint.folder, checkpoint.name)
+    return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
 
 
 def _method(config: Any) -> str:
@@ -206,7 +221,7 @@ def _method(config: Any) -> str:
 
 
 @contextmanager
-def _reading(name: str, what: str) -> Iterator[None]:
+def _reading(name: str, problem: str) -> Iterator[None]:
     """One line for whatever a library says of files that it cannot read; quiet where nobody watches."""
     from transformers.utils import logging
 
@@ -216,12 +231,13 @@ def _reading(name: str, what: str) -> Iterator[None]:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # `check_report` says the same in a line
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except UserError:
         raise
-    except _FAILURES as error:
-        reason = " ".join(str(error).split())[:400]
-        raise UserError(f"{name}: could not be loaded as {what}: {reason or type(error).__name__}") from error
+    except Exception as error:  # what libraries raise on damaged, foreign or quantised files cannot be foreseen
+        raise UserError(f"{name}: {problem}: {said_by(error)}") from error
     finally:
         logging.set_verbosity(verbosity)
 
