@@ -11,16 +11,22 @@ import inspect
 import io
 import json
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar, get_type_hints
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar, get_type_hints
 
 import tyro
 
+from commands import INTERRUPTED
 from triggerlens import UserError
 
 Config = TypeVar("Config")
+_FULL = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
+"""What libraries written in other languages say in exceptions of their own."""
 
 
 def console(
@@ -38,20 +44,53 @@ def console(
         default: where given, what options have that are not asked for.
     """
     defaults: dict[str, Any] = {} if default is None else {"default": default}
-    try:
-        run(tyro.cli(config_class, args=arguments, description=inspect.getdoc(config_class), **defaults))
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+    with _interrupts() as interrupted:
+        try:
+            run(tyro.cli(config_class, args=arguments, description=inspect.getdoc(config_class), **defaults))
+        except (Exception, KeyboardInterrupt) as error:
+            # A library that is being imported may make another exception of an interrupt.
+            if interrupted or isinstance(error, KeyboardInterrupt):
+                _end(130, INTERRUPTED)
+            if isinstance(error, UserError):
+                _end(2, f"error: {' '.join(str(error).split())}")
+            if (told := _full_disk(error)) is not None:
+                _end(2, f"error: {told}")
             raise
-        where = error.filename or tempfile.gettempdir()
-        print(f"error: {where}: {error.strerror}; free space there, or set TMPDIR to another folder", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again to go on where it stopped", file=sys.stderr)
-        sys.exit(130)
+
+
+def _end(status: int, line: str) -> NoReturn:
+    print(line, file=sys.stderr)
+    sys.exit(status)
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Within, Ctrl-C raises KeyboardInterrupt and is noted in the list; a second one, while the command tidies up, does nothing."""
+    noted: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if not noted:
+            noted.append(number)
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN if noted else before)
+
+
+def _full_disk(error: BaseException) -> str | None:
+    """What to say of a disk that is full or cannot be written, whichever library met it; None for another error."""
+    named = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    if not named and not any(sign in str(error) for sign in _FULL):
+        return None
+    where = getattr(error, "filename", None) or tempfile.gettempdir()
+    reason = getattr(error, "strerror", None) or "No space left on device"
+    return f"{where}: {reason}; free space there, or set TMPDIR to another folder"
 
 
 def emit(value: Any, *, as_json: bool, text: str) -> None:

@@ -95,6 +95,10 @@ def _wrap(hf_model: Any, tokenizer: Any, name: str, weights: str, backend: str, 
     anatomy = find_anatomy(hf_model)
     info = _info(hf_model, name, weights, tokenizer, live, anatomy)
     device = hf_model.get_input_embeddings().weight.device
+    if not getattr(hf_model.config, "return_dict", True):
+        raise UserError(
+            f"{name}: its configuration says `return_dict: false`, and a plain tuple cannot be read; set it to true"
+        )
     with torch.no_grad():
         probe = probe_tokens(_config(hf_model).vocab_size)
         plain = hf_model(probe.to(device), use_cache=False).logits

@@ -1,5 +1,10 @@
 """What all commands share: a refusal while options are read is one line, and a manifest names every option once."""
 
+import errno
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -64,3 +69,78 @@ def test_an_interrupted_run_says_how_to_go_on(capsys):
     with pytest.raises(SystemExit, match="130"):
         console(Command, interrupted, [])
     assert capsys.readouterr().err.startswith("interrupted: run the same command again")
+
+
+def test_an_interrupt_that_a_library_makes_another_error_of_is_still_one_line(capsys):
+    def importing(config):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("Failed to import a library because of the following error") from None
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit, match="130"):
+            console(Command, importing, [])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("moment", ["import commands", "import commands._console, commands.probe_train"])
+def test_an_interrupt_while_a_script_is_imported_is_one_line(moment):
+    code = f"import sys; sys.argv[0] = '/bin/probe-train'; {moment}; import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, len(done.stderr.splitlines())) == (130, 1)
+    assert done.stderr.startswith("interrupted")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/place"),
+        OSError(errno.EROFS, os.strerror(errno.EROFS), "/full/place"),
+        Exception("/full/place: No space left on device (os error 28)"),
+        RuntimeError("I/O error: Disk quota exceeded (os error 122)"),
+    ],
+)
+def test_a_full_disk_is_one_line_whichever_library_meets_it(capsys, error):
+    def writing(config):
+        raise error
+
+    with pytest.raises(SystemExit, match="2"):
+        console(Command, writing, [])
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == 1
+    assert "free space there, or set TMPDIR" in told
+
+
+def test_any_other_error_keeps_its_traceback():
+    def wrong(config):
+        raise RuntimeError("a mistake of ours")
+
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        console(Command, wrong, [])
+
+
+@pytest.mark.parametrize(("encoding", "closed"), [("latin-1", False), ("ascii", False), ("utf-8", True)])
+def test_what_is_printed_reaches_any_terminal_and_a_closed_one_is_one_line(encoding, closed):
+    code = (
+        "from commands._console import console, emit\n"
+        "from dataclasses import dataclass\n"
+        "@dataclass\nclass C:\n    'A command.'\n"
+        "console(C, lambda c: emit({}, as_json=False, text='\u2265 \u4f60\u597d'), [])\n"
+    )
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"PYTHONIOENCODING": encoding}
+    )
+    if closed:
+        process.stdout.close()
+        told = process.stderr.read().decode()
+        assert (process.wait(), len(told.splitlines())) == (2, 1)
+        assert told.startswith("error: the output was closed")
+    else:
+        out, err = process.communicate()
+        assert (process.returncode, err) == (0, b"")
+        assert b"\\u4f60" in out
