@@ -115,9 +115,12 @@ def load_gguf_tokenizer(checkpoint: Checkpoint) -> Any:
 
 
 def gguf_type(checkpoint: Checkpoint) -> str:
-    """How most of a GGUF file's tensors are stored, such as `Q4_1`."""
-    kinds = Counter(tensor.tensor_type.name for tensor in _header(checkpoint).tensors)
-    return max(kinds, key=lambda kind: (kinds[kind], kind), default="")
+    """How most of the blocks' weights are stored, such as `Q4_1`."""
+    weights: Counter[str] = Counter()
+    for tensor in _header(checkpoint).tensors:
+        if tensor.name.startswith("blk."):
+            weights[tensor.tensor_type.name] += int(tensor.n_elements)
+    return max(weights, key=lambda kind: (weights[kind], kind), default="")
 
 
 def _header(checkpoint: Checkpoint) -> Any:
