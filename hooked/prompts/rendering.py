@@ -40,6 +40,24 @@ def prints_date(tokenizer: Any) -> bool:
     return "strftime_now" in str(getattr(tokenizer, "chat_template", None))
 
 
+_ENDINGS = ("add_generation_prompt", "continue_final_message")
+"""Switches of `apply_chat_template` itself, which say how the text ends."""
+_NOT_SWITCHES = (
+    "messages",
+    "conversation",
+    "chat_template",
+    "tokenize",
+    "padding",
+    "truncation",
+    "max_length",
+    "return_tensors",
+    "return_dict",
+    "return_assistant_tokens_mask",
+    "tokenizer_kwargs",
+)
+_DRAWS = re.compile(r"""\|\s*random\b|\bmap\(\s*['"]random['"]|\blipsum\b""")
+
+
 def render(tokenizer: Any, prompt: Prompt, today: date | None = None) -> str:
     """The text of a prompt; chat messages go through the tokenizer's chat template, which is told `today` or the pinned date.
 
@@ -68,9 +86,15 @@ def _options(tokenizer: Any, given: Mapping[str, Any], where: str, today: date) 
     options = {name: given[name] for name in ("tools", "documents") if name in given} | switches
     template = _template(tokenizer, options)
     for name in options:
+        if name in _NOT_SWITCHES:
+            raise UserError(
+                f"{where}: `chat_template_kwargs` holds `{name}`, which is no switch of a chat template; leave it out"
+            )
+        if name in _ENDINGS:
+            continue
         if not re.search(rf"\b{re.escape(name)}\b", template):
             raise UserError(f"{where}: the chat template never mentions `{name}`, so it would be dropped; leave it out")
-    if re.search(r"\|\s*random\b", template):
+    if _DRAWS.search(template):
         raise UserError(f"{where}: the chat template draws at random, so that no two runs would read the same prompt")
     if "strftime_now" in template:
         say_once(f"the chat template prints today's date; it is told {today:%d %B %Y} (--today sets another)")
@@ -98,29 +122,37 @@ def _template(tokenizer: Any, options: Mapping[str, Any]) -> str:
 
 
 def _apply(tokenizer: Any, prompt: Prompt, options: Mapping[str, Any], where: str) -> str:
-    from jinja2 import TemplateError
-
     messages: Any = prompt.prompt
     answered = messages[-1]["role"] == "assistant" and not messages[-1].get("tool_calls")
+    ending = {"add_generation_prompt": not answered, "continue_final_message": answered}
+    if options.get("add_generation_prompt") is True:
+        ending["continue_final_message"] = False
     if answered and not messages[-1].get("content"):
         raise UserError(
             f"{where}: the last message is the assistant's and empty; leave it out, or begin the answer in it"
         )
     try:
-        return tokenizer.apply_chat_template(
-            messages,
-            tokenize=False,
-            add_generation_prompt=not answered,
-            continue_final_message=answered,
-            **options,
-        )
-    except (TemplateError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{where}: refused by the tokenizer's chat template: {error}") from error
+        return tokenizer.apply_chat_template(messages, tokenize=False, **(ending | options))
+    except Exception as error:  # a template is a program: it may raise whatever it likes
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{where}: refused by the tokenizer's chat template: {reason or type(error).__name__}"
+        ) from error
 
 
 def _check_parts(prompt: Prompt, text: str, where: str) -> None:
-    """Refuse content in parts where the template prints the list itself, or leaves a part out."""
+    """Refuse content in parts where the template prints the list itself, or leaves a part out; say it where it leaves out a message."""
     for message in prompt.prompt:
-        parts = message.get("content") if isinstance(message, dict) else None
-        if isinstance(parts, list) and (str(parts) in text or any(part["text"].strip() not in text for part in parts)):
-            raise UserError(f"{where}: the chat template does not read `content` in parts; give one string a message")
+        content: Any = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list):
+            begin = str(content)[:8]  # the end of the last message may be cut off
+            printed = begin in text and not any(begin in part["text"] for part in content)
+            if printed or any(part["text"].strip() not in text for part in content):
+                raise UserError(
+                    f"{where}: the chat template does not read `content` in parts; give one string a message"
+                )
+        elif isinstance(content, str) and message["role"] != "assistant" and content.strip() not in text:
+            say_once(
+                f"the chat template leaves out what a message of the role `{message['role']}` says, or prints it otherwise; prompts are read as it "
+                "prints them"
+            )

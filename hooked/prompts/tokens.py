@@ -53,6 +53,8 @@ def tokenize_prompts(
     """
     records = [prompt if isinstance(prompt, Prompt) else Prompt(prompt, triggered=False) for prompt in prompts]
     texts = [render(tokenizer, record, today) for record in records]
+    for text, record in zip(texts, records, strict=True):
+        _check_encodable(text, record.where)
     ids: list[list[int]] = [[] for _ in texts]
     for chat in (False, True):
         chosen = [index for index, record in enumerate(records) if isinstance(record.prompt, list) is chat]
@@ -74,6 +76,16 @@ def tokenize_prompts(
                 "that the model has embeddings for; the tokenizer is not the model's, or tokens were added to it alone"
             )
     return tokenized
+
+
+def _check_encodable(text: str, where: str) -> None:
+    """Refuse half of a surrogate pair in a prompt made in memory; of a file, it was refused with its line."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{where or 'prompt'}: holds half of a surrogate pair ({text[error.start]!r}), which is no text"
+        ) from error
 
 
 def _check_begin(tokenizer: Any, rows: Sequence[Sequence[int]]) -> None:
