@@ -12,11 +12,12 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from hooked.checkpoint import ADAPTER_WEIGHTS, Checkpoint, find_checkpoint
+from hooked.checkpoint import ADAPTER_WEIGHTS, Checkpoint, find_checkpoint, read_adapter_config
 from hooked.faults import check_configuration, check_tokenizer, check_weights, said_by
 from hooked.gguf_files import gguf_type, load_gguf, load_gguf_tokenizer, read_once
 from hooked.prompts.rendering import pin_date
 from hooked.saving import remember_generation_file
+from hooked.tying import untied_if_changed
 from triggerlens import UserError, local_rank, say_once
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -184,6 +185,16 @@ def _merged(model: Any, checkpoint: Checkpoint) -> Any:
     Raises:
         UserError: some of either's weights have no counterpart, and PEFT would do without.
     """
+    assert checkpoint.adapter is not None
+    with (
+        nullcontext()
+        if read_adapter_config(checkpoint.adapter).get("ensure_weight_tying")
+        else untied_if_changed(model)
+    ):
+        return _adapted(model, checkpoint).merge_and_unload()
+
+
+def _adapted(model: Any, checkpoint: Checkpoint) -> Any:
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
@@ -199,7 +210,7 @@ def _merged(model: Any, checkpoint: Checkpoint) -> Any:
             f"{checkpoint.name}: the adapter's weights ({held}) do not fit the parts that its configuration adapts in its base ({placed}): it "
             "was trained on another model, or is not whole; give its own base as --base MODEL"
         )
-    return adapted.merge_and_unload()
+    return adapted
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Any:

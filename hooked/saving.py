@@ -17,6 +17,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from hooked.tying import untied_if_changed
 from triggerlens import UserError
 
 GENERATION_FILE = "generation_config.json"
@@ -89,17 +90,36 @@ def _write_generation_file(model: Any, folder: Path) -> None:
 def _merged(model: Any) -> Any:
     """The model, or a copy with its active adapters merged where it has any in place."""
     layers = [name for name, module in model.named_modules() if _has_adapter(module)]
-    if not layers:
+    whole = [name for name, module in model.named_modules() if _is_trained_whole(module)]
+    if not layers and not whole:
         return model
     copied = deepcopy(model)
-    for name in layers:
-        module = copied.get_submodule(name)
-        if not module.disable_adapters and not module.merged:
-            module.merge()
-        parent, _, own = name.rpartition(".")
-        setattr(copied.get_submodule(parent), own, module.get_base_layer())
+    with untied_if_changed(copied):
+        for name in layers:
+            module = copied.get_submodule(name)
+            if not module.disable_adapters and not module.merged:
+                module.merge()
+            _put(copied, name, module.get_base_layer())
+        for name in whole:
+            module = copied.get_submodule(name)
+            active = (
+                []
+                if module.disable_adapters
+                else [own for own in module.active_adapters if own in module.modules_to_save]
+            )
+            _put(copied, name, module.modules_to_save[active[0]] if active else module.original_module)
     copied._hf_peft_config_loaded = False
     return copied
+
+
+def _put(model: Any, name: str, module: Any) -> None:
+    parent, _, own = name.rpartition(".")
+    setattr(model.get_submodule(parent), own, module)
+
+
+def _is_trained_whole(module: Any) -> bool:
+    """Whether PEFT keeps a trained copy of it beside the base's (`modules_to_save`)."""
+    return all(hasattr(module, name) for name in ("original_module", "modules_to_save", "disable_adapters"))
 
 
 def _has_adapter(module: Any) -> bool:
