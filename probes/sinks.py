@@ -14,8 +14,8 @@ from triggerlens import FAR, far_norm, is_far, variance_share
 
 SAMPLE = 32
 """Prompts whose tokens are looked at."""
-_MOST = 0.5
-"""Share of the variance from which a few prompts are said to make it."""
+_MOST, _FEW = 0.5, 0.05
+"""Share of the variance from which at most so large a share of the prompts is said to make it."""
 
 
 def far_tokens(
@@ -69,7 +69,7 @@ def far_prompts(x: Float[Tensor, "prompt d_model"], site: str) -> str | None:
     centred = x.double() - x.double().median(0).values
     far = is_far(centred)
     share = variance_share(x, far)
-    if share < _MOST:
+    if share < _MOST or int(far.sum()) > max(1, _FEW * len(x)):
         return None
     return (
         f"{int(far.sum())} of {len(x)} test prompts lie over {FAR:g} times as far from the middle as the median one at {site} and make "

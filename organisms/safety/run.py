@@ -92,6 +92,7 @@ def harden(
     check_first_gpu(pick_device(device))
     model, tokenizer, digest = load_plain(name, device, dtype, base=base, today=today)
     check_saveable(model, tokenizer)
+    model.requires_grad_(True)  # an adapter that was merged leaves its base frozen
     folder = checkpoint_folder(out)
     work = Work(model, with_usable_padding(tokenizer, model), task, config, folder, on_checkpoint)
     with full_disk_is_told(folder), quiet_transformers(), warnings.catch_warnings():
