@@ -14,10 +14,10 @@ import torch
 
 from hooked.checkpoint import ADAPTER_WEIGHTS, Checkpoint, find_checkpoint, read_adapter_config
 from hooked.faults import check_configuration, check_tokenizer, check_weights, said_by
-from hooked.gguf_files import gguf_type, load_gguf, load_gguf_tokenizer, read_once
+from hooked.formats.gguf_files import gguf_type, load_gguf, load_gguf_tokenizer, read_once
+from hooked.formats.tying import untied_if_changed
 from hooked.prompts.rendering import pin_date
 from hooked.saving import remember_generation_file
-from hooked.tying import untied_if_changed
 from triggerlens import UserError, local_rank, say_once
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]

@@ -17,7 +17,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from hooked.tying import untied_if_changed
+from hooked.formats.tying import untied_if_changed
 from triggerlens import UserError
 
 GENERATION_FILE = "generation_config.json"
