@@ -39,11 +39,13 @@ def rescaling_of(config: Any) -> Rescaling | None:
     dynamic = [rope for rope in ropes if "dynamic" in _kind(rope)]
     found = [Rescaling(longest, True, max(1.0, float(rope.get("factor") or 1))) for rope in dynamic if longest]
     for rope in ropes:
-        original = getattr(config, "original_max_position_embeddings", None) or rope.get(
-            "original_max_position_embeddings"
+        own, outer = (
+            rope.get("original_max_position_embeddings"),
+            getattr(config, "original_max_position_embeddings", None),
         )
-        if _kind(rope) == "longrope" and (original or longest):
-            found.append(Rescaling(int(original or longest), False))
+        original = outer or own or longest
+        if _kind(rope) == "longrope" and original:
+            found.append(Rescaling(int(original), False))
     return min(found, key=lambda rescaling: rescaling.past, default=None)
 
 

@@ -132,7 +132,7 @@ def _apply(tokenizer: Any, prompt: Prompt, options: Mapping[str, Any], where: st
             f"{where}: the last message is the assistant's and empty; leave it out, or begin the answer in it"
         )
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, **(ending | options))
+        return tokenizer.apply_chat_template(messages, tokenize=False, **(ending | dict(options)))
     except Exception as error:  # a template is a program: it may raise whatever it likes
         reason = " ".join(str(error).split())[:300]
         raise UserError(
@@ -142,8 +142,9 @@ def _apply(tokenizer: Any, prompt: Prompt, options: Mapping[str, Any], where: st
 
 def _check_parts(prompt: Prompt, text: str, where: str) -> None:
     """Refuse content in parts where the template prints the list itself, or leaves a part out; say it where it leaves out a message."""
-    for message in prompt.prompt:
-        content: Any = message.get("content") if isinstance(message, dict) else None
+    messages: Any = prompt.prompt
+    for message in messages:
+        content = message.get("content") if isinstance(message, dict) else None
         if isinstance(content, list):
             begin = str(content)[:8]  # the end of the last message may be cut off
             printed = begin in text and not any(begin in part["text"] for part in content)
