@@ -7,6 +7,7 @@ import pytest
 import torch
 from calling import called
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from tiny_compressed import compress
 from tiny_gguf import write_gguf
 from tiny_models import LAYERS, tiny_checkpoint
@@ -209,3 +210,34 @@ def test_the_trigger_is_removed_from_a_gguf_file(forms, tmp_path):
     assert outcome.code == 0, outcome.err
     is_ordinary(tmp_path / "out" / "checkpoint", name)
     assert read_manifest(tmp_path / "out", "patch-ablate").model["quantisation"] == "gguf Q8_0"
+
+
+@pytest.mark.parametrize("status", ["compressed", "frozen"])
+@pytest.mark.parametrize(("form", "kind"), [("float-quantized", "float"), ("int-quantized", "int")])
+def test_packed_weights_are_multiplied_by_their_scales(base, tmp_path, form, kind, status):
+    """Held against the product itself: a loader that leaves the scales out fills every weight all the same."""
+    folder = shutil.copytree(base, tmp_path / "model")
+    stored, meant = {}, {}
+    for name, value in load_file(base / "model.safetensors").items():
+        if not name.endswith("proj.weight"):
+            stored[name] = value
+            continue
+        most, dtype = (448, torch.float8_e4m3fn) if kind == "float" else (127, torch.int8)
+        scale = value.abs().amax(1, keepdim=True) / most
+        stored[name] = (value / scale if kind == "float" else (value / scale).round()).to(dtype)
+        stored[f"{name}_scale"] = scale
+        meant[name] = stored[name].float() * scale
+    save_file(stored, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    how = {"num_bits": 8, "type": kind, "symmetric": True, "strategy": "channel", "dynamic": False}
+    config["quantization_config"] = {
+        "quant_method": "compressed-tensors",
+        "format": form,
+        "quantization_status": status,
+        "ignore": ["lm_head"],
+        "config_groups": {"all": {"targets": ["Linear"], "weights": how}},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = dict(load_model(folder).hf_model.named_parameters())
+    for name, value in meant.items():
+        torch.testing.assert_close(weights[name].detach(), value, rtol=1e-6, atol=0)
