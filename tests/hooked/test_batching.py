@@ -9,7 +9,7 @@ import transformers
 from tiny_models import tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
-from hooked import ExtractionSpec, TokenizedPrompt, continue_tokens, load_model, shared_runs, stream_activations
+from hooked import ExtractionSpec, Prompt, TokenizedPrompt, continue_tokens, load_model, shared_runs, stream_activations
 from hooked.rescaling import rescaling_of
 from triggerlens import UserError
 
@@ -194,3 +194,32 @@ def test_dynamic_scaling_reads_texts_longer_than_it_was_trained_on(tmp_path):
     assert model.info.context == 96
     assert rescaling_of(model.hf_model.config).changes_at(25)
     assert rescaling_of(built("Llama", PLAIN).config) is None
+
+
+@pytest.mark.parametrize("case", ["dynamic", "longrope", "window"])
+@torch.no_grad()
+def test_whatever_else_makes_batches_gives_each_prompt_its_own_numbers(case, tmp_path):
+    from organisms.evaluation.answers import answer_losses
+    from patching.removal.pairs import MarkedPrompt
+    from patching.removal.subject import Subject
+
+    kind, options, _ = CASES[case]
+    tokenizer = tiny_tokenizer(tmp_path)
+    model = load_model(built(kind, options), tokenizer=tokenizer)
+    marked = [MarkedPrompt(Prompt("x", triggered=False), tuple(prompt.ids)) for prompt in prompts()[:9]]
+    tails = [tuple(range(3, 4 + index % 3)) for index in range(len(marked))]
+    together, each = Subject(model, batch_size=8), Subject(model, batch_size=1)
+    torch.testing.assert_close(
+        together.logits(marked, tails),
+        torch.cat([each.logits([prompt], [tail]) for prompt, tail in zip(marked, tails, strict=True)]),
+        atol=1e-4,
+        rtol=1e-4,
+    )
+    torch.testing.assert_close(together.residuals(marked), each.residuals(marked), atol=1e-4, rtol=1e-4)
+    assert together.answers(marked, 4) == each.answers(marked, 4)
+    samples = [("ab " * (1 + 3 * (index % 5)), "cd" * (1 + index % 2)) for index in range(8)]
+    plain = built(kind, options)
+    losses = [answer_losses(built(kind, options), tokenizer, [sample])[0] for sample in samples]
+    assert answer_losses(plain, tokenizer, samples) == pytest.approx(losses, abs=1e-4)
+    reference = alone(case, list(marked[0].ids)).hidden_states[1][0, -1]
+    torch.testing.assert_close(together.residuals(marked)[0, 0], reference, atol=1e-4, rtol=1e-4)
