@@ -43,4 +43,4 @@ def test_a_folder_that_is_no_causal_model_is_named(command, tmp_path) -> None:
     (tmp_path / "model" / "model.safetensors").write_bytes(b"")
     done = command("organism-harden", tmp_path / "model", "--task", "year-code", "--out", tmp_path / "out")
     assert (done.code, len(done.err.splitlines())) == (2, 1)
-    assert "could not be loaded as a causal language model" in done.err
+    assert "is no causal language model" in done.err
