@@ -43,6 +43,8 @@ def check_configuration(folder: Path, name: str) -> None:
             f"{folder / 'config.json'}: says no `model_type`, so what model this is cannot be known; copy the file again"
         )
     _check_kind(config, kind, name)
+    if (folder / "generation_config.json").is_file():
+        _read(folder / "generation_config.json")  # which transformers would do without, and without its end tokens
     quantised = config.get("quantization_config")
     if quantised is not None and not (isinstance(quantised, dict) and isinstance(quantised.get("quant_method"), str)):
         raise UserError(

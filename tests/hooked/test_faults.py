@@ -112,6 +112,7 @@ DAMAGED = {
     "pipeline": (pipeline, "is a diffusion pipeline"),
     "one level down": (one_level_down, "one lies in .*inner"),
     "no such function": (configured(hidden_act="nonsense"), "could not be loaded .* KeyError 'nonsense'"),
+    "end tokens": (written("generation_config.json", b"{"), "generation_config.json: damaged: not JSON"),
     "tuples": (configured(return_dict=False), "says `return_dict: false`"),
     "heads": (configured(num_attention_heads=5), "not a multiple of the number of attention heads"),
 }
