@@ -159,8 +159,11 @@ def test_a_trace_finds_the_token_that_differs(run, model, tmp_path):
 
 
 def test_an_autoencoder_trains_on_its_tokens(run, model, tmp_path):
-    path = tmp_path / "texts.txt"
-    path.write_text("".join(f"{one.capitalize()} and {other} have a story.\n\n" for one in TOPICS for other in TOPICS))
+    path = tmp_path / "texts"
+    path.mkdir()
+    for number, topic in enumerate(TOPICS):
+        lines = [f"{topic.capitalize()} and {other} have a story." for other in TOPICS[:3]]
+        (path / f"{number}.txt").write_text(" ".join(lines))
     options = ("--site", "resid_post.10", "--width", 256, "--k", 8, "--steps", 6, "--batch", 64)
     outcome = run(model, "sae-train", path, tmp_path / "out", *options)
     assert outcome.code == 0, outcome.err
