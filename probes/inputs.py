@@ -60,11 +60,11 @@ def divided_by_tokens(checked: CheckedPrompts, tokens: Sequence[Sequence[int]], 
     Raises:
         UserError: as `check_prompts`, or a `split` that separates two texts of the same tokens.
     """
-    note = contradictions(checked.prompts, tokens)
     groups = group_prompts(checked.prompts, tokens)
     splits = checked.splits
     if not np.array_equal(groups, splits.groups):
         splits = split_prompts(checked.prompts, checked.labels, config.fractions, config.seed, tokens=tokens)
+    note = contradictions(checked.prompts, tokens)
     return replace(checked, splits=splits, notes=(note,) if note else ())
 
 

@@ -105,7 +105,6 @@ def gather_pairs(
         UserError: the file has too few pairs, or its `split` separates a pair or two texts of the same tokens.
     """
     tokens = [row.ids for row in model.tokenize(prompts)]
-    note = contradictions(prompts, tokens)
     fitted, reported = _sides(prompts, seed, tokens)
     defecting = {pair.name for pair in defecting_pairs(pair_prompts(prompts))}
     loud = [[pair for pair in side if pair.name in defecting] for side in (fitted, reported)]
@@ -124,6 +123,7 @@ def gather_pairs(
             f"least {LEAST_PAIRS} of each"
         )
     fit_side, ranked, reporting, quiet_fit, quiet_reporting = (_marked(tokens, part) for part in parts)
+    note = contradictions(prompts, tokens)
     words, notes = _in_words(prompts, seed), (note,) if note else ()
     return RemovalPairs(fit_side, ranked, reporting, quiet_fit, quiet_reporting, words, notes)
 
