@@ -127,9 +127,10 @@ def test_unusable_input_is_one_line(command, checkpoint, prompts, tmp_path):
     def refused(*arguments):
         outcome = command("patch-ablate", *arguments, "--out", tmp_path / "out")
         assert outcome.code == 2
-        assert outcome.err.count("\n") == 1, outcome.err
+        errors = [line for line in outcome.err.splitlines() if not line.startswith("note: ")]
+        assert len(errors) == 1, outcome.err
         assert not (tmp_path / "out").exists()
-        return outcome.err
+        return errors[0]
 
     few = tmp_path / "few.jsonl"
     write_prompts(few, [Prompt(t, triggered=t == "b", pair="p") for t in "ab"])

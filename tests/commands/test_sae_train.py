@@ -125,7 +125,7 @@ def refused(command, checkpoint, prompts, tmp_path):
         outcome = command("sae-train", model, texts, "--out", out, *SMALL, *options)
         assert outcome.code == 2, outcome.err
         assert outcome.out == ""
-        (line,) = outcome.err.strip().splitlines()
+        (line,) = (line for line in outcome.err.splitlines() if not line.startswith("note: "))
         assert (contents(out) if out.exists() else None) == before
         return line
 
