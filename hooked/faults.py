@@ -92,12 +92,12 @@ def no_weights(folder: Path) -> UserError:
             f"{folder}: its weights are pickled ({pickled[0].name}), and unpickling can run code; save it again as safetensors"
         )
     other = sorted(folder.glob("*.safetensors"))
-    found = (
+    hint = (
         f" (there is {other[0].name}, which transformers does not read; convert it to the Hugging Face form)"
         if other
         else ""
     )
-    return UserError(f"{folder}: no model.safetensors here{found}")
+    return UserError(f"{folder}: no model.safetensors here{hint}")
 
 
 def said_by(error: Exception) -> str:

@@ -40,28 +40,28 @@ def differences(saved: Mapping[str, Any], model: HookedModel, weights_sha256: st
     now = provenance_of(model)
     if not saved:
         return ["other weights"] if weights_sha256 and weights_sha256 != now["model"]["weights"] else []
-    found = _of_model(saved.get("model", {}), now["model"])
+    differing = _of_model(saved.get("model", {}), now["model"])
     if saved.get("tokenizer_sha256") not in (None, now["tokenizer_sha256"]):
-        found.append("another tokenizer or chat template")
+        differing.append("another tokenizer or chat template")
     if saved.get("today") and now["today"] and saved["today"] != now["today"]:
-        found.append(f"another date in the chat template ({saved['today']}, not {now['today']})")
-    return found
+        differing.append(f"another date in the chat template ({saved['today']}, not {now['today']})")
+    return differing
 
 
 def _of_model(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     if identity_sha256(then) == identity_sha256(now):
         return []
-    found = ["other weights"] if then.get("weights") != now["weights"] else []
+    differing = ["other weights"] if then.get("weights") != now["weights"] else []
     before, after = then.get("config", {}), now["config"]
     fields = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     if fields:
         more = f" and {len(fields) - _MOST} more" if len(fields) > _MOST else ""
-        found.append(f"another configuration ({', '.join(fields[:_MOST])}{more})")
+        differing.append(f"another configuration ({', '.join(fields[:_MOST])}{more})")
     if then.get("adapters") != now["adapters"]:
-        found.append("other adapters")
+        differing.append("other adapters")
     if then.get("class") != now["class"]:
-        found.append(f"another architecture ({then.get('class')}, not {now['class']})")
-    return found or ["another state (in training, not in evaluation)"]
+        differing.append(f"another architecture ({then.get('class')}, not {now['class']})")
+    return differing or ["another state (in training, not in evaluation)"]
 
 
 def _strict(value: Any) -> Any:

@@ -37,7 +37,7 @@ def rescaling_of(config: Any) -> Rescaling | None:
     longest = getattr(config, "max_position_embeddings", None)
     ropes = list(_ropes(config))
     dynamic = [rope for rope in ropes if "dynamic" in _kind(rope)]
-    found = [Rescaling(longest, True, max(1.0, float(rope.get("factor") or 1))) for rope in dynamic if longest]
+    rescalings = [Rescaling(longest, True, max(1.0, float(rope.get("factor") or 1))) for rope in dynamic if longest]
     for rope in ropes:
         own, outer = (
             rope.get("original_max_position_embeddings"),
@@ -45,8 +45,8 @@ def rescaling_of(config: Any) -> Rescaling | None:
         )
         original = outer or own or longest
         if _kind(rope) == "longrope" and original:
-            found.append(Rescaling(int(original), False))
-    return min(found, key=lambda rescaling: rescaling.past, default=None)
+            rescalings.append(Rescaling(int(original), False))
+    return min(rescalings, key=lambda rescaling: rescaling.past, default=None)
 
 
 def forget_lengths(model: nn.Module, config: Any) -> None:

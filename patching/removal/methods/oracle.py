@@ -19,7 +19,7 @@ def cut_attention(model: HookedModel) -> PlacedEdit:
     """The oracle as an edit.
 
     Raises:
-        UserError: the model's attention patterns cannot be had.
+        UserError: the model's attention patterns cannot be read.
     """
     return PlacedEdit("oracle: attention to the trigger cut", dict.fromkeys(model.sites("pattern"), without_trigger))
 
