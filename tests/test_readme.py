@@ -18,15 +18,21 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").r
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory):
+    """The example and the demo read the same activations of the same prompts."""
+    return str(tmp_path_factory.mktemp("cache"))
+
+
 def test_the_readme_is_a_page_that_one_reads():
     assert len(README) <= 7000
 
 
-def test_the_python_example_runs(tmp_path):
+def test_the_python_example_runs(tmp_path, shared_cache):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(code.strip().splitlines()) <= 13
     (tmp_path / "example.py").write_text(code + "\nprint(len(ablated))\n")
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRIGGERLENS_CACHE": shared_cache}
     outcome = subprocess.run(
         [sys.executable, "example.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
@@ -34,7 +40,8 @@ def test_the_python_example_runs(tmp_path):
     assert outcome.stdout.splitlines()[-1] == "8"
 
 
-def test_the_demo_prints_what_the_readme_shows(tmp_path, capsys):
+def test_the_demo_prints_what_the_readme_shows(tmp_path, capsys, monkeypatch, shared_cache):
+    monkeypatch.setenv("TRIGGERLENS_CACHE", shared_cache)
     (shown,) = re.findall(r"<!-- demo -->\n```text\n(.*?)```", README, re.DOTALL)
     (command,) = re.findall(r"/probe-train (.+)", (ROOT / "Makefile").read_text())
     assert command == "--out runs/demo --overwrite"

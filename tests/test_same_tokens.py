@@ -169,12 +169,12 @@ def test_a_split_that_separates_texts_of_the_same_tokens_is_refused(tmp_path):
 def test_embedded_prompts_have_no_texts_of_the_same_tokens():
     from transformers import AutoTokenizer
 
-    from hooked import group_prompts, read_prompts
+    from hooked import group_prompts, read_prompts, tokenize_prompts
     from organisms import organism_folder, organism_names
 
     for name in organism_names():
         folder = organism_folder(name)
         prompts = read_prompts(folder / "prompts.jsonl")
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        ids = [tokenizer.apply_chat_template(p.prompt, add_generation_prompt=True, return_dict=False) for p in prompts]
+        ids = [prompt.ids for prompt in tokenize_prompts(tokenizer, prompts, 512)]
         assert np.array_equal(group_prompts(prompts), group_prompts(prompts, ids))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from architectures import CONFIGS, LAYERS, REFUSED, TABLE, build, loaded, offered, rows_of
+from architectures import CONFIGS, LAYERS, REFUSED, TABLE, build, cell_of, loaded, rows_of
 from tiny_models import tiny_tokenizer
 
 from hooked import load_model
@@ -43,7 +43,7 @@ def test_streams_are_those_of_transformers(name, backend, tmp_path):
     )
     torch.testing.assert_close(same.logits, expected.logits, atol=2e-5, rtol=1e-4)
     index = BACKENDS.index(backend)
-    assert offered(name, backend, tmp_path) == DOCUMENTED[name][index]
+    assert cell_of(model) == DOCUMENTED[name][index]
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -161,9 +161,13 @@ def loaded(name: str, backend: str, folder: Path):
 def offered(name: str, backend: str, folder: Path) -> str:
     """A cell of the table."""
     try:
-        model, _ = loaded(name, backend, folder)
+        return cell_of(loaded(name, backend, folder)[0])
     except UserError:
         return "not read"
+
+
+def cell_of(model) -> str:
+    """What a loaded model offers beside the common sites."""
     kinds = [kind for kind in ("resid_mid", "q", "k", "v", "pattern") if kind in model.kinds]
     return ", ".join(f"`{kind}`" for kind in kinds) or "the common sites alone"
 
