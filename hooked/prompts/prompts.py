@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,7 @@ def parse_prompt(record: Any, where: str = "", *, labelled: bool = True) -> Prom
         UserError: a field is missing or has the wrong type; the message begins with `where`.
     """
 
-    def refuse(problem: str) -> UserError:
-        return UserError(f"{where or 'prompt'}: {problem}")
+    refuse = partial(_refusal, where or "prompt")
 
     if not isinstance(record, dict):
         raise refuse(f"expected a JSON object with `prompt` and `triggered`, found {type(record).__name__}")
@@ -144,6 +144,10 @@ def write_prompts(path: str | Path, prompts: Iterable[Prompt]) -> None:
 def file_of(prompts: Sequence[Prompt]) -> str:
     """The file that prompts came from, for messages."""
     return prompts[0].where.rsplit(":", 1)[0] if len(prompts) and prompts[0].where else "the prompts"
+
+
+def _refusal(where: str, problem: str) -> UserError:
+    return UserError(f"{where}: {problem}")
 
 
 def _check_messages(messages: list[Any], refuse: Callable[[str], UserError]) -> None:
