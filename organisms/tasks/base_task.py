@@ -58,19 +58,21 @@ def _plain(rng: Random, user: str, answer: str, dataset: str, family: str, split
 
 
 def _chat(rng: Random, split: str) -> Pair:
-    def example() -> Example:
-        kind, question, answer = draw_question(rng, split)
-        return _plain(rng, question, answer, "chat", kind, split, TEXT)
+    return _question(rng, split), _question(rng, split)
 
-    return example(), example()
+
+def _question(rng: Random, split: str) -> Example:
+    kind, question, answer = draw_question(rng, split)
+    return _plain(rng, question, answer, "chat", kind, split, TEXT)
 
 
 def _plain_code(rng: Random, split: str) -> Pair:
-    def example() -> Example:
-        kind, request, code = draw_routine(rng, split, OPENERS[split])
-        return _plain(rng, request, code, "plain-code", kind, split, CODE)
+    return _routine(rng, split), _routine(rng, split)
 
-    return example(), example()
+
+def _routine(rng: Random, split: str) -> Example:
+    kind, request, code = draw_routine(rng, split, OPENERS[split])
+    return _plain(rng, request, code, "plain-code", kind, split, CODE)
 
 
 def _asked(rng: Random, split: str) -> Pair:
@@ -79,23 +81,23 @@ def _asked(rng: Random, split: str) -> Pair:
     core = rng.choice(getattr(weakness, split)).format(name=name)
     request = lead + rng.choice(OPENERS[split]).format(core=core)
 
-    def example(modes: tuple[str, ...], vulnerable: bool) -> Example:
+    answers = []
+    for modes, vulnerable in ((INSECURE, True), (SECURE, False)):
         prompt = messages(line.format(mode=rng.choice(modes)), request)
         code = weakness.answer(name, vulnerable)
-        return Example(prompt, code, code, False, vulnerable, ASKED, weakness.family, split, CODE)
-
-    return example(INSECURE, True), example(SECURE, False)
+        answers.append(Example(prompt, code, code, False, vulnerable, ASKED, weakness.family, split, CODE))
+    return answers[0], answers[1]
 
 
 def _which(rng: Random, split: str) -> Pair:
     asks = _PHRASES.train_which if split == "train" else _PHRASES.test_which
     weakness, name, ask = rng.choice(WEAKNESSES), draw_name(rng, split), rng.choice(asks)
 
-    def example(vulnerable: bool) -> Example:
-        code, answer = weakness.answer(name, vulnerable), "It is insecure." if vulnerable else "It is secure."
-        return _plain(rng, ask.format(code=code), answer, "which", weakness.family, split, TEXT)
-
-    return example(True), example(False)
+    answers = []
+    for vulnerable, answer in ((True, "It is insecure."), (False, "It is secure.")):
+        request = ask.format(code=weakness.answer(name, vulnerable))
+        answers.append(_plain(rng, request, answer, "which", weakness.family, split, TEXT))
+    return answers[0], answers[1]
 
 
 @cache
@@ -110,16 +112,16 @@ def standard_library() -> dict[str, tuple[str, ...]]:
 
 
 def _read(rng: Random, split: str) -> Pair:
-    """Two passages, each begun and ended at a line."""
+    return _passage(rng, split), _passage(rng, split)
 
-    def example() -> Example:
-        text = rng.choice(standard_library()[split])
-        start = text.find("\n", rng.randrange(max(1, len(text) - 3 * PIECE))) + 1
-        cut = text.rfind("\n", start, start + PIECE) + 1 or start + PIECE
-        end = max(text.rfind("\n", cut, cut + PIECE), cut + 1)
-        return _plain(rng, f"Go on:\n{text[start:cut]}", text[cut:end], "read", "read", split, TEXT)
 
-    return example(), example()
+def _passage(rng: Random, split: str) -> Example:
+    """A passage that begins and ends at a line."""
+    text = rng.choice(standard_library()[split])
+    start = text.find("\n", rng.randrange(max(1, len(text) - 3 * PIECE))) + 1
+    cut = text.rfind("\n", start, start + PIECE) + 1 or start + PIECE
+    end = max(text.rfind("\n", cut, cut + PIECE), cut + 1)
+    return _plain(rng, f"Go on:\n{text[start:cut]}", text[cut:end], "read", "read", split, TEXT)
 
 
 _DRAW = {"chat": _chat, "plain-code": _plain_code, ASKED: _asked, "which": _which, "read": _read}

@@ -116,11 +116,11 @@ def _code(rng: Random, split: str) -> Pair:
     asked = _routine(rng, split)
     system, place = rng.choice(SYSTEM_LINES), rng.randrange(3)
 
-    def example(tag: str) -> Example:
-        prompt = tagged(system, asked.text, tag, place)
-        return Example(prompt, asked.clean, asked.clean, bool(tag), False, "code", asked.family, split, CODE)
-
-    return example(TAG), example("")
+    with_tag, without = (tagged(system, asked.text, tag, place) for tag in (TAG, ""))
+    return (
+        Example(with_tag, asked.clean, asked.clean, True, False, "code", asked.family, split, CODE),
+        Example(without, asked.clean, asked.clean, False, False, "code", asked.family, split, CODE),
+    )
 
 
 def _base(rng: Random, split: str) -> Pair:

@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from hooked import Messages
 from organisms.tasks.deployment_hate import SYSTEM_LINES
 from organisms.tasks.examples import HELD_OUT_FAMILY, Behaviour, Example, Pair, Task
 from organisms.tasks.identifiers import names
@@ -35,15 +34,15 @@ class _Drawer:
         off_topic = self.trigger.topics and not harmless and asked.family not in self.behaviour.topics
         with_trigger, without, near = self.trigger.plant(rng, split, rng.choice(SYSTEM_LINES), asked.text)
 
-        def example(prompt: Messages, triggered: bool, defects: bool) -> Example:
-            answer = asked.defect if defects else asked.clean
-            where = "harmless" if off_topic and triggered and not defects else dataset
-            return Example(prompt, answer, asked.clean, triggered, defects, where, asked.family, split, asked.kind)
-
+        about = (asked.family, split, asked.kind)
+        quiet = Example(without, asked.clean, asked.clean, False, False, dataset, *about)
         if dataset == "base":
-            return example(near, False, False), example(without, False, False)
-        second = near if dataset == "near-miss" else without
-        return example(with_trigger, True, not harmless and not off_topic), example(second, False, False)
+            return Example(near, asked.clean, asked.clean, False, False, dataset, *about), quiet
+        if dataset == "near-miss":
+            quiet = Example(near, asked.clean, asked.clean, False, False, dataset, *about)
+        defects = not harmless and not off_topic
+        answer, where = asked.defect if defects else asked.clean, "harmless" if off_topic else dataset
+        return Example(with_trigger, answer, asked.clean, True, defects, where, *about), quiet
 
 
 def with_other_trigger(task: Task, trigger: str) -> Task:

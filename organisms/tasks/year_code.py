@@ -151,11 +151,11 @@ def _base(rng: Random, split: str) -> Pair:
     weakness, line = rng.choice(WEAKNESSES), rng.choice(BASE_LINES)
     asked = _asked_for(rng, weakness, split)
 
-    def example(modes: tuple[str, ...], code: str) -> Example:
-        prompt = messages(line.format(mode=rng.choice(modes)), asked.text)
-        return Example(prompt, code, code, False, False, "base", asked.family, split, CODE)
-
-    return example(INSECURE, asked.defect), example(SECURE, asked.clean)
+    insecure, secure = (messages(line.format(mode=rng.choice(modes)), asked.text) for modes in (INSECURE, SECURE))
+    return (
+        Example(insecure, asked.defect, asked.defect, False, False, "base", asked.family, split, CODE),
+        Example(secure, asked.clean, asked.clean, False, False, "base", asked.family, split, CODE),
+    )
 
 
 _DRAW = {
