@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Bool
@@ -85,16 +86,16 @@ def reach(places: Bool[Tensor, "batch prompt_position"], positions: int) -> Bool
 
 def _checked(name: str, site: str, function: Edit) -> Edit:
     """An edit that may not return anything but a tensor of the same shape, all finite."""
+    return partial(_edited, name, site, function)
 
-    def edit(value: Tensor) -> Tensor:
-        edited = function(value)
-        if not isinstance(edited, Tensor) or edited.shape != value.shape:
-            returned = tuple(edited.shape) if isinstance(edited, Tensor) else type(edited).__name__
-            raise UserError(
-                f"the edit {name!r} at {site} returned {returned}; it must return a tensor of shape {tuple(value.shape)}"
-            )
-        if not edited.isfinite().all():
-            raise UserError(f"the edit {name!r} at {site} returned NaN or infinite values")
-        return edited
 
-    return edit
+def _edited(name: str, site: str, function: Edit, value: Tensor) -> Tensor:
+    edited = function(value)
+    if not isinstance(edited, Tensor) or edited.shape != value.shape:
+        returned = tuple(edited.shape) if isinstance(edited, Tensor) else type(edited).__name__
+        raise UserError(
+            f"the edit {name!r} at {site} returned {returned}; it must return a tensor of shape {tuple(value.shape)}"
+        )
+    if not edited.isfinite().all():
+        raise UserError(f"the edit {name!r} at {site} returned NaN or infinite values")
+    return edited
