@@ -13,12 +13,15 @@ from .extraction import (
     stream_activations as stream_activations,
 )
 from .generation import (
+    GenerationStep as GenerationStep,
     Sampling as Sampling,
+    Watch as Watch,
     answer_prompts as answer_prompts,
     before_end as before_end,
     context_of as context_of,
     continue_tokens as continue_tokens,
     end_ids as end_ids,
+    likeliest as likeliest,
     padding_id as padding_id,
     vocabulary_of as vocabulary_of,
 )

@@ -8,6 +8,8 @@
 4. A continuation is over at an end token, which is not part of it.
 5. Where rotary embeddings are rescaled past a length (`hooked.rescaling`), prompts that would exceed it share a batch with prompts of
    their own length alone, and everything is read again where the frequencies change.
+6. Whoever watches is told after each step what was read, and may end rows. The last token of an answer, which chooses nothing, is then
+   read too, so that all of the answer is seen.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
@@ -29,6 +31,38 @@ from triggerlens import UserError
 
 Pick = Callable[[Float[Tensor, "row vocabulary"]], Int[Tensor, "row"]]
 """Chooses each row's next token by its logits, in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationStep:
+    """What a model has just read while it writes."""
+
+    rows: Sequence[int]
+    """Which of the rows given stand in this batch, in order."""
+    tokens: Int[Tensor, "row token"]
+    """The ids that were read: of the whole text so far, or of the newest token."""
+    own: Bool[Tensor, "row token"]
+    """The tokens that count: no filling, and none of a row that is over."""
+    prompt: int
+    """How many tokens, from the left, are the prompt's and its filling; the others were written."""
+    whole: bool
+    """Whether this is the whole text so far: in the first step, and wherever everything is read again, with other frequencies."""
+    activations: Float[Tensor, "row token d_model"] | None = None
+    """At the watched site; None in `continue_tokens`, which knows no sites."""
+
+
+See = Callable[[GenerationStep], Bool[Tensor, "row"] | None]
+"""Told of each step; returns the rows to end there, if any: what was read is kept, and nothing more is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who looks on while a hooked model writes, and where."""
+
+    site: str
+    """A site of the residual stream's width."""
+    see: See
+    """Called after each step with the activations there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +149,7 @@ def continue_tokens(
     pad_id: int = 0,
     pick: Pick = likeliest,
     padded_to: int | None = None,
+    watch: See | None = None,
 ) -> list[list[int]]:
     """Continue token ids, all rows in one batch where the model allows it.
 
@@ -127,6 +162,7 @@ def continue_tokens(
         pick: chooses the next tokens.
         padded_to: the most tokens, new ones included, up to which rows of other lengths share a batch; None where there is no such limit
             but the configuration's.
+        watch: told of each step, and may end rows.
 
     Returns:
         The new token ids of each row, without the end token.
@@ -135,38 +171,61 @@ def continue_tokens(
     rescaling = rescaling_of(model.config)
     limit = min((length for length in (padded_to, rescaling and rescaling.past) if length), default=None)
     if limit is None or max(map(len, rows)) + max_new_tokens <= limit:
-        return _continued(model, rows, max_new_tokens, ends, pad_id, pick)
+        return _Writing(model, ends, pad_id, pick, watch).continued(rows, range(len(rows)), max_new_tokens)
     answers: dict[int, list[int]] = {}
     for length in dict.fromkeys(map(len, rows)):
         like = [index for index, row in enumerate(rows) if len(row) == length]
-        new = _continued(model, [rows[index] for index in like], max_new_tokens, ends, pad_id, pick)
+        writing = _Writing(model, ends, pad_id, pick, watch)
+        new = writing.continued([rows[index] for index in like], like, max_new_tokens)
         answers |= dict(zip(like, new, strict=True))
     return [answers[index] for index in range(len(rows))]
 
 
-def _continued(
-    model: Any, rows: Sequence[Sequence[int]], max_new_tokens: int, ends: frozenset[int], pad_id: int, pick: Pick
-) -> list[list[int]]:
-    """As `continue_tokens`, in one batch."""
-    device, rescaling = device_of(model), rescaling_of(model.config)
-    forget_lengths(model, model.config)
-    tokens, mask = (part.to(device) for part in pad_left(rows, pad_id))
-    stops = torch.tensor(sorted(ends), dtype=torch.long, device=device)
-    over = torch.zeros(len(rows), dtype=torch.bool, device=device)
-    new: list[Tensor] = []
-    read, cache = tokens, None
-    while len(new) < max_new_tokens and not over.all():
-        logits, cache = _next_logits(model, read, mask, cache)
-        chosen = pick(logits.to(device)).masked_fill(over, pad_id)
-        new.append(chosen)
-        over |= torch.isin(chosen, stops)
-        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-        tokens = torch.cat([tokens, chosen[:, None]], dim=1)
-        if rescaling is not None and rescaling.changes_at(tokens.shape[1]):
-            cache = None
-        read = tokens if cache is None else chosen[:, None]
-    written = torch.stack(new, dim=1).tolist() if new else [[]] * len(rows)
-    return [before_end(row, ends) for row in written]
+@dataclass(slots=True)
+class _Writing:
+    """One batch that is being continued."""
+
+    model: Any
+    ends: frozenset[int]
+    pad_id: int
+    pick: Pick
+    watch: See | None
+
+    def continued(self, rows: Sequence[Sequence[int]], numbers: Sequence[int], max_new_tokens: int) -> list[list[int]]:
+        """New ids of each row; `numbers` says which rows these are."""
+        model, device, rescaling = self.model, device_of(self.model), rescaling_of(self.model.config)
+        forget_lengths(model, model.config)
+        tokens, mask = (part.to(device) for part in pad_left(rows, self.pad_id))
+        stops = torch.tensor(sorted(self.ends), dtype=torch.long, device=device)
+        over = torch.zeros(len(rows), dtype=torch.bool, device=device)
+        lengths = torch.full((len(rows),), max_new_tokens, device=device)
+        width, read, cache = tokens.shape[1], tokens, None
+        while tokens.shape[1] < width + max_new_tokens and not over.all():
+            logits, cache = _next_logits(model, read, mask, cache)
+            if self.watch is not None:
+                ended = self._seen(self.watch, numbers, read, mask, over, width)
+                lengths.masked_fill_(ended & ~over, tokens.shape[1] - width)
+                over |= ended
+            chosen = self.pick(logits.to(device)).masked_fill(over, self.pad_id)
+            over |= torch.isin(chosen, stops)
+            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+            tokens = torch.cat([tokens, chosen[:, None]], dim=1)
+            if rescaling is not None and rescaling.changes_at(tokens.shape[1]):
+                cache = None
+            read = tokens if cache is None else chosen[:, None]
+        if self.watch is not None and not over.all():
+            _next_logits(model, read, mask, cache)
+            self._seen(self.watch, numbers, read, mask, over, width)
+        written = zip(tokens[:, width:].tolist(), lengths.tolist(), strict=True)
+        return [before_end(row[:length], self.ends) for row, length in written]
+
+    @staticmethod
+    def _seen(watch: See, numbers: Sequence[int], read: Tensor, mask: Tensor, over: Tensor, width: int) -> Tensor:
+        """Tell the watch what was read; which rows it ends."""
+        whole = read.shape[1] == mask.shape[1]
+        own = mask.bool() & ~over[:, None] if whole else ~over[:, None]
+        ended = watch(GenerationStep(numbers, read, own, width if whole else 0, whole))
+        return torch.zeros_like(over) if ended is None else ended.to(over.device)
 
 
 def before_end(ids: Sequence[int], ends: frozenset[int]) -> list[int]:

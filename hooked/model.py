@@ -9,8 +9,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import partial
 from threading import RLock
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,7 +23,16 @@ from torch import Tensor, nn
 from hooked.backends.anatomy import Anatomy, candidate_projections
 from hooked.backends.positionwise import only_at
 from hooked.backends.visits import Edit, Read, Visit, plan_visits
-from hooked.generation import check_room, continue_tokens, end_ids, padding_id
+from hooked.generation import (
+    GenerationStep,
+    Pick,
+    Watch,
+    check_room,
+    continue_tokens,
+    end_ids,
+    likeliest,
+    padding_id,
+)
 from hooked.identity import adapter_facts, computation_facts, memory_marks, state_sha256
 from hooked.prompts.prompts import Prompt
 from hooked.prompts.rendering import DEFAULT_TODAY
@@ -234,22 +244,40 @@ class HookedModel(ABC):
         return only_at(self.mlp(last_layer), needed)
 
     def generate(
-        self, prompts: Sequence[TokenizedPrompt], max_new_tokens: int, *, edits: Mapping[str, Edit] | None = None
+        self,
+        prompts: Sequence[TokenizedPrompt],
+        max_new_tokens: int,
+        *,
+        edits: Mapping[str, Edit] | None = None,
+        pick: Pick = likeliest,
+        watch: Watch | None = None,
     ) -> list[list[int]]:
-        """Greedy continuations (token ids, without the prompt, up to and without the end-of-sequence token).
+        """Continuations (token ids, without the prompt, up to and without the end-of-sequence token), greedy ones by default.
 
-        Edits act on the prompt's positions and then on each new token's.
+        Edits act on the prompt's positions and then on each new token's. A watch sees the activations at its site, edited ones where
+        they are edited, of the prompt and then of every new token, the last one included; and may end rows.
 
         Raises:
-            UserError: as `run`; or a prompt and its continuation exceed the context.
+            UserError: as `run`; or a prompt and its continuation exceed the context; or the watched site is none of the residual stream's
+                width.
         """
         check_room((len(prompt.ids) for prompt in prompts), max_new_tokens, self.info.context)
-        self.check_sites(list(edits or {}))
-        visits = plan_visits({}, edits or {}, self.head_weights, {}, self.columns, self.anatomy)
-        rows = [prompt.ids for prompt in prompts]
+        self.check_sites([*(edits or {}), *([watch.site] if watch else [])])
+        if watch is not None and parse_site(watch.site).kind in INNER_KINDS:
+            raise UserError(f"{watch.site}: only sites of the residual stream's width are watched")
+        kept: dict[str, Tensor] = {}
+        reads = {watch.site: _identity} if watch else {}
+        visits = plan_visits(reads, edits or {}, self.head_weights, kept, self.columns, self.anatomy)
         with self.alone(), self._hooks_on(visits):
             return continue_tokens(
-                self.hf_model, rows, max_new_tokens, ends=self.end_ids, pad_id=self.pad_id, padded_to=self.padded_to
+                self.hf_model,
+                [prompt.ids for prompt in prompts],
+                max_new_tokens,
+                ends=self.end_ids,
+                pad_id=self.pad_id,
+                pick=pick,
+                padded_to=self.padded_to,
+                watch=partial(_show, watch, kept) if watch else None,
             )
 
     def alone(self) -> RLock:
@@ -322,3 +350,8 @@ def projection_weight(module: Any) -> Float[Tensor, "d_out d_in"]:
 
 def _identity(value: Tensor) -> Tensor:
     return value
+
+
+def _show(watch: Watch, kept: dict[str, Tensor], step: GenerationStep) -> Tensor | None:
+    """Hand a step to who watches, with the activations that were read in it, which are not kept any longer."""
+    return watch.see(replace(step, activations=kept.pop(watch.site)))
