@@ -1,0 +1,69 @@
+"""What every pooling is: a function of the tokens' scores, and its running form, which gives the same on every prefix.
+
+A probe gives each token one score or several: its *channels*. Channel 0 holds the probe's intercept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Channels = Float[Tensor, "token *problem channel"]
+"""Scores of the tokens of one text; a problem is a layer, or a probe of several at one layer."""
+
+
+class Running(Protocol):
+    """The score of the tokens that have been seen. Its memory does not grow with their number."""
+
+    def update(self, scores: Float[Tensor, "*row channel"]) -> Float[Tensor, "*row"]:
+        """Take in the next token of each row, and give the score of all of that row's tokens so far."""
+
+
+class Pooling:
+    """From the scores of tokens to the score of a text."""
+
+    channels: ClassVar[int] = 1
+    """Scores of a token; more than one where the pooling is learned."""
+    read: ClassVar[str] = "every"
+    """What is extracted to fit a linear probe, as `ExtractionSpec.position`; `every` where the pooling is fitted on tokens."""
+
+    @classmethod
+    def named(cls, argument: str) -> Pooling:
+        """The pooling of a name such as `first:3`, by what stands after the colon."""
+        return cls()
+
+    def reduce(self, scores: Channels) -> Float[Tensor, "*problem"]:
+        """The score of one text by its tokens, of which there is at least one."""
+        raise NotImplementedError
+
+    def running(self) -> Running:
+        """A new running form, that has seen nothing.
+
+        Raises:
+            UserError: the pooling cannot be known before the text is whole.
+        """
+        raise NotImplementedError
+
+    def __call__(self, scores: Channels, lengths: Sequence[int]) -> Float[Tensor, "prompt *problem"]:
+        """The scores of several texts, laid end to end.
+
+        Args:
+            scores: of all their tokens.
+            lengths: tokens of each text, in order; every one at least 1.
+
+        Raises:
+            ValueError: the lengths do not add up, or one of them is below 1.
+        """
+        check_lengths(len(scores), lengths)
+        pieces = scores.split(list(lengths))
+        return torch.stack([self.reduce(piece) for piece in pieces]) if pieces else scores[..., 0]
+
+
+def check_lengths(tokens: int, lengths: Sequence[int]) -> None:
+    """Raise ValueError unless the lengths are positive and add up."""
+    if sum(lengths) != tokens or min(lengths, default=1) < 1:
+        raise ValueError(f"lengths must be positive and add up to {tokens} tokens, found {list(lengths)[:8]}")
