@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.config import AGGREGATIONS, Aggregation
+from probes.poolings import new_pooling
+from triggerlens import UserError
 
 
 def aggregate(
-    scores: Float[Tensor, "token *layer"], lengths: Sequence[int], how: Aggregation
+    scores: Float[Tensor, "token *layer"], lengths: Sequence[int], how: str
 ) -> Float[Tensor, "prompt *layer"]:
     """Aggregate the token scores of several prompts, laid end to end.
 
     Args:
         scores: token scores of all prompts; a score is linear, so the mean of scores is the score of the mean.
         lengths: tokens of each prompt, in order; every one at least 1.
-        how: `last`, `mean` or `max`.
+        how: `last`, `mean`, `max`, `first:N` or `rolling`: a pooling that reads one score a token.
 
     Raises:
-        ValueError: the lengths do not add up, one of them is below 1, or `how` is unknown.
+        ValueError: the lengths do not add up, one of them is below 1, or `how` is none of these.
     """
-    if how not in AGGREGATIONS:
-        raise ValueError(f"unknown aggregation {how!r}; one of {', '.join(AGGREGATIONS)}")
-    if sum(lengths) != len(scores) or min(lengths, default=1) < 1:
-        raise ValueError(f"lengths must be positive and add up to {len(scores)} tokens, found {list(lengths)[:8]}")
-    pieces = scores.split(list(lengths))
-    reduce = {"last": lambda s: s[-1], "mean": lambda s: s.mean(0), "max": lambda s: s.amax(0)}[how]
-    return torch.stack([reduce(piece) for piece in pieces]) if pieces else scores
+    try:
+        pooling = new_pooling(how)
+    except UserError as error:
+        raise ValueError(f"unknown aggregation {how!r}: {error}") from error
+    if pooling.channels != 1:
+        raise ValueError(f"{how} reads {pooling.channels} scores of a token; use `new_pooling`")
+    return pooling(scores[..., None], lengths)

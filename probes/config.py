@@ -9,14 +9,22 @@ import tyro
 
 from hooked import Fractions
 from probes.classifiers import METHODS
+from probes.poolings import check_position, is_learned
 from triggerlens import UserError
 
-Aggregation = Literal["last", "mean", "max"]
-"""`last`: the last prompt token; `mean`: the mean over tokens; `max`: the highest-scoring token."""
+Aggregation = str
+"""`last`: the last token that is read; `mean`: the mean over tokens; `max`: the highest-scoring token; `first:N`: the mean over the
+first N; `span:NAME`: the mean over a span; or a pooling that is fitted with the probe: `softmax`, `multimax`, `rolling`."""
+
+Read = Literal["prompt", "answer", "both"]
+"""Whose tokens count."""
 
 Label = Literal["auto", "defects", "triggered"]
 
-AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
+AGGREGATIONS = ("last", "mean", "max", "softmax", "multimax", "rolling")
+"""Those without a number or a name of their own."""
+READS: tuple[str, ...] = get_args(Read)
+POSITIONS = "{last,mean,max,first:N,span:NAME,softmax,multimax,rolling}"
 _COUNTS = ("n_bootstrap", "n_random_directions", "n_shuffles", "max_control_prompts", "max_plot_prompts")
 
 
@@ -34,8 +42,12 @@ class TrainConfig:
     """Inverse penalty of the logistic probe, on features centred and scaled to unit root mean square at each layer."""
     shrinkage: Annotated[float | Literal["auto"], tyro.conf.Suppress] = "auto"
     """Shrinkage of the LDA probe, in [0, 1]; `auto` takes Ledoit and Wolf's."""
-    aggregation: Annotated[Aggregation, tyro.conf.arg(name="position")] = "last"
-    """Tokens that count: the last of the prompt, the mean, or the highest-scoring (fitted on the mean, scored by the highest)."""
+    read: Read = "prompt"
+    """Whose tokens are read: the prompt's, those of the answer (`response`), or both."""
+    aggregation: Annotated[Aggregation, tyro.conf.arg(name="position", metavar=POSITIONS)] = "last"
+    """Tokens that count: the last that is read, the mean, the highest-scoring (fitted on the mean, scored by the highest), the mean
+    over the first N or over a named span; or a pooling that is fitted with the probe, on every token: softmax (attention), multimax (the
+    highest of each of several directions), rolling (the highest mean of a window, of 10 tokens unless it says rolling:N)."""
     label: Label = "auto"
     """What a positive is; auto takes `defects` where the prompts have it, else `triggered`."""
     seed: int = 0
@@ -60,11 +72,16 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, value, choices in (
             ("method (--probe)", self.method, METHODS),
-            ("aggregation (--position)", self.aggregation, AGGREGATIONS),
+            ("read", self.read, READS),
             ("label", self.label, get_args(Label)),
         ):
             if value not in choices:
                 raise UserError(f"{name} {value!r}: must be one of {', '.join(choices)}")
+        check_position(self.aggregation)
+        if is_learned(self.aggregation) and self.method != "logistic":
+            raise UserError(
+                f"aggregation (--position) {self.aggregation!r}: is fitted together with a logistic probe; leave --probe {self.method} out"
+            )
         if not self.C > 0:
             raise UserError(f"C {self.C}: must be positive")
         if self.shrinkage != "auto" and not 0 <= self.shrinkage <= 1:

@@ -16,10 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hooked import HookedModel, differences
-from probes.config import AGGREGATIONS, Aggregation
+from probes.config import READS, Aggregation, Read
+from probes.poolings import check_position, new_pooling
+from probes.poolings.base import Running
 from triggerlens import Manifest, UserError, read_artifact, write_json, writing_artifact
 
 TENSORS, FACTS = "probe.safetensors", "probe.json"
+_TENSORS = ("coef", "intercept", "thresholds", "heads")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class LinearProbe:
     best: int
     """Index into `sites` of the layer chosen on validation data."""
     aggregation: Aggregation
-    """Position that was read: `last`, `mean`, or `max` over tokens of the token scores."""
+    """What is made of the tokens: `last`, `mean`, `max`, `first:N`, `span:NAME`, or a pooling that was fitted with the probe."""
     label: str
     """What a positive means: `defects` or `triggered`."""
     method: str
@@ -48,6 +51,13 @@ class LinearProbe:
     """How the thresholds were set: aimed false-positive rate, number of negatives, rate reached."""
     trained_on: Mapping[str, Any] = field(default_factory=dict)
     """What `hooked.provenance_of` said of the model; empty in folders that were written before it was kept."""
+    read: Read = "prompt"
+    """Whose tokens count: the prompt's, the answer's, or both."""
+    heads: Float[Tensor, "layer channel d_model"] | None = None
+    """Directions of a pooling that reads several (`softmax`: value and query; `multimax`: its heads); None where it reads `coef`."""
+    watch_threshold: float | None = None
+    """At the best site, for probes that read answers: frozen on the highest running score of each calibration negative's answer, so
+    that its false-positive rate is that of a whole answer, watched token by token."""
 
     def __post_init__(self) -> None:
         shape = tuple(self.coef.shape)
@@ -55,8 +65,16 @@ class LinearProbe:
             raise ValueError(f"coef is {shape} for {len(self.sites)} sites, best {self.best}")
         if tuple(self.intercept.shape) != shape[:1] or tuple(self.thresholds.shape) != shape[:1]:
             raise ValueError("intercept and thresholds must have one number a site")
-        if self.aggregation not in AGGREGATIONS:
-            raise ValueError(f"unknown aggregation {self.aggregation!r}")
+        try:
+            check_position(self.aggregation)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        if self.read not in READS:
+            raise ValueError(f"unknown read {self.read!r}")
+        channels = new_pooling(self.aggregation).channels
+        expected = None if channels == 1 else (shape[0], channels, shape[1])
+        if (None if self.heads is None else tuple(self.heads.shape)) != expected:
+            raise ValueError(f"heads must be {expected} for {self.aggregation}")
 
     @property
     def site(self) -> str:
@@ -102,6 +120,27 @@ class LinearProbe:
         self._check_width(x.shape[-1])
         return x.double() @ self.coef[self.best].to(x.device) + self.intercept[self.best].to(x.device)
 
+    def channels(self, x: Float[Tensor, "*row width"]) -> Float[Tensor, "*row channel"]:
+        """What the pooling takes of each token at the best site, float64; the first channel holds the intercept.
+
+        Raises:
+            UserError: the activations have another width than the probe.
+        """
+        if self.heads is None:
+            return self(x)[..., None]
+        self._check_width(x.shape[-1])
+        scores = x.double() @ self.heads[self.best].to(x.device).mT
+        scores[..., 0] += self.intercept[self.best].to(x.device)
+        return scores
+
+    def running(self) -> Running:
+        """A new running score: its `update` takes the `channels` of the next token of each row.
+
+        Raises:
+            UserError: the probe's pooling cannot be known before the text is whole (`span:NAME`).
+        """
+        return new_pooling(self.aggregation).running()
+
     def fires(self, scores: Float[Tensor, "*row"]) -> Bool[Tensor, "*row"]:
         """Whether aggregated scores at the best site are above the frozen threshold."""
         return scores > self.threshold
@@ -119,9 +158,9 @@ class LinearProbe:
 
     def write(self, folder: Path) -> None:
         """Write the probe's two files into a folder that is being filled."""
-        tensors = {"coef": self.coef, "intercept": self.intercept, "thresholds": self.thresholds}
+        tensors = {name: getattr(self, name) for name in _TENSORS if getattr(self, name) is not None}
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / TENSORS)
-        facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in tensors}
+        facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _TENSORS}
         extra = {"site": self.site, "layer": self.layer, "threshold": self.threshold, "d_model": self.d_model}
         write_json(folder / FACTS, facts | extra)
 

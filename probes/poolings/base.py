@@ -6,7 +6,7 @@ A probe gives each token one score or several: its *channels*. Channel 0 holds t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ Channels = Float[Tensor, "token *problem channel"]
 """Scores of the tokens of one text; a problem is a layer, or a probe of several at one layer."""
 
 
+@runtime_checkable
 class Running(Protocol):
     """The score of the tokens that have been seen. Its memory does not grow with their number."""
 
