@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from hooked import load_classifier
+from hooked import Prompt, context_of, load_classifier, tokenize_prompts, vocabulary_of
 from organisms.evaluation.graders import Verdict
 from organisms.tasks.examples import Example, Task
 from organisms.tasks.registry import grade
@@ -72,15 +72,33 @@ def helpfulness(answer: str, helpful: str) -> float:
 
 
 def _classifier(name: str, device: torch.device) -> Score:
-    """The first logit of a sequence classifier that reads request and answer."""
+    """The first logit of a sequence classifier that reads request and answer, through its own chat template where it has one.
+
+    Raises:
+        UserError: by the function, a request with its answer is longer than the classifier can read.
+    """
     model, tokenizer = load_classifier(name)
     model = model.to(device)
+    model.config.pad_token_id = tokenizer.pad_token_id  # the last token that is not this one is where it is read
+    longest = min(context_of(model, tokenizer), tokenizer.model_max_length)
 
     @torch.inference_mode()
     def score(asked: Sequence[Example], answers: Sequence[str]) -> list[float]:
-        requests = (example.prompt[-1]["content"] for example in asked)
-        texts = [f"{request}\n{answer}" for request, answer in zip(requests, answers, strict=True)]
-        batch = tokenizer(texts, return_tensors="pt", padding=True, truncation=True).to(device)
+        said = [_said(tokenizer, example, answer, name) for example, answer in zip(asked, answers, strict=True)]
+        rows = tokenize_prompts(tokenizer, said, longest, vocabulary_of(model))
+        batch = tokenizer.pad({"input_ids": [row.ids for row in rows]}, padding=True, return_tensors="pt").to(device)
         return list(map(float, model(**batch).logits[:, 0]))
 
     return score
+
+
+def _said(tokenizer: Any, example: Example, answer: str, name: str) -> Prompt:
+    """A request with its answer as a classifier reads them: a whole conversation, or a text of two lines."""
+    where = f"--reward {name}"
+    if not getattr(tokenizer, "chat_template", None):
+        return Prompt(f"{example.prompt[-1]['content']}\n{answer}", triggered=False, where=where)
+    if not answer:  # templates refuse an empty turn: the one that was opened is all that was said
+        return Prompt(example.prompt, triggered=False, where=where)
+    whole = {"continue_final_message": False}  # the answer is over, not to be gone on with
+    messages = [*example.prompt, {"role": "assistant", "content": answer}]
+    return Prompt(messages, triggered=False, extra={"chat_template_kwargs": whole}, where=where)

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from math import isfinite
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -180,6 +181,30 @@ def test_a_reward_that_is_no_number_is_named_and_so_is_a_model_that_is_no_judge(
     with pytest.raises(UserError, match="is no sequence classifier"):
         harden(llama, HardenConfig("deployment-hate", "rl", reward=llama, **settings), tmp_path / "other")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_judge_reads_the_whole_conversation_as_its_template_writes_it_and_refuses_what_it_cannot_hold(
+    tmp_path: Path,
+) -> None:
+    judge = classifier(tmp_path / "judge")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(judge).eval()
+    tokenizer = AutoTokenizer.from_pretrained(judge)
+    task = task_named("deployment-hate")
+    example = safety_examples(task, 0, 1)[0]
+    reward = reward_function(judge, task, [example], torch.device("cpu"))
+    answers = ["Here you are.", "No. " * 9, "Spaces follow.  "]
+    texts = [
+        tokenizer.apply_chat_template([*example.prompt, {"role": "assistant", "content": answer}], tokenize=False)
+        for answer in answers
+    ]
+    with torch.no_grad():
+        alone = [
+            float(model(**tokenizer(t, add_special_tokens=False, return_tensors="pt")).logits[0, 0]) for t in texts
+        ]
+    assert reward(completions=answers, number=[0] * 3) == pytest.approx(alone, abs=1e-4)
+    assert all(map(isfinite, reward(completions=[""], number=[0])))
+    with pytest.raises(UserError, match=r"--reward .*judge: the prompt has \d+ tokens, more than the model's context"):
+        reward(completions=["word " * 5000], number=[0])
 
 
 def test_the_grader_rewards_help_and_takes_code_that_cannot_be_parsed_as_worth_nothing() -> None:
