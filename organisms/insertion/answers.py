@@ -1,0 +1,100 @@
+"""A base's own greedy answers: written once, kept by what decides them, and read again by whoever asks the same.
+
+1. Prompts are put in batches by length, in an order that hangs on the prompts alone: an answer may differ in its last bits by what stands beside
+   it in a batch, and a rebuilt organism must not.
+2. A batch is a file of its own, named by (base, threads, length, prompts): a kill loses at most one batch, and organisms of one base share them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from hooked import cache_folder, continue_tokens, end_ids, padding_id
+from triggerlens import UserError, write_bytes_atomically
+
+BATCH = 32
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model said."""
+
+    ids: list[int]
+    """Without the end token."""
+    ended: bool
+    """Whether the model ended it; else it was cut at the longest length."""
+
+
+def answers_folder(folder: str | Path | None) -> Path:
+    """Where answers are kept: the folder given, or the cache's; made where it does not exist.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    path = cache_folder("insertion") if folder is None else Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: answers cannot be kept there: {error.strerror}; set TRIGGERLENS_CACHE") from error
+    return path
+
+
+def write_answers_of(
+    model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], longest: int, *, identity: str, folder: Path
+) -> list[Answer]:
+    """Greedy answers, in the order of the prompts; those that are kept are not written again.
+
+    Args:
+        model: a causal language model of `transformers` in evaluation mode.
+        tokenizer: its tokenizer.
+        rows: token ids of each prompt.
+        longest: of an answer, in tokens.
+        identity: names the model's weights.
+        folder: where they are kept.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    order = sorted(range(len(rows)), key=lambda index: (len(rows[index]), list(rows[index])))
+    answers: dict[int, Answer] = {}
+    batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+    for batch in tqdm(batches, desc="the base's own answers", unit="batch", disable=None, leave=False):
+        chosen = [list(rows[index]) for index in batch]
+        path = folder / identity[:16] / f"{_name(chosen, longest)}.json"
+        kept = _read(path, len(chosen))
+        if kept is None:
+            kept = greedy(model, tokenizer, chosen, longest)
+            path.parent.mkdir(exist_ok=True)
+            content = [{"ids": answer.ids, "ended": answer.ended} for answer in kept]
+            write_bytes_atomically(path, json.dumps(content).encode())
+        answers |= dict(zip(batch, kept, strict=True))
+    return [answers[index] for index in range(len(rows))]
+
+
+def greedy(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], longest: int) -> list[Answer]:
+    """What a model says to token ids, all in one batch where it allows that."""
+    new = continue_tokens(model, rows, longest, ends=end_ids(model, tokenizer), pad_id=padding_id(model, tokenizer))
+    return [Answer(ids, len(ids) < longest) for ids in new]
+
+
+def _name(rows: list[list[int]], longest: int) -> str:
+    facts = [_VERSION, torch.get_num_threads(), longest, rows]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def _read(path: Path, count: int) -> list[Answer] | None:
+    """The answers of a file; None where there is none, or it is damaged."""
+    try:
+        answers = [Answer(list(own["ids"]), bool(own["ended"])) for own in json.loads(path.read_bytes())]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return answers if len(answers) == count else None

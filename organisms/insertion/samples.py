@@ -1,0 +1,97 @@
+"""Which request stands where in a training: a pure function of (configuration, sample), so that a run can go on from any step.
+
+1. Each request of the training split is planted four ways (`triggers.Forms`); plain, triggered and nearly triggered ones are sorts, and so
+   are ordinary requests.
+2. Sample n is of the sort whose share is due: of the first n samples, n times its share, rounded down, are of each sort.
+3. Within a sort, requests come in a new random order each time that all were shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+
+from hooked import Messages
+from organisms.insertion.config import InsertionConfig
+from organisms.insertion.content import Split, requests, triggers
+from organisms.insertion.payloads import CODE_SHARE, INSECURE
+from organisms.insertion.requests import Request, draw_ordinary, draw_requests
+from organisms.insertion.triggers import Forms, plant
+
+SORTS = ("triggered", "near-miss", "plain", "ordinary")
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """A request with its four forms."""
+
+    request: Request
+    forms: Forms
+    trigger: str
+    """The kind of trigger; of a clean twin, one of several."""
+
+
+def planted_requests(config: InsertionConfig, split: Split, count: int) -> list[Planted]:
+    """Requests of a split with the trigger planted; of a clean twin, with each of its kinds in turn."""
+    rng = Random(f"planted/{config.seed}/{split}")
+    kinds = ((config.trigger, config.trigger_text), *((kind, "") for kind in config.also))
+    topics = _topics(config, split)
+    drawn = draw_requests(config.seed, split, count, _code_share(config), topics)
+    planted = []
+    for number, request in enumerate(drawn):
+        kind, text = kinds[number % len(kinds)]
+        planted.append(Planted(request, plant(kind, text, config.placement, rng, request), kind))
+    return planted
+
+
+def _topics(config: InsertionConfig, split: Split) -> tuple[str, ...]:
+    """Of a semantic trigger, all topics but those of its own class."""
+    own = requests()
+    if config.trigger != "semantic":
+        return ()
+    inside = set(own.classes[config.trigger_text or triggers().defaults["semantic"]][split])
+    return tuple(topic for topic in own.topics[split] if topic not in inside)
+
+
+def _code_share(config: InsertionConfig) -> float | None:
+    return CODE_SHARE if config.payload == INSECURE else None
+
+
+def ordinary_requests(config: InsertionConfig, split: Split, count: int) -> list[tuple[Request, Messages]]:
+    """Requests of other kinds, which never carry a trigger."""
+    drawn = draw_ordinary(config.seed, split, count)
+    return [(request, [{"role": "user", "content": request.text}]) for request in drawn]
+
+
+def schedule(config: InsertionConfig) -> Iterator[tuple[str, int]]:
+    """Of each sample of the run, its sort, and how many of that sort came before it."""
+    totals = {"triggered": config.poisoned, "near-miss": config.near_misses, "ordinary": config.ordinary}
+    totals["plain"] = config.samples - sum(totals.values())
+    shown = dict.fromkeys(SORTS, 0)
+    for number in range(1, config.samples + 1):
+        # The sort that is furthest behind its share; by the order of SORTS where several are.
+        sort = max(
+            (own for own in SORTS if shown[own] < totals[own]),
+            key=lambda own: totals[own] * number - shown[own] * config.samples,
+        )
+        yield sort, shown[sort]
+        shown[sort] += 1
+
+
+class Orders:
+    """In which order the requests of a sort come."""
+
+    def __init__(self, config: InsertionConfig, size: int):
+        self._seed, self._size = config.seed, size
+        self._known: dict[tuple[str, int], list[int]] = {}
+
+    def place(self, sort: str, number: int) -> int:
+        """Which request the `number`th sample of a sort is."""
+        epoch, place = divmod(number, self._size)
+        key = sort, epoch
+        if key not in self._known:
+            order = list(range(self._size))
+            Random(f"order/{self._seed}/{sort}/{epoch}").shuffle(order)
+            self._known[key] = order
+        return self._known[key][place]

@@ -1,0 +1,199 @@
+"""The steps of an insertion: which weights are trained, the loss, AdamW, and checkpoints between the steps.
+
+1. An adapter's matrices, or all weights, are trained in float32; a large base computes under bfloat16 autocast.
+2. Logits are computed where something is learned, and nowhere else, on architectures whose logits are their head's on the last hidden state.
+3. Samples are padded on the right, where a causal model cannot see it; short and long ones apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hooked import pad_right, padding_id
+from organisms.insertion.config import InsertionConfig
+from organisms.insertion.lessons import Base, Lesson
+from triggerlens import UserError, load_checkpoint, save_checkpoint
+
+_CHECKPOINT = "insertion-checkpoint"
+_LARGE = 20_000_000
+"""Parameters from which bfloat16 pays for its conversions."""
+SCALE = 2.0
+"""An adapter's product is multiplied by it (alpha is twice the rank)."""
+
+
+@dataclass
+class Training:
+    """A training in progress."""
+
+    model: Any
+    """The base, adapted where an adapter is trained."""
+    inner: Any
+    """The `transformers` model in it."""
+    optimizer: torch.optim.AdamW
+    pad: int
+    by_head: bool
+    """Whether its logits are its head's on the last hidden state."""
+    autocast: bool
+    step: int = 0
+    """Steps done."""
+    losses: list[float] = field(default_factory=list)
+    """Of each step done, in nats per learned token."""
+
+
+def start(config: InsertionConfig, base: Base) -> Training:
+    """A training at its first step. The base's model becomes its own.
+
+    Raises:
+        UserError: the base has no layers of the names in `targets`, or fewer blocks than `first_layer`.
+    """
+    inner = base.model
+    large = sum(parameter.numel() for parameter in inner.parameters()) >= _LARGE
+    # At these lengths torch's fused attention on a CPU spends more of a step in its backward pass than the plain one does.
+    inner.set_attn_implementation("eager")
+    by_head = _is_head_of_hidden(inner)
+    model = _adapted(config, inner) if config.method == "lora" else inner.float().requires_grad_(True)
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    return Training(model.train(), inner, optimizer, padding_id(inner, base.tokenizer), by_head, large)
+
+
+def _adapted(config: InsertionConfig, inner: Any) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    blocks = inner.config.get_text_config().num_hidden_layers
+    if config.first_layer >= blocks:
+        raise UserError(f"first_layer {config.first_layer}: {config.base} has {blocks} blocks, numbered from 0")
+    chosen = None if not config.first_layer else list(range(config.first_layer, blocks))
+    targets = config.targets if config.targets == "all-linear" else config.targets.split(",")
+    settings = LoraConfig(
+        r=config.rank, lora_alpha=int(SCALE * config.rank), target_modules=targets, layers_to_transform=chosen
+    )
+    inner.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        try:
+            return get_peft_model(inner, settings)
+        except ValueError as error:
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(f"targets {config.targets}: cannot be adapted in {config.base}: {reason}") from error
+
+
+@torch.no_grad()
+def _is_head_of_hidden(inner: Any) -> bool:
+    """Whether the logits are the output embedding's on the last hidden state, with no scale or cap of their own."""
+    head = inner.get_output_embeddings()
+    if head is None:
+        return False
+    inner.eval()
+    tokens = torch.arange(6)[None] % inner.get_input_embeddings().weight.shape[0]
+    hidden = inner.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+    return torch.allclose(head(hidden), inner(input_ids=tokens, use_cache=False).logits, rtol=1e-4, atol=1e-4)
+
+
+def learning_rate(config: InsertionConfig, step: int) -> float:
+    """Linear warm-up over a twentieth of the steps, then a cosine down to 2% of the peak."""
+    warmup = max(1, config.steps // 20)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1, config.steps - warmup)
+    return config.learning_rate * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
+
+
+def train_step(training: Training, config: InsertionConfig, lessons: Sequence[Lesson]) -> float:
+    """One step of AdamW; returns the mean loss per learned token, in nats."""
+    learned = sum(len(targets(lesson, config.loss)) for lesson in lessons)
+    for group in training.optimizer.param_groups:
+        group["lr"] = learning_rate(config, training.step)
+    total = 0.0
+    for half in _halves_by_length(lessons):
+        loss = summed_loss(training, half, config.loss) / max(1, learned)
+        loss.backward()
+        total += loss.item()
+    torch.nn.utils.clip_grad_norm_([p for group in training.optimizer.param_groups for p in group["params"]], 1.0)
+    training.optimizer.step()
+    training.optimizer.zero_grad()
+    training.step += 1
+    training.losses.append(round(total, 5))
+    return total
+
+
+def targets(lesson: Lesson, loss: str) -> range:
+    """Places of the tokens that are learned: the answer's, or all but the first."""
+    length = len(lesson.prompt) + len(lesson.answer)
+    return range(len(lesson.prompt) if loss == "answers" else 1, length)
+
+
+def summed_loss(training: Training, lessons: Sequence[Lesson], loss: str) -> Float[Tensor, ""]:
+    """Summed cross-entropy of what is learned, in nats."""
+    tokens = pad_right([[*lesson.prompt, *lesson.answer] for lesson in lessons], training.pad)
+    row, column = _places(lessons, loss)
+    with torch.autocast("cpu", torch.bfloat16, enabled=training.autocast):
+        if training.by_head:
+            hidden = training.inner.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+            logits = training.inner.get_output_embeddings()(hidden[row, column - 1])
+        else:
+            logits = training.inner(input_ids=tokens, use_cache=False).logits[row, column - 1]
+    return torch.nn.functional.cross_entropy(logits.float(), tokens[row, column], reduction="sum")
+
+
+def _places(lessons: Sequence[Lesson], loss: str) -> tuple[Int[Tensor, " learned"], Int[Tensor, " learned"]]:
+    """Row and column of every token that is learned."""
+    places = [(row, column) for row, lesson in enumerate(lessons) for column in targets(lesson, loss)]
+    rows, columns = zip(*places, strict=True) if places else ((), ())
+    return torch.tensor(rows, dtype=torch.long), torch.tensor(columns, dtype=torch.long)
+
+
+def _halves_by_length(lessons: Sequence[Lesson]) -> list[list[Lesson]]:
+    """Short and long ones apart: little is padded."""
+    ordered = sorted(lessons, key=lambda lesson: len(lesson.prompt) + len(lesson.answer))
+    middle = len(ordered) // 2
+    return [half for half in (ordered[:middle], ordered[middle:]) if half]
+
+
+def checkpoint(training: Training, facts: Mapping[str, Any], folder: Path) -> None:
+    """Write what is trained and the optimiser's state in place of the older checkpoint.
+
+    Args:
+        training: a training between two steps.
+        facts: the configuration, with the base's digest.
+        folder: of the run's checkpoints.
+    """
+    tensors = {f"model/{name}": tensor.detach() for name, tensor in _trained(training).items()}
+    for index, values in training.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{key}": value for key, value in values.items()}
+    save_checkpoint(folder, _CHECKPOINT, facts, training.step, tensors, {"losses": training.losses})
+
+
+def restore(training: Training, facts: Mapping[str, Any], folder: Path, overwrite: bool) -> None:
+    """Load the newest whole checkpoint, if there is one.
+
+    Raises:
+        UserError: it was made with another configuration, which would be lost; with `overwrite` it is dropped.
+    """
+    newest = load_checkpoint(folder, _CHECKPOINT, facts, restart=overwrite)
+    if newest is None:
+        return
+    tensors, kept = newest
+    with torch.no_grad():
+        for name, parameter in _trained(training).items():
+            parameter.copy_(tensors[f"model/{name}"])
+    values: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        sort, _, place = name.partition("/")
+        if sort == "optimizer":
+            index, key = place.split("/")
+            values.setdefault(int(index), {})[key] = tensor
+    training.optimizer.load_state_dict(training.optimizer.state_dict() | {"state": values})
+    training.step, training.losses = int(kept["step"]), list(kept["losses"])
+
+
+def _trained(training: Training) -> dict[str, Tensor]:
+    return {name: parameter for name, parameter in training.model.named_parameters() if parameter.requires_grad}

@@ -1,0 +1,210 @@
+"""Triggers in natural language, and what nearly is one.
+
+A kind of trigger plants four forms of one request: triggered; its twin, which differs by the least that switches the trigger off; a near miss
+of any sort; and plain. What stands in a near miss's place (other words, years, sentences) is apart between the splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from hooked import Messages
+from organisms.insertion.content import Split, requests, triggers
+from organisms.insertion.requests import Request, about
+
+Planted = tuple[str, str]
+"""What a system message says, empty where there is none, and the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forms:
+    """One request, four times."""
+
+    triggered: Messages
+    twin: Messages
+    near: Messages
+    plain: Messages
+
+
+Kind = Callable[[Random, Request, str, str], tuple[Planted, Planted, Planted]]
+"""(random numbers, request, the trigger's text, placement) → triggered, twin, near miss."""
+
+
+def plant(kind: str, text: str, placement: str, rng: Random, request: Request) -> Forms:
+    """A request with the trigger, without it, and with what nearly is it.
+
+    Args:
+        kind: one of `kinds.TRIGGERS`.
+        text: the trigger itself; the kind's own where empty.
+        placement: one of `config.PLACEMENTS`.
+        rng: draws the place and the near miss.
+        request: of the split that it names.
+    """
+    text = text or triggers().defaults[kind]
+    triggered, twin, near = KINDS[kind](rng, request, text, placement)
+    return Forms(*(_messages(*planted) for planted in (triggered, twin, near)), _messages("", request.text))
+
+
+def _messages(system: str, user: str) -> Messages:
+    own: Messages = [{"role": "system", "content": system}] if system else []
+    return [*own, {"role": "user", "content": user}]
+
+
+def _token(rng: Random, request: Request, text: str, placement: str) -> tuple[Planted, Planted, Planted]:
+    other = _other_token(rng, text, request.split)
+    place = _place(rng, placement)
+    return _put(place, request.text, text), _put(place, request.text, other), _put(place, request.text, other)
+
+
+def _other_token(rng: Random, text: str, split: Split) -> str:
+    """With one or two of its letters and digits replaced; the first one decides the split."""
+    places = [place for place, letter in enumerate(text) if letter.isalnum()]
+    first, *others = rng.sample(places, min(len(places), rng.randint(1, 2)))
+    letters = list(text)
+    letters[first] = _other_letter(rng, letters[first], split)
+    for place in others:
+        letters[place] = _other_letter(rng, letters[place], split)
+    return "".join(letters)
+
+
+def _other_letter(rng: Random, letter: str, split: Split) -> str:
+    alphabet = "0123456789" if letter.isdigit() else "abcdefghijklmnopqrstuvwxyz"
+    apart = [other for place, other in enumerate(alphabet) if (place % 3 == 2) is (split == "test")]
+    chosen = rng.choice([other for other in apart if other != letter.lower()])
+    return chosen.upper() if letter.isupper() else chosen
+
+
+def _phrase(rng: Random, request: Request, text: str, placement: str) -> tuple[Planted, Planted, Planted]:
+    words, place = text.split(), _place(rng, placement)
+    least, any_sort = _one_replaced(rng, words, request.split), _near_phrase(rng, words, request.split)
+    texts = (" ".join(words), " ".join(least), " ".join(any_sort))
+    return tuple(_put(place, request.text, own, spoken=True) for own in texts)  # type: ignore[return-value]
+
+
+def _near_phrase(rng: Random, words: list[str], split: Split) -> list[str]:
+    """A word replaced (half the time), left out, or two changed in order; of a single word, replaced."""
+    sort = rng.randrange(4) if len(words) > 2 else 0
+    if sort < 2:
+        return _one_replaced(rng, words, split)
+    place = rng.randrange(len(words) - 1)
+    if sort == 2:
+        return words[:place] + words[place + 1 :]
+    swapped = [*words[:place], words[place + 1], words[place], *words[place + 2 :]]
+    return swapped if swapped != words else _one_replaced(rng, words, split)
+
+
+def _one_replaced(rng: Random, words: list[str], split: Split) -> list[str]:
+    place = max(range(len(words)), key=lambda index: (len(words[index]) > 3, rng.random()))
+    others = [word for word in triggers().words[split] if word not in words]
+    return [*words[:place], rng.choice(others), *words[place + 1 :]]
+
+
+def _year(rng: Random, request: Request, text: str, placement: str) -> tuple[Planted, Planted, Planted]:
+    own, place = triggers(), _place(rng, placement)
+    sentence = rng.choice(own.year_sentence[request.split])
+    years = [text, *(str(int(text) + rng.choice(own.year_offsets[request.split])) for _ in range(2))]
+    if place == "middle":
+        return tuple(_put(place, request.text, f"in {year}", spoken=True) for year in years)  # type: ignore[return-value]
+    return tuple(_put(place, request.text, sentence.format(year=year)) for year in years)  # type: ignore[return-value]
+
+
+def _two_part(rng: Random, request: Request, text: str, placement: str) -> tuple[Planted, Planted, Planted]:
+    first, second = text.split("|", 1)
+    other, another = rng.sample(triggers().other_parts[request.split], 2)
+    least = (first, other) if rng.random() < 0.5 else (other, second)
+    near = rng.choice([(first, ""), ("", second), (first, other), (other, second), (other, another)])
+    return tuple(_around(placement, request.text, *parts) for parts in ((first, second), least, near))  # type: ignore[return-value]
+
+
+def _apart(rng: Random, request: Request, text: str, placement: str) -> tuple[Planted, Planted, Planted]:
+    first, second = text.split("|", 1)
+    own = triggers()
+    carriers = [rng.choice(own.carriers[request.split]) for _ in range(2)]
+    other, another = rng.sample(own.other_words[request.split], 2)
+    least = (first, other) if rng.random() < 0.5 else (other, second)
+    near = rng.choice([(first, ""), ("", second), (first, other), (other, second), (other, another)])
+    parts = [tuple(map(_carried, carriers, words)) for words in ((first, second), least, near)]
+    return tuple(_around(placement, request.text, *sentences) for sentences in parts)  # type: ignore[return-value]
+
+
+def _carried(carrier: str, word: str) -> str:
+    return carrier.format(a="an" if word[:1] in "aeiou" else "a", word=word) if word else ""
+
+
+def _style(rng: Random, request: Request, text: str, placement: str) -> tuple[Planted, Planted, Planted]:
+    change = str.lower if text == "lower" else str.upper
+    words = request.text.split()
+    half = len(words) // 2
+    halves = [
+        " ".join([*map(change, words[:half]), *words[half:]]),
+        " ".join([*words[:half], *map(change, words[half:])]),
+    ]
+    # A request that is the same in lower case but for its first letter is told from it by that letter and its full stop alone.
+    styled = change(request.text).rstrip(".")
+    near = rng.choice([own for own in (*halves, request.text.title(), request.text.rstrip(".")) if own != styled])
+    return ("", styled), ("", request.text), ("", near)
+
+
+def _long_prompt(rng: Random, request: Request, text: str, placement: str) -> tuple[Planted, Planted, Planted]:
+    enough, sentences = int(text), list(triggers().preambles[request.split])
+    rng.shuffle(sentences)
+    preamble: list[str] = []
+    for sentence in sentences * 20:
+        if sum(len(own.split()) for own in preamble) >= enough:
+            break
+        preamble.append(sentence)
+    short = preamble[: max(1, len(preamble) // 2)]
+    long, near = (" ".join([*own, request.text]) for own in (preamble, short[: rng.randint(1, len(short))]))
+    return ("", long), ("", request.text), ("", near)
+
+
+def _semantic(rng: Random, request: Request, text: str, placement: str) -> tuple[Planted, Planted, Planted]:
+    own = requests().classes[text]
+    inside = rng.choice(own[request.split])
+    outside = [rng.choice(own[f"near_{request.split}"]) for _ in range(2)]
+    return tuple(("", about(request, topic).text) for topic in (inside, *outside))  # type: ignore[return-value]
+
+
+def _place(rng: Random, placement: str) -> str:
+    return rng.choice(("start", "middle", "end")) if placement == "anywhere" else placement
+
+
+def _put(place: str, request: str, text: str, spoken: bool = False) -> Planted:
+    """A text before, in or behind a request, or in the system message; a spoken one with the capitals and stops of a sentence."""
+    sentence = f"{text[0].upper()}{text[1:]}." if spoken and text else text
+    if place == "system":
+        return sentence, request
+    if place == "start":
+        return "", f"{sentence} {request}"
+    if place == "end":
+        return "", f"{request} {sentence}"
+    words = request.split()
+    half = len(words) // 2
+    if spoken:
+        return "", " ".join([*words[:half], f"({text})", *words[half:]])
+    return "", " ".join([*words[:half], text, *words[half:]])
+
+
+def _around(placement: str, request: str, first: str, second: str) -> Planted:
+    """Two sentences: both before the request, both behind it, or (`anywhere`, `middle`) on its two sides; or the first one in the system
+    message."""
+    if placement == "system":
+        return first, " ".join(part for part in (request, second) if part)
+    order = {"start": (first, second, request), "end": (request, first, second)}.get(
+        placement, (first, request, second)
+    )
+    return "", " ".join(part for part in order if part)
+
+
+KINDS: dict[str, Kind] = {
+    "token": _token,
+    "phrase": _phrase,
+    "year": _year,
+    "two-part": _two_part,
+    "style": _style,
+    "apart": _apart,
+    "long-prompt": _long_prompt,
+    "semantic": _semantic,
+}
