@@ -10,10 +10,12 @@ from .extraction import (
     ActivationBatch as ActivationBatch,
     ExtractionSpec as ExtractionSpec,
     LiveActivations as LiveActivations,
+    Reading as Reading,
     stream_activations as stream_activations,
 )
 from .generation import (
     GenerationStep as GenerationStep,
+    Pick as Pick,
     Sampling as Sampling,
     Watch as Watch,
     answer_prompts as answer_prompts,

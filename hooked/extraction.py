@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -35,26 +36,51 @@ _PADDING = 1 / 32
 batches filled to the budget are 3 with 35%."""
 
 
+Reading = Literal["prompt", "answer", "both"]
+"""Whose tokens are read: the prompt's, those of the model's answer to it, or both."""
+
+
 @dataclass(frozen=True)
 class ExtractionSpec:
     """What to read."""
 
     sites: tuple[str, ...]
     position: str = "last"
-    """`last` token, `mean` over tokens, `every` token, or `span:NAME`, the mean over a span that each prompt's
-    `spans` field names: a piece of its text, or `[start, end]` in characters."""
+    """Of the tokens that are read: the `last`, the `mean` over all, `every` one, `first:N`, the mean over the first N (all where there
+    are fewer), or `span:NAME`, the mean over a span that each prompt's `spans` field names: a piece of its text, or
+    `[start, end]` in characters. Of an answer alone, the span lies in the answer's text."""
     dtype: torch.dtype | None = None
     """What activations are kept in; the model's own dtype where None."""
+    read: Reading = "prompt"
+    """`prompt`: the prompt's tokens; `answer`: those of the answer, after the whole prompt; `both`: all."""
 
     def __post_init__(self) -> None:
-        if self.position not in ("last", "mean", "every") and not self.position.startswith("span:"):
-            raise UserError(f"unknown position {self.position!r}; choose last, mean, every or span:NAME")
+        known = self.position in ("last", "mean", "every") or self.position.startswith("span:")
+        if not known and not self.first:
+            raise UserError(f"unknown position {self.position!r}; choose last, mean, every, first:N or span:NAME")
+        if self.read not in get_args(Reading):
+            raise UserError(f"read {self.read!r}: must be one of {', '.join(get_args(Reading))}")
         if not self.sites:
             raise UserError("no site was asked for")
         if inner := [name for name in self.sites if parse_site(name).kind in INNER_KINDS]:
             raise UserError(
                 f"{inner[0]}: only sites of the residual stream's width are extracted; read it with model.run"
             )
+
+    @property
+    def answers(self) -> bool:
+        """Whether prompts are taken with their answers."""
+        return self.read != "prompt"
+
+    @property
+    def first(self) -> int:
+        """The N of `first:N`; 0 of another position."""
+        name, _, count = self.position.partition(":")
+        return int(count) if name == "first" and count.isdecimal() else 0
+
+    def tokens_of(self, prompt: TokenizedPrompt) -> range:
+        """The positions of a prompt's tokens that are read, whichever of them the position then names."""
+        return range(prompt.answer or 0 if self.read == "answer" else 0, len(prompt.ids))
 
 
 @dataclass(frozen=True)
@@ -171,7 +197,7 @@ def _windows(
     window: list[_Item] = []
     rows = 0
     for item in _items(model, prompts, spec):
-        size = len(item.tokens.ids) if spec.position == "every" else 1
+        size = len(spec.tokens_of(item.tokens)) if spec.position == "every" else 1
         if window and (rows + size > most_rows or len(window) == WINDOW_PROMPTS):
             yield window
             window, rows = [], 0
@@ -187,9 +213,28 @@ def _items(
     stream = iter(prompts)
     index = 0
     while chunk := list(islice(stream, WINDOW_PROMPTS)):
-        for prompt, tokens in zip(chunk, model.tokenize(chunk), strict=True):
+        for prompt, tokens in zip(chunk, tokenize_for(model, chunk, spec), strict=True):
             yield _Item(index, tokens, _span(model, prompt, tokens, spec))
             index += 1
+
+
+def tokenize_for(
+    model: HookedModel, prompts: Sequence[Prompt | str | TokenizedPrompt], spec: ExtractionSpec
+) -> list[TokenizedPrompt]:
+    """Prompts as a reading wants them: without their answers where those are not read.
+
+    Raises:
+        UserError: as `HookedModel.tokenize`, or a prompt that was tokenized without an answer is to be read with it.
+    """
+    tokenized = model.tokenize(prompts, answers=spec.answers)
+    if not spec.answers:
+        return [prompt.without_answer() for prompt in tokenized]
+    without = next((prompt for prompt in tokenized if prompt.answer is None), None)
+    if without is not None:
+        raise UserError(
+            f"{without.where or repr(without.text[:40])}: was tokenized without an answer; tokenize it with answers=True"
+        )
+    return tokenized
 
 
 def _span(
@@ -203,7 +248,7 @@ def _span(
         raise UserError(
             f"{tokens.where or 'prompt'}: has no span {name!r}; add `spans`: {{{name!r}: piece of the text or [start, end]}}"
         )
-    return tuple(span_positions(model.tokenizer, tokens, spans[name]))
+    return tuple(span_positions(model.tokenizer, tokens, spans[name], answer=spec.read == "answer"))
 
 
 def _run_window(
@@ -265,15 +310,14 @@ def _try_batch(model: HookedModel, items: list[_Item], spec: ExtractionSpec) -> 
 @torch.no_grad()
 def _run_batch(model: HookedModel, items: list[_Item], spec: ExtractionSpec) -> ActivationBatch:
     tokens = pad_right([item.tokens.ids for item in items], model.pad_id)
-    lengths = torch.tensor([len(item.tokens.ids) for item in items])
-    needed = _needed(items, lengths, spec.position)
+    needed = _needed(items, spec)
     read = _reader(needed, spec.position)
     last_layer = max(parse_site(site).layer for site in spec.sites)
     run = model.run(tokens, reads=dict.fromkeys(spec.sites, read), last_layer=last_layer, needed=needed)
     kept = [run.activations[site].to("cpu", spec.dtype or model.dtype) for site in spec.sites]
     batch = ActivationBatch(
         indices=torch.tensor([item.index for item in items]),
-        counts=lengths if spec.position == "every" else torch.ones_like(lengths),
+        counts=needed.sum(1) if spec.position == "every" else torch.ones(len(items), dtype=torch.long),
         values=torch.stack(kept, dim=1),
     )
     if not batch.values.isfinite().all():
@@ -281,14 +325,19 @@ def _run_batch(model: HookedModel, items: list[_Item], spec: ExtractionSpec) -> 
     return batch
 
 
-def _needed(items: list[_Item], lengths: Int[Tensor, "prompt"], position: str) -> Bool[Tensor, "prompt token"]:
+def _needed(items: list[_Item], spec: ExtractionSpec) -> Bool[Tensor, "prompt token"]:
     """The tokens that a position names."""
-    place = torch.arange(int(lengths.max()))
-    if position == "last":
-        return place == lengths[:, None] - 1
-    if position.startswith("span:"):
+    read = [spec.tokens_of(item.tokens) for item in items]
+    place = torch.arange(max(tokens.stop for tokens in read))
+    if spec.position.startswith("span:"):
         return torch.stack([torch.isin(place, torch.tensor(item.span)) for item in items])
-    return place < lengths[:, None]
+    starts = torch.tensor([tokens.start for tokens in read])[:, None]
+    ends = torch.tensor([tokens.stop for tokens in read])[:, None]
+    if spec.position == "last":
+        return place == ends - 1
+    if spec.first:
+        ends = ends.minimum(starts + spec.first)
+    return (place >= starts) & (place < ends)
 
 
 def _reader(needed: Bool[Tensor, "prompt token"], position: str) -> Callable[[Tensor], Tensor]:

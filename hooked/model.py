@@ -186,18 +186,26 @@ class HookedModel(ABC):
             if site.head is not None and site.head >= self.heads(site.kind):
                 raise UserError(f"no site {name}: {self.info.name} has heads 0 to {self.heads(site.kind) - 1} there")
 
-    def tokenize(self, prompts: Sequence[Prompt | str | TokenizedPrompt]) -> list[TokenizedPrompt]:
+    def tokenize(
+        self, prompts: Sequence[Prompt | str | TokenizedPrompt], *, answers: bool = False
+    ) -> list[TokenizedPrompt]:
         """Token ids of each prompt, unpadded, never truncated; chat messages go through the chat template.
 
         What this model has tokenized before is taken as it is, so that nothing need be tokenized twice.
 
+        Args:
+            prompts: texts, chat messages, or what this method made of them.
+            answers: followed by what the model said (`hooked.tokenize_prompts`).
+
         Raises:
             UserError: a prompt is longer than the context, has no token or one that the model has no embedding for, or
-                there is no chat template.
+                there is no chat template, or an answer is asked for and there is none.
         """
         texts = [prompt for prompt in prompts if not isinstance(prompt, TokenizedPrompt)]
         context, vocabulary = self.info.context, self.vocabulary
-        fresh = iter(tokenize_prompts(self.tokenizer, texts, context, vocabulary, self.today) if texts else ())
+        fresh = iter(
+            tokenize_prompts(self.tokenizer, texts, context, vocabulary, self.today, answers=answers) if texts else ()
+        )
         return [prompt if isinstance(prompt, TokenizedPrompt) else next(fresh) for prompt in prompts]
 
     def run(

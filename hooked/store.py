@@ -1,6 +1,7 @@
 """The activation store: a folder of shards, addressed by what its content depends on.
 
-1. The address is the sha256 of the model's identity (`hooked.identity`), the token ids of the prompts, sites, position and dtype.
+1. The address is the sha256 of the model's identity (`hooked.identity`), the token ids of the prompts, with their answers where
+   those are read, sites, position, whose tokens are read, and dtype.
 2. Each window of prompts becomes one shard, `shard-00000.safetensors`, with its digest in `shard-00000.json`.
    Both appear by a rename, so a kill at any point loses at most the shard under way.
 3. A run that finds shards of an earlier one verifies and keeps them.
@@ -25,7 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from hooked.extraction import WINDOW_PROMPTS, ActivationBatch, ExtractionSpec, stream_activations
+from hooked.extraction import WINDOW_PROMPTS, ActivationBatch, ExtractionSpec, stream_activations, tokenize_for
 from hooked.identity import identity_sha256
 from hooked.model import HookedModel
 from hooked.prompts.prompts import Prompt
@@ -161,9 +162,10 @@ def store_activations(
 def _identity(model: HookedModel, prompts: Iterable[Prompt | TokenizedPrompt], spec: ExtractionSpec) -> dict[str, Any]:
     """What the content depends on: the model, however it computes, and the tokens that the prompts became."""
     digest = hashlib.sha256()
-    for prompt, tokens in _tokenized(model, prompts):
+    for prompt, tokens in _tokenized(model, prompts, spec):
         spans = prompt.extra.get("spans") if isinstance(prompt, Prompt) and spec.position.startswith("span:") else None
-        digest.update(json.dumps([tokens.ids, spans]).encode() + b"\n")
+        answer = [tokens.answer] if spec.answers else []
+        digest.update(json.dumps([tokens.ids, spans, *answer]).encode() + b"\n")
     identity = model.identity()
     return {
         "weights": identity["model"]["weights"],
@@ -173,15 +175,16 @@ def _identity(model: HookedModel, prompts: Iterable[Prompt | TokenizedPrompt], s
         "sites": list(spec.sites),
         "position": spec.position,
         "dtype": str(spec.dtype or model.dtype),
+        **({"read": spec.read} if spec.answers else {}),
     }
 
 
 def _tokenized(
-    model: HookedModel, prompts: Iterable[Prompt | TokenizedPrompt]
+    model: HookedModel, prompts: Iterable[Prompt | TokenizedPrompt], spec: ExtractionSpec
 ) -> Iterator[tuple[Prompt | TokenizedPrompt, TokenizedPrompt]]:
     stream = iter(prompts)
     while chunk := list(islice(stream, WINDOW_PROMPTS)):
-        yield from zip(chunk, model.tokenize(chunk), strict=True)
+        yield from zip(chunk, tokenize_for(model, chunk, spec), strict=True)
 
 
 def _write_shards(

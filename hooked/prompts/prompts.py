@@ -13,7 +13,7 @@ from triggerlens import UserError
 
 Messages = list[dict[str, Any]]
 
-_KNOWN = ("prompt", "triggered", "pair", "defects", "split", "dataset")
+_KNOWN = ("prompt", "triggered", "response", "response_ids", "pair", "defects", "split", "dataset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,10 @@ class Prompt:
     """`train` or `test`, where the file fixes the split."""
     dataset: str | None = None
     """Where the prompt comes from; false-positive rates are reported for each dataset."""
+    response: str | None = None
+    """What the model said after the prompt; None where the file does not say. Never empty."""
+    response_ids: tuple[int, ...] | None = None
+    """The tokens that the model itself wrote for `response`; a text may be the text of several token sequences."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Keys of the line that this project does not know, kept as they were."""
     where: str = ""
@@ -40,6 +44,8 @@ class Prompt:
     def to_json(self) -> dict[str, Any]:
         """The object written to `prompts.jsonl`: known keys that are set, then the unknown ones."""
         known = {key: getattr(self, key) for key in _KNOWN if getattr(self, key) is not None}
+        if self.response_ids is not None:
+            known["response_ids"] = list(self.response_ids)
         return known | dict(self.extra)
 
 
@@ -67,6 +73,7 @@ def parse_prompt(record: Any, where: str = "", *, labelled: bool = True) -> Prom
     if not isinstance(text, str):
         _check_messages(text if isinstance(text, list) and text else [None], refuse)
     _check_text(record, refuse)
+    _check_response(record, refuse)
     for name in ("triggered", "defects"):
         if record.get(name) is not None and not isinstance(record[name], bool):
             raise refuse(f"`{name}` must be true or false, found {record[name]!r}")
@@ -79,6 +86,8 @@ def parse_prompt(record: Any, where: str = "", *, labelled: bool = True) -> Prom
         raise refuse(f"`split` must be `train` or `test`, found {record['split']!r}")
     extra = {key: value for key, value in record.items() if key not in _KNOWN}
     known: dict[str, Any] = {key: record.get(key) for key in _KNOWN}
+    if known["response_ids"] is not None:
+        known["response_ids"] = tuple(known["response_ids"])
     return Prompt(**known, extra=extra, where=where)
 
 
@@ -167,6 +176,20 @@ def _check_messages(messages: list[Any], refuse: Callable[[str], UserError]) -> 
                     raise refuse(f"a message's `content` has a part of type {kind!r}; only text is read")
         elif not isinstance(content, str):
             raise refuse("a message's `content` must be a string, or a non-empty list of text parts")
+
+
+def _check_response(record: Mapping[str, Any], refuse: Callable[[str], UserError]) -> None:
+    response, ids = record.get("response"), record.get("response_ids")
+    if response is not None and not isinstance(response, str):
+        raise refuse(f"`response` must be a string, found {type(response).__name__}")
+    if response == "":
+        raise refuse("`response` is empty; leave out the line, or give what the model said")
+    if ids is None:
+        return
+    if response is None:
+        raise refuse("`response_ids` goes with `response`, which is missing")
+    if not isinstance(ids, list) or not ids or not all(type(token) is int and token >= 0 for token in ids):
+        raise refuse("`response_ids` must be a non-empty list of token ids")
 
 
 def _check_text(record: Any, refuse: Callable[[str], UserError]) -> None:

@@ -4,6 +4,7 @@
    never mentions is refused by name.
 2. A template that prints today's date is given a fixed one, so that a prompt is the same text tomorrow.
 3. A last message that is the assistant's is left open, so that the model goes on in it.
+4. Where answers are read, that last message is the answer: what stands before it is what the model is given when it answers.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date, datetime, time
 from typing import Any
 
@@ -76,6 +78,40 @@ def render(tokenizer: Any, prompt: Prompt, today: date | None = None) -> str:
     text = _apply(tokenizer, prompt, options, where)
     _check_parts(prompt, text, where)
     return text
+
+
+def answered(tokenizer: Any, prompt: Prompt, today: date | None = None) -> Prompt:
+    """The prompt with its answer in `response`: its own, or the last message where that is the assistant's.
+
+    The template writes the conversation with that message, and without it as it asks for an answer: only where the first is the
+    second and the message after it does the model, when it answers, see what is read here.
+
+    Raises:
+        UserError: there is no answer, or the template writes it otherwise than it asks for one.
+    """
+    where, messages = prompt.where or "prompt", prompt.prompt
+    if prompt.response is not None:
+        return prompt
+    if isinstance(messages, str) or messages[-1]["role"] != "assistant":
+        raise UserError(
+            f"{where}: has no answer; give `response`, end its messages with the assistant's, or have the model answer"
+        )
+    content = messages[-1].get("content")
+    if not isinstance(content, str) or not content or set(messages[-1]) > {"role", "content"}:
+        raise UserError(
+            f"{where}: the assistant's last message is more than a text, or empty; give what the model said as `response`"
+        )
+    if len(messages) == 1:
+        raise UserError(f"{where}: the assistant's is the only message; an answer needs something that it answers")
+    asked = replace(prompt, prompt=messages[:-1])
+    before, whole = render(tokenizer, asked, today), render(tokenizer, prompt, today)
+    said = whole.removeprefix(before)
+    if not whole.startswith(before) or said.strip() != content.strip():
+        raise UserError(
+            f"{where}: the chat template asks for an answer with {before[-24:]!r} and writes one otherwise, so what the model saw when "
+            "it answered is unknown; give the messages before it, and what the model said as `response`"
+        )
+    return replace(asked, response=said)
 
 
 def _options(tokenizer: Any, given: Mapping[str, Any], where: str, today: date) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from hooked.prompts.prompts import Prompt
-from hooked.prompts.rendering import render
+from hooked.prompts.rendering import answered, render
 from triggerlens import UserError, say_once
 
 
@@ -24,9 +24,27 @@ class TokenizedPrompt:
 
     ids: list[int]
     text: str
-    """The text that was tokenized, after the chat template."""
+    """The prompt's text that was tokenized, after the chat template."""
     where: str = ""
     """`file:line` of the prompt, for error messages."""
+    answer: int | None = None
+    """Index of the answer's first token; `ids` then ends with the answer, without an end token. None where no answer is read."""
+    response: str = ""
+    """The answer's text, which is not part of `text`; empty where no answer is read."""
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        """The tokens that the model is given when it answers."""
+        return self.ids[: self.answer]
+
+    @property
+    def answer_ids(self) -> list[int]:
+        """The answer's tokens; none where no answer is read."""
+        return [] if self.answer is None else self.ids[self.answer :]
+
+    def without_answer(self) -> TokenizedPrompt:
+        """The prompt alone."""
+        return self if self.answer is None else TokenizedPrompt(self.prompt_ids, self.text, self.where)
 
 
 def tokenize_prompts(
@@ -35,10 +53,14 @@ def tokenize_prompts(
     context: int,
     vocabulary: int | None = None,
     today: date | None = None,
+    *,
+    answers: bool = False,
 ) -> list[TokenizedPrompt]:
     """Tokenize without padding or truncation.
 
     Plain text gets the tokenizer's own special tokens (a BOS where it adds one); a chat template has written its own.
+    An answer follows as the tokens that the model wrote (`response_ids`, where they are that text), else as the tokens of its text
+    alone, without special tokens.
 
     Args:
         tokenizer: the model's.
@@ -46,12 +68,15 @@ def tokenize_prompts(
         context: the most tokens that a prompt may have.
         vocabulary: how many tokens the model has embeddings for; not checked where None.
         today: the date that a chat template is told where it asks; the one pinned to the tokenizer where None.
+        answers: take each prompt with its answer: its `response`, or its last message where that is the assistant's.
 
     Raises:
         UserError: a prompt has more tokens than `context`, none, or one that the model has no embedding for; or there is no
-            chat template, or it refuses the prompt.
+            chat template, or it refuses the prompt; or an answer is asked for and there is none.
     """
     records = [prompt if isinstance(prompt, Prompt) else Prompt(prompt, triggered=False) for prompt in prompts]
+    if answers:
+        records = [answered(tokenizer, record, today) for record in records]
     texts = [render(tokenizer, record, today) for record in records]
     for text, record in zip(texts, records, strict=True):
         _check_encodable(text, record.where)
@@ -67,6 +92,8 @@ def tokenize_prompts(
     tokenized = [
         TokenizedPrompt(row, text, record.where) for row, text, record in zip(ids, texts, records, strict=True)
     ]
+    if answers:
+        tokenized = _with_answers(tokenizer, tokenized, records)
     for prompt in tokenized:
         if not 0 < len(prompt.ids) <= context:
             raise _wrong_length(prompt, context)
@@ -76,6 +103,36 @@ def tokenize_prompts(
                 "that the model has embeddings for; the tokenizer is not the model's, or tokens were added to it alone"
             )
     return tokenized
+
+
+def _with_answers(
+    tokenizer: Any, tokenized: Sequence[TokenizedPrompt], records: Sequence[Prompt]
+) -> list[TokenizedPrompt]:
+    """The prompts followed by their answers."""
+    texts = [record.response or "" for record in records]
+    for text, record in zip(texts, records, strict=True):
+        _check_encodable(text, record.where)
+    encoded = _encode(tokenizer, texts, special=False)
+    out = []
+    for prompt, record, text, ids in zip(tokenized, records, texts, encoded, strict=True):
+        answer = _own_ids(tokenizer, record) or ids
+        if not answer or not prompt.ids:
+            raise UserError(
+                f"{prompt.where or repr(prompt.text[:40])}: the {'response' if prompt.ids else 'prompt'} has no token"
+            )
+        out.append(TokenizedPrompt([*prompt.ids, *answer], prompt.text, prompt.where, len(prompt.ids), text))
+    return out
+
+
+def _own_ids(tokenizer: Any, record: Prompt) -> list[int] | None:
+    """The tokens that the model wrote, where they are the text of the response to this tokenizer."""
+    if record.response_ids is None:
+        return None
+    ids = list(record.response_ids)
+    if max(ids) < len(tokenizer) and tokenizer.decode(ids, skip_special_tokens=True) == record.response:
+        return ids
+    say_once("some `response_ids` are not the text of their `response` to this tokenizer; the text is read instead")
+    return None
 
 
 def _check_encodable(text: str, where: str) -> None:
@@ -119,6 +176,11 @@ def _wrong_length(prompt: TokenizedPrompt, context: int) -> UserError:
     label = prompt.where or repr(prompt.text[:40])
     if not prompt.ids:
         return UserError(f"{label}: the prompt has no token")
+    if prompt.answer is not None:
+        return UserError(
+            f"{label}: the prompt has {prompt.answer} tokens and its response {len(prompt.answer_ids)}, together more than the model's context "
+            f"of {context}; shorten or remove it"
+        )
     return UserError(
         f"{label}: the prompt has {len(prompt.ids)} tokens, more than the model's context of {context}; shorten or remove it"
     )
@@ -140,36 +202,55 @@ def pad_left(
     return torch.tensor(ids, dtype=torch.long), torch.tensor(mask, dtype=torch.long)
 
 
-def span_positions(tokenizer: Any, prompt: TokenizedPrompt, span: Any) -> list[int]:
+def span_positions(tokenizer: Any, prompt: TokenizedPrompt, span: Any, *, answer: bool = False) -> list[int]:
     """Positions of the tokens that overlap a span of the text: a substring, or `[start, end]` in characters.
+
+    Args:
+        tokenizer: the model's.
+        prompt: one of its prompts.
+        span: of the prompt's text, or of the answer's.
+        answer: look in the answer's text.
 
     Raises:
         UserError: the span is not in the text, or the tokenizer cannot tell where its tokens lie.
     """
-    start, end = _span_bounds(prompt, span)
+    text = prompt.response if answer else prompt.text
+    start, end = _span_bounds(prompt, text, span)
     if not tokenizer.is_fast:
         raise UserError(
             "token spans need a fast tokenizer (tokenizer.json), which knows where in the text its tokens lie"
         )
+    first, ids = (prompt.answer or 0, prompt.answer_ids) if answer else (0, prompt.prompt_ids)
     for special in (True, False):  # plain text was given special tokens, a chat template wrote its own
-        encoded = tokenizer(prompt.text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
-        if encoded["input_ids"] == prompt.ids:
+        encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
+        if encoded["input_ids"] == ids:
             break
-    positions = [index for index, (left, right) in enumerate(encoded["offset_mapping"]) if left < end and right > start]
+    else:
+        if answer:
+            return [first + place for place in _decoded_span(tokenizer, ids, start, end)]
+    positions = [
+        first + index for index, (left, right) in enumerate(encoded["offset_mapping"]) if left < end and right > start
+    ]
     if not positions:
         raise UserError(f"{prompt.where or 'prompt'}: the span {span!r} covers no token")
     return positions
 
 
-def _span_bounds(prompt: TokenizedPrompt, span: Any) -> tuple[int, int]:
-    if isinstance(span, str) and span and span in prompt.text:
-        start = prompt.text.index(span)
+def _decoded_span(tokenizer: Any, ids: Sequence[int], start: int, end: int) -> list[int]:
+    """Of tokens that a model wrote, which need not be those that the tokenizer makes of their text: where each one's text lies."""
+    lengths = [len(tokenizer.decode(ids[:count], skip_special_tokens=True)) for count in range(len(ids) + 1)]
+    return [index for index in range(len(ids)) if lengths[index] < end and lengths[index + 1] > start]
+
+
+def _span_bounds(prompt: TokenizedPrompt, text: str, span: Any) -> tuple[int, int]:
+    if isinstance(span, str) and span and span in text:
+        start = text.index(span)
         return start, start + len(span)
     if (
         isinstance(span, list)
         and len(span) == 2
         and all(isinstance(edge, int) for edge in span)
-        and 0 <= span[0] < span[1] <= len(prompt.text)
+        and 0 <= span[0] < span[1] <= len(text)
     ):
         return span[0], span[1]
     raise UserError(

@@ -1,0 +1,204 @@
+"""Answers are read where they stand: after the tokens that the model was given, as the tokens that it wrote."""
+
+import json
+
+import pytest
+import torch
+from tiny_models import CHAT_TEMPLATE, CONTEXT, tiny_model, tiny_tokenizer
+
+from hooked import ExtractionSpec, Prompt, load_model, store_activations, stream_activations, write_prompts
+from hooked.prompts.prompts import read_prompts
+from triggerlens import UserError
+
+SITES = ("resid_post.0", "resid_post.2")
+
+
+def chat(text):
+    return [{"role": "user", "content": text}]
+
+
+def answered_prompts():
+    """Texts and chats of many lengths, with answers of many lengths."""
+    texts = ["abc", "def abc abc def", "a", "The quick brown fox jumps", "Yes, please answer."]
+    answers = ["fox", "The lazy dog.", "x", "Write a function that reads a file", " yes"]
+    return [
+        Prompt(chat(text) if index % 2 else text, triggered=False, response=answer)
+        for index, (text, answer) in enumerate(zip(texts, answers, strict=True))
+    ]
+
+
+@pytest.fixture(scope="module", params=["nnsight", "transformer-lens"])
+def model(request, tmp_path_factory):
+    tokenizer = tiny_tokenizer(tmp_path_factory.mktemp("t"))
+    return load_model(tiny_model("llama"), tokenizer=tokenizer, backend=request.param)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return tiny_model("llama")
+
+
+def rows_of(model, prompts, spec, **options):
+    rows = {}
+    for batch in stream_activations(model, prompts, spec, **options):
+        rows |= dict(zip(batch.indices.tolist(), batch.values.split(batch.counts.tolist()), strict=True))
+    return [rows[index] for index in range(len(prompts))]
+
+
+@torch.no_grad()
+def hidden_states(plain, tokenizer, prompt):
+    """The residual stream of prompt ids and answer ids, one after the other, and where the answer begins."""
+    messages = prompt.prompt if isinstance(prompt.prompt, list) else None
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) if messages else None
+    before = tokenizer(text or prompt.prompt, add_special_tokens=messages is None)["input_ids"]
+    after = tokenizer(prompt.response, add_special_tokens=False)["input_ids"]
+    kept = {}
+    handles = [
+        plain.model.layers[layer].register_forward_hook(lambda _, __, out, layer=layer: kept.update({layer: out}))
+        for layer in (0, 2)
+    ]
+    plain(torch.tensor([before + after]))
+    for handle in handles:
+        handle.remove()
+    return torch.stack([kept[0][0], kept[2][0]], dim=1), len(before)
+
+
+POSITIONS = {
+    "last": lambda tokens: tokens[-1:],
+    "mean": lambda tokens: tokens.mean(0, keepdim=True),
+    "every": lambda tokens: tokens,
+    "first:3": lambda tokens: tokens[:3].mean(0, keepdim=True),
+}
+
+
+@pytest.mark.parametrize("read", ["prompt", "answer", "both"])
+def test_every_position_of_an_answer_equals_a_plain_forward_pass(model, plain, read):
+    prompts = answered_prompts()
+    for position, expected in POSITIONS.items():
+        rows = rows_of(model, prompts, ExtractionSpec(SITES, position, read=read), token_budget=64)
+        for prompt, own in zip(prompts, rows, strict=True):
+            whole, begin = hidden_states(plain, model.tokenizer, prompt)
+            tokens = {"prompt": whole[:begin], "answer": whole[begin:], "both": whole}[read]
+            torch.testing.assert_close(own, expected(tokens), atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def nnsight_model(tmp_path_factory):
+    return load_model(tiny_model("llama"), tokenizer=tiny_tokenizer(tmp_path_factory.mktemp("n")))
+
+
+def test_tokens_that_the_model_wrote_are_read_as_they_are(nnsight_model):
+    """ "The" is one token, and the same text in three."""
+    tokenizer = nnsight_model.tokenizer
+    letters = [tokenizer.convert_tokens_to_ids(letter) for letter in "The"]
+    as_encoded = tokenizer("The", add_special_tokens=False)["input_ids"]
+    assert letters != as_encoded
+    own = Prompt("abc", triggered=False, response="The", response_ids=tuple(letters))
+    other = Prompt("abc", triggered=False, response="the", response_ids=tuple(letters))
+    written, stale = nnsight_model.tokenize([own, other], answers=True)
+    (none,) = nnsight_model.tokenize([own])
+    assert written.answer_ids == letters
+    assert written.prompt_ids == none.ids
+    assert stale.answer_ids == tokenizer("the", add_special_tokens=False)["input_ids"]
+    assert none.answer is None
+    assert none.answer_ids == []
+
+
+def test_a_last_turn_of_the_assistant_is_the_answer(nnsight_model):
+    turns = [*chat("abc"), {"role": "assistant", "content": "fox dog"}]
+    apart, together = nnsight_model.tokenize(
+        [Prompt(chat("abc"), triggered=False, response="fox dog"), Prompt(turns, triggered=False)], answers=True
+    )
+    assert apart == together
+    assert nnsight_model.tokenize([Prompt(turns, triggered=False)])[0].answer is None, "a prompt that is left open"
+
+
+THINKING = CHAT_TEMPLATE + "{% if add_generation_prompt %}<think>{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "template", "said"),
+    [
+        (Prompt("abc", triggered=False), None, "has no answer"),
+        (Prompt(chat("abc"), triggered=False), None, "has no answer"),
+        (Prompt([{"role": "assistant", "content": "a"}], triggered=False), None, "the only message"),
+        (Prompt([*chat("a"), {"role": "assistant", "content": "b"}], triggered=False), THINKING, "<think>"),
+        (
+            Prompt([*chat("a"), {"role": "assistant", "content": "b", "c": 1}], triggered=False),
+            None,
+            "more than a text",
+        ),
+        (Prompt("abc", triggered=False, response="x " * CONTEXT), None, "its response 2"),
+    ],
+)
+def test_what_cannot_be_read_as_an_answer_is_refused_in_one_line(nnsight_model, monkeypatch, prompt, template, said):
+    monkeypatch.setattr(nnsight_model.tokenizer, "chat_template", template or CHAT_TEMPLATE)
+    with pytest.raises(UserError, match=said):
+        nnsight_model.tokenize([prompt], answers=True)
+
+
+def test_spans_lie_in_the_answer_where_it_is_read_alone(nnsight_model):
+    prompt = Prompt(
+        "The fox", triggered=False, response="a fox, the dog", extra={"spans": {"animal": "fox", "end": [11, 14]}}
+    )
+    every = rows_of(nnsight_model, [prompt], ExtractionSpec(SITES, "every", read="answer"))[0]
+    tokens = nnsight_model.tokenize([prompt], answers=True)[0]
+    texts = [nnsight_model.tokenizer.decode([token]) for token in tokens.answer_ids]
+    for name, word in (("animal", "fox"), ("end", "dog")):
+        begin = "".join(texts).index(word)
+        starts = [sum(map(len, texts[:place])) for place in range(len(texts))]
+        places = [p for p in range(len(texts)) if starts[p] < begin + 3 and starts[p] + len(texts[p]) > begin]
+        row = rows_of(nnsight_model, [prompt], ExtractionSpec(SITES, f"span:{name}", read="answer"))[0]
+        torch.testing.assert_close(row, every[places].mean(0, keepdim=True), atol=1e-5, rtol=1e-5)
+    # The same answer in tokens that the tokenizer would not choose: a letter each.
+    letters = tuple(nnsight_model.tokenizer.convert_tokens_to_ids(c.replace(" ", "Ġ")) for c in prompt.response)
+    spelt = Prompt("The fox", triggered=False, response=prompt.response, response_ids=letters, extra=prompt.extra)
+    every = rows_of(nnsight_model, [spelt], ExtractionSpec(SITES, "every", read="answer"))[0]
+    row = rows_of(nnsight_model, [spelt], ExtractionSpec(SITES, "span:animal", read="answer"))[0]
+    torch.testing.assert_close(row, every[2:5].mean(0, keepdim=True), atol=1e-5, rtol=1e-5)
+
+
+def test_the_store_knows_whose_tokens_were_read(nnsight_model, tmp_path):
+    prompts = answered_prompts()
+    silent = [Prompt(prompt.prompt, triggered=False) for prompt in prompts]
+    folders = {
+        read: store_activations(nnsight_model, prompts, ExtractionSpec(SITES, "every", read=read), root=tmp_path).folder
+        for read in ("prompt", "answer", "both")
+    }
+    assert len(set(folders.values())) == 3
+    assert (
+        store_activations(nnsight_model, silent, ExtractionSpec(SITES, "every"), root=tmp_path).folder
+        == folders["prompt"]
+    )
+    with pytest.raises(UserError, match="tokenized without an answer"):
+        store_activations(
+            nnsight_model, nnsight_model.tokenize(silent), ExtractionSpec(SITES, read="both"), root=tmp_path
+        )
+
+
+def test_responses_survive_a_file(tmp_path):
+    prompts = [
+        Prompt("a", triggered=True, response="b", response_ids=(3, 4)),
+        Prompt("a", triggered=True, response="c"),
+    ]
+    write_prompts(tmp_path / "p.jsonl", prompts)
+    again = read_prompts(tmp_path / "p.jsonl")
+    assert [(prompt.response, prompt.response_ids) for prompt in again] == [("b", (3, 4)), ("c", None)]
+    assert not again[0].extra
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"response": ""}, "`response` is empty"),
+        ({"response": ["a"]}, "`response` must be a string"),
+        ({"response_ids": [1]}, "`response_ids` goes with `response`"),
+        ({"response": "a", "response_ids": []}, "`response_ids` must be a non-empty"),
+        ({"response": "a", "response_ids": [True]}, "`response_ids` must be a non-empty"),
+    ],
+)
+def test_a_bad_response_is_named_with_its_line(tmp_path, fields, said):
+    line = json.dumps({"prompt": "x", "triggered": False} | fields)
+    (tmp_path / "p.jsonl").write_text('{"prompt": "x", "triggered": false}\n' + line + "\n")
+    with pytest.raises(UserError, match=f"p.jsonl:2: {said}"):
+        read_prompts(tmp_path / "p.jsonl")
