@@ -26,3 +26,12 @@ from .score import (
     score_prompts as score_prompts,
 )
 from .verdict import probe_verdict as probe_verdict
+from .watch import (
+    AnswerWatch as AnswerWatch,
+    WatchedAnswer as WatchedAnswer,
+    WatchedToken as WatchedToken,
+    Watcher as Watcher,
+    check_fits as check_fits,
+    check_rooms as check_rooms,
+    watch_answers as watch_answers,
+)

