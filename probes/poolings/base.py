@@ -6,14 +6,32 @@ A probe gives each token one score or several: its *channels*. Channel 0 holds t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probes.poolings.rows import TokenRows
+
 Channels = Float[Tensor, "token *problem channel"]
 """Scores of the tokens of one text; a problem is a layer, or a probe of several at one layer."""
+
+
+Heads = Float[Tensor, "problem channel d_model"]
+"""Directions whose products with a token are its scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A pooling fitted together with its probe, for every problem; float64, on normalised tokens."""
+
+    heads: Heads
+    intercept: Float[Tensor, "problem"]
+    objective: Float[Tensor, "problem"]
+    gradient: Float[Tensor, "problem"]
+    """Norm of the objective's gradient over that of the weights."""
 
 
 @runtime_checkable
@@ -48,6 +66,22 @@ class Pooling:
             UserError: the pooling cannot be known before the text is whole.
         """
         raise NotImplementedError
+
+    def prepare(self, rows: TokenRows) -> None:
+        """Turn tokens, in place, into what the pooling is fitted to; they are normalised afterwards."""
+
+    def fit(
+        self, rows: TokenRows, labels: Float[Tensor, "problem text"], C: float, start: Heads | None = None
+    ) -> Learned:
+        """Fit the directions of a learned pooling, all problems at once.
+
+        Args:
+            rows: prepared and normalised; one layer that all problems share, or one for each.
+            labels: 0 or 1, both in every problem.
+            C: inverse penalty, as of the logistic probe.
+            start: where the convex first stage begins, of which the result does not depend; zero where None.
+        """
+        raise TypeError(f"{type(self).__name__} is not fitted: a linear probe is")
 
     def __call__(self, scores: Channels, lengths: Sequence[int]) -> Float[Tensor, "prompt *problem"]:
         """The scores of several texts, laid end to end.

@@ -12,7 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.poolings import ROLLING_WINDOW
-from probes.poolings.base import Channels, Pooling, Running
+from probes.poolings.base import Channels, Heads, Learned, Pooling, Running
+from probes.poolings.learn import Problem
+from probes.poolings.multimax import SHARPNESS, smooth_maximum
+from probes.poolings.rows import TokenRows
 
 
 class Rolling(Pooling):
@@ -30,6 +33,18 @@ class Rolling(Pooling):
 
     def running(self) -> Running:
         return RunningRolling(self.window)
+
+    def prepare(self, rows: TokenRows) -> None:
+        for piece in rows.pieces():
+            for layer in piece.x:
+                for text in layer.split(piece.lengths.tolist()):
+                    text.copy_(rolling_means(text, self.window))
+
+    def fit(
+        self, rows: TokenRows, labels: Float[Tensor, "problem text"], C: float, start: Heads | None = None
+    ) -> Learned:
+        problem = Problem(rows, labels, C, smooth_maximum)
+        return problem.solve(problem.start(1, start), problem.intercept(), SHARPNESS)
 
 
 class RunningRolling:

@@ -1,7 +1,8 @@
 """Attention pooling: a softmax over tokens of one direction weighs what another direction says of them.
 
 One head of the attention probe (McKenzie et al., "Detecting high-stakes interactions with activation probes", arXiv 2506.10805;
-Shabalin and Belrose, "Attention probes", EleutherAI 2025; Kramár et al., arXiv 2601.11516).
+Shabalin and Belrose, "Attention probes", EleutherAI 2025; Kramár et al., arXiv 2601.11516). Fitted jointly, from the optimum of the
+mean over tokens with a query of zero, which weighs all tokens alike.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.poolings.base import Channels, Pooling, Running
+from probes.poolings.base import Channels, Heads, Learned, Pooling, Running
+from probes.poolings.learn import Pooled, Problem, sum_by_text, weights_by_text
+from probes.poolings.rows import Piece, TokenRows
 
 VALUE, QUERY = 0, 1
 
@@ -25,6 +28,21 @@ class Softmax(Pooling):
 
     def running(self) -> Running:
         return RunningSoftmax()
+
+    def fit(
+        self, rows: TokenRows, labels: Float[Tensor, "problem text"], C: float, start: Heads | None = None
+    ) -> Learned:
+        problem = Problem(rows, labels, C, smooth_attention)
+        return problem.solve(problem.start(self.channels, start), problem.intercept(), (0.0, 1.0))
+
+
+def smooth_attention(scores: Float[Tensor, "problem token channel"], piece: Piece, sharpness: float) -> Pooled:
+    """The pooling itself where the sharpness is 1; the mean over tokens where it is 0."""
+    weights, _ = weights_by_text(sharpness * scores[..., QUERY:], piece)
+    values = scores[..., :QUERY]
+    pooled = sum_by_text(weights * values, piece)
+    by_query = sharpness * weights * (values - pooled[:, piece.text])
+    return pooled[..., 0], torch.cat([weights, by_query], dim=2)
 
 
 class RunningSoftmax:
