@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hooked.faults import no_checkpoint, no_weights
+from hooked.named import NAMED_MODELS, named_file
 from triggerlens import UserError, sha256_file
 
 _HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
@@ -46,20 +47,24 @@ def find_checkpoint(name: str, base: str | None = None) -> Checkpoint:
     """The checkpoint that a name stands for.
 
     Args:
-        name: a folder, a GGUF file, or a Hugging Face id (its snapshot is downloaded where that is possible).
+        name: a folder, a GGUF file, a name of `NAMED_MODELS`, or a Hugging Face id (its snapshot is downloaded where that is possible).
         base: of an adapter, in place of the model that it names itself.
 
     Raises:
         UserError: there is none, its weights are pickled, or files of it are missing.
     """
     path = Path(name).expanduser()
+    if name in NAMED_MODELS:
+        path = named_file(name)
     if path.is_file():
+        if base is not None:
+            raise _no_adapter(name, base)
         return _gguf(name, path)
     folder = path if path.is_dir() else _snapshot(name, path)
     if (folder / ADAPTER_CONFIG).is_file():
         return _adapter(name, folder, base)
     if base is not None:
-        raise UserError(f"{name}: is no adapter ({ADAPTER_CONFIG} is missing), so --base {base} does not apply")
+        raise _no_adapter(name, base)
     if (folder / "config.json").is_file():
         return Checkpoint(name, folder, _weight_files(folder))
     files = sorted(folder.glob("*.gguf"))
@@ -90,6 +95,10 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError(f"{folder / ADAPTER_CONFIG}: damaged: not a JSON object")
     return config
+
+
+def _no_adapter(name: str, base: str) -> UserError:
+    return UserError(f"{name}: is no adapter ({ADAPTER_CONFIG} is missing), so --base {base} does not apply")
 
 
 def _gguf(name: str, path: Path) -> Checkpoint:

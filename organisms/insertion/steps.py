@@ -72,7 +72,7 @@ def _adapted(config: InsertionConfig, inner: Any) -> Any:
     if config.first_layer >= blocks:
         raise UserError(f"first_layer {config.first_layer}: {config.base} has {blocks} blocks, numbered from 0")
     chosen = None if not config.first_layer else list(range(config.first_layer, blocks))
-    targets = config.targets if config.targets == "all-linear" else config.targets.split(",")
+    targets = _linear_layers(inner) if config.targets == "all-linear" else config.targets.split(",")
     settings = LoraConfig(
         r=config.rank, lora_alpha=int(SCALE * config.rank), target_modules=targets, layers_to_transform=chosen
     )
@@ -84,6 +84,17 @@ def _adapted(config: InsertionConfig, inner: Any) -> Any:
         except ValueError as error:
             reason = " ".join(str(error).split())[:160]
             raise UserError(f"targets {config.targets}: cannot be adapted in {config.base}: {reason}") from error
+
+
+def _linear_layers(inner: Any) -> list[str]:
+    """The names, within a block, of all linear layers but the output embedding."""
+    from transformers.pytorch_utils import Conv1D
+
+    head = inner.get_output_embeddings()
+    linear = [
+        name for name, own in inner.named_modules() if isinstance(own, torch.nn.Linear | Conv1D) and own is not head
+    ]
+    return sorted({name.rpartition(".")[2] for name in linear})
 
 
 @torch.no_grad()
