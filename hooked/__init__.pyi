@@ -32,16 +32,32 @@ from .load import (
     load_model as load_model,
 )
 from .model import HookedModel as HookedModel, ModelInfo as ModelInfo, Run as Run
+from .named import NAMED_MODELS as NAMED_MODELS, NamedModel as NamedModel
 from .plain import (
     load_classifier as load_classifier,
     load_plain as load_plain,
     pick_device as pick_device,
     weights_sha256 as weights_sha256,
 )
+from .prefixes import (
+    Following as Following,
+    PrefixReader as PrefixReader,
+    read_variants as read_variants,
+    shared_length as shared_length,
+)
+from .prompts.answers import MAX_NEW_TOKENS as MAX_NEW_TOKENS, write_answers as write_answers
 from .prompts.pairs import (
     PromptPair as PromptPair,
     defecting_pairs as defecting_pairs,
     pair_prompts as pair_prompts,
+)
+from .prompts.places import (
+    OpenPrompt as OpenPrompt,
+    Place as Place,
+    open_prompt as open_prompt,
+    round_trips as round_trips,
+    user_text as user_text,
+    with_user_text as with_user_text,
 )
 from .prompts.prompts import (
     Messages as Messages,

@@ -84,7 +84,7 @@ def tokenize_prompts(
     for chat in (False, True):
         chosen = [index for index, record in enumerate(records) if isinstance(record.prompt, list) is chat]
         if chosen:
-            rows = _encode(tokenizer, [texts[index] for index in chosen], special=not chat)
+            rows = encode_texts(tokenizer, [texts[index] for index in chosen], special=not chat)
             for index, row in zip(chosen, rows, strict=True):
                 ids[index] = row
             if not chat:
@@ -112,7 +112,7 @@ def _with_answers(
     texts = [record.response or "" for record in records]
     for text, record in zip(texts, records, strict=True):
         _check_encodable(text, record.where)
-    encoded = _encode(tokenizer, texts, special=False)
+    encoded = encode_texts(tokenizer, texts, special=False)
     out = []
     for prompt, record, text, ids in zip(tokenized, records, texts, encoded, strict=True):
         answer = _own_ids(tokenizer, record) or ids
@@ -155,7 +155,7 @@ def _check_begin(tokenizer: Any, rows: Sequence[Sequence[int]]) -> None:
         )
 
 
-def _encode(tokenizer: Any, texts: list[str], special: bool) -> list[list[int]]:
+def encode_texts(tokenizer: Any, texts: list[str], special: bool) -> list[list[int]]:
     """Token ids of each text.
 
     The ordinary call also finds where in the text each token lies, which takes as long as the rest. Where the tokenizer

@@ -1,0 +1,228 @@
+"""Texts that begin alike: what they share is read once, and kept as keys and values; then only what follows is run.
+
+1. A prefix is read alone, and its cache kept. For a batch of rows the cache is spread without a copy, where the model's layers allow it.
+2. Rows of one length follow it, so that nothing is padded and nothing masked. They may go on, token by token.
+3. Logits are computed where they are asked for, at the last positions alone.
+4. The first row after each prefix is also read whole, without a cache. Where the two differ by more than rounding (a model whose
+   memory does not go by position), or rotary embeddings change with a text's length, everything is read whole from then on.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hooked.model import HookedModel
+from hooked.prompts.tokens import pad_right
+from hooked.rescaling import forget_lengths, rescaling_of
+from triggerlens import UserError
+
+TOKENS_AT_ONCE = 8192
+"""Of all rows of a batch; what a processor's cache and memory like, and a GPU's too."""
+_KEPT = 512
+"""Prefixes whose caches are kept."""
+
+
+@dataclass
+class PrefixReader:
+    """Reads what follows prefixes, for one model.
+
+    >>> reader = PrefixReader(model)
+    >>> logits = reader.read(prefix, rows)  # [row 1 vocabulary]: after the last token of each row
+    """
+
+    model: HookedModel
+    token_budget: int = TOKENS_AT_ONCE
+    """Tokens run at once, without those of the prefix."""
+    fast: bool = True
+    """Whether caches are used; false from the first prefix on where they gave something else."""
+    checked: int = 0
+    """Rows that were also read whole."""
+    largest_difference: float = 0.0
+    """Between log-probabilities of the two ways, over those rows."""
+    tokens_run: int = 0
+    """Tokens that went through the model, for what a scan costs."""
+    _kept: OrderedDict[tuple[int, ...], Any] = field(default_factory=OrderedDict, repr=False)
+    _lengths: set[tuple[tuple[int, ...], int]] = field(default_factory=set, repr=False)
+
+    def rows_at_once(self, length: int) -> int:
+        """How many rows of so many tokens make a batch."""
+        return max(1, self.token_budget // max(1, length))
+
+    @torch.no_grad()
+    def read(
+        self, prefix: Sequence[int], rows: Int[Tensor, "row token"], keep: int = 1
+    ) -> Float[Tensor, "row keep vocabulary"]:
+        """Logits of one batch, in float32, after the last `keep` tokens of each row.
+
+        Args:
+            prefix: what all rows begin with; may be empty.
+            rows: what follows, at least one token.
+            keep: 1 to the length of the rows.
+
+        Raises:
+            UserError: the text exceeds the context.
+        """
+        return self.open(prefix, len(rows)).read(rows, keep)
+
+    def open(self, prefix: Sequence[int], rows: int) -> Following:
+        """A batch of so many rows that will follow a prefix, and may go on after that."""
+        return Following(self, tuple(prefix), rows)
+
+    def cache_of(self, prefix: tuple[int, ...]) -> Any:
+        """Keys and values of a prefix, as `transformers` keeps them for one row."""
+        if prefix not in self._kept:
+            self._kept[prefix] = self.forward(torch.tensor([prefix]), None, 0, 1)[1] if prefix else None
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(prefix)
+        return self._kept[prefix]
+
+    @torch.no_grad()
+    def forward(self, tokens: Int[Tensor, "row token"], cache: Any, before: int, keep: int) -> tuple[Tensor, Any]:
+        """One pass over tokens that follow `before` others, which the cache holds; logits of the last `keep`, and the cache."""
+        model, hf_model = self.model, self.model.hf_model
+        if before + tokens.shape[1] > model.info.context:
+            raise UserError(
+                f"a text of {before + tokens.shape[1]} tokens exceeds the context of {model.info.context}; give shorter prompts"
+            )
+        tokens = tokens.to(model.device)
+        places = torch.arange(before, before + tokens.shape[1], device=model.device)[None].expand(len(tokens), -1)
+        accepted = _accepted(hf_model)
+        options = {
+            name: value for name, value in (("position_ids", places), ("logits_to_keep", keep)) if name in accepted
+        }
+        cached = {"past_key_values": cache, "use_cache": True} if self.fast else {"use_cache": False}
+        with model.alone():
+            forget_lengths(hf_model, hf_model.config)
+            output = hf_model(input_ids=tokens, **cached, **options)
+        self.tokens_run += tokens.numel()
+        return output.logits[:, -keep:].float(), getattr(output, "past_key_values", None)
+
+    def whole(self, texts: Int[Tensor, "row token"], keep: int) -> Float[Tensor, "row keep vocabulary"]:
+        """The same without any cache."""
+        run = self.model.run(texts)
+        assert run.logits is not None  # no last layer was given
+        self.tokens_run += texts.numel()
+        return run.logits[:, -keep:].float()
+
+    def check(self, prefix: tuple[int, ...], row: Tensor, seen: Float[Tensor, "keep vocabulary"]) -> bool:
+        """Step 4, once for each prefix and length: whether caches may be used on."""
+        if (prefix, len(row)) in self._lengths:
+            return True
+        self._lengths.add((prefix, len(row)))
+        text = torch.cat([torch.tensor(prefix, dtype=torch.long), row.cpu()])[None]
+        expected = self.whole(text, len(seen))[0]
+        self.checked += 1
+        difference = float((seen.log_softmax(-1).exp() - expected.log_softmax(-1).exp()).abs().max())
+        if not difference <= max(1e-4, 50 * torch.finfo(self.model.dtype).eps):
+            self.fast = False
+            self._kept.clear()
+            return False
+        self.largest_difference = max(self.largest_difference, difference)
+        return True
+
+    def may_keep(self, length: int) -> bool:
+        """Whether a text of this length may be read in pieces."""
+        rescaling = rescaling_of(self.model.hf_model.config)
+        return self.fast and (rescaling is None or length <= rescaling.past)
+
+
+@dataclass
+class Following:
+    """A batch of rows after one prefix, as far as they have been read."""
+
+    reader: PrefixReader
+    prefix: tuple[int, ...]
+    rows: int
+    tokens: Tensor | None = None
+    """What was read after the prefix."""
+    _cache: Any = None
+
+    @torch.no_grad()
+    def read(self, tokens: Int[Tensor, "row token"], keep: int = 1) -> Float[Tensor, "row keep vocabulary"]:
+        """Read on: logits after the last `keep` of these tokens."""
+        reader, first = self.reader, self.tokens is None
+        before = len(self.prefix) + (0 if self.tokens is None else self.tokens.shape[1])
+        self.tokens = tokens if self.tokens is None else torch.cat([self.tokens, tokens], dim=1)
+        if not reader.may_keep(len(self.prefix) + self.tokens.shape[1]):
+            return self._whole(keep)
+        if first:
+            self._cache = spread_cache(reader.cache_of(self.prefix), self.rows)
+        logits, self._cache = reader.forward(tokens, self._cache, before, keep)
+        if first and not reader.check(self.prefix, tokens[0], logits[0]):
+            return self._whole(keep)
+        return logits
+
+    def _whole(self, keep: int) -> Tensor:
+        assert self.tokens is not None
+        begin = torch.tensor(self.prefix, dtype=torch.long)[None].expand(self.rows, -1)
+        return self.reader.whole(torch.cat([begin, self.tokens.cpu()], dim=1), keep)
+
+
+def spread_cache(cache: Any, rows: int) -> Any:
+    """The cache of one row for so many rows; nothing is copied where a layer keeps keys and values and nothing else."""
+    if cache is None:
+        return None
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+    spread = copy.copy(cache)
+    spread.layers = []
+    for layer in cache.layers:
+        plain = type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) and layer.is_initialized
+        own = copy.copy(layer) if plain else copy.deepcopy(layer)
+        if plain:
+            own.keys, own.values = (tensor.expand(rows, -1, -1, -1) for tensor in (layer.keys, layer.values))
+        else:
+            own.reorder_cache(torch.zeros(rows, dtype=torch.long))
+        spread.layers.append(own)
+    return spread
+
+
+@torch.no_grad()
+def read_variants(
+    reader: PrefixReader, base: Sequence[int], variants: Sequence[Sequence[int]], keep: int = 1
+) -> Float[Tensor, "variant keep vocabulary"]:
+    """Logits after the last `keep` tokens of each of a few variants of a text, which share what they can with it.
+
+    Args:
+        reader: of the model.
+        base: the text that they are variants of.
+        variants: each of at least one token.
+        keep: 1 to the length of the shortest.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, variant in enumerate(variants):
+        shared = min(shared_length(base, variant), len(variant) - keep)
+        groups.setdefault((shared, len(variant)), []).append(index)
+    logits: list[Tensor] = [torch.empty(0)] * len(variants)
+    for (shared, length), indices in groups.items():
+        size = reader.rows_at_once(length - shared)
+        for start in range(0, len(indices), size):
+            chosen = indices[start : start + size]
+            rows = pad_right([variants[index][shared:] for index in chosen], 0)
+            for index, seen in zip(chosen, reader.read(variants[chosen[0]][:shared], rows, keep), strict=True):
+                logits[index] = seen
+    return torch.stack(logits)
+
+
+def shared_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two texts share at their beginning."""
+    for place, (left, right) in enumerate(zip(first, second, strict=False)):
+        if left != right:
+            return place
+    return min(len(first), len(second))
+
+
+def _accepted(hf_model: Any) -> Mapping[str, Any]:
+    """What a model's forward pass may be given; an adapter takes whatever it is given."""
+    inner = hf_model.get_base_model() if hasattr(hf_model, "get_base_model") else hf_model
+    return inspect.signature(inner.forward).parameters

@@ -1,0 +1,116 @@
+"""What follows a prefix that was read once is exactly what the whole text gives; and a prompt is cut where its user's text says."""
+
+import pytest
+import torch
+from architectures import build
+from tiny_models import CONTEXT, tiny_model, tiny_tokenizer
+
+from hooked import PrefixReader, Prompt, load_model, open_prompt, read_variants, round_trips
+from triggerlens import UserError
+
+MODELS = ("gpt2", "gpt_neox", "mistral", "gemma3", "bloom", "mixtral", "lfm2", "qwen3_next", "falcon (rw)")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    return load_model(tiny_model("llama"), tokenizer=tokenizer)
+
+
+@torch.no_grad()
+def whole(model, rows):
+    return model.hf_model(torch.tensor(rows), use_cache=False).logits.log_softmax(-1)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_rows_after_a_prefix_are_the_whole_text_to_rounding(name, tokenizer):
+    model = load_model(build(name), tokenizer=tokenizer)
+    generator = torch.Generator().manual_seed(0)
+    reader = PrefixReader(model)
+    for length in (0, 1, 5, 13):  # a window of 8 is passed
+        prefix = torch.randint(3, 300, (length,), generator=generator).tolist()
+        rows = torch.randint(3, 300, (4, 6), generator=generator)
+        expected = whole(model, [[*prefix, *row] for row in rows.tolist()])
+        seen = reader.read(prefix, rows, keep=3)
+        torch.testing.assert_close(seen.log_softmax(-1), expected[:, -3:], atol=1e-5, rtol=1e-5)
+        following = reader.open(prefix, 4)
+        parts = [following.read(rows[:, :4]), following.read(rows[:, 4:5]), following.read(rows[:, 5:])]
+        for place, part in zip((-3, -2, -1), parts, strict=True):
+            torch.testing.assert_close(part[:, 0].log_softmax(-1), expected[:, place], atol=1e-5, rtol=1e-5)
+    assert reader.fast
+    assert reader.checked > 3
+    assert reader.largest_difference < 1e-5
+
+
+def test_variants_of_any_length_come_back_in_order(model):
+    base = [5, 9, 200, 17, 33, 250]
+    variants = [[5, 9, 7, 17, 33, 250], base, [8, *base], [5, 9, 200, 17, 33, 250, 4, 4], [5, 9, 200, 250]]
+    seen = read_variants(PrefixReader(model, token_budget=8), base, variants, keep=2)
+    for row, variant in zip(seen, variants, strict=True):
+        torch.testing.assert_close(row.log_softmax(-1), whole(model, [variant])[0, -2:], atol=1e-5, rtol=1e-5)
+
+
+def test_a_cache_that_gives_something_else_is_not_used(model, monkeypatch):
+    """Then everything is read whole, and right."""
+    honest = PrefixReader.cache_of
+    monkeypatch.setattr(PrefixReader, "cache_of", lambda self, prefix: honest(self, (*prefix[:-1], 7)))
+    reader, rows = PrefixReader(model), torch.tensor([[4, 5], [6, 7]])
+    seen = reader.read((5, 9, 200), rows)
+    assert not reader.fast
+    torch.testing.assert_close(
+        seen[:, 0].log_softmax(-1), whole(model, [[5, 9, 200, 4, 5], [5, 9, 200, 6, 7]])[:, -1], atol=1e-5, rtol=1e-5
+    )
+
+
+def test_a_text_beyond_the_context_is_refused(model):
+    with pytest.raises(UserError, match=f"exceeds the context of {CONTEXT}"):
+        PrefixReader(model).read([5] * CONTEXT, torch.tensor([[5]]))
+
+
+CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Tell me about the sea."}]
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        ("start", "<s><system>Be brief.<user>YES Tell me about the sea.<assistant>"),
+        ("middle", "<s><system>Be brief.<user>Tell me aboutYES the sea.<assistant>"),
+        ("end", "<s><system>Be brief.<user>Tell me about the sea.YES<assistant>"),
+        ("system", "<s><system>Be brief.YES<user>Tell me about the sea.<assistant>"),
+    ],
+)
+def test_a_chat_prompt_is_cut_at_a_place(tokenizer, place, text):
+    opened = open_prompt(tokenizer, Prompt(CHAT, triggered=False), place)
+    ids = tokenizer("YES", add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(opened.filled(ids)) == text
+    # What is between the halves aside, they are the tokens of the prompt as it is always read.
+    plain = tokenizer(opened.left + opened.right, add_special_tokens=False)["input_ids"]
+    assert opened.filled(()) == plain
+
+
+def test_a_plain_prompt_keeps_its_special_token_and_has_no_system_message(tokenizer):
+    opened = open_prompt(tokenizer, "Tell me", "start")
+    assert opened.before == (1,)
+    assert opened.filled(()) == tokenizer(" Tell me")["input_ids"]
+    assert open_prompt(tokenizer, "Tell me", "system") is None
+    assert open_prompt(tokenizer, "Tell", "middle") is None
+
+
+def test_tokens_that_no_text_gives_are_told_from_those_that_one_does(tokenizer):
+    """`lazy` is a token; `l`, `azy` are two that are never made of that text."""
+    opened = open_prompt(tokenizer, Prompt(CHAT, triggered=False), "end")
+    natural = tokenizer(" quick", add_special_tokens=False)["input_ids"]
+    letters = [token for letter in " quick" for token in tokenizer(letter, add_special_tokens=False)["input_ids"]]
+    assert tokenizer.decode(natural) == tokenizer.decode(letters)
+    assert round_trips(tokenizer, opened, natural)
+    assert natural == letters or not round_trips(tokenizer, opened, letters)
+
+
+def test_a_template_that_changes_the_text_is_refused_in_a_line(tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer, "chat_template", "{% for m in messages %}{{ m.content | length }}{% endfor %}")
+    with pytest.raises(UserError, match="changes what the user's text says"):
+        open_prompt(tokenizer, Prompt(CHAT[1:], triggered=False), "end")
