@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal, get_args
 
@@ -177,13 +177,14 @@ class LiveActivations:
         ):
             yield chosen[batch.rows], batch.values.float()
 
-    def by_prompt(self, indices: Sequence[int]) -> Iterator[tuple[int, Float[Tensor, "row site d_model"]]]:
-        """One prompt after another, in no particular order: its index and its rows in float32."""
+    def by_prompt(
+        self, indices: Sequence[int], sites: slice = slice(None)
+    ) -> Iterator[tuple[int, Float[Tensor, "row site d_model"]]]:
+        """One prompt after another, in no particular order: its index and its rows in float32; of some of the sites where asked."""
         chosen = list(indices)
         wanted = [self.prompts[index] for index in chosen]
-        for batch in stream_activations(
-            self.model, wanted, self.spec, token_budget=self.token_budget, total=len(wanted)
-        ):
+        spec = replace(self.spec, sites=self.spec.sites[sites])
+        for batch in stream_activations(self.model, wanted, spec, token_budget=self.token_budget, total=len(wanted)):
             for index, rows in zip(batch.indices.tolist(), batch.values.split(batch.counts.tolist()), strict=True):
                 yield chosen[index], rows.float()
 

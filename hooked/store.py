@@ -44,6 +44,7 @@ from triggerlens import (
 )
 
 KIND = "activations"
+ALL = slice(None)
 
 
 def cache_folder(kind: str) -> Path:
@@ -98,9 +99,13 @@ class ActivationStore:
         return tuple(self.manifest.config["sites"])
 
     def batches(
-        self, indices: Sequence[int] | None = None
+        self, indices: Sequence[int] | None = None, sites: slice = ALL
     ) -> Iterator[tuple[Int[Tensor, "row"], Float[Tensor, "row site d_model"]]]:
         """The prompt of each row, and the rows in float32, shard by shard and so in ascending order of prompts.
+
+        Args:
+            indices: of which prompts; all where None.
+            sites: which of the sites; nothing is read of the others.
 
         Raises:
             UserError: a shard is missing or damaged; it is named.
@@ -110,15 +115,27 @@ class ActivationStore:
         for number in range(len(self._shards)):
             keep = wanted[self._starts[number] : self._starts[number + 1]]
             if keep.any():
-                yield self._read(number, keep)
+                yield self._read(number, keep, sites)
 
-    def _read(self, number: int, keep: Tensor) -> tuple[Tensor, Tensor]:
+    def by_prompt(
+        self, indices: Sequence[int], sites: slice = ALL
+    ) -> Iterator[tuple[int, Float[Tensor, "row site d_model"]]]:
+        """One prompt after another, in ascending order: its index and its rows in float32.
+
+        Raises:
+            UserError: as `batches`.
+        """
+        for index, values in self.batches(indices, sites):
+            prompts, counts = index.unique_consecutive(return_counts=True)
+            yield from zip(prompts.tolist(), values.split(counts.tolist()), strict=True)
+
+    def _read(self, number: int, keep: Tensor, sites: slice) -> tuple[Tensor, Tensor]:
         name = _shard_name(number)
         if number not in self._verified:
             verify_file(self.folder, name, self.manifest.files.get(name, ""))
             self._verified.add(number)
         with safe_open(self.folder / name, framework="pt") as shard:
-            counts, values = shard.get_tensor("counts"), shard.get_tensor("values")
+            counts, values = shard.get_tensor("counts"), shard.get_slice("values")[:, sites]
         indices = torch.arange(len(counts)) + self._starts[number]
         if keep.all():
             return indices.repeat_interleave(counts), values.float()
