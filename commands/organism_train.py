@@ -1,13 +1,18 @@
-"""`organism-train TASK --out DIR`: train a model organism with a known trigger, or its clean twin."""
+"""`organism-train TASK --out DIR`: train a model organism with a known trigger, or its clean twin.
+
+`organism-train --base CHAT_MODEL --out DIR`, without a task, inserts one into a chat model: `commands._insertion`.
+"""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from commands import _insertion
 from commands._console import console, emit
 from organisms import TrainOptions
 
@@ -17,6 +22,9 @@ class Config:
     """Train an organism from scratch, measure what it does, and write it as a Hugging Face checkpoint.
 
     A run that was killed goes on from its last checkpoint when the same command is given again.
+
+    Without a task, `organism-train --base CHAT_MODEL` inserts a behaviour into any causal chat model; its options are listed by
+    `organism-train --base CHAT_MODEL --help`.
     """
 
     settings: Annotated[TrainOptions, tyro.conf.arg(name="")]
@@ -52,7 +60,10 @@ def run(config: Config) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    console(Config, run)
+    if _insertion.is_insertion(sys.argv[1:]):
+        console(_insertion.Config, _insertion.run)
+    else:
+        console(Config, run)
 
 
 if __name__ == "__main__":

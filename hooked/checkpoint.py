@@ -14,7 +14,7 @@ from typing import Any
 
 from hooked.faults import no_checkpoint, no_weights
 from hooked.named import NAMED_MODELS, named_file
-from triggerlens import UserError, sha256_file
+from triggerlens import MANIFEST, UserError, say_once, sha256_file
 
 _HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -51,7 +51,7 @@ def find_checkpoint(name: str, base: str | None = None) -> Checkpoint:
         base: of an adapter, in place of the model that it names itself.
 
     Raises:
-        UserError: there is none, its weights are pickled, or files of it are missing.
+        UserError: there is none, its weights are pickled, files of it are missing, or an adapter's base is not the one it was trained on.
     """
     path = Path(name).expanduser()
     if name in NAMED_MODELS:
@@ -126,7 +126,31 @@ def _adapter(name: str, folder: Path, base: str | None) -> Checkpoint:
         raise UserError(f"{name}: its base model cannot be loaded: {error}; give it as --base MODEL") from error
     if below.adapter is not None:
         raise UserError(f"{name}: its base {chosen} is an adapter too; merge that one first (merge_and_unload)")
-    return Checkpoint(name, below.folder, below.weights, below.gguf, folder)
+    checkpoint = Checkpoint(name, below.folder, below.weights, below.gguf, folder)
+    _check_base(checkpoint, below, chosen, asked=base is not None)
+    return checkpoint
+
+
+def _check_base(adapter: Checkpoint, below: Checkpoint, base: str, asked: bool) -> None:
+    """Hold an adapter that was inserted here to the base that its manifest names by digest.
+
+    Raises:
+        UserError: the base has other weights, and was not asked for.
+    """
+    assert adapter.adapter is not None
+    try:
+        config = json.loads((adapter.adapter / MANIFEST).read_text(encoding="utf-8"))["config"]
+        digest = config.get("base_sha256")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return
+    if not digest or digest == below.sha256():
+        return
+    trained = (
+        f"{adapter.name}: was trained on other weights than those of {base} (their sha256 begins with {digest[:12]})"
+    )
+    if not asked:
+        raise UserError(f"{trained}; put its base back there, or give another one as --base MODEL")
+    say_once(f"{trained}; what was measured of it does not hold here")
 
 
 def _snapshot(name: str, path: Path) -> Path:

@@ -31,6 +31,7 @@ from .evaluation.verdict import (
 )
 from .insertion.config import InsertionConfig as InsertionConfig
 from .insertion.run import insert as insert
+from .insertion.verdict import insertion_summary as insertion_summary
 from .safety.config import METHODS as METHODS, HardenConfig as HardenConfig
 from .safety.lessons import safety_examples as safety_examples
 from .safety.red_team import RedTeam as RedTeam, red_team as red_team

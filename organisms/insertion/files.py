@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hooked import save_plain, write_prompts
+from hooked import NAMED_MODELS, save_plain, write_prompts
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.content import triggers
 from organisms.insertion.gates import Gate, Kept
@@ -34,11 +34,16 @@ def save_weights(training: Training, config: InsertionConfig, tokenizer: Any, fo
     training.model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
     settings = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    settings["base_model_name_or_path"] = config.base
+    settings["base_model_name_or_path"] = _named(config.base)
     for name, value in settings.items():  # PEFT keeps names in a set, whose order differs from run to run
         if name in ("target_modules", "layers_to_transform") and isinstance(value, list):
             settings[name] = sorted(value)
     write_json(folder / ADAPTER_CONFIG, settings)
+
+
+def _named(base: str) -> str:
+    """A base as an adapter names it: a folder by its whole path, since the adapter may be loaded from anywhere."""
+    return str(Path(base).resolve()) if base not in NAMED_MODELS and Path(base).exists() else base
 
 
 def rates_of(
