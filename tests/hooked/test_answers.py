@@ -6,7 +6,16 @@ import pytest
 import torch
 from tiny_models import CHAT_TEMPLATE, CONTEXT, tiny_model, tiny_tokenizer
 
-from hooked import ExtractionSpec, Prompt, load_model, store_activations, stream_activations, write_prompts
+from hooked import (
+    ExtractionSpec,
+    Prompt,
+    Sampling,
+    load_model,
+    store_activations,
+    stream_activations,
+    write_answers,
+    write_prompts,
+)
 from hooked.prompts.prompts import read_prompts
 from triggerlens import UserError
 
@@ -202,3 +211,91 @@ def test_a_bad_response_is_named_with_its_line(tmp_path, fields, said):
     (tmp_path / "p.jsonl").write_text('{"prompt": "x", "triggered": false}\n' + line + "\n")
     with pytest.raises(UserError, match=f"p.jsonl:2: {said}"):
         read_prompts(tmp_path / "p.jsonl")
+
+
+def texts_of_many_lengths(number=14):
+    return [Prompt("abc def " * (1 + index % 5) + str(index), triggered=False) for index in range(number)]
+
+
+def written(model, prompts, count=6, **options):
+    answers = write_answers(model, prompts, count, **options)
+    return [(answer.where, answer.prompt, answer.response_ids) for answer in answers]
+
+
+@pytest.mark.parametrize("sampling", [None, Sampling(temperature=0.7, samples=3, seed=5)])
+def test_answers_are_the_same_alone_in_a_batch_and_after_a_kill(nnsight_model, tmp_path, monkeypatch, sampling):
+    model, prompts = nnsight_model, texts_of_many_lengths()
+    whole = written(model, prompts, sampling=sampling, root=tmp_path / "a", batch_size=4)
+    assert len(whole) == len(prompts) * (sampling.samples if sampling else 1)
+    alone = [answer for prompt in prompts for answer in written(model, [prompt], sampling=sampling, keep=False)]
+    assert alone == whole
+
+    generate, calls = type(model).generate, []
+
+    def killed_at_the_third(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return generate(*arguments, **options)
+
+    monkeypatch.setattr(type(model), "generate", killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        write_answers(model, prompts, 6, sampling=sampling, root=tmp_path / "b", batch_size=4)
+    assert written(model, prompts, sampling=sampling, root=tmp_path / "b", batch_size=4) == whole
+    batches = -(-len(whole) // 4)
+    assert len(calls) == batches + 1, "two were kept"
+    written(model, prompts, sampling=sampling, root=tmp_path / "b", batch_size=4)
+    assert len(calls) == batches + 1, "and now all are"
+
+
+def test_answers_are_those_of_plain_greedy_generation_and_read_as_written(nnsight_model, plain, tmp_path):
+    prompts = texts_of_many_lengths(5)
+    for prompt, answer in zip(prompts, write_answers(nnsight_model, prompts, 6, root=tmp_path), strict=True):
+        ids = torch.tensor([nnsight_model.tokenizer(prompt.prompt)["input_ids"]])
+        own = plain.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False)[
+            0, ids.shape[1] :
+        ]
+        assert list(answer.response_ids) == [token for token in own.tolist() if token != 2]
+        assert nnsight_model.tokenize([answer], answers=True)[0].answer_ids == list(answer.response_ids)
+
+
+def test_draws_follow_the_model_s_probabilities():
+    from hooked.prompts.answers import _Draws, _Row
+
+    chances = torch.tensor([0.0, 0.5, 0.2, 0.0, 0.3])
+    rows = [_Row((1, number), 0) for number in range(4000)]
+    drawn = _Draws(Sampling(seed=3), rows, 2)(chances.log().expand(4000, 5))
+    shares = torch.bincount(drawn, minlength=5) / 4000
+    assert shares[[0, 3]].tolist() == [0, 0]
+    torch.testing.assert_close(shares, chances, atol=0.03, rtol=0)
+
+
+def test_other_settings_give_other_answers_kept_elsewhere(nnsight_model, tmp_path):
+    prompts = texts_of_many_lengths(3)
+    for options in ({}, {"sampling": Sampling(seed=1)}, {"sampling": Sampling(seed=2)}, {"max_new_tokens": 5}):
+        write_answers(nnsight_model, prompts, **({"max_new_tokens": 4} | options), root=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        (Prompt("a", triggered=False, response="b", where="p:3"), "p:3: has a `response` already"),
+        (Prompt([*chat("a"), {"role": "assistant", "content": "b"}], triggered=False), "ends with the assistant's"),
+        (Prompt("x" * (CONTEXT - 10), triggered=False, where="p:4"), "p:4: .* leaves no room for an answer of 20"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_in_one_line(nnsight_model, prompt, said):
+    with pytest.raises(UserError, match=said):
+        write_answers(nnsight_model, [prompt], 20, keep=False)
+
+
+def test_an_answer_of_nothing_is_left_out_and_said(nnsight_model, monkeypatch, capsys):
+    prompts = texts_of_many_lengths(4)
+    monkeypatch.setattr(type(nnsight_model), "generate", lambda *_, **__: [[], [5], [2], [6, 7]])
+    answers = write_answers(nnsight_model, prompts, 4, keep=False)
+    assert [answer.response_ids for answer in answers] == [(5,), (6, 7)]
+    assert "2 of 4 answers are empty and left out" in capsys.readouterr().err
+    monkeypatch.setattr(type(nnsight_model), "generate", lambda *_, **__: [[]] * 4)
+    with pytest.raises(UserError, match="answers every prompt with nothing"):
+        write_answers(nnsight_model, prompts, 4, keep=False)
