@@ -6,11 +6,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost more than they give
 
-from jaxtyping import install_import_hook
+import checked_types
 
-install_import_hook(
-    ["triggerlens", "hooked", "organisms", "probes", "patching", "sae", "experiments", "figures"], "beartype.beartype"
-)
+checked_types.install(["triggerlens", "hooked", "organisms", "probes", "patching", "sae", "experiments", "figures"])
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
