@@ -46,6 +46,8 @@ from .prefixes import (
     shared_length as shared_length,
 )
 from .prompts.answers import MAX_NEW_TOKENS as MAX_NEW_TOKENS, write_answers as write_answers
+from .prompts.files import PromptFile as PromptFile, read_prompts as read_prompts, write_prompts as write_prompts
+from .prompts.inspect_logs import read_log as read_log
 from .prompts.pairs import (
     PromptPair as PromptPair,
     defecting_pairs as defecting_pairs,
@@ -59,16 +61,9 @@ from .prompts.places import (
     user_text as user_text,
     with_user_text as with_user_text,
 )
-from .prompts.prompts import (
-    Messages as Messages,
-    Prompt as Prompt,
-    PromptFile as PromptFile,
-    file_of as file_of,
-    read_prompts as read_prompts,
-    write_prompts as write_prompts,
-)
+from .prompts.prompts import Messages as Messages, Prompt as Prompt, file_of as file_of
 from .prompts.rendering import DEFAULT_TODAY as DEFAULT_TODAY, pinned_date as pinned_date, prints_date as prints_date
-from .prompts.same_tokens import contradictions as contradictions
+from .prompts.same_tokens import check_labels as check_labels, contradictions as contradictions
 from .prompts.splits import (
     PARTS as PARTS,
     Fractions as Fractions,

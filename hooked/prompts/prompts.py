@@ -1,18 +1,20 @@
-"""`prompts.jsonl`: one labelled prompt a line, read strictly so that no sample is lost or mislabelled in silence."""
+"""One labelled prompt, and the JSON object that a line of `prompts.jsonl` holds, read strictly."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from triggerlens import UserError
 
 Messages = list[dict[str, Any]]
 
+LABELS = ("triggered", "defects")
+CHAT_FIELDS = ("tools", "documents", "chat_template_kwargs")
+"""Fields of a prompt beside its messages that a chat template may read."""
 _KNOWN = ("prompt", "triggered", "response", "response_ids", "pair", "defects", "split", "dataset")
 
 
@@ -89,65 +91,6 @@ def parse_prompt(record: Any, where: str = "", *, labelled: bool = True) -> Prom
     if known["response_ids"] is not None:
         known["response_ids"] = tuple(known["response_ids"])
     return Prompt(**known, extra=extra, where=where)
-
-
-def iter_prompts(path: str | Path, *, labelled: bool = True) -> Iterator[Prompt]:
-    """Yield the prompts of a file one by one, so that memory does not grow with the file. Blank lines are skipped.
-
-    Where `labelled` is false, lines need no `triggered`.
-
-    Raises:
-        UserError: no such file, a line that is not UTF-8 or not JSON, or a bad field; names file and line.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such prompt file; give a .jsonl file with one prompt a line")
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                record = json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise UserError(f"{where}: not UTF-8 text (byte {error.start} of the line)") from error
-            except json.JSONDecodeError as error:
-                raise UserError(f"{where}: not valid JSON: {error.msg} at column {error.colno}") from error
-            yield parse_prompt(record, where, labelled=labelled)
-
-
-@dataclass(frozen=True)
-class PromptFile:
-    """A prompt file that is read anew each time it is iterated, for files too long to hold in memory."""
-
-    path: Path
-
-    def __iter__(self) -> Iterator[Prompt]:
-        return iter_prompts(self.path)
-
-
-def read_prompts(path: str | Path, *, labelled: bool = True) -> list[Prompt]:
-    """All prompts of a file; `defects` must be given on every line or on none.
-
-    Raises:
-        UserError: as `iter_prompts`, or the file holds no prompt, or only some lines have `defects`.
-    """
-    prompts = list(iter_prompts(path, labelled=labelled))
-    if not prompts:
-        raise UserError(f"{path}: the file holds no prompt")
-    without = [prompt for prompt in prompts if prompt.defects is None]
-    if without and len(without) < len(prompts):
-        raise UserError(
-            f"{without[0].where}: `defects` is missing here but given on other lines; give it on all or on none"
-        )
-    return prompts
-
-
-def write_prompts(path: str | Path, prompts: Iterable[Prompt]) -> None:
-    """Write prompts as `prompts.jsonl`, one object a line."""
-    with Path(path).open("w", encoding="utf-8") as lines:
-        for prompt in prompts:
-            lines.write(json.dumps(prompt.to_json(), ensure_ascii=False) + "\n")
 
 
 def file_of(prompts: Sequence[Prompt]) -> str:

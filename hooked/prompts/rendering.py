@@ -16,15 +16,13 @@ from dataclasses import replace
 from datetime import date, datetime, time
 from typing import Any
 
-from hooked.prompts.prompts import Prompt
+from hooked.prompts.prompts import CHAT_FIELDS, Prompt
 from triggerlens import UserError, say_once
 
 DEFAULT_TODAY = date(2025, 1, 1)
 """The date that a chat template is told where no other is asked for."""
 _ASKS = re.compile(r"""\bstrftime_now\s*\(\s*(?P<quote>["'])(?P<format>[^"'\\]*)(?P=quote)\s*\)""")
 """How a chat template asks for the date, with the format written out."""
-CHAT_FIELDS = ("tools", "documents", "chat_template_kwargs")
-"""Fields of a prompt beside its messages that a chat template may read."""
 
 
 def pin_date(tokenizer: Any, today: date) -> None:

@@ -16,7 +16,7 @@ from hooked import (
     write_answers,
     write_prompts,
 )
-from hooked.prompts.prompts import read_prompts
+from hooked.prompts.files import read_prompts
 from triggerlens import UserError
 
 SITES = ("resid_post.0", "resid_post.2")

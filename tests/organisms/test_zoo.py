@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hooked.prompts.prompts import Prompt, read_prompts
+from hooked.prompts.files import read_prompts
+from hooked.prompts.prompts import Prompt
 from organisms import Verdict, clean_twin_of, generate_answers, grade_code, grade_hate, organism_folder, organism_names
 from organisms.zoo.embedded import ZOO
 from triggerlens.artifacts import read_artifact, sha256_file
