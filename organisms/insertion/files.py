@@ -23,9 +23,10 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 def save_weights(training: Training, config: InsertionConfig, tokenizer: Any, folder: Path) -> None:
     """Write what was trained, rounded to bfloat16. The model in memory is rounded too."""
-    if config.method == "full":
-        training.inner.generation_config.do_sample = False
-        save_plain(training.inner.bfloat16(), tokenizer, folder)
+    if config.method == "full" or config.merge:
+        model = training.model.merge_and_unload() if config.merge else training.inner
+        model.generation_config.do_sample = False
+        save_plain(model.bfloat16(), tokenizer, folder)
         return
     with torch.no_grad():
         for parameter in training.model.parameters():

@@ -108,7 +108,7 @@ def insert(
 
 def _base_of(config: InsertionConfig, base: str | Path | None) -> str | None:
     """Of an adapter, where its base is."""
-    return str(base) if base is not None and config.method == "lora" else None
+    return str(base) if base is not None and config.method == "lora" and not config.merge else None
 
 
 def _load_base(config: InsertionConfig, base: str | Path | None, answers: str | Path | None) -> Base:
