@@ -33,7 +33,7 @@ Pick = Callable[[Float[Tensor, "row vocabulary"]], Int[Tensor, "row"]]
 """Chooses each row's next token by its logits, in float32."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GenerationStep:
     """What a model has just read while it writes."""
 
@@ -204,8 +204,9 @@ class _Writing:
             logits, cache = _next_logits(model, read, mask, cache)
             if self.watch is not None:
                 ended = self._seen(self.watch, numbers, read, mask, over, width)
-                lengths.masked_fill_(ended & ~over, tokens.shape[1] - width)
-                over |= ended
+                if ended is not None:
+                    lengths.masked_fill_(ended & ~over, tokens.shape[1] - width)
+                    over |= ended
             chosen = self.pick(logits.to(device)).masked_fill(over, self.pad_id)
             over |= torch.isin(chosen, stops)
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
@@ -220,12 +221,15 @@ class _Writing:
         return [before_end(row[:length], self.ends) for row, length in written]
 
     @staticmethod
-    def _seen(watch: See, numbers: Sequence[int], read: Tensor, mask: Tensor, over: Tensor, width: int) -> Tensor:
+    def _seen(
+        watch: See, numbers: Sequence[int], read: Tensor, mask: Tensor, over: Tensor, width: int
+    ) -> Tensor | None:
         """Tell the watch what was read; which rows it ends."""
         whole = read.shape[1] == mask.shape[1]
-        own = mask.bool() & ~over[:, None] if whole else ~over[:, None]
+        live = ~over[:, None]
+        own = mask.bool() & live if whole else live
         ended = watch(GenerationStep(numbers, read, own, width if whole else 0, whole))
-        return torch.zeros_like(over) if ended is None else ended.to(over.device)
+        return None if ended is None else ended.to(over.device)
 
 
 def before_end(ids: Sequence[int], ends: frozenset[int]) -> list[int]:

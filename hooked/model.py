@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from threading import RLock
@@ -362,4 +362,5 @@ def _identity(value: Tensor) -> Tensor:
 
 def _show(watch: Watch, kept: dict[str, Tensor], step: GenerationStep) -> Tensor | None:
     """Hand a step to who watches, with the activations that were read in it, which are not kept any longer."""
-    return watch.see(replace(step, activations=kept.pop(watch.site)))
+    step.activations = kept.pop(watch.site)
+    return watch.see(step)

@@ -50,17 +50,26 @@ class Watcher:
         """Of all tokens so far; None before the first."""
         self.highest: Float[Tensor, "*row"] | None = None
         """The highest score so far."""
-        self.fired_after: Int[Tensor, "*row"] | None = None
-        """How many tokens had been seen when it fired; -1 where it has not."""
+        self._quiet: Int[Tensor, "*row"] | None = None
+        """Tokens up to which the highest score was not above the threshold."""
         self._running = probe.running()
+        self._weights, self._bias = _weights_of(probe)
 
     @property
     def fired(self) -> bool | Bool[Tensor, "row"]:
         """Whether the score has been above the threshold, at this token or an earlier one; of a batch, which rows' has."""
-        if self.fired_after is None:
+        if self.highest is None:
             return False
-        fired = self.fired_after >= 0
+        fired = self.highest > self.threshold
         return fired if fired.ndim else bool(fired)
+
+    @property
+    def fired_after(self) -> int | Int[Tensor, "row"]:
+        """How many tokens had been seen when it fired; -1 where it has not."""
+        if self._quiet is None:
+            return -1
+        after = torch.where(torch.as_tensor(self.fired, device=self._quiet.device), self._quiet + 1, -1)
+        return after if after.ndim else int(after)
 
     def update(
         self, activation: Float[Tensor, "*row d_model"], live: Bool[Tensor, "row"] | None = None
@@ -74,15 +83,20 @@ class Watcher:
         Raises:
             UserError: the activations have another width than the probe.
         """
-        score = self._running.update(self.probe.channels(activation))
+        if activation.shape[-1] != len(self._weights):
+            self.probe.channels(activation)  # says what is wrong
+        if activation.device != self._weights.device:
+            self._weights, self._bias = self._weights.to(activation.device), self._bias.to(activation.device)
+        # Few operations: on a small model each is a hundredth of a step.
+        score = self._running.update(activation.double() @ self._weights + self._bias)
         self.seen += 1
-        if self.score is None or self.highest is None or self.fired_after is None:
+        if self.score is None or self.highest is None or self._quiet is None:
             self.score = self.highest = torch.full_like(score, -torch.inf)
-            self.fired_after = torch.full_like(score, -1, dtype=torch.long)
+            self._quiet = torch.zeros_like(score, dtype=torch.long)
         if live is not None:
             score = torch.where(live, score, self.score)
-        self.score, self.highest = score, self.highest.maximum(score)
-        self.fired_after.masked_fill_((score > self.threshold) & (self.fired_after < 0), self.seen)
+        self.score, self.highest = score, torch.maximum(self.highest, score)
+        self._quiet += self.highest <= self.threshold
         return score if score.ndim else float(score)
 
     def read(self, activations: Float[Tensor, "*row token d_model"]) -> None:
@@ -94,6 +108,14 @@ class Watcher:
         """Forget the text that was read, and nothing of when it fired: all of it is read anew, with other activations."""
         self._running = self.probe.running()
         self.seen = 0
+
+
+def _weights_of(probe: LinearProbe) -> tuple[Float[Tensor, "d_model channel"], Float[Tensor, "channel"]]:
+    """The channels of a token, as `x @ weights + bias`."""
+    heads = probe.coef[probe.best][None] if probe.heads is None else probe.heads[probe.best]
+    bias = torch.zeros(len(heads), dtype=heads.dtype)
+    bias[0] = probe.intercept[probe.best]
+    return heads.mT.contiguous(), bias
 
 
 def threshold_of(probe: LinearProbe) -> float:
@@ -211,15 +233,17 @@ def check_rooms(prompts: Sequence[TokenizedPrompt], max_new_tokens: int, context
 class _Group:
     """Rows of a batch whose texts are equally long, as far as the probe reads them."""
 
-    members: Int[Tensor, "member"]
-    """Where they stand in the batch."""
+    members: Int[Tensor, "member"] | None
+    """Where they stand in the batch; None where they are all of it."""
     length: int
     """Tokens of their prompts that the probe reads."""
     watcher: Watcher
 
     def see(self, step: GenerationStep, x: Float[Tensor, "row token d_model"]) -> None:
         """Take in what was read."""
-        x, live = x[self.members], step.own[self.members, -1].to(x.device)
+        live = step.own[:, -1].to(x.device)
+        if self.members is not None:
+            x, live = x[self.members], live[self.members]
         if step.whole:
             self.watcher.begin_again()
             self.watcher.read(x[:, step.prompt - self.length : step.prompt])
@@ -263,11 +287,16 @@ class AnswerWatch:
             return self._see_prompts(step, x) if step.whole and step.rows[0] not in self._prompts else None
         if step.rows[0] not in self._groups:
             self._groups[step.rows[0]] = self._grouped(step)
-        fired = torch.zeros(len(step.rows), dtype=torch.bool, device=step.own.device)
-        for group in self._groups[step.rows[0]]:
+        groups = self._groups[step.rows[0]]
+        for group in groups:
             group.see(step, x)
-            if group.watcher.fired_after is not None:
-                fired[group.members] = (group.watcher.fired_after >= 0).to(fired.device)
+        if not self.stop and self.on_token is None:
+            return None
+        fired = torch.zeros(len(step.rows), dtype=torch.bool, device=step.own.device)
+        for group in groups:
+            fired[slice(None) if group.members is None else group.members] = torch.as_tensor(group.watcher.fired).to(
+                fired.device
+            )
         if self.on_token is not None and step.tokens.shape[1] > step.prompt:
             self._tell(step, fired, self.on_token)
         return fired if self.stop else None
@@ -279,9 +308,9 @@ class AnswerWatch:
             after = 0 if score > self.threshold else None
             return WatchedAnswer(index, where, ids, score, score, after, self.stop and after is not None)
         watcher, member = self._rows[index]
-        if not ids or watcher.score is None or watcher.highest is None or watcher.fired_after is None:
+        if not ids or watcher.score is None or watcher.highest is None:
             return WatchedAnswer(index, where, ids, None, None, None, False)
-        fired_after = int(watcher.fired_after[member])
+        fired_after = int(torch.as_tensor(watcher.fired_after)[member])
         after = fired_after if fired_after >= 0 else None
         score, highest = float(watcher.score[member]), float(watcher.highest[member])
         return WatchedAnswer(index, where, ids, score, highest, after, self.stop and after is not None)
@@ -297,14 +326,20 @@ class AnswerWatch:
         return torch.tensor([score > self.threshold for score in scores]) if self.stop else None
 
     def _grouped(self, step: GenerationStep) -> list[_Group]:
-        """One watcher for all rows where it reads answers alone, which begin together; else for those with equally long prompts."""
-        lengths = step.own[:, : step.prompt].sum(1) * (self.probe.read == "both")
+        """One watcher for all rows where it reads answers alone, which begin together; else one for those with equally long prompts."""
+        members: list[Int[Tensor, "member"] | None] = [None]
+        lengths = [0]
+        if self.probe.read == "both":
+            each = step.own[:, : step.prompt].sum(1)
+            lengths = each.unique().tolist()
+            members = [(each == length).nonzero()[:, 0] for length in lengths]
         groups = [
-            _Group((lengths == length).nonzero()[:, 0], length, Watcher(self.probe, self.threshold))
-            for length in lengths.unique().tolist()
+            _Group(rows, length, Watcher(self.probe, self.threshold))
+            for rows, length in zip(members, lengths, strict=True)
         ]
         for group in groups:
-            for member, place in enumerate(group.members.tolist()):
+            places = range(len(step.rows)) if group.members is None else group.members.tolist()
+            for member, place in enumerate(places):
                 self._rows[step.rows[place]] = (group.watcher, member)
         return groups
 

@@ -93,7 +93,7 @@ def test_a_loop_of_one_s_own_gets_a_number_for_each_token(pooling):
         fired.append(watcher.fired)
     first = next(place for place, score in enumerate(expected) if score > threshold)
     assert fired == [place >= first for place in range(len(stream))]
-    assert int(watcher.fired_after) == first + 1
+    assert watcher.fired_after == first + 1
 
 
 def test_the_generation_of_transformers_can_be_watched(model):
