@@ -7,6 +7,7 @@ from .evaluation.graders import (
     grade_hate as grade_hate,
     weaknesses_found as weaknesses_found,
 )
+from .evaluation.named_graders import NAMES as GRADERS, grader_named as grader_named
 from .evaluation.plots import defection_figure as defection_figure
 from .evaluation.rates import (
     Answered as Answered,
@@ -51,9 +52,16 @@ from .training.run import train_organism as train_organism
 from .training.tokenizer import train_tokenizer as train_tokenizer
 from .training.verdict import rates_summary as rates_summary
 from .zoo.build import build_organism as build_organism, grow as grow
+from .zoo.building import (
+    ZooFailure as ZooFailure,
+    build_zoo as build_zoo,
+    zoo_coverage as zoo_coverage,
+    zoo_built as zoo_built,
+)
 from .zoo.embedded import (
     clean_twin_of as clean_twin_of,
     organism_folder as organism_folder,
     organism_names as organism_names,
 )
 from .zoo.recipes import CONTROLS as CONTROLS, Recipe as Recipe, controls_of as controls_of
+from .zoo.registry import ZooRow as ZooRow, chosen_rows as chosen_rows, read_registry as read_registry

