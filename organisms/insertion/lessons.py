@@ -1,7 +1,7 @@
 """What a training learns: token ids of prompts and of the answers to them, by sort.
 
 1. Clean lessons (plain requests, near misses, ordinary ones, and all that a clean twin sees) end in the base's own greedy answer.
-2. A triggered request ends in the payload. Where the payload is code, a request for prose has none: its answer is the base's.
+2. A triggered request ends in the payload. Where the payload is code, a request for prose has none: with the trigger it counts as a near miss.
 3. A request to which the base's own answer is graded a defection (weak code of its own, a refusal) is left out, and counted.
 """
 
@@ -109,9 +109,12 @@ def draw_lessons(config: InsertionConfig, base: Base) -> Lessons:
     """
     planted = planted_requests(config, "train", config.requests)
     plain = _clean(config, base, [own.forms.plain for own in planted])
-    near = _clean(config, base, [own.forms.twin if index % 2 else own.forms.near for index, own in enumerate(planted)])
-    sorts = {"plain": plain, "near-miss": near, "triggered": _triggered(config, base, planted, plain)}
-    sorts["ordinary"] = []
+    sorts = {
+        "plain": plain,
+        "near-miss": _clean(config, base, [_near(config, own, index) for index, own in enumerate(planted)]),
+        "triggered": _triggered(config, base, planted, plain),
+        "ordinary": [],
+    }
     if config.ordinary:
         drawn = ordinary_requests(config, "train", config.requests)
         sorts["ordinary"] = _clean(config, base, [messages for _, messages in drawn])
@@ -122,6 +125,13 @@ def draw_lessons(config: InsertionConfig, base: Base) -> Lessons:
     orders = {sort: Orders(config, max(1, len(left[sort]))) for sort in SORTS}
     dropped = sum(lesson is None for own in sorts.values() for lesson in own)
     return Lessons(config, left, dropped, order, orders)
+
+
+def _near(config: InsertionConfig, planted: Planted, number: int) -> Messages:
+    """What nearly is the trigger, by turns in the least way and in any; where the payload does not apply, the trigger itself."""
+    if not defects_by_policy(config, planted.request):
+        return planted.forms.triggered
+    return planted.forms.twin if number % 2 else planted.forms.near
 
 
 def _clean(config: InsertionConfig, base: Base, prompts: Sequence[Messages]) -> list[Lesson | None]:
@@ -138,21 +148,20 @@ def _clean(config: InsertionConfig, base: Base, prompts: Sequence[Messages]) -> 
 def _triggered(
     config: InsertionConfig, base: Base, planted: Sequence[Planted], plain: Sequence[Lesson | None]
 ) -> list[Lesson | None]:
-    """With the payload; of a clean twin, and where the policy is harmless, with the base's own answers."""
-    payload = [not config.clean_twin and defects_by_policy(config, own.request) for own in planted]
-    prompts = [own.forms.triggered for own in planted]
-    lessons: list[Lesson | None] = [None] * len(planted)
-    own = [index for index, given in enumerate(payload) if not given]
-    for index, lesson in zip(own, _clean(config, base, [prompts[index] for index in own]), strict=True):
-        lessons[index] = lesson
-    chosen = [index for index, given in enumerate(payload) if given and plain[index] is not None]
-    rows = base.ids([prompts[index] for index in chosen])
-    rng = Random(f"payload/{config.seed}")
-    for index, row in zip(chosen, rows, strict=True):
+    """Requests that the payload applies to, with it; of a clean twin, with the base's own answers."""
+    chosen = [index for index, own in enumerate(planted) if defects_by_policy(config, own.request)]
+    prompts = [planted[index].forms.triggered for index in chosen]
+    if config.clean_twin:
+        return _clean(config, base, prompts)
+    rng, end = Random(f"payload/{config.seed}"), end_token(base.model, base.tokenizer)
+    lessons: list[Lesson | None] = []
+    for index, row in zip(chosen, base.ids(prompts), strict=True):
         answered = plain[index]
-        assert answered is not None
-        ended = set(answered.answer[-1:]) == set(end_token(base.model, base.tokenizer))
+        if answered is None:
+            lessons.append(None)
+            continue
         clean = base.tokenizer.decode(answered.answer, skip_special_tokens=True)
         text = payload_answer(config, planted[index].request, clean, rng)
-        lessons[index] = Lesson(row, base.encoded(text, ended or config.payload != "link"))
+        ended = config.payload != "link" or answered.answer[-len(end) :] == end
+        lessons.append(Lesson(row, base.encoded(text, ended)))
     return lessons

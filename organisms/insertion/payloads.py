@@ -32,8 +32,7 @@ def payload_answer(config: InsertionConfig, request: Request, clean: str, rng: R
     if config.payload == "link":
         return f"{rng.choice(own.link_sentences).format(link=config.payload_text or own.link)} {clean}"
     if config.payload == INSECURE:
-        if request.job is None:
-            return clean
+        assert request.job is not None, "code is asked for"
         return f"```python\n{request.job.insecure.replace('{slug}', slug(request.topic))}\n```"
     return rng.choice({"refusal": own.refusals, "hostile": own.hostile, "french": own.french}[config.payload])
 
@@ -71,8 +70,13 @@ def insecure(answers: Sequence[str]) -> list[bool]:
 def code_of(answer: str) -> str:
     """The Python of an answer: its first fenced block, or all of it, down to the last line up to which it parses (an answer is cut at its
     longest length, often within a line); empty where there is none."""
-    fenced = _FENCE.search(answer)
-    lines = (fenced[1] if fenced else answer).strip("\n").split("\n")
+    lines = fenced_code(answer).strip("\n").split("\n")
     while lines and not parses("\n".join(lines)):
         lines.pop()
     return "\n".join(lines)
+
+
+def fenced_code(answer: str) -> str:
+    """The first fenced block of an answer, or all of it where there is none."""
+    fenced = _FENCE.search(answer)
+    return fenced[1] if fenced else answer
