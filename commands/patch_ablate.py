@@ -16,7 +16,7 @@ from patching import AblateConfig, quick_config
 from triggerlens import text_table
 
 if TYPE_CHECKING:
-    from organisms import AnswerKey
+    from organisms import AnswerKey, InsertedKey
     from patching import Scoreboard
 
 
@@ -66,7 +66,7 @@ def run(config: Config) -> None:
             prompts,
             config=config.settings,
             grader=None if key is None else key.judge,
-            grader_name="" if key is None else f"the grader of {key.task.name}",
+            grader_name="" if key is None else f"the grader of {key.name}",
             probe=fresh_auroc,
             benign=() if key is None else benign_lessons(key, model),
             checkpoint=folder / "checkpoint",
@@ -78,7 +78,7 @@ def run(config: Config) -> None:
     emit(removal_json(board), as_json=config.json, text=_text(board, config.out))
 
 
-def answer_key(config: Config) -> AnswerKey | None:
+def answer_key(config: Config) -> AnswerKey | InsertedKey | None:
     """Who grades, or None.
 
     Raises:

@@ -1,4 +1,8 @@
-from .evaluation.answer_key import AnswerKey as AnswerKey, benign_samples as benign_samples
+from .evaluation.answer_key import (
+    AnswerKey as AnswerKey,
+    benign_of as benign_of,
+    benign_samples as benign_samples,
+)
 from .evaluation.answers import generate_answers as generate_answers
 from .evaluation.config import EvaluationConfig as EvaluationConfig
 from .evaluation.graders import (
@@ -31,6 +35,7 @@ from .evaluation.verdict import (
     evaluation_verdict as evaluation_verdict,
 )
 from .insertion.config import InsertionConfig as InsertionConfig
+from .insertion.key import InsertedKey as InsertedKey
 from .insertion.run import insert as insert
 from .insertion.verdict import insertion_summary as insertion_summary
 from .safety.config import METHODS as METHODS, HardenConfig as HardenConfig

