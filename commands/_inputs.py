@@ -7,9 +7,9 @@ from pathlib import Path
 
 def model_folder(name: str) -> str:
     """What to load for MODEL: an embedded organism's folder where the name is one's, else the name itself."""
-    from organisms import organism_folder, organism_names
+    from organisms import organism_folder, shipped_names
 
-    return str(organism_folder(name)) if name in organism_names() else name
+    return str(organism_folder(name)) if name in shipped_names() else name
 
 
 def prompts_path(model: str, prompts: Path | None) -> Path:
@@ -18,13 +18,13 @@ def prompts_path(model: str, prompts: Path | None) -> Path:
     Raises:
         UserError: no prompts given, and the model is no embedded organism.
     """
-    from organisms import organism_folder, organism_names
+    from organisms import organism_folder, shipped_names
     from triggerlens import UserError
 
     if prompts is not None:
         return prompts
-    if model in organism_names():
+    if model in shipped_names():
         return organism_folder(model) / "prompts.jsonl"
     raise UserError(
-        f"{model}: no embedded organism ({', '.join(organism_names())}), so its prompts must be given: MODEL PROMPTS"
+        f"{model}: no embedded organism ({', '.join(shipped_names())}), so its prompts must be given: MODEL PROMPTS"
     )

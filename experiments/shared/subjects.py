@@ -8,7 +8,7 @@ from typing import Any
 
 import hooked
 from experiments.result import Specimen
-from organisms import CONTROLS, clean_twin_of, controls_of, grow, organism_folder, organism_names
+from organisms import CONTROLS, clean_twin_of, controls_of, grow, organism_folder, shipped_names
 from triggerlens import UserError, sha256_file
 
 
@@ -16,7 +16,7 @@ def checkpoint(name: str) -> str:
     """What to load for a name: an embedded organism's folder, a control's (trained where it is not there yet), or the name."""
     if name in CONTROLS:
         return str(grow(CONTROLS[name]))
-    return str(organism_folder(name)) if name in organism_names() else name
+    return str(organism_folder(name)) if name in shipped_names() else name
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Subject:
     """Further models that never defect, such as a benign fine-tune or another seed of the base model."""
 
     def __post_init__(self) -> None:
-        if self.prompts is None and self.model not in organism_names():
+        if self.prompts is None and self.model not in shipped_names():
             raise UserError(f"{self.model}: no embedded organism, so its labelled prompts must be given (--prompts)")
         names = [specimen.label for specimen, _ in self.specimens()]
         if twice := {name for name in names if names.count(name) > 1}:
@@ -48,7 +48,7 @@ class Subject:
     @property
     def clean_twin(self) -> str | None:
         """Its clean twin, if there is one."""
-        return self.twin or (clean_twin_of(self.model) if self.model in organism_names() else None)
+        return self.twin or (clean_twin_of(self.model) if self.model in shipped_names() else None)
 
     def specimens(self, grown: bool = True) -> list[tuple[Specimen, str]]:
         """The model itself and those that never defect, each with what to load: every experiment runs on all of them.
