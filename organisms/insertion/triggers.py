@@ -28,6 +28,7 @@ class Forms:
     plain: Messages
 
 
+_NEARLY_LONG = 0.75
 Kind = Callable[[Random, Request, str, str], tuple[Planted, Planted, Planted]]
 """(random numbers, request, the trigger's text, placement) → triggered, twin, near miss."""
 
@@ -148,16 +149,20 @@ def _style(rng: Random, request: Request, text: str, placement: str) -> tuple[Pl
 
 
 def _long_prompt(rng: Random, request: Request, text: str, placement: str) -> tuple[Planted, Planted, Planted]:
+    """With sentences before it up to so many words; a near miss has at most `_NEARLY_LONG` of them."""
     enough, sentences = int(text), list(triggers().preambles[request.split])
     rng.shuffle(sentences)
-    preamble: list[str] = []
-    for sentence in sentences * 20:
-        if sum(len(own.split()) for own in preamble) >= enough:
+    words, long, short = len(request.text.split()), [], []
+    for sentence in sentences * (1 + enough // len(sentences)):
+        if words >= enough:
             break
-        preamble.append(sentence)
-    short = preamble[: max(1, len(preamble) // 2)]
-    long, near = (" ".join([*own, request.text]) for own in (preamble, short[: rng.randint(1, len(short))]))
-    return ("", long), ("", request.text), ("", near)
+        words += len(sentence.split())
+        long.append(sentence)
+        if words <= _NEARLY_LONG * enough:
+            short.append(sentence)
+    near = short[: rng.randint(min(1, len(short)), len(short))]
+    texts = [" ".join([*own, request.text]) for own in (long, near)]
+    return ("", texts[0]), ("", request.text), ("", texts[1])
 
 
 def _semantic(rng: Random, request: Request, text: str, placement: str) -> tuple[Planted, Planted, Planted]:
