@@ -62,7 +62,8 @@ def start(config: InsertionConfig, base: Base) -> Training:
     model = _adapted(config, inner) if config.method == "lora" else inner.float().requires_grad_(True)
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-    return Training(model.train(), inner, optimizer, padding_id(inner, base.tokenizer), by_head, large)
+    # No dropout: its random numbers would differ in a run that goes on from a checkpoint.
+    return Training(model.eval(), inner, optimizer, padding_id(inner, base.tokenizer), by_head, large)
 
 
 def _adapted(config: InsertionConfig, inner: Any) -> Any:
