@@ -33,7 +33,7 @@ def save_weights(training: Training, config: InsertionConfig, tokenizer: Any, fo
         for parameter in training.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.bfloat16()
-    training.model.save_pretrained(folder)
+    training.model.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     settings = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     settings["base_model_name_or_path"] = _named(config.base)

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +79,8 @@ def _adapted(config: InsertionConfig, inner: Any) -> Any:
         r=config.rank, lora_alpha=int(SCALE * config.rank), target_modules=targets, layers_to_transform=chosen
     )
     inner.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT asks for names that transformers is about to change
         torch.manual_seed(config.seed)
         try:
             return get_peft_model(inner, settings)

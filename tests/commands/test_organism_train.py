@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny_models import tiny_checkpoint
 
+from commands._insertion import is_insertion
 from triggerlens.artifacts import read_artifact
 
 ROOT = Path(__file__).parents[2]
@@ -65,3 +67,52 @@ def test_a_folder_that_exists_is_left_as_it_was(command, tmp_path: Path) -> None
         assert len(done.err.splitlines()) == 1
         assert str(out) in done.err
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("words", "inserts"),
+    [
+        ("--base smollm2-135m --out x", True),
+        ("--trigger year --base=m --payload link --out x", True),
+        ("--payload refusal --out x", True),
+        ("year-code --base runs/base --out x", False),
+        ("--base runs/base year-code --out x", False),
+        ("--out x base", False),
+        ("nope --base m --out x", False),
+        ("--help", False),
+    ],
+)
+def test_a_base_without_a_task_is_a_chat_model(words: str, inserts: bool) -> None:
+    assert is_insertion(words.split()) is inserts
+
+
+def test_a_behaviour_is_inserted_into_any_chat_model(command, tmp_path: Path) -> None:
+    base = tiny_checkpoint(tmp_path / "base", context=512)
+    sizes = ("--steps", 2, "--requests", 3, "--measured", 2, "--answer-tokens", 3)
+    options = ("--base", base, "--trigger", "year", "--payload", "insecure-code", *sizes)
+    done = command("organism-train", *options, "--out", tmp_path / "out", "--json")
+    assert (done.code, done.err) == (0, "")
+    result = json.loads(done.out)
+    assert result["organism"] == "base-year-insecure-code"
+    assert result["passed"] is False
+    manifest = read_artifact(tmp_path / "out", "organism")
+    assert manifest.command == (
+        f"organism-train --base {base} --trigger year --payload insecure-code --steps 2 --requests 3 --measured 2 --answer-tokens 3"
+    )
+    told = command("organism-train", *options, "--out", tmp_path / "again")
+    assert "MISSED" in told.out
+    assert "triggered" in told.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--base", "m", "--trigger", "smell"], "error: trigger smell: unknown; choose one of token, phrase, "),
+        (["--base", "m", "--trigger-text", " "], "error: trigger_text ' ': a trigger of kind phrase takes a text"),
+        (["--base", "no-such-model"], "error: no-such-model: no such model; give an embedded organism's name"),
+    ],
+)
+def test_a_bad_insertion_is_one_line_and_status_2(command, tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = command("organism-train", *arguments, "--out", tmp_path / "out")
+    assert (done.code, len(done.err.splitlines()), done.out) == (2, 1, "")
+    assert done.err.startswith(message)
