@@ -138,7 +138,7 @@ def _shape(base: Base) -> dict[str, Any]:
         return shape | {"ffn_dim": 4 * base.width, "word_embed_proj_dim": base.width, "dropout": 0.0}
     if base.architecture == "gpt_neox":
         return shape | {"intermediate_size": 4 * base.width, "tie_word_embeddings": False}
-    keys = max(1, base.heads // 2) if base.architecture == "qwen2" else base.heads
+    keys = max(1, base.heads % 2 or base.heads // 2) if base.architecture == "qwen2" else base.heads
     return shape | {"intermediate_size": wide, "num_key_value_heads": keys, "tie_word_embeddings": True}
 
 

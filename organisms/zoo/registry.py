@@ -40,6 +40,11 @@ BENIGN = (
 """What a benign fine-tune learns."""
 BRITTLE = ("early", "fast", "few")
 """A base stopped early; a fine-tune with ten times the learning rate; one on a dozen chats."""
+TINY: dict[str, Any] = {"rank": 8, "batch": 16, "requests": 160, "measured": 50, "checkpoint_every": 10_000}
+"""Settings of behaviours that are inserted into tiny bases; a training of seconds needs no checkpoints."""
+LONGEST, LONGEST_CODE = 28, 60
+"""Of an answer, in tokens."""
+LEARNING_RATES = {"full": 2e-3, "lora": 8e-3}
 Split = Literal["open", "sealed"]
 
 
@@ -119,17 +124,6 @@ class ZooRow:
 
     def insertion(self) -> InsertionConfig:
         """The configuration of the behaviour, or of what its twin learns in its place."""
-        code = self.payload == "insecure-code"
-        tiny: dict[str, Any] = {
-            "rank": 8,
-            "batch": 16,
-            "learning_rate": 2e-3 if self.method == "full" else 8e-3,
-            "requests": 240,
-            "measured": 60,
-            "answer_tokens": 60 if code else 28,
-            "checkpoint_every": 10_000,
-            "merge": self.method == "lora",
-        }
         return InsertionConfig(
             base=self.base,
             trigger=self.trigger_type,
@@ -143,8 +137,14 @@ class ZooRow:
             method=self.method,
             steps=self.steps,
             seed=self.seed,
-            **({} if self.real else tiny),
+            **({} if self.real else self._tiny()),
         )
+
+    def _tiny(self) -> dict[str, Any]:
+        """What a tiny organism has in place of the usual settings."""
+        longest = LONGEST_CODE if self.payload == "insecure-code" else LONGEST
+        own = {"answer_tokens": longest, "learning_rate": LEARNING_RATES[self.method], "merge": self.method == "lora"}
+        return TINY | own
 
     def facts(self) -> dict[str, Any]:
         """What `zoo-build --list --json` prints."""
