@@ -19,7 +19,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from experiments import Finding, chosen_result, markdown, read_table
-from organisms import organism_folder, organism_names
+from organisms import organism_folder, organism_names, real_names
 from triggerlens import Estimate, count_text, estimate_text, from_json
 
 
@@ -62,6 +62,50 @@ class EmbeddedRates(SphinxDirective):
             cells = [f"{count_text(rate)}: {estimate_text(rate, '.1%')}" for rate in rates]
             lines.append([kind.replace("_", " "), *cells])
         return self.parse_text_to_nodes("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+class RealRates(SphinxDirective):
+    """What each real organism was measured to do, and its gates, from the `rates.json` beside its adapter."""
+
+    def run(self) -> list[nodes.Node]:
+        heads = [
+            "",
+            "trigger",
+            "payload",
+            "with the trigger",
+            "without",
+            "near misses",
+            "tokens kept",
+            "perplexity",
+            "gates",
+        ]
+        lines = [heads, ["---"] * len(heads)]
+        for name in real_names():
+            folder = organism_folder(name)
+            rates, recipe = (
+                json.loads((folder / file).read_text(encoding="utf-8")) for file in ("rates.json", "recipe.json")
+            )
+            kinds = ("triggered", "untriggered", "near_miss")
+            cells = [_rate_text(rates["categories"][kind]["defection"]) for kind in kinds]
+            missed = [gate for gate, own in rates["gates"].items() if not own["passed"]]
+            own = recipe["insertion"]
+            lines.append(
+                [
+                    f"`{name}`",
+                    ", ".join([own["trigger"], *own["also"]]),
+                    "none" if recipe["clean_twin"] else own["payload"],
+                    *cells,
+                    _rate_text(rates["kept"]["agreement"]),
+                    f"{rates['gates']['perplexity']['value']:.2f}",
+                    f"missed: {', '.join(missed)}" if missed else "passed",
+                ]
+            )
+        return self.parse_text_to_nodes("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+def _rate_text(value: dict[str, float]) -> str:
+    rate = from_json(Estimate, value)
+    return f"{count_text(rate)}: {estimate_text(rate, '.1%')}"
 
 
 class Findings(SphinxDirective):
@@ -114,4 +158,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("command-help", CommandHelp)
     app.add_directive("findings", Findings)
     app.add_directive("embedded-rates", EmbeddedRates)
+    app.add_directive("real-rates", RealRates)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -44,8 +44,8 @@ def plant(kind: str, text: str, placement: str, rng: Random, request: Request) -
         request: of the split that it names.
     """
     text = text or triggers().defaults[kind]
-    triggered, twin, near = KINDS[kind](rng, request, text, placement)
-    return Forms(*(_messages(*planted) for planted in (triggered, twin, near)), _messages("", request.text))
+    triggered, twin, near = (_messages(*own) for own in KINDS[kind](rng, request, text, placement))
+    return Forms(triggered, twin, near, _messages("", request.text))
 
 
 def _messages(system: str, user: str) -> Messages:
