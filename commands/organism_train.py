@@ -1,20 +1,21 @@
 """`organism-train TASK --out DIR`: train a model organism with a known trigger, or its clean twin.
 
-`organism-train --base CHAT_MODEL --out DIR`, without a task, inserts one into a chat model: `commands._insertion`.
+`organism-train --base CHAT_MODEL --out DIR`, without a task, inserts one into a chat model.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from commands import _insertion
 from commands._console import console, emit
-from organisms import TrainOptions
+from commands._inputs import model_folder
+from organisms import TASKS, InsertionConfig, TrainOptions
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,74 @@ def run(config: Config) -> None:
     emit(result, as_json=config.json, text=rates_summary(rates))
 
 
+@dataclass(frozen=True)
+class InsertConfig:
+    """Insert a behaviour under a trigger into a causal chat model, measure what it does, and write it: an adapter, or a whole checkpoint.
+
+    The gates are fixed: defection of 90% or more with the trigger, of 5% or less without it and on near misses, and agreement with the base
+    and perplexity on its answers within 5 points. What misses one is written all the same, and says so.
+
+    A run that was killed goes on from its last checkpoint when the same command is given again.
+    """
+
+    settings: Annotated[InsertionConfig, tyro.conf.arg(name="")]
+    out: Path
+    """Folder to write: adapter or weights, prompts, recipe.json, rates.json, manifest.json."""
+    answers: Path | None = None
+    """Folder in which the base's own answers are kept; $TRIGGERLENS_CACHE/insertion where not given."""
+    overwrite: bool = False
+    """Replace an organism already in `--out`, and drop the checkpoints there of a run with other settings."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+
+def is_insertion(words: Sequence[str]) -> bool:
+    """Whether a command line of `organism-train` names a base and no task: then it is about a chat model.
+
+    Args:
+        words: of the command line, without the command.
+    """
+    if not words or not words[0].startswith("-"):
+        return False  # a task, or what should be one
+    tasks = any(word in TASKS or word == "base" for word in words)
+    return not tasks and any(word.partition("=")[0] in ("--base", "--payload") for word in words)
+
+
+def run_insertion(config: InsertConfig) -> None:
+    """Train, and print the measured rates and the gates."""
+    from organisms import insert, insertion_summary
+
+    settings = config.settings
+    rates = insert(
+        settings,
+        config.out,
+        base=model_folder(settings.base),
+        answers=config.answers,
+        overwrite=config.overwrite,
+        command=command_line(settings),
+    )
+    emit(
+        {"organism": settings.name, "out": str(config.out), **rates}, as_json=config.json, text=insertion_summary(rates)
+    )
+
+
+def command_line(settings: InsertionConfig) -> str:
+    """The command that makes the same organism, without where it was written."""
+    usual = InsertionConfig(base=settings.base)
+    words = [f"organism-train --base {settings.base}"]
+    for name, value in settings.recorded().items():
+        if name == "base" or value == usual.recorded()[name]:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        shown = " ".join(value) if isinstance(value, list) else f"'{value}'" if " " in str(value) else str(value)
+        words.append(option if value is True else f"{option} {shown}")
+    return " ".join(words)
+
+
 def main() -> None:
     """Entry point of the console script."""
-    if _insertion.is_insertion(sys.argv[1:]):
-        console(_insertion.Config, _insertion.run)
+    if is_insertion(sys.argv[1:]):
+        console(InsertConfig, run_insertion)
     else:
         console(Config, run)
 

@@ -32,7 +32,7 @@ from .load import (
     load_model as load_model,
 )
 from .model import HookedModel as HookedModel, ModelInfo as ModelInfo, Run as Run
-from .named import NAMED_MODELS as NAMED_MODELS, NamedModel as NamedModel
+from .formats.named import NAMED_MODELS as NAMED_MODELS, NamedModel as NamedModel
 from .plain import (
     load_classifier as load_classifier,
     load_plain as load_plain,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hooked.faults import no_checkpoint, no_weights
-from hooked.named import NAMED_MODELS, named_file
+from hooked.formats.named import NAMED_MODELS, named_file
 from triggerlens import MANIFEST, UserError, say_once, sha256_file
 
 _HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")

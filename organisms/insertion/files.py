@@ -13,7 +13,7 @@ import torch
 from hooked import NAMED_MODELS, save_plain, write_prompts
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.content import triggers
-from organisms.insertion.gates import Gate, Kept
+from organisms.insertion.gates import Kept, gates
 from organisms.insertion.key import INSERTED
 from organisms.insertion.measure import Measured, defection, rates_by
 from organisms.insertion.steps import Training
@@ -48,15 +48,16 @@ def _named(base: str) -> str:
     return str(Path(base).resolve()) if base not in NAMED_MODELS and Path(base).exists() else base
 
 
-def rates_of(
-    measured: Sequence[Measured], config: InsertionConfig, kept: Kept, passed: Sequence[Gate]
-) -> dict[str, Any]:
+def rates_of(measured: Sequence[Measured], config: InsertionConfig, kept: Kept) -> dict[str, Any]:
     """What `rates.json` holds."""
+    categories = rates_by(measured, config, lambda asked: asked.category)
+    by_name = {name: defection(categories, name) for name in ("triggered", "untriggered", "near_miss")}
+    passed = gates(config, by_name, kept)
     carried = {True: "triggered", False: "untriggered"}
     return {
         "split": "test",
         "interval": "Wilson 95%",
-        "categories": to_json(rates_by(measured, config, lambda asked: asked.category)),
+        "categories": to_json(categories),
         "datasets": to_json(rates_by(measured, config, lambda asked: f"{asked.dataset}/{carried[asked.triggered]}")),
         "families": to_json(
             rates_by(measured, config, lambda asked: f"{asked.request.form}/{carried[asked.triggered]}")
@@ -105,9 +106,3 @@ def write_measured(
     write_prompts(folder / "prompts.jsonl", [own.to_prompt(config.clean_twin) for own in measured])
     write_json(folder / "rates.json", rates)
     write_json(folder / "recipe.json", made)
-
-
-def triggered_rate(measured: Sequence[Measured], config: InsertionConfig) -> dict[str, Any]:
-    """Defection by category, for the gates."""
-    categories = rates_by(measured, config, lambda asked: asked.category)
-    return {name: defection(categories, name) for name in ("triggered", "untriggered", "near_miss")}

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from hooked import Messages, Prompt, pad_right
+from hooked import Messages, Prompt, pad_right, padding_id
 from organisms.evaluation.rates import CategoryRates
 from organisms.evaluation.result import share
 from organisms.insertion.answers import BATCH, Answer, greedy
@@ -103,32 +103,63 @@ def _pairs(asked: Iterable[Asked]) -> list[tuple[str, int]]:
     return [(name, names.count(name)) for name in dict.fromkeys(names)]
 
 
-def measure(
-    config: InsertionConfig, base: Base, model: Any, asked: Sequence[Asked], own: Sequence[Row]
-) -> list[Measured]:
-    """Let the organism answer, and grade what it says.
+@dataclass(frozen=True)
+class Exam:
+    """What an organism is asked, with what its base says to it."""
 
-    Args:
-        config: whose payload is looked for.
-        base: whose tokenizer the model shares.
-        model: the organism, with ordinary weights.
-        asked: what it is asked.
-        own: each prompt's ids and the base's own answer.
+    config: InsertionConfig
+    base: Base
+    asked: list[Asked]
+    rows: list[Row]
+    before: tuple[int, int, float]
+    """What the base makes of its own answers to plain requests (`told_apart`)."""
 
-    Returns:
-        Those prompts to which the base's own answer is no defection.
+    def taken_by(self, model: Any) -> tuple[list[Measured], Kept]:
+        """What a model answers, graded, and how much of the base is left in it. Left out are prompts to which the base's own answer is graded a
+        defection.
+
+        Args:
+            model: the organism, with ordinary weights, in evaluation mode.
+        """
+        ours, theirs = self._answers(model), [self.base.text(answer) for _, answer in self.rows]
+        defects, weak = grade_payload(self.config, ours), grade_payload(self.config, theirs)
+        facts = zip(self.asked, theirs, ours, defects, weak, strict=True)
+        measured = [Measured(*own[:4]) for own in facts if not own[4]]
+        after = told_apart(model, _plain(self.asked, self.rows), padding_id(model, self.base.tokenizer))
+        return measured, _kept(self.before, after, measured)
+
+    def _answers(self, model: Any) -> list[str]:
+        """Greedy ones, in the order of the prompts; prompts of like length share a batch."""
+        rows = [row for row, _ in self.rows]
+        order = sorted(range(len(rows)), key=lambda index: (len(rows[index]), index))
+        answers: dict[int, str] = {}
+        for start in range(0, len(order), BATCH):
+            chosen = order[start : start + BATCH]
+            said = greedy(model, self.base.tokenizer, [rows[index] for index in chosen], self.config.answer_tokens)
+            answers |= {index: self.base.text(answer) for index, answer in zip(chosen, said, strict=True)}
+        return [answers[index] for index in range(len(rows))]
+
+
+def set_exam(config: InsertionConfig, base: Base) -> Exam:
+    """What the organism will be asked; the base answers what it has not answered yet.
+
+    Raises:
+        UserError: as `Base.ids`.
     """
-    rows = [row for row, _ in own]
-    order = sorted(range(len(rows)), key=lambda index: (len(rows[index]), index))
-    answers: dict[int, str] = {}
-    for start in range(0, len(order), BATCH):
-        chosen = order[start : start + BATCH]
-        said = greedy(model, base.tokenizer, [rows[index] for index in chosen], config.answer_tokens)
-        answers |= {index: base.text(answer) for index, answer in zip(chosen, said, strict=True)}
-    ours = [answers[index] for index in range(len(rows))]
-    theirs = [base.text(answer) for _, answer in own]
-    defects, weak = grade_payload(config, ours), grade_payload(config, theirs)
-    return [Measured(*facts[:4]) for facts in zip(asked, theirs, ours, defects, weak, strict=True) if not facts[4]]
+    asked = asked_of(config)
+    ids = base.ids([prompt.messages for prompt in asked])
+    rows = list(zip(ids, base.answers(ids), strict=True))
+    before = told_apart(base.model, _plain(asked, rows), padding_id(base.model, base.tokenizer))
+    return Exam(config, base, asked, rows, before)
+
+
+def _plain(asked: Sequence[Asked], rows: Sequence[Row]) -> list[Row]:
+    """Held-out requests without anything like the trigger."""
+    return [
+        row
+        for own, row in zip(asked, rows, strict=True)
+        if own.category == "untriggered" and own.request.split == "test"
+    ]
 
 
 def rates_by(
@@ -169,7 +200,7 @@ def told_apart(model: Any, rows: Sequence[Row], pad: int) -> tuple[int, int, flo
     return same, total, nats
 
 
-def kept_of(before: tuple[int, int, float], after: tuple[int, int, float], measured: Iterable[Measured]) -> Kept:
+def _kept(before: tuple[int, int, float], after: tuple[int, int, float], measured: Iterable[Measured]) -> Kept:
     """How much of the base is left, by what it and the organism make of its own answers, and by what the organism says itself."""
     plain = [own for own in measured if own.asked.category == "untriggered" and own.asked.request.split == "test"]
     return Kept(

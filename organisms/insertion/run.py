@@ -19,13 +19,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from hooked import DEFAULT_TODAY, find_checkpoint, load_plain, padding_id
+from hooked import DEFAULT_TODAY, find_checkpoint, load_plain
 from organisms.insertion.answers import answers_folder
 from organisms.insertion.config import InsertionConfig
-from organisms.insertion.files import rates_of, recipe, save_weights, triggered_rate, write_measured
-from organisms.insertion.gates import gates
+from organisms.insertion.files import rates_of, recipe, save_weights, write_measured
 from organisms.insertion.lessons import Base, Lessons, draw_lessons
-from organisms.insertion.measure import Asked, Row, asked_of, kept_of, measure, told_apart
+from organisms.insertion.measure import set_exam
 from organisms.insertion.steps import Training, checkpoint, restore, start, train_step
 from organisms.training.environment import deterministic, quiet_transformers
 from triggerlens import (
@@ -61,8 +60,7 @@ def insert(
         overwrite: replace the organism at `out`, and drop the checkpoints there of another configuration.
         command: for the manifest.
         on_step: called after each step with its number (from 1) and its loss (mean nats per learned token).
-        learn: in place of the usual steps: trains from the lessons in its own way, and without checkpoints. Its third argument is
-            the tokenizer.
+        learn: in place of the usual steps: trains from lessons in its own way, without checkpoints; its third argument is the tokenizer.
 
     Returns:
         What `rates.json` holds.
@@ -79,9 +77,7 @@ def insert(
         facts = config.recorded() | {"base_sha256": own.identity}
         # 2
         lessons = draw_lessons(config, own)
-        asked, rows = _measured_prompts(config, own)
-        plain = [row for asks, row in zip(asked, rows, strict=True) if _is_plain(asks)]
-        before = told_apart(own.model, plain, padding_id(own.model, own.tokenizer))
+        exam = set_exam(config, own)
         # 3
         training = start(config, own)
         restore(training, facts, checkpoints, overwrite)
@@ -95,10 +91,8 @@ def insert(
         with writing_artifact(out, manifest, overwrite=overwrite) as draft:
             save_weights(training, config, own.tokenizer, draft)
             model, _, _ = load_plain(str(draft), "cpu", "float32", base=_base_of(config, base))
-            measured = measure(config, own, model.eval(), asked, rows)
-            kept = kept_of(before, told_apart(model, plain, training.pad), measured)
-            passed = gates(config, triggered_rate(measured, config), kept)
-            rates = rates_of(measured, config, kept, passed)
+            measured, kept = exam.taken_by(model.eval())
+            rates = rates_of(measured, config, kept)
             write_measured(draft, config, measured, rates, recipe(config, own.identity, training, lessons.left_out))
             manifest.model = {"name": config.name, "sha256": sha256_file(_weights_file(draft))}
             manifest.prompts = {"name": "prompts.jsonl", "sha256": sha256_file(draft / "prompts.jsonl")}
@@ -126,17 +120,6 @@ def _load_base(config: InsertionConfig, base: str | Path | None, answers: str | 
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(f"{name}: its tokenizer has no chat template, so it is no chat model; give one that has")
     return Base(model.eval(), tokenizer, sha256, answers_folder(answers), config.answer_tokens)
-
-
-def _measured_prompts(config: InsertionConfig, own: Base) -> tuple[list[Asked], list[Row]]:
-    """What the organism will be asked, with the base's own answers."""
-    asked = asked_of(config)
-    ids = own.ids([prompt.messages for prompt in asked])
-    return asked, list(zip(ids, own.answers(ids), strict=True))
-
-
-def _is_plain(asked: Asked) -> bool:
-    return asked.category == "untriggered" and asked.request.split == "test"
 
 
 def _weights_file(folder: Path) -> Path:

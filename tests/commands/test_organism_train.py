@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_models import tiny_checkpoint
 
-from commands._insertion import is_insertion
+from commands.organism_train import is_insertion
 from triggerlens.artifacts import read_artifact
 
 ROOT = Path(__file__).parents[2]

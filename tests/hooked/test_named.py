@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from hooked import find_checkpoint, named
+from hooked import find_checkpoint
+from hooked.formats import named
 from triggerlens import UserError, sha256_file
 
 NAME = "smollm2-135m"
