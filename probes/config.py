@@ -57,7 +57,7 @@ class TrainConfig:
     target_fpr: Annotated[float, tyro.conf.Suppress] = 0.01
     """False-positive rate on calibration negatives at which the threshold is frozen."""
     n_bootstrap: Annotated[int, tyro.conf.Suppress] = 1000
-    """Resamples of groups behind each interval."""
+    """Resamples of groups behind the interval of a true-positive rate."""
     n_random_directions: Annotated[int, tyro.conf.Suppress] = 1000
     """Random directions of which the best is the control."""
     max_control_prompts: Annotated[int, tyro.conf.Suppress] = 10_000

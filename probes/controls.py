@@ -15,6 +15,7 @@ from probes.classifiers.base import Fitted
 from probes.config import TrainConfig
 from probes.detection import LabelledScores, firing_rate
 from probes.inputs import Bank, CheckedPrompts
+from probes.poolings import is_learned, new_pooling
 from probes.result import Control, HarmlessControl
 from triggerlens import auroc, mean_of
 
@@ -48,16 +49,20 @@ def make_bank(fitted: Fitted, layer: int, positive: Bool[np.ndarray, "test"], co
 
     They score as many test prompts of each class as `max_control_prompts` allows; AUROC minds no class ratio.
     """
-    coef, intercept = fitted.shuffled(layer)
     generator = torch.Generator().manual_seed(config.seed)
-    shape = config.n_random_directions, coef.shape[1]
+    shape = config.n_random_directions, fitted.coef.shape[1]
     directions = torch.randn(shape, generator=generator, dtype=torch.float64)
     directions /= torch.linalg.vector_norm(directions, dim=1, keepdim=True)
     most = max(1, config.max_control_prompts // 2)
     order = np.random.default_rng([config.seed, 3]).permutation(len(positive))
     chosen = np.sort(np.concatenate([order[positive[order]][:most], order[~positive[order]][:most]]))
+    weights, intercept = fitted.shuffled(layer)
     nothing = torch.zeros(len(directions), dtype=torch.float64)
-    return Bank(torch.cat([coef, directions]), torch.cat([intercept, nothing]), layer, chosen)
+    if not is_learned(config.aggregation):
+        return Bank([(torch.cat([weights, directions])[:, None], torch.cat([intercept, nothing]))], layer, chosen)
+    own = fitted.coef[layer : layer + 1] if fitted.heads is None else fitted.heads[layer]
+    alone = new_pooling(config.aggregation).alone(directions, own)
+    return Bank([(weights, intercept), (alone, nothing)], layer, chosen)
 
 
 def measure_controls(
@@ -91,7 +96,7 @@ def shuffled_labels(scores: Float[np.ndarray, "prompt shuffle"], positive: Bool[
     """Probes refitted on permuted labels: how much AUROC the fitting alone can make up. Near 0.5 if nothing leaks."""
     values = auroc(scores, positive)
     details = {"min": float(values.min()), "max": float(values.max()), "n_shuffles": len(values)}
-    return Control(mean_of(values.tolist()), details=details)
+    return Control(mean_of(values.tolist(), 0.0, 1.0), details=details)
 
 
 def best_direction(bank: LabelledScores, first: int) -> Control:

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Bool, Float
 from sklearn.decomposition import PCA
 
-from probes.classifiers.base import gather
 from probes.config import TrainConfig
 from probes.controls import Comparison
 from probes.detection import LabelledScores, firing_rate
@@ -17,7 +16,7 @@ from probes.inputs import Activations, CheckedPrompts
 from probes.probe import layer_of
 from probes.result import LayerResult, TestData, TprAtFpr
 from probes.sinks import far_prompts
-from triggerlens import Estimate, allowed, auroc, tpr_at_fpr
+from triggerlens import Estimate, allowed, auroc, rate, tpr_at_fpr
 
 UNNAMED = "(unnamed)"
 
@@ -44,7 +43,11 @@ def measure_tpr(test: LabelledScores, fpr: float) -> TprAtFpr:
     negatives = int((~test.positive).sum())
     note = None
     if not allowed(negatives, fpr):
-        note = f"{negatives} test negatives cannot resolve {fpr:.1%}: this is the rate at no false positive"
+        most = rate(0, negatives).high
+        note = (
+            f"{negatives} test negatives cannot resolve {fpr:.1%}: this is the rate at no false positive among them, which "
+            f"leaves a false-positive rate of up to {most:.1%}"
+        )
     return TprAtFpr(fpr, test.tpr(fpr), note)
 
 
@@ -76,7 +79,7 @@ def draw_test(
     triggered: Bool[np.ndarray, "test"] = np.array([checked.prompts[row].triggered for row in rows])
     size = min(len(rows), config.max_plot_prompts)
     drawn = np.sort(np.random.default_rng([config.seed, 2]).permutation(len(rows))[:size])
-    x = gather(activations.read(rows[drawn]), size, layer)[:, 0].double().cpu()
+    x = activations.rows_at(rows[drawn], layer).double().cpu()
     points, explained = _principal(x.numpy(), config.seed)
     note = far_prompts(x, activations.sites[layer])
     data = TestData(rows, scores, checked.labels[rows], triggered, drawn, points, explained)

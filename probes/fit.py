@@ -11,6 +11,8 @@ from probes.classifiers import METHODS
 from probes.classifiers.base import FitRows, Fitted, LinearClassifier
 from probes.config import TrainConfig
 from probes.inputs import Activations, CheckedPrompts
+from probes.poolings import is_learned
+from probes.poolings.fitting import FitTokens, fit_learned
 from triggerlens import allowed, auroc, threshold_at_fpr
 
 
@@ -27,6 +29,9 @@ def fit_probe(activations: Activations, checked: CheckedPrompts, config: TrainCo
     labels = checked.labels[rows]
     generator = np.random.default_rng([config.seed, 1])
     shuffles = np.stack([generator.permutation(labels) for _ in range(config.n_shuffles)])
+    if is_learned(config.aggregation):
+        tokens = FitTokens(lambda layers: activations.tokens(rows, layers), activations.counts(rows), labels, shuffles)
+        return fit_learned(activations.pooling, tokens, len(activations.sites), config.C)
     return new_probe(config).fit_rows(FitRows(lambda: activations.read(rows), labels, shuffles, config.device))
 
 

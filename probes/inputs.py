@@ -4,22 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hooked import Prompt, Splits, choose_labels, contradictions, group_prompts, split_prompts
-from probes.classifiers.base import Batch, Fitted, linear_scores
+from hooked import (
+    ActivationStore,
+    ExtractionSpec,
+    HookedModel,
+    LiveActivations,
+    Prompt,
+    Splits,
+    TokenizedPrompt,
+    choose_labels,
+    contradictions,
+    group_prompts,
+    split_prompts,
+    store_activations,
+)
+from probes.classifiers.base import Batch, Fitted, gather, linear_scores
 from probes.config import Aggregation, TrainConfig
+from probes.poolings import is_learned, new_pooling
+from probes.poolings.base import Pooling
+from probes.poolings.fitting import channel_scores
 from triggerlens import UserError
 
 Source = Callable[[Sequence[int]], Iterator[Batch]]
 """Gives the activations of the asked prompts in batches, in any order: prompt indices, and their rows."""
 
-TokenSource = Callable[[Sequence[int]], Iterator[tuple[int, Float[Tensor, "token layer d_model"]]]]
-"""Gives, prompt by prompt, the activations of every token of the asked prompts."""
+TokenSource = Callable[..., Iterator[tuple[int, Float[Tensor, "token layer d_model"]]]]
+"""Gives, prompt by prompt, the activations of every token that is read of the asked prompts: called with prompt indices, and, for
+learned poolings and answers, with a slice of the layers too."""
+
+
+ALL_LAYERS = slice(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +75,19 @@ def check_prompts(
     return checked if tokens is None else divided_by_tokens(checked, tokens, config)
 
 
-def divided_by_tokens(checked: CheckedPrompts, tokens: Sequence[Sequence[int]], config: TrainConfig) -> CheckedPrompts:
+def divided_by_tokens(
+    checked: CheckedPrompts,
+    tokens: Sequence[Sequence[int]],
+    config: TrainConfig,
+    read: Sequence[Sequence[int]] | None = None,
+) -> CheckedPrompts:
     """The same prompts, divided anew where texts that differ are the same tokens to a model; and what contradicts itself there.
+
+    Args:
+        checked: what `check_prompts` made of them.
+        tokens: token ids of each prompt.
+        config: what to train.
+        read: with those of its answer, where that is read: answers to one prompt stay together, and may differ in their labels.
 
     Raises:
         UserError: as `check_prompts`, or a `split` that separates two texts of the same tokens.
@@ -64,16 +96,26 @@ def divided_by_tokens(checked: CheckedPrompts, tokens: Sequence[Sequence[int]], 
     splits = checked.splits
     if not np.array_equal(groups, splits.groups):
         splits = split_prompts(checked.prompts, checked.labels, config.fractions, config.seed, tokens=tokens)
-    note = contradictions(checked.prompts, tokens)
+    note = contradictions(checked.prompts, tokens if read is None else read)
     return replace(checked, splits=splits, notes=(note,) if note else ())
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a run that reads answers knows of them beside their activations."""
+
+    ids: Sequence[Sequence[int]]
+    """Token ids of each prompt's answer."""
+    skipped: Sequence[int]
+    """Tokens of each prompt that are read before its answer: none, or all of the prompt's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bank:
     """Probes at one layer, beside the one that is trained: the controls."""
 
-    coef: Float[Tensor, "probe d_model"]
-    intercept: Float[Tensor, "probe"]
+    parts: Sequence[tuple[Tensor, Tensor]]
+    """Directions [probe channel d_model] and intercepts [probe], in groups of as many channels."""
     layer: int
     chosen: Int[np.ndarray, "chosen"]
     """Positions of the test prompts that they score, ascending."""
@@ -85,14 +127,61 @@ class Activations:
 
     source: Source
     token_source: TokenSource | None
-    """Needed where the aggregation is `max`."""
+    """Needed where the aggregation scores tokens."""
     prompts: Sequence[Prompt]
     sites: tuple[str, ...]
     aggregation: Aggregation
+    lengths: Sequence[int] | None = None
+    """Tokens that are read of each prompt; counted where None and they are needed."""
 
     def __post_init__(self) -> None:
-        if self.aggregation == "max" and self.token_source is None:
-            raise ValueError("aggregation `max` scores every token: give a token_source")
+        if self.by_token and self.token_source is None:
+            raise ValueError(f"aggregation `{self.aggregation}` scores every token: give a token_source")
+
+    @property
+    def pooling(self) -> Pooling:
+        """What is made of the tokens' scores."""
+        return new_pooling(self.aggregation)
+
+    @property
+    def by_token(self) -> bool:
+        """Whether tokens are scored, each by itself."""
+        return self.aggregation == "max" or is_learned(self.aggregation)
+
+    def tokens(
+        self, rows: Int[np.ndarray, "row"], layers: slice
+    ) -> Iterator[tuple[int, Float[Tensor, "token layer d_model"]]]:
+        """Position in `rows` and tokens of each prompt, at some of the layers.
+
+        Raises:
+            UserError: an activation is NaN or infinite.
+            ValueError: there is no token source.
+        """
+        if self.token_source is None:
+            raise ValueError("tokens are read one by one: give a token_source")
+        waiting = {index: position for position, index in enumerate(rows.tolist())}
+        asked = (rows.tolist(),) if layers == ALL_LAYERS else (rows.tolist(), layers)
+        for index, x in self.token_source(*asked):
+            self._check_finite(x, [index] * len(x), layers.start or 0)
+            yield waiting.pop(index), x
+        if waiting:
+            raise ValueError(f"the token source left out {len(waiting)} of {len(rows)} prompts")
+
+    def counts(self, rows: Int[np.ndarray, "row"]) -> Int[Tensor, "row"]:
+        """Tokens that are read of each prompt."""
+        if self.lengths is not None:
+            return torch.tensor([self.lengths[row] for row in rows.tolist()])
+        counts = torch.zeros(len(rows), dtype=torch.long)
+        for position, x in self.tokens(rows, slice(0, 1)):
+            counts[position] = len(x)
+        return counts
+
+    def rows_at(self, rows: Int[np.ndarray, "row"], layer: int) -> Float[Tensor, "row d_model"]:
+        """Activations of prompts at one layer, in the order of `rows`: of a learned pooling, the mean over tokens."""
+        if not is_learned(self.aggregation):
+            return gather(self.read(rows), len(rows), layer)[:, 0]
+        one_layer = self.tokens(rows, slice(layer, layer + 1))
+        return gather(((torch.tensor([place]), x.mean(0, keepdim=True)) for place, x in one_layer), len(rows))[:, 0]
 
     def read(self, rows: Int[np.ndarray, "row"]) -> Iterator[Batch]:
         """Batches of prompts, in any order: their positions in `rows`, and their activations.
@@ -119,7 +208,7 @@ class Activations:
         """Scores of prompts at every layer, in the order of `rows`."""
         out = np.empty((len(rows), len(fitted.coef)))
         for positions, x in self._visit(rows):
-            out[positions.numpy()] = self._reduce(linear_scores(x, fitted.coef, fitted.intercept))
+            out[positions.numpy()] = self._scores(x, fitted)
         return out
 
     def score_beside(
@@ -129,41 +218,94 @@ class Activations:
         slot = np.full(len(rows), -1)
         slot[bank.chosen] = np.arange(len(bank.chosen))
         out = np.empty((len(rows), len(fitted.coef)))
-        beside = np.empty((len(bank.chosen), len(bank.coef)), dtype=np.float32)
+        beside = np.empty((len(bank.chosen), sum(len(heads) for heads, _ in bank.parts)), dtype=np.float32)
         for positions, x in self._visit(rows):
-            out[positions.numpy()] = self._reduce(linear_scores(x, fitted.coef, fitted.intercept))
+            out[positions.numpy()] = self._scores(x, fitted)
             slots = slot[positions.numpy()]
             wanted = slots >= 0
             if wanted.any():
-                x = x[:, bank.layer] if self.aggregation == "max" else x[torch.from_numpy(wanted), bank.layer]
-                scores = x.double() @ bank.coef.T.to(x.device) + bank.intercept.to(x.device)
-                beside[slots[wanted]] = self._reduce(scores)
+                x = x[:, bank.layer] if self.by_token else x[torch.from_numpy(wanted), bank.layer]
+                scores = [self._reduce(channel_scores(x, *part)) for part in bank.parts]
+                beside[slots[wanted]] = np.concatenate(scores, axis=1)
         return out, beside
 
     def _visit(self, rows: Int[np.ndarray, "row"]) -> Iterator[Batch]:
-        """Positions in `rows` and activations: of some prompts, or, for `max`, of the tokens of one prompt."""
-        if self.aggregation != "max":
+        """Positions in `rows` and activations: of some prompts, or, where tokens are scored, of the tokens of one prompt."""
+        if not self.by_token:
             yield from self.read(rows)
             return
-        assert self.token_source is not None
-        waiting = {index: position for position, index in enumerate(rows.tolist())}
-        for index, x in self.token_source(rows.tolist()):
-            self._check_finite(x, [index] * len(x))
-            yield torch.tensor([waiting.pop(index)]), x
-        if waiting:
-            raise ValueError(f"the token source left out {len(waiting)} of {len(rows)} prompts")
+        for position, x in self.tokens(rows, ALL_LAYERS):
+            yield torch.tensor([position]), x
 
-    def _reduce(self, scores: Float[Tensor, "row score"]) -> Float[np.ndarray, "prompt score"]:
+    def _scores(self, x: Float[Tensor, "row layer d_model"], fitted: Fitted) -> Float[np.ndarray, "prompt layer"]:
+        """Scores of the prompts of one visit, at every layer."""
+        if fitted.heads is None:
+            return self._reduce(linear_scores(x, fitted.coef, fitted.intercept)[..., None])
+        by_layer = [
+            channel_scores(x[:, layer], fitted.heads[layer : layer + 1], fitted.intercept[layer : layer + 1])
+            for layer in range(len(fitted.heads))
+        ]
+        return self._reduce(torch.cat(by_layer, dim=1))
+
+    def _reduce(self, scores: Float[Tensor, "row score channel"]) -> Float[np.ndarray, "prompt score"]:
         """Scores of the prompts of one visit."""
-        scores = scores.amax(0, keepdim=True) if self.aggregation == "max" else scores
-        return scores.cpu().numpy()
+        pooled = self.pooling.reduce(scores)[None] if self.by_token else scores[..., 0]
+        return pooled.cpu().numpy()
 
-    def _check_finite(self, x: Float[Tensor, "row layer d_model"], index: Sequence[int]) -> None:
+    def _check_finite(self, x: Float[Tensor, "row layer d_model"], index: Sequence[int], first: int = 0) -> None:
         if bool(x.sum().isfinite()) or bool(x.isfinite().all()):  # a finite sum has finite terms, and costs no mask
             return
         row, layer = (~x.isfinite()).any(-1).nonzero()[0].tolist()
         where = self.prompts[index[row]].where or f"prompt {index[row]}"
         raise UserError(
-            f"{where}: NaN or infinite activations at {self.sites[layer]}; "
+            f"{where}: NaN or infinite activations at {self.sites[first + layer]}; "
             "check the checkpoint, or run it with --dtype float32"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a run reads a model."""
+
+    model: HookedModel
+    prompts: Sequence[Prompt]
+    tokenized: Sequence[TokenizedPrompt]
+    """The same prompts, with their answers where those are read."""
+    sites: tuple[str, ...]
+    config: TrainConfig
+    store: str | Path | None
+    """Folder of the activation store; the default one where None."""
+    keep: bool
+    """Keep activations in the store; otherwise they are read from the model whenever they are needed."""
+    token_budget: int | None
+
+    def source(self) -> ActivationStore | LiveActivations:
+        """What a probe is fitted to: one row a prompt, or, of a learned pooling, one a token."""
+        spec = self._spec(new_pooling(self.config.aggregation).read)
+        prompts = self.prompts if spec.position.startswith("span:") else self.tokenized  # tokens alone name no span
+        if not self.keep:
+            return LiveActivations(self.model, prompts, spec, self.token_budget)
+        return store_activations(
+            self.model, prompts, spec, root=self.store, token_budget=self.token_budget, total=len(prompts)
+        )
+
+    def tokens(self, source: ActivationStore | LiveActivations) -> ActivationStore | LiveActivations:
+        """Every token that is read: the source's own rows where it has them."""
+        if is_learned(self.config.aggregation):
+            return source
+        return LiveActivations(self.model, self.tokenized, self._spec("every"), self.token_budget)
+
+    def lengths(self) -> list[int]:
+        """Tokens that are read of each prompt."""
+        spec = self._spec("every")
+        return [len(spec.tokens_of(prompt)) for prompt in self.tokenized]
+
+    def answers(self) -> Answers | None:
+        """None where no answer is read."""
+        if self.config.read == "prompt":
+            return None
+        skipped = [prompt.answer or 0 if self.config.read == "both" else 0 for prompt in self.tokenized]
+        return Answers([prompt.answer_ids for prompt in self.tokenized], skipped)
+
+    def _spec(self, position: str) -> ExtractionSpec:
+        return ExtractionSpec(self.sites, position, read=self.config.read)

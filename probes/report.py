@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import plotly.graph_objects as go
 
 from probes import plots
+from probes.answers.plots import tokens_seen
 from probes.result import Control, ProbeResult
 from probes.score import Example
 from probes.verdict import probe_verdict
@@ -38,6 +40,8 @@ def probe_page(result: ProbeResult, examples: Sequence[Example] = ()) -> str:
         cards=_cards(result),
         result=result,
         plots=plots,
+        seen=_seen(result),
+        watch_rows=_watching(result),
         control_rows=[(name, _control_cells(control)) for name, control in result.controls.items()],
         dataset_rows=_datasets(result),
         note=str(probe.calibration.get("note", "")),
@@ -51,7 +55,7 @@ def _facts(result: ProbeResult) -> list[tuple[str, str]]:
     return [
         ("model", probe.model or "(unnamed)"),
         ("site", probe.site),
-        ("position", probe.aggregation),
+        ("position", probe.aggregation if probe.read == "prompt" else f"{probe.aggregation} of the {probe.read}"),
         ("probe", probe.method),
         ("positive label", probe.label),
         ("backend", result.backend or "(none)"),
@@ -85,6 +89,31 @@ def _datasets(result: ProbeResult) -> list[Row]:
         rate = result.harmless.false_positive_rate
         compared = "its twins" if result.harmless.twins else "untriggered harmless prompts"
         rows.append((f"(triggered but harmless, compared with {compared})", *_percent(rate), count_text(rate)))
+    return rows
+
+
+def _seen(result: ProbeResult) -> go.Figure | None:
+    """The figure of a probe that reads answers, where they can be read token by token."""
+    if result.answers is None or not result.answers.curve:
+        return None
+    before = result.controls.get("prompt_last_token")
+    return tokens_seen(result.answers, None if before is None else before.auroc)
+
+
+def _watching(result: ProbeResult) -> list[Row]:
+    """How often it fires anywhere in an answer, and before the answers of a pair part."""
+    answers = result.answers
+    if answers is None or answers.detected is None:
+        return []
+    rows: list[Row] = [
+        ("positives that fire anywhere in the answer", *_percent(answers.detected), count_text(answers.detected))
+    ]
+    if answers.parting is not None:
+        before, by_first = answers.parting.before, answers.parting.by_first
+        rows.append(("positives that fire before the pair's answers part", *_percent(before), count_text(before)))
+        rows.append(("positives that fire by the first token that differs", *_percent(by_first), count_text(by_first)))
+    for name, rate in answers.false_positives.items():
+        rows.append((f"negatives that fire anywhere, {name}", *_percent(rate), count_text(rate)))
     return rows
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from probes.answers.result import AnswerResult
 from probes.config import TrainConfig
 from probes.probe import LinearProbe
 from triggerlens import Estimate, to_json
@@ -131,6 +132,8 @@ class ProbeResult:
     test: TestData
     notes: tuple[str, ...] = ()
     """What a reader must know beside the numbers."""
+    answers: AnswerResult | None = None
+    """Of a probe that reads answers."""
 
     @property
     def best(self) -> LayerResult:
@@ -170,7 +173,7 @@ class ProbeResult:
 def metrics_json(result: ProbeResult) -> dict[str, Any]:
     """The result as one JSON object, without anything that depends on the clock or the machine."""
     probe = result.probe
-    return {
+    out: dict[str, Any] = {
         "model": probe.model,
         "backend": result.backend,
         "site": probe.site,
@@ -186,6 +189,9 @@ def metrics_json(result: ProbeResult) -> dict[str, Any]:
         "config": asdict(result.config),
         "notes": list(result.notes),
     }
+    if result.answers is not None:
+        out |= {"read": probe.read, "answers": result.answers.to_json()}
+    return out
 
 
 def _test_json(result: ProbeResult) -> dict[str, Any]:

@@ -24,26 +24,34 @@ from jaxtyping import Float
 
 from hooked import (
     PARTS,
-    ActivationStore,
     ExtractionSpec,
     HookedModel,
     LiveActivations,
     Prompt,
     TokenizedPrompt,
     provenance_of,
-    store_activations,
 )
+from probes.answers.measure import answer_text, measure_answers, watch_threshold
 from probes.classifiers.base import Fitted
 from probes.config import TrainConfig
 from probes.controls import Tokens, bag_of_tokens, compare_harmless, make_bank, measure_controls
 from probes.detection import LabelledScores, firing_rate
 from probes.evaluate import draw_test, false_positives, measure_layers, measure_tpr
 from probes.fit import calibrate, choose_layer, fit_probe
-from probes.inputs import Activations, CheckedPrompts, Source, TokenSource, check_prompts, divided_by_tokens
+from probes.inputs import (
+    Activations,
+    Answers,
+    CheckedPrompts,
+    Reading,
+    Source,
+    TokenSource,
+    check_prompts,
+    divided_by_tokens,
+)
 from probes.probe import LinearProbe
-from probes.result import ProbeResult
+from probes.result import Control, ProbeResult
 from probes.sinks import SAMPLE, far_tokens
-from triggerlens import auroc, rank, say_once
+from triggerlens import auroc, rank, say_once, to_json
 
 
 def train_probe(
@@ -53,7 +61,9 @@ def train_probe(
     config: TrainConfig | None = None,
     *,
     token_source: TokenSource | None = None,
+    lengths: Sequence[int] | None = None,
     tokens: Tokens | None = None,
+    answers: Answers | None = None,
     model: str = "",
     backend: str = "",
     weights_sha256: str = "",
@@ -62,12 +72,15 @@ def train_probe(
     """Fit, choose, calibrate and evaluate a linear probe at all sites.
 
     Args:
-        source: activations by prompt: at the last token for `last`, the mean over tokens for `mean` and `max`.
+        source: activations by prompt: at the last token for `last`, the mean over tokens for `mean` and `max`; not read where the
+            aggregation is learned.
         prompts: the labelled prompts, or what `check_prompts` made of them; a source's indices count in this list.
         sites: name of each layer of the activations, as `resid_post.3`.
         config: what to train; None means the defaults.
-        token_source: activations of every token; needed for `max` alone.
+        token_source: activations of every token that is read; needed for `max`, for learned poolings and for answers.
+        lengths: how many tokens that is of each prompt; counted where None and needed.
         tokens: token ids, for the bag-of-tokens control. Texts of the same tokens stay together where `check_prompts` was given them.
+        answers: needed where answers are read.
         model, backend, weights_sha256, trained_on: written into the result.
 
     Raises:
@@ -77,10 +90,12 @@ def train_probe(
     config = config or TrainConfig()
     # 1. Label and divide.
     checked = prompts if isinstance(prompts, CheckedPrompts) else check_prompts(prompts, config)
-    activations = Activations(source, token_source, checked.prompts, tuple(sites), config.aggregation)
+    if answers is None and config.read != "prompt":
+        raise ValueError(f"read `{config.read}`: give the answers")
+    activations = Activations(source, token_source, checked.prompts, tuple(sites), config.aggregation, lengths)
     named = {"model": model, "weights_sha256": weights_sha256, "trained_on": trained_on or {}}
-    frozen = _freeze(activations, checked, config, named)
-    return _measure(frozen, activations, checked, tokens, config, backend)
+    frozen = _freeze(activations, checked, config, named, answers)
+    return _measure(frozen, activations, checked, tokens, answers, config, backend)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +108,11 @@ class _Frozen:
 
 
 def _freeze(
-    activations: Activations, checked: CheckedPrompts, config: TrainConfig, named: Mapping[str, Any]
+    activations: Activations,
+    checked: CheckedPrompts,
+    config: TrainConfig,
+    named: Mapping[str, Any],
+    answers: Answers | None,
 ) -> _Frozen:
     """Phases 2 to 4; `named` is what the probe says of the model."""
     labels, splits = checked.labels, checked.splits
@@ -115,8 +134,14 @@ def _freeze(
         label=checked.label,
         method=config.method,
         calibration=facts,
+        read=config.read,
+        heads=fitted.heads,
         **named,
     )
+    if answers is not None:
+        negatives = splits.calibration[~labels[splits.calibration]]
+        threshold = watch_threshold(probe, activations, negatives, answers, config.target_fpr)
+        probe = replace(probe, watch_threshold=threshold)
     return _Frozen(probe, fitted, auroc(validation, labels[splits.validation]))
 
 
@@ -125,6 +150,7 @@ def _measure(
     activations: Activations,
     checked: CheckedPrompts,
     tokens: Tokens | None,
+    answers: Answers | None,
     config: TrainConfig,
     backend: str,
 ) -> ProbeResult:
@@ -141,6 +167,10 @@ def _measure(
     text = None if tokens is None else bag_of_tokens(tokens, splits.fit, labels, splits.test)
     nulls = test.take(bank.chosen).of(beside)
     controls = measure_controls(test, nulls, text, comparison, probe.threshold, config.n_shuffles)
+    answered = None
+    if answers is not None:
+        controls["bag_of_answer_tokens"] = answer_text(answers, splits.fit, labels, splits.test, test)
+        answered = measure_answers(probe, activations, checked, answers, test, comparison)
     # 7. Evaluate.
     drawn = draw_test(activations, checked, probe.best, test.scores, config)
     return ProbeResult(
@@ -157,6 +187,7 @@ def _measure(
         split_sizes={name: len(getattr(splits, name)) for name in PARTS},
         test=drawn.data,
         notes=(*checked.notes, *drawn.notes),
+        answers=answered,
     )
 
 
@@ -192,40 +223,53 @@ def train_on_model(
     config = config or TrainConfig()
     checked = prompts if isinstance(prompts, CheckedPrompts) else check_prompts(prompts, config)
     sites = (site,) if "." in site else model.sites(site)
-    spec = ExtractionSpec(sites, "last" if config.aggregation == "last" else "mean")
-    tokenized = model.tokenize(checked.prompts)
-    tokens = [prompt.ids for prompt in tokenized]
-    checked = divided_by_tokens(checked, tokens, config)
-    source: ActivationStore | LiveActivations
-    if keep:
-        source = store_activations(model, tokenized, spec, root=store, token_budget=token_budget, total=len(tokenized))
-    else:
-        source = LiveActivations(model, tokenized, spec, token_budget)
+    tokenized = model.tokenize(checked.prompts, answers=config.read != "prompt")
+    read = Reading(model, checked.prompts, tokenized, tuple(sites), config, store, keep, token_budget)
+    tokens = [prompt.prompt_ids for prompt in tokenized]
+    checked = divided_by_tokens(checked, tokens, config, [prompt.ids for prompt in tokenized])
+    source = read.source()
     if rank() > 0:
         return None
-    every_token = LiveActivations(model, tokenized, ExtractionSpec(sites, "every"), token_budget)
     result = train_probe(
         source.batches,
         checked,
         sites,
         config,
-        token_source=every_token.by_prompt,
+        token_source=read.tokens(source).by_prompt,
+        lengths=read.lengths(),
         tokens=tokens,
+        answers=read.answers(),
         model=name or model.info.name,
         backend=model.backend,
         weights_sha256=model.info.weights_sha256,
         trained_on=provenance_of(model),
     )
+    if config.read != "prompt":
+        before = _before_the_answer(model, checked, sites, config, read)
+        result = result.with_control("prompt_last_token", before)
     note = _far_tokens(model, tokenized, result)
     return replace(result, notes=(*result.notes, note)) if note else result
+
+
+def _before_the_answer(
+    model: HookedModel, checked: CheckedPrompts, sites: Sequence[str], config: TrainConfig, read: Reading
+) -> Control:
+    """A probe of the prompt's last token, where nothing of the answer is written yet, on the same prompts and labels."""
+    config = replace(config, read="prompt", aggregation="last", n_random_directions=1, n_shuffles=1)
+    reading = replace(read, config=config)
+    result = train_probe(reading.source().batches, checked, sites, config)
+    harmless = None if result.harmless is None else result.harmless.auroc
+    return result.as_control(
+        best_site=result.best.site, triggered_but_harmless=None if harmless is None else to_json(harmless)
+    )
 
 
 def _far_tokens(model: HookedModel, tokenized: Sequence[TokenizedPrompt], result: ProbeResult) -> str | None:
     """As `probes.sinks.far_tokens`, of the first test prompts."""
     probe = result.probe
-    if probe.aggregation == "last":
+    if probe.aggregation not in ("mean", "max"):
         return None
-    live = LiveActivations(model, tokenized, ExtractionSpec((probe.site,), "every"))
+    live = LiveActivations(model, tokenized, ExtractionSpec((probe.site,), "every", read=probe.read))
     note = far_tokens(live.by_prompt(result.test.rows[:SAMPLE].tolist()), probe, probe.aggregation)
     if note:
         say_once(note)

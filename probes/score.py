@@ -7,14 +7,14 @@ probe's evidence stands; it is no proof that the model uses what stands there (a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from hooked import ExtractionSpec, HookedModel, LiveActivations, Prompt, token_texts
-from probes.aggregation import aggregate
+from probes.poolings import new_pooling
 from probes.probe import LinearProbe
 from probes.result import ProbeResult
 from triggerlens import UserError
@@ -32,7 +32,7 @@ class PromptScore:
     fires: bool
     tokens: tuple[str, ...]
     token_scores: tuple[float, ...]
-    """One for each token."""
+    """One for each token: what the probe says of it alone."""
 
     def carriers(self, most: int = 5) -> list[tuple[str, float]]:
         """The tokens with the highest scores, highest first."""
@@ -62,7 +62,7 @@ def score_prompts(
     Args:
         model: the model, which need not be the one that the probe was trained on.
         probe: a trained probe.
-        prompts: labels are not needed.
+        prompts: labels are not needed; a probe of answers reads their `response`.
         indices: which of the prompts; all where None.
         token_budget: tokens in one forward pass, padding included.
 
@@ -75,11 +75,29 @@ def score_prompts(
             f"has width {model.info.d_model}; use the model that it was trained on, or train a probe on this one"
         )
     wanted = list(range(len(prompts)) if indices is None else indices)
-    tokenized = model.tokenize([prompts[index] for index in wanted])
-    live = LiveActivations(model, tokenized, ExtractionSpec((probe.site,), "every"), token_budget)
-    for position, rows in live.by_prompt(range(len(wanted))):
-        tokens, index = token_texts(model.tokenizer, tokenized[position]), wanted[position]
-        yield score_tokens(probe, rows[:, 0], tokens, index=index, where=prompts[index].where)
+    chosen = [prompts[index] for index in wanted]
+    tokenized = model.tokenize(chosen, answers=probe.read != "prompt")
+    spec = ExtractionSpec((probe.site,), "every", read=probe.read)
+    spans = _span_scores(model, probe, chosen, token_budget)
+    for position, rows in LiveActivations(model, tokenized, spec, token_budget).by_prompt(range(len(wanted))):
+        read, index = spec.tokens_of(tokenized[position]), wanted[position]
+        tokens = token_texts(model.tokenizer, tokenized[position])[read.start : read.stop]
+        scored = score_tokens(probe, rows[:, 0], tokens, index=index, where=prompts[index].where)
+        if position in spans:
+            score = spans[position]
+            scored = replace(scored, score=score, fires=score > probe.threshold)
+        yield scored
+
+
+def _span_scores(
+    model: HookedModel, probe: LinearProbe, prompts: Sequence[Prompt], token_budget: int | None
+) -> dict[int, float]:
+    """The scores of the spans of a probe that reads those; none of another probe."""
+    if not probe.aggregation.startswith("span:"):
+        return {}
+    spec = ExtractionSpec((probe.site,), probe.aggregation, read=probe.read)
+    live = LiveActivations(model, prompts, spec, token_budget)
+    return {index: float(probe(rows[0, 0])) for index, rows in live.by_prompt(range(len(prompts)))}
 
 
 def score_tokens(
@@ -100,7 +118,7 @@ def score_tokens(
         where: file and line.
     """
     token_scores = probe(activations)
-    score = float(aggregate(token_scores, [len(token_scores)], probe.aggregation)[0])
+    score = float(new_pooling(probe.aggregation).reduce(probe.channels(activations)))
     return PromptScore(
         index=index,
         where=where,

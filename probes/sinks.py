@@ -22,14 +22,14 @@ def far_tokens(
     rows: Iterator[tuple[int, Float[Tensor, "token 1 d_model"]]], probe: LinearProbe, how: Aggregation
 ) -> str | None:
     """A line on tokens over 8 times the median norm at the probe's site, and what they do to the prompts' scores; None where there
-    are none, or where only the last token is read.
+    are none, or where the probe reads neither the mean nor the highest of all tokens.
 
     Args:
         rows: activations of every token of some prompts, at the probe's site.
         probe: fitted to them.
         how: what the probe reads.
     """
-    if how == "last":
+    if how not in ("mean", "max"):
         return None
     prompts = [x[:, 0].double().cpu() for _, x in rows]
     limit = far_norm(torch.cat([x.norm(dim=1) for x in prompts]))

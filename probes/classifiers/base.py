@@ -15,7 +15,7 @@ from probes.config import TrainConfig
 
 Batch = tuple[Int[Tensor, "row"], Float[Tensor, "row layer d_model"]]
 """Which prompts, and their activations."""
-Coefficients = tuple[Float[Tensor, "problem d_model"], Float[Tensor, "problem"]]
+Coefficients = tuple[Float[Tensor, "problem *channel d_model"], Float[Tensor, "problem"]]
 """Weights and intercepts, float64, on the CPU."""
 
 
@@ -40,7 +40,9 @@ class Fitted:
     """float64, on the CPU."""
     intercept: Float[Tensor, "layer"]
     shuffled: Callable[[int], Coefficients]
-    """From a layer's index to one probe for each shuffle."""
+    """From a layer's index to one probe for each shuffle; of a learned pooling, its weights are heads [shuffle channel d_model]."""
+    heads: Float[Tensor, "layer channel d_model"] | None = None
+    """Directions of a learned pooling that reads several, in the activations' own units; `coef` is then their score of a single token."""
 
 
 class LinearClassifier:

@@ -47,7 +47,7 @@ class Pooling:
 
     channels: ClassVar[int] = 1
     """Scores of a token; more than one where the pooling is learned."""
-    read: ClassVar[str] = "every"
+    read: str = "every"
     """What is extracted to fit a linear probe, as `ExtractionSpec.position`; `every` where the pooling is fitted on tokens."""
 
     @classmethod
@@ -82,6 +82,16 @@ class Pooling:
             start: where the convex first stage begins, of which the result does not depend; zero where None.
         """
         raise TypeError(f"{type(self).__name__} is not fitted: a linear probe is")
+
+    def of_one_token(self, heads: Heads) -> Float[Tensor, "problem d_model"]:
+        """The direction whose product with a token is the score of that token alone, but for the intercept."""
+        return heads[:, 0]
+
+    def alone(
+        self, directions: Float[Tensor, "probe d_model"], own: Float[Tensor, "channel d_model"]
+    ) -> Float[Tensor, "probe channel d_model"]:
+        """Heads of probes that read one direction each, pooled as the probe `own` [channel d_model] pools: for random directions."""
+        return directions[:, None]
 
     def __call__(self, scores: Channels, lengths: Sequence[int]) -> Float[Tensor, "prompt *problem"]:
         """The scores of several texts, laid end to end.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,10 +26,10 @@ class RunningMean:
 
     def __init__(self, most: int | None = None) -> None:
         self.most, self.seen = most, 0
-        self.total: Tensor | float = 0.0
+        self.total = torch.zeros((), dtype=torch.float64)
 
     def update(self, scores: Float[Tensor, "*row channel"]) -> Float[Tensor, "*row"]:
         if self.most is None or self.seen < self.most:
-            self.total = self.total + scores[..., 0].double()
+            self.total = self.total.to(scores.device) + scores[..., 0].double()
             self.seen += 1
         return self.total / self.seen

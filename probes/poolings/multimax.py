@@ -44,6 +44,9 @@ class MultiMax(Pooling):
             found = problem.solve(together, added.intercept, SHARPNESS[-1:])
         return found
 
+    def of_one_token(self, heads: Heads) -> Float[Tensor, "problem d_model"]:
+        return heads.sum(1)
+
 
 def smooth_maximum(scores: Float[Tensor, "problem token channel"], piece: Piece, sharpness: float) -> Pooled:
     """log-mean-exp over the tokens of each text, added up over channels; the mean where the sharpness is 0."""

@@ -92,13 +92,11 @@ class TokenRows:
         return mean, inverse
 
 
-def collect(
-    stream: Iterable[tuple[int, Float[Tensor, "token layer d_model"]]], lengths: Int[Tensor, "text"], layers: int
-) -> TokenRows:
+def collect(stream: Iterable[tuple[int, Tensor]], lengths: Int[Tensor, "text"], layers: int) -> TokenRows:
     """The tokens of texts that come in any order.
 
     Args:
-        stream: number of a text and its tokens.
+        stream: number of a text and its tokens [token layer d_model].
         lengths: tokens of each text.
         layers: in each token.
     """

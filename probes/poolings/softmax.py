@@ -35,6 +35,11 @@ class Softmax(Pooling):
         problem = Problem(rows, labels, C, smooth_attention)
         return problem.solve(problem.start(self.channels, start), problem.intercept(), (0.0, 1.0))
 
+    def alone(
+        self, directions: Float[Tensor, "probe d_model"], own: Float[Tensor, "channel d_model"]
+    ) -> Float[Tensor, "probe channel d_model"]:
+        return torch.stack([directions, own[QUERY].expand_as(directions)], dim=1)
+
 
 def smooth_attention(scores: Float[Tensor, "problem token channel"], piece: Piece, sharpness: float) -> Pooled:
     """The pooling itself where the sharpness is 1; the mean over tokens where it is 0."""

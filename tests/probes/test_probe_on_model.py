@@ -28,9 +28,9 @@ def counted(monkeypatch):
     counts = {"tokenized": 0, "divided": 0}
     tokenize, split = hooked.model.tokenize_prompts, probes.inputs.split_prompts
 
-    def counting(tokenizer, texts, *rest):
+    def counting(tokenizer, texts, *rest, **named):
         counts["tokenized"] += len(texts)
-        return tokenize(tokenizer, texts, *rest)
+        return tokenize(tokenizer, texts, *rest, **named)
 
     def dividing(*arguments):
         counts["divided"] += 1

@@ -1,0 +1,238 @@
+"""Probes that read answers: in a world where it is known when the answers of a pair part, and on a tiny model."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import tiny_checkpoint
+from tiny_prompts import labelled_prompts
+
+from hooked import load_model
+from probes import (
+    LinearProbe,
+    TrainConfig,
+    check_prompts,
+    metrics_json,
+    probe_page,
+    probe_verdict,
+    score_prompts,
+    train_on_model,
+    train_probe,
+)
+from probes.answers.measure import running_scores
+from probes.answers.plots import tokens_seen
+from probes.inputs import Activations, Answers
+from triggerlens import UserError
+
+FAST = {"n_bootstrap": 50, "n_random_directions": 5, "n_shuffles": 2}
+PARTS, LENGTH = 3, 10
+"""The answers of a pair share this many tokens; and how long they are, a few more or less."""
+
+
+def answered(world, shared=PARTS, signal_from=2, seed=0):
+    """Answers to the world's prompts, and their tokens' activations: those of positives carry a signal from a token on.
+
+    Positives write other tokens than their twins from token `shared` on.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    ids, tokens = [], []
+    for number, prompt in enumerate(world.prompts):
+        length = LENGTH + number // 2 % 4  # a pair's are equally long
+        own = 7 if prompt.defects else 8
+        ids.append([1 + place % 5 for place in range(shared)] + [own] * (length - shared))
+        x = torch.randn(length, *world.x.shape[1:], generator=generator)
+        if prompt.defects:
+            x[signal_from:, :, 0] += 4 * torch.arange(world.x.shape[1])
+        tokens.append(x)
+
+    def token_source(rows, layers=slice(None)):
+        for row in rows[::-1]:
+            yield row, tokens[row][:, layers]
+
+    return Answers(ids, [0] * len(ids)), token_source, tokens
+
+
+def nothing(rows):
+    """No source: what is asked for is read token by token."""
+    raise AssertionError("not read")
+
+
+def train(world, aggregation="mean", **options):
+    answers, token_source, tokens = answered(world, **options)
+    config = TrainConfig(read="answer", aggregation=aggregation, **FAST)
+
+    def source(rows):
+        yield torch.tensor(rows), torch.stack([tokens[row].mean(0) for row in rows])
+
+    checked = check_prompts(world.prompts, config)
+    sites = [f"resid_post.{layer}" for layer in range(world.x.shape[1])]
+    result = train_probe(source, checked, sites, config, token_source=token_source, answers=answers)
+    return result, checked, answers, token_source
+
+
+@pytest.fixture(scope="module")
+def trained(world):
+    return train(world(40))
+
+
+def test_answers_are_read_and_measured_token_by_token(trained):
+    result, checked, answers, token_source = trained
+    assert result.best.auroc.value > 0.95
+    curve = result.answers.curve
+    assert [point.tokens for point in curve] == [1, 2, 4, 8, LENGTH + 3]
+    assert abs(curve[1].auroc.value - 0.5) < 0.3, "no signal in the first two tokens"
+    assert curve[-1].auroc.value == pytest.approx(result.best.auroc.value, abs=1e-6), (
+        "after all tokens: the whole answer"
+    )
+    assert [round(point.text_auroc, 3) for point in curve] == [0.5, 0.5, 1.0, 1.0, 1.0], (
+        "the page tells from token 3 on"
+    )
+    assert result.controls["bag_of_answer_tokens"].auroc.value == 1.0
+    # by hand: the running mean of every prefix
+    rows = checked.splits.test
+    probe = result.probe
+    activations = Activations(nothing, token_source, checked.prompts, probe.sites, "mean")
+    for row, scores in zip(rows, running_scores(probe, activations, rows, answers), strict=True):
+        x = next(token_source([row]))[1][:, probe.best]
+        expected = [float(probe(x[:count].double()).mean()) for count in range(1, len(x) + 1)]
+        assert scores == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_threshold_of_watching_bounds_whole_answers(trained):
+    result, checked, answers, token_source = trained
+    probe, splits = result.probe, checked.splits
+    activations = Activations(nothing, token_source, checked.prompts, probe.sites, "mean")
+    negatives = splits.calibration[~checked.labels[splits.calibration]]
+    highest = max(scores.max() for scores in running_scores(probe, activations, negatives, answers))
+    assert probe.watch_threshold == pytest.approx(highest), "too few negatives for 1%: none of them may fire"
+    assert probe.watch_threshold >= probe.threshold
+    assert result.answers.threshold == probe.watch_threshold
+
+
+@pytest.mark.parametrize(
+    ("shared", "signal_from", "before", "by_first"), [(6, 0, 1.0, 1.0), (2, 5, 0.0, 0.0), (2, 2, 0.0, None)]
+)
+def test_what_fires_before_the_answers_part_is_told_apart(world, shared, signal_from, before, by_first):
+    result, *_ = train(world(40), "max", shared=shared, signal_from=signal_from)
+    parting = result.answers.parting
+    assert set(parting.shared) == {shared}
+    assert parting.before.value == pytest.approx(before, abs=0.15)
+    if by_first is not None:
+        assert parting.by_first.value == pytest.approx(by_first, abs=0.15)
+    else:
+        assert parting.by_first.value > 0.5
+
+
+def test_without_twins_there_is_no_parting_and_a_reason(world):
+    lonely = world(60)
+    lonely.prompts = [replace(prompt, pair=None) for prompt in lonely.prompts]
+    result, *_ = train(lonely)
+    assert result.answers.parting is None
+    assert "pair" in result.answers.reason
+
+
+def test_the_page_the_figure_and_the_metrics_say_it(trained):
+    result, *_ = trained
+    written = metrics_json(result)
+    assert written["read"] == "answer"
+    assert written["answers"]["parting"]["shared_tokens"] == {"median": PARTS, "fewest": PARTS, "most": PARTS}
+    assert {"tokens", "auroc", "auroc_ci", "bag_of_answer_tokens_auroc"} <= written["answers"]["curve"][0].keys()
+    assert "figure-tokens-seen" in probe_page(result)
+    assert f"share their first {PARTS} tokens" in probe_verdict(result)
+    names = {trace.name for trace in tokens_seen(result.answers, result.best.auroc).data}
+    assert {"probe, after so many tokens", "bag of the same tokens", "prompt's last token"} <= names
+
+
+def test_nothing_changes_where_the_prompt_is_read(world):
+    """The keys of `metrics.json`, and scores to the last bit."""
+    made = world(40, behaviour=2.0)
+    for aggregation in ("last", "mean", "max"):
+        config = TrainConfig(aggregation=aggregation, **FAST)
+        result = train_probe(
+            made.source,
+            made.prompts,
+            ["resid_post.0", "resid_post.1", "resid_post.2"],
+            config,
+            token_source=made.token_source,
+        )
+        assert list(metrics_json(result)) == [
+            *(
+                "model",
+                "backend",
+                "site",
+                "position",
+                "probe",
+                "label",
+                "best_layer",
+                "test",
+                "per_layer",
+                "controls",
+                "splits",
+            ),
+            *("calibration", "config", "notes"),
+        ]
+        probe, rows = result.probe, result.test.rows
+        coef, intercept = probe.coef[probe.best], probe.intercept[probe.best]
+        if aggregation == "max":
+            tokens = [x[:, probe.best].double() @ coef + intercept for _, x in made.token_source(rows.tolist())]
+            expected = torch.stack([scores.amax() for scores in tokens]).numpy()
+        else:
+            given = dict(
+                zip(rows.tolist(), (made.x[rows][:, probe.best].double() @ coef + intercept).tolist(), strict=True)
+            )
+            expected = np.array([given[row] for row in rows.tolist()])
+            assert result.test.scores == pytest.approx(expected, rel=1e-14)
+            continue
+        assert np.array_equal(result.test.scores, expected)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return load_model(tiny_checkpoint(tmp_path_factory.mktemp("llama") / "model"))
+
+
+@pytest.fixture(scope="module")
+def responses():
+    """Prompts of which those that defect are answered in other words."""
+    prompts = labelled_prompts(24, harmless=8)
+    return [replace(p, response="a bad bad answer" if p.defects else "the good answer is long") for p in prompts]
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "read", "keep"),
+    [
+        ("mean", "answer", True),
+        ("last", "both", False),
+        ("rolling", "answer", True),
+        ("softmax", "answer", False),
+        ("first:2", "answer", True),
+    ],
+)
+def test_a_model_is_read_and_the_probe_repeats_its_scores(model, responses, tmp_path, aggregation, read, keep):
+    config = TrainConfig(read=read, aggregation=aggregation, **FAST)
+    result = train_on_model(model, responses, config=config, store=tmp_path / "store", keep=keep)
+    assert result.answers.curve
+    assert result.controls["prompt_last_token"].auroc is not None
+    result.probe.save(tmp_path / "probe")
+    probe = LinearProbe.load(tmp_path / "probe")
+    assert (probe.read, probe.aggregation, probe.watch_threshold) == (read, aggregation, result.probe.watch_threshold)
+    rows = result.test.rows.tolist()
+    scored = {score.index: score for score in score_prompts(model, probe, responses, rows)}
+    assert [scored[row].score for row in rows] == pytest.approx(result.test.scores, abs=1e-4)
+    whole = model.tokenize([responses[rows[0]]], answers=True)[0]
+    expected = len(whole.answer_ids) if read == "answer" else len(whole.ids)
+    assert len(scored[rows[0]].tokens) == len(scored[rows[0]].token_scores) == expected
+
+
+def test_a_span_of_the_prompt_is_read(model, tmp_path):
+    prompts = [replace(p, extra={"spans": {"number": p.pair[1:]}}) for p in labelled_prompts(24, harmless=8)]
+    result = train_on_model(model, prompts, config=TrainConfig(aggregation="span:number", **FAST), store=tmp_path)
+    rows = result.test.rows.tolist()
+    scored = {score.index: score.score for score in score_prompts(model, result.probe, prompts, rows)}
+    assert [scored[row] for row in rows] == pytest.approx(result.test.scores, abs=1e-4)
+
+
+def test_a_learned_pooling_wants_the_logistic_probe():
+    with pytest.raises(UserError, match="--probe lda"):
+        TrainConfig(aggregation="softmax", method="lda")
