@@ -1,3 +1,5 @@
+from .answers.plots import tokens_seen as tokens_seen
+from .answers.result import AnswerPoint as AnswerPoint, AnswerResult as AnswerResult, Parting as Parting
 from .classifiers.lda import LDAProbe as LDAProbe
 from .classifiers.logistic import LogisticProbe as LogisticProbe
 from .classifiers.mean_difference import MeanDifferenceProbe as MeanDifferenceProbe
