@@ -62,7 +62,8 @@ class Base:
 def bases() -> Mapping[str, Base]:
     """The bases of `data/bases.json`, by name."""
     path = DATA / "bases.json"
-    return from_json(dict[str, Base], json.loads(path.read_text(encoding="utf-8")), where=str(path))
+    specifications = json.loads(path.read_text(encoding="utf-8"))
+    return {name: from_json(Base, own, where=f"{path}: {name}") for name, own in specifications.items()}
 
 
 Row = tuple[list[int], int]

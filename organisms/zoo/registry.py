@@ -179,12 +179,18 @@ def read_registry(path: str | Path = REGISTRY) -> list[ZooRow]:
         except ValueError as error:
             raise UserError(f"{where}: no JSON: {error}") from error
         except UserError as error:
-            raise UserError(str(error) if str(error).startswith(where) else f"{where}: {error}") from error
+            raise UserError(f"{where}: {_reason(error).removeprefix(where).removeprefix(': ')}") from error
         if row.name in rows:
             raise UserError(f"{where}: makes the same organism as line {rows[row.name]}")
         rows[row.name] = number
         organisms.append(row)
     return organisms
+
+
+def _reason(error: UserError) -> str:
+    """What a row itself said of its values, where it was that which refused them."""
+    inner = getattr(error.__cause__, "exceptions", ())
+    return next((str(own) for own in inner if isinstance(own, UserError)), str(error))
 
 
 def written(rows: Iterable[ZooRow]) -> str:
