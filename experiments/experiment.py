@@ -21,8 +21,8 @@ from typing import Any, ClassVar, Literal, TypeVar
 from experiments.result import Result
 from triggerlens import Keep, keep_nothing
 
-Verdict = Literal["beaten", "met", "not met", "not compared", "not measured"]
-"""`not compared`: nothing is published; `not measured`: there is no result."""
+Verdict = Literal["beaten", "met", "not met", "cannot tell", "not compared", "not measured"]
+"""`cannot tell`: too few prompts; `not compared`: nothing is published; `not measured`: there is no result."""
 
 
 @dataclass(frozen=True, slots=True)

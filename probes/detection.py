@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from triggerlens import Estimate, auroc, bootstrap_interval, rate, tpr_at_fpr, weighted_auroc, weighted_tpr_at_fpr
+from triggerlens import Estimate, auroc_estimate, auroc_estimates, rate, tpr_estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +32,12 @@ class LabelledScores:
         return replace(self, scores=self.scores[rows], positive=labels, groups=self.groups[rows])
 
     def auroc(self) -> Estimate:
-        """AUROC of a single score, with the interval of a bootstrap over groups.
+        """AUROC of a single score, with the interval of `triggerlens.auroc_estimates`.
 
         Raises:
             ValueError: one class only.
         """
-        return self.of(self.scores[:, None]).aurocs()[0]
+        return auroc_estimate(self.scores, self.positive, self.groups)
 
     def aurocs(self) -> list[Estimate]:
         """AUROC of each column.
@@ -46,17 +45,15 @@ class LabelledScores:
         Raises:
             ValueError: one class only.
         """
-        low, high = self._interval(lambda weights: weighted_auroc(self.scores, self.positive, weights))
-        values = auroc(self.scores, self.positive)
-        return [Estimate(float(v), float(a), float(b)) for v, a, b in zip(values, low, high, strict=True)]
+        return auroc_estimates(self.scores, self.positive, self.groups)
 
     def tpr(self, fpr: float) -> Estimate:
-        """True-positive rate of a single score where at most the share `fpr` of the negatives fires, in [0, 1]."""
-        low, high = self._interval(lambda weights: weighted_tpr_at_fpr(self.scores, self.positive, fpr, weights))
-        return Estimate(float(tpr_at_fpr(self.scores, self.positive, fpr)), float(low), float(high))
+        """True-positive rate of a single score where at most the share `fpr` of the negatives fires, in [0, 1].
 
-    def _interval(self, statistic: Callable[[np.ndarray], np.ndarray]) -> Float[np.ndarray, "2 *column"]:
-        return bootstrap_interval(statistic, self.groups, self.resamples, self.seed)
+        Raises:
+            ValueError: one class only.
+        """
+        return tpr_estimate(self.scores, self.positive, self.groups, fpr, self.resamples, self.seed)
 
 
 def firing_rate(scores: Float[np.ndarray, "prompt"], threshold: float) -> Estimate:

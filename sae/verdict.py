@@ -8,6 +8,8 @@ from sae.evaluate import CrossEntropy
 from sae.reconstruction import far_words
 from sae.result import SaeResult, TrainedSae
 
+FEWEST_TOKENS = 100
+"""Held-out tokens that a sentence on reconstruction needs: those of a prompt are much alike."""
 SAE_HEAD = ("autoencoder", "L0", "FVU", "FVU without far rows", "CE recovered", "never fired", "nearest cosine")
 """Columns of `sae_rows`."""
 
@@ -41,6 +43,8 @@ def sae_verdict(result: SaeResult) -> str:
     """The best autoencoder in a sentence."""
     best = result.best
     measured = best.reconstruction
+    if measured.rows < FEWEST_TOKENS:
+        return f"What an autoencoder explains cannot be told: too few held-out tokens ({measured.rows}), at least {FEWEST_TOKENS} are needed."
     sentence = (
         f"{best.recipe.name} explains {1 - measured.fvu:.1%} of the variance of {result.site} with {measured.l0:.1f} "
         "latents a token"

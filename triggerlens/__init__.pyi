@@ -30,20 +30,26 @@ from .checkpoints import (
 )
 from .errors import UserError as UserError
 from .estimate import (
+    FEWEST as FEWEST,
+    WIDE as WIDE,
     Z95 as Z95,
     Estimate as Estimate,
     bootstrap_interval as bootstrap_interval,
-    bootstrap_mean as bootstrap_mean,
+    difference as difference,
+    mean_between as mean_between,
     mean_of as mean_of,
+    mean_share as mean_share,
     over_seeds as over_seeds,
     percentile_interval as percentile_interval,
     rate as rate,
+    share_interval as share_interval,
 )
 from .far_rows import FAR as FAR, far_norm as far_norm, is_far as is_far, variance_share as variance_share
 from .page import (
     coloured_tokens as coloured_tokens,
     count_text as count_text,
     estimate_text as estimate_text,
+    few_text as few_text,
     interval_text as interval_text,
     render_page as render_page,
     value_text as value_text,
@@ -75,8 +81,11 @@ from .processes import local_rank as local_rank, rank as rank, wait_for_all as w
 from .ranking import (
     allowed as allowed,
     auroc as auroc,
+    auroc_estimate as auroc_estimate,
+    auroc_estimates as auroc_estimates,
     threshold_at_fpr as threshold_at_fpr,
     tpr_at_fpr as tpr_at_fpr,
+    tpr_estimate as tpr_estimate,
     weighted_auroc as weighted_auroc,
     weighted_tpr_at_fpr as weighted_tpr_at_fpr,
 )

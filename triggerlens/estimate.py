@@ -1,4 +1,8 @@
-"""A number with its 95% interval: of a rate (Wilson), over resamples of whole groups (bootstrap), or over seeds."""
+"""A number with its 95% interval: of a rate (Wilson), of a mean or an AUROC of few groups of prompts, over seeds.
+
+No interval here is ever a point. Where nothing was seen that could differ (perfect separation, all values equal, a single
+value), a bootstrap returns the value alone, as if it were known exactly; these stay as open as so few groups leave them.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,15 @@ from jaxtyping import Float, Int
 
 Z95 = 1.959963984540054
 """The 97.5% quantile of the standard normal distribution."""
+FEWEST = 10
+"""Prompts (or pairs, or whatever is counted) of each kind that a sentence needs: with fewer it says that it cannot tell.
+Ten of ten still leave three in ten open."""
+WIDE = 0.4
+"""An interval of a share or an AUROC wider than this (a value ± 0.2) says too little to call anything alike, or to call a
+number reached."""
+_NONE = 1e-9
+_EVIDENCE = 1.0
+"""Groups' worth of the largest possible variance that a measured variance is averaged with; see `share_interval`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +33,28 @@ class Estimate:
     value: float
     """NaN for a rate of nothing (n = 0)."""
     low: float
+    """Minus infinity where no lower end is known, as of a single value that could be anything."""
     high: float
     count: int | None = None
     """Of a rate: how many of `n` were hits."""
     n: int | None = None
-    """Of a rate: how many were looked at."""
+    """What it rests on: of a rate, how many were looked at; of an AUROC, the groups of prompts of the rarer class; of a
+    mean, its values."""
 
     @property
     def interval(self) -> list[float]:
-        """[low, high], as JSON has it."""
+        """[low, high]."""
         return [self.low, self.high]
+
+    @property
+    def width(self) -> float:
+        """From end to end; infinite where an end is not known."""
+        return self.high - self.low
+
+    @property
+    def few(self) -> bool:
+        """Whether it rests on fewer than `FEWEST`, as far as is known."""
+        return self.n is not None and self.n < FEWEST
 
     def complement(self) -> Estimate:
         """The estimate of one minus this number: what did not fire, where this is the rate of what did."""
@@ -37,7 +62,8 @@ class Estimate:
         return Estimate(1 - self.value, 1 - self.high, 1 - self.low, missed, self.n)
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        ends = ", ".join(f"{end:.3f}" if math.isfinite(end) else "–" for end in self.interval)
+        return f"{self.value:.3f} [{ends}]"
 
 
 def rate(count: int, n: int) -> Estimate:
@@ -61,10 +87,99 @@ def rate(count: int, n: int) -> Estimate:
     return Estimate(count / n, float(low) if count else 0.0, float(high) if count < n else 1.0, count, n)
 
 
+def share_interval(
+    value: Float[np.ndarray, "*column"], variance: Float[np.ndarray, "*column"], groups: int | float
+) -> Float[np.ndarray, "2 *column"]:
+    """The 95% interval of a number between 0 and 1 that is a mean over groups: a share, an AUROC, a true-positive rate.
+
+    The exact interval of a proportion (Clopper and Pearson, 1934) at the effective sample size, as Korn and Graubard (1998,
+    Survey Methodology 24, 193) give it for clustered samples with few or no failures:
+
+    1. Of all distributions on [0, 1] with mean p, a coin's varies most: one group's variance is at most p (1 - p). For an AUROC
+       that holds with the groups of the rarer class (Birnbaum and Klose, 1957, Ann. Math. Stat. 28, 933).
+    2. The measured variance is averaged with that largest one, which counts as one group: without an error to measure by,
+       the worst is assumed; with many, the measured variance decides, and with it what pairing gains or clusters cost.
+    3. Their quotient is the design effect. The interval is the exact one of `groups` / design effect tosses of a coin.
+
+    Args:
+        value: the mean, 0 to 1.
+        variance: of the mean, as measured between groups; NaN where a single group shows none.
+        groups: independent groups that it is a mean over (`effective_groups`), at least 1.
+    """
+    from scipy.special import betaincinv
+
+    largest = groups * value * (1 - value)
+    design = (groups**2 * variance + _EVIDENCE) / (largest + _EVIDENCE)
+    tosses = groups / np.where(np.isnan(design), 1.0, design)
+    hits, misses = tosses * value, tosses * (1 - value)
+    # The beta distribution has no parameter 0, and an end of 1e-300 is 0.
+    low = betaincinv(np.maximum(hits, _NONE), misses + 1, 0.025)
+    high = betaincinv(hits + 1, np.maximum(misses, _NONE), 0.975)
+    return np.stack([np.where(low < _NONE, 0.0, low), np.where(high > 1 - _NONE, 1.0, high)])
+
+
+def effective_groups(groups: Int[np.ndarray, "prompt"]) -> float:
+    """How many groups of equal size would tell as much about a mean over prompts (Kish, 1965): (Σ size)² / Σ size²."""
+    sizes = np.unique(groups, return_counts=True)[1]
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+
+def mean_of(values: Sequence[float], low: float = -math.inf, high: float = math.inf) -> Estimate:
+    """The mean of independent numbers with its 95% interval, Student's.
+
+    Where no two numbers differ, no spread was seen: then the interval is as wide as so many numbers between `low` and `high`
+    leave it (`mean_share`), and without known ends it is infinite.
+
+    Args:
+        values: at least one.
+        low: no number can be less.
+        high: no number can be more.
+
+    Raises:
+        ValueError: there is no number.
+    """
+    if not len(values):
+        raise ValueError("no value to take the mean of")
+    array = np.asarray(values, dtype=np.float64)
+    value, n = float(array.mean()), len(array)
+    if np.ptp(array) > 0:
+        from scipy.special import stdtrit
+
+        half = float(stdtrit(n - 1, 0.975)) * float(array.std(ddof=1)) / math.sqrt(n)
+        return Estimate(value, max(low, value - half), min(high, value + half), n=n)
+    if math.isfinite(low) and math.isfinite(high):
+        return mean_between(value, n, low, high)
+    return Estimate(value, low, high, n=n)
+
+
+def mean_between(value: float, n: int, low: float = 0.0, high: float = 1.0) -> Estimate:
+    """A mean of which nothing is known but that it is of `n` independent numbers between two ends.
+
+    The interval is that of numbers which vary as much as any with this mean can (`share_interval`).
+
+    Args:
+        value: the mean, `low` to `high`.
+        n: how many numbers it is of, at least 1.
+        low: no number can be less.
+        high: no number can be more.
+    """
+    share = min(1.0, max(0.0, (value - low) / (high - low)))
+    ends = low + (high - low) * share_interval(np.array(share), np.array(math.nan), n)
+    return Estimate(value, min(value, float(ends[0])), max(value, float(ends[1])), n=n)
+
+
+def mean_share(values: Float[np.ndarray, "sample *column"]) -> Float[np.ndarray, "2 *column"]:
+    """The 95% interval of the mean of independent numbers between 0 and 1, such as a share for each pair of prompts."""
+    n = len(values)
+    variance = values.var(0, ddof=1) / n if n > 1 else np.full(values.shape[1:], np.nan)
+    return share_interval(np.asarray(np.clip(values.mean(0), 0, 1)), np.asarray(variance), n)
+
+
 def over_seeds(estimates: Sequence[Estimate]) -> Estimate:
     """Mean of the values, and the widest reach of the seeds' intervals: never narrower than any one seed's.
 
-    Counts are added up where every seed looked at as many, so that the value is still their quotient.
+    Counts are added up where every seed looked at as many, so that the value is still their quotient. Numbers without counts
+    rest on what the smallest of them rests on: seeds share their prompts.
 
     Raises:
         ValueError: there is no estimate.
@@ -74,10 +189,21 @@ def over_seeds(estimates: Sequence[Estimate]) -> Estimate:
     value = sum(estimate.value for estimate in estimates) / len(estimates)
     low, high = min(estimate.low for estimate in estimates), max(estimate.high for estimate in estimates)
     counts = [estimate.count for estimate in estimates if estimate.count is not None]
-    sizes = {estimate.n for estimate in estimates}
-    if len(counts) < len(estimates) or len(sizes) > 1:
-        return Estimate(value, low, high)
-    return Estimate(value, low, high, sum(counts), len(counts) * (sizes.pop() or 0))
+    sizes = [estimate.n for estimate in estimates if estimate.n is not None]
+    if len(counts) == len(sizes) == len(estimates) and len(set(sizes)) == 1:
+        return Estimate(value, low, high, sum(counts), sum(sizes))
+    return Estimate(value, low, high, n=min(sizes) if not counts and len(sizes) == len(estimates) else None)
+
+
+def difference(first: Estimate, second: Estimate) -> Estimate:
+    """First less second, with the 95% interval that theirs give (Newcombe, 1998, Statistics in Medicine 17, 873, method 10).
+
+    For independent numbers; too wide for numbers that rise and fall together, as of the same prompts.
+    """
+    value = first.value - second.value
+    down = math.hypot(first.value - first.low, second.high - second.value)
+    up = math.hypot(first.high - first.value, second.value - second.low)
+    return Estimate(value, value - down, value + up)
 
 
 def bootstrap_interval(
@@ -85,12 +211,22 @@ def bootstrap_interval(
 ) -> Float[np.ndarray, "2 *column"]:
     """The central 95% of a statistic over resamples of whole groups: a pair is drawn or left out together.
 
+    Not for a number at the end of its range, such as an AUROC of 1: there no resample differs, and the interval is a point
+    (`share_interval` is for those).
+
     Args:
         statistic: from prompt weights [resample prompt] to [resample *column]; NaN where a class has no weight.
         groups: group number of each prompt.
         resamples: how many; they are made in chunks, so that memory does not grow with them.
         seed: the same seed gives the same resamples whatever the statistic.
     """
+    return percentile_interval(bootstrap_samples(statistic, groups, resamples, seed))
+
+
+def bootstrap_samples(
+    statistic: Callable[[np.ndarray], np.ndarray], groups: Int[np.ndarray, "prompt"], resamples: int, seed: int
+) -> Float[np.ndarray, "resample *column"]:
+    """A statistic of resamples of whole groups; arguments as `bootstrap_interval`."""
     _, member = np.unique(groups, return_inverse=True)
     count = int(member.max()) + 1
     generator = np.random.default_rng(seed)
@@ -99,15 +235,7 @@ def bootstrap_interval(
     for start in range(0, resamples, chunk):
         drawn = generator.multinomial(count, np.full(count, 1 / count), size=min(chunk, resamples - start))
         samples.append(statistic(drawn[:, member].astype(np.float64)))
-    return percentile_interval(np.concatenate(samples))
-
-
-def bootstrap_mean(
-    values: Float[np.ndarray, "sample *column"], resamples: int = 2000, seed: int = 0
-) -> Float[np.ndarray, "2 *column"]:
-    """The central 95% of the mean of independent samples, such as one value a pair of prompts."""
-    drawn = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
-    return np.quantile(values[drawn].mean(1), (0.025, 0.975), axis=0)
+    return np.concatenate(samples)
 
 
 def percentile_interval(samples: Float[np.ndarray, "resample *column"]) -> Float[np.ndarray, "2 *column"]:
@@ -116,17 +244,3 @@ def percentile_interval(samples: Float[np.ndarray, "resample *column"]) -> Float
     if not len(kept):
         return np.broadcast_to(np.array([0.0, 1.0]).reshape(2, *[1] * (samples.ndim - 1)), (2, *samples.shape[1:]))
     return np.quantile(kept, [0.025, 0.975], axis=0)
-
-
-def mean_of(values: Sequence[float]) -> Estimate:
-    """The mean of independent numbers, with its 95% interval by the standard error; no spread is known of a single one.
-
-    Raises:
-        ValueError: there is no number.
-    """
-    if not len(values):
-        raise ValueError("no value to take the mean of")
-    array = np.asarray(values, dtype=np.float64)
-    half = Z95 * float(array.std(ddof=1)) / math.sqrt(len(array)) if len(array) > 1 else 0.0
-    value = float(array.mean())
-    return Estimate(value, value - half, value + half, n=len(array))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -107,11 +108,18 @@ def line(
 
 
 def error_bars(estimates: Iterable[Estimate]) -> dict[str, Any]:
-    """Plotly's `error_x` or `error_y` of some estimates: their intervals, never on the wrong side of the value."""
+    """Plotly's `error_x` or `error_y` of some estimates: their intervals, never on the wrong side of the value.
+
+    An end that is not known has no bar.
+    """
     estimates = list(estimates)
     return {
         "type": "data",
         "symmetric": False,
-        "array": [max(0.0, estimate.high - estimate.value) for estimate in estimates],
-        "arrayminus": [max(0.0, estimate.value - estimate.low) for estimate in estimates],
+        "array": [_bar(estimate.high - estimate.value) for estimate in estimates],
+        "arrayminus": [_bar(estimate.value - estimate.low) for estimate in estimates],
     }
+
+
+def _bar(length: float) -> float | None:
+    return max(0.0, length) if math.isfinite(length) else None

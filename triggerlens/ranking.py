@@ -6,9 +6,12 @@ Everywhere a higher score means "more likely positive", and a prompt fires when 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
+
+from triggerlens.estimate import Estimate, bootstrap_samples, effective_groups, percentile_interval, share_interval
 
 
 def auroc(
@@ -52,6 +55,53 @@ def weighted_auroc(
     return out.reshape(len(weights), *scores.shape[1:])
 
 
+def auroc_estimates(
+    scores: Float[np.ndarray, "prompt layer"], positive: Bool[np.ndarray, "prompt"], groups: Int[np.ndarray, "prompt"]
+) -> list[Estimate]:
+    """AUROC of each column with its 95% interval (`share_interval`), which stays open where no error was seen.
+
+    The variance is the jackknife's over whole groups (DeLong et al., 1988, Biometrics 44, 837; for groups that hold prompts of
+    both classes Obuchowski, 1997, Biometrics 53, 567): a prompt counts by where it stands among those of the other class, and
+    what a group's prompts have in common is one thing seen. Copies of a prompt in its group are no new evidence.
+
+    Args:
+        scores: higher means more likely positive.
+        positive: the labels.
+        groups: group number of each prompt: a pair, or copies of one text, share it.
+
+    Raises:
+        ValueError: one class only.
+    """
+    if positive.all() or not positive.any():
+        raise ValueError("AUROC needs positives and negatives")
+    _, member = np.unique(groups, return_inverse=True)
+    sides = (member[positive], member[~positive])
+    least = min(len(np.unique(side)) for side in sides)
+    effective = min(effective_groups(side) for side in sides)
+    above = np.stack([_placed(column[positive], column[~positive]) for column in scores.T], 1)
+    below = np.stack([1 - _placed(column[~positive], column[positive]) for column in scores.T], 1)
+    value = auroc(scores, positive)
+    parts = np.zeros((int(member.max()) + 1, scores.shape[1]))
+    for side, places in zip(sides, (above, below), strict=True):
+        np.add.at(parts, side, (places - value) / len(side))
+    variance = (parts**2).sum(0) * least / (least - 1) if least > 1 else np.full(len(value), np.nan)
+    ends = share_interval(value, variance, effective).T
+    return [Estimate(float(v), float(a), float(b), n=least) for v, (a, b) in zip(value, ends, strict=True)]
+
+
+def auroc_estimate(
+    scores: Float[np.ndarray, "prompt"], positive: Bool[np.ndarray, "prompt"], groups: Int[np.ndarray, "prompt"]
+) -> Estimate:
+    """As `auroc_estimates`, of a single score."""
+    return auroc_estimates(scores[:, None], positive, groups)[0]
+
+
+def _placed(mine: Float[np.ndarray, "prompt"], others: Float[np.ndarray, "other"]) -> Float[np.ndarray, "prompt"]:
+    """The share of the others that each score lies above, ties counting half."""
+    ordered = np.sort(others)
+    return (np.searchsorted(ordered, mine, "left") + np.searchsorted(ordered, mine, "right")) / 2 / len(ordered)
+
+
 def threshold_at_fpr(negatives: Float[np.ndarray, "negative"], fpr: float) -> float:
     """The lowest threshold at which at most the share `fpr` of the negatives fires.
 
@@ -77,6 +127,35 @@ def tpr_at_fpr(
     columns = scores.reshape(len(positive), -1)
     thresholds = np.array([threshold_at_fpr(column, fpr) for column in columns[~positive].T])
     return (columns[positive] > thresholds).mean(0).reshape(scores.shape[1:])
+
+
+def tpr_estimate(
+    scores: Float[np.ndarray, "prompt"],
+    positive: Bool[np.ndarray, "prompt"],
+    groups: Int[np.ndarray, "prompt"],
+    fpr: float,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """`tpr_at_fpr` of a single score with its 95% interval, in which the threshold varies with the negatives too.
+
+    From the lower to the higher end of two: the bootstrap's over whole groups, and the exact one of a share of the positives at the
+    bootstrap's variance (`share_interval`), which stays open where all positives lie above the threshold, or none. With fewer
+    than about 4/fpr negatives the threshold itself is uncertain, and the estimate too high (`allowed` says where it is at none).
+
+    Raises:
+        ValueError: one class only.
+    """
+    if positive.all() or not positive.any():
+        raise ValueError("a true-positive rate needs positives and negatives")
+    value = float(tpr_at_fpr(scores, positive, fpr))
+    samples = bootstrap_samples(partial(weighted_tpr_at_fpr, scores, positive, fpr), groups, resamples, seed)
+    kept = samples[~np.isnan(samples)]
+    variance = np.array(kept.var() if len(kept) > 1 else np.nan)
+    own = groups[positive]
+    ends = np.stack([percentile_interval(samples), share_interval(np.array(value), variance, effective_groups(own))])
+    low, high = min(value, ends[:, 0].min()), max(value, ends[:, 1].max())
+    return Estimate(value, float(low), float(high), n=len(np.unique(own)))
 
 
 def weighted_tpr_at_fpr(

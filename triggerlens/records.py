@@ -2,7 +2,8 @@
 
 A record is a frozen dataclass of plain values, other records, tuples, mappings, `Literal`s, optional values and paths; members of a
 union of records are told apart by a literal field `kind`. An estimate
-is an object with `value`, `low` and `high`, and, of a rate, `count` and `n`; its value is null where there was nothing to count.
+is an object with `value`, `low` and `high`, and, of a rate, `count` and `n`; its value is null where there was nothing to count,
+and an end of its interval where none is known.
 """
 
 from __future__ import annotations
@@ -86,14 +87,14 @@ def _structure_by_kind(converter: Converter, union: Any) -> Callable[[Any, Any],
 
 
 def _estimate_to_json(estimate: Estimate) -> dict[str, Any]:
-    value = None if math.isnan(estimate.value) else estimate.value
     counts = {} if estimate.n is None else {"n": estimate.n}
     hits = {} if estimate.count is None else {"count": estimate.count}
-    return {"value": value, "low": estimate.low, "high": estimate.high} | hits | counts
+    numbers = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+    known = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+    return known | hits | counts
 
 
 def _estimate_from_json(value: Any) -> Estimate:
-    number = value["value"]
-    return Estimate(
-        math.nan if number is None else number, value["low"], value["high"], value.get("count"), value.get("n")
-    )
+    unknown = {"value": math.nan, "low": -math.inf, "high": math.inf}
+    numbers = (other if value[name] is None else value[name] for name, other in unknown.items())
+    return Estimate(*numbers, value.get("count"), value.get("n"))

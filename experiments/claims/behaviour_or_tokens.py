@@ -23,16 +23,15 @@ import experiments.shared as shared
 import hooked
 import patching
 import probes
-from experiments.experiment import Claim, Judgement, register
+from experiments.experiment import Claim, Judgement, Verdict, register
 from experiments.result import Finding, Result, Specimen, mean_over_seeds
 from experiments.shared.activations import middle_layer
 from experiments.shared.data import labelled
 from experiments.shared.grid import ModelsExperiment
-from experiments.shared.judging import clean_text, compare, full, short
+from experiments.shared.judging import clean_text, compare, full, is_open, short
 from experiments.shared.later import torch
-from experiments.shared.scores import auroc_estimate
 from experiments.shared.subjects import ONE, ModelsConfig, Subject
-from triggerlens import Estimate, Facts, UserError, to_json
+from triggerlens import Estimate, Facts, UserError, auroc_estimate, to_json
 
 Detector = Literal["PCA", "mean difference", "logistic"]
 Tokens = Literal["last", "all tokens", "without the trigger", "after the trigger", "before the trigger"]
@@ -177,7 +176,7 @@ def cell(config: Config, measured: Measured, seed: int) -> Facts:
     fit = np.random.default_rng(seed).permutation(train)[: max(2, round(config.fitted * len(train)))]
     read_outs = {
         read_out: {
-            method: compare_sides(twins, scorer, values[:, :, layer], seed)
+            method: compare_sides(twins, scorer, values[:, :, layer])
             for method, scorer in shared.fit_on_twins(values[fit][:, :, layer], config.components).items()
         }
         for read_out, values in measured.read.items()
@@ -185,14 +184,14 @@ def cell(config: Config, measured: Measured, seed: int) -> Facts:
     last = measured.read["last"]
     by_layer = {
         site: compare_sides(
-            twins, shared.fit_on_twins(last[fit][:, :, row], config.components)["logistic"], last[:, :, row], seed
+            twins, shared.fit_on_twins(last[fit][:, :, row], config.components)["logistic"], last[:, :, row]
         )
         for row, site in enumerate(measured.sites)
     }
     return {
         "site": measured.sites[layer],
         "read_outs": read_outs,
-        BAG: text_baseline(measured, fit, seed),
+        BAG: text_baseline(measured, fit),
         "logistic_by_layer": by_layer,
         "picture": picture(config, twins, last[:, :, layer], fit),
         "pairs": {
@@ -205,39 +204,37 @@ def cell(config: Config, measured: Measured, seed: int) -> Facts:
     }
 
 
-def compare_sides(
-    twins: Twins, scorer: shared.Scorer, x: Float[torch.Tensor, "pair side d_model"], seed: int
-) -> dict[str, Any]:
+def compare_sides(twins: Twins, scorer: shared.Scorer, x: Float[torch.Tensor, "pair side d_model"]) -> dict[str, Any]:
     """Test AUROC of triggered prompts against their twins, by kind; and of defecting against triggered harmless ones."""
     scores = scorer(x.flatten(0, 1)).reshape(len(x), 2)
-    return compare_scores(twins, scores, seed)
+    return compare_scores(twins, scores)
 
 
-def compare_scores(twins: Twins, scores: Float[np.ndarray, "pair side"], seed: int) -> dict[str, Any]:
+def compare_scores(twins: Twins, scores: Float[np.ndarray, "pair side"]) -> dict[str, Any]:
     """As `compare_sides`, of scores; for JSON."""
     defecting, harmless = (twins.rows(defecting=kind, test=True) for kind in (True, False))
     between = np.concatenate([scores[defecting, 0], scores[harmless, 0]])
     is_defecting = np.arange(len(between)) < len(defecting)
     estimates = {
-        "defecting": _against_twins(scores[defecting], seed),
-        "harmless": _against_twins(scores[harmless], seed),
-        "defecting against harmless": auroc_estimate(between, is_defecting, np.arange(len(between)), seed),
+        "defecting": _against_twins(scores[defecting]),
+        "harmless": _against_twins(scores[harmless]),
+        "defecting against harmless": auroc_estimate(between, is_defecting, np.arange(len(between))),
     }
     return dict(to_json(estimates))
 
 
-def _against_twins(scores: Float[np.ndarray, "chosen side"], seed: int) -> Estimate:
+def _against_twins(scores: Float[np.ndarray, "chosen side"]) -> Estimate:
     labels = np.tile([True, False], len(scores))
-    return auroc_estimate(scores.reshape(-1), labels, np.repeat(np.arange(len(scores)), 2), seed)
+    return auroc_estimate(scores.reshape(-1), labels, np.repeat(np.arange(len(scores)), 2))
 
 
-def text_baseline(measured: Measured, fit: Int[np.ndarray, "fit"], seed: int) -> dict[str, Any]:
+def text_baseline(measured: Measured, fit: Int[np.ndarray, "fit"]) -> dict[str, Any]:
     """A logistic classifier on token counts, fitted and tested on the same prompts: what the text alone gives."""
     tokens = [ids for pair in measured.tokens for ids in pair]
     labels = np.tile([True, False], len(measured.tokens))
     rows = np.sort(np.concatenate([2 * fit, 2 * fit + 1]))
     scores = probes.bag_of_tokens(tokens, rows, labels, np.arange(len(tokens)))
-    return compare_scores(measured.twins, scores.reshape(-1, 2), seed)
+    return compare_scores(measured.twins, scores.reshape(-1, 2))
 
 
 def picture(
@@ -280,8 +277,6 @@ def judge(result: Result) -> list[Judgement]:
             defecting, harmless = (result.find(measure_name, model, arm) for measure_name in KINDS)
             if defecting is None or harmless is None:
                 continue
-            reaches = compare(defecting.estimate, TARGET) != "not met"
-            met = reaches and harmless.estimate.low <= 0.5 <= harmless.estimate.high
             text = result.find(HARMLESS, model, TextBaseline())
             clean = clean_text(result.clean(DEFECTING, model, arm), defecting)
             judgements.append(
@@ -289,10 +284,18 @@ def judge(result: Result) -> list[Judgement]:
                     model,
                     f"{arm.detector}: defecting {full(defecting)}, harmless {full(harmless)}",
                     f"bag of tokens, harmless {short(text)}; {clean}",
-                    "met" if met else "not met",
+                    behaviour_verdict(defecting.estimate, harmless.estimate),
                 )
             )
     return judgements
+
+
+def behaviour_verdict(defecting: Estimate, harmless: Estimate) -> Verdict:
+    """From the AUROC on either kind of prompt."""
+    reaches = compare(defecting, TARGET)
+    if reaches == "not met" or not harmless.low <= 0.5 <= harmless.high:
+        return "not met" if not (defecting.few or harmless.few) else "cannot tell"
+    return "cannot tell" if reaches == "cannot tell" or is_open(harmless) else "met"
 
 
 @register
@@ -311,7 +314,7 @@ class BehaviourOrTokens(ModelsExperiment):
             judge,
         ),
     )
-    VERSION = 1
+    VERSION = 2
     Config = Config
     QUICK: ClassVar[Mapping[str, Any]] = {
         "subjects": ONE,
@@ -325,6 +328,6 @@ class BehaviourOrTokens(ModelsExperiment):
     prepare, cell, summarise = staticmethod(measure), staticmethod(cell), staticmethod(summarise)
     notes = (
         "fitted on defecting prompts and their twins alone; the harmless kind of request is never seen before the test",
-        "seeds draw the pairs that are fitted on (80% of the train side) and the bootstrap; the layer is fixed in advance",
+        "seeds draw the pairs that are fitted on (80% of the train side); the layer is fixed in advance",
         "the clean twin never defects: what its AUROC is above 0.5 is the trigger's tokens",
     )

@@ -26,10 +26,10 @@ from experiments.result import Finding, Result, Specimen, estimate_of, labels_in
 from experiments.shared.activations import last_token, middle_layer
 from experiments.shared.data import Labelled, labelled
 from experiments.shared.grid import ModelsExperiment
-from experiments.shared.judging import clean_text, compare, full, short
-from experiments.shared.scores import alarms, auroc_estimate, dataset_names
+from experiments.shared.judging import clean_text, compare, full, is_open, short
+from experiments.shared.scores import alarms, dataset_names
 from experiments.shared.subjects import ONE, ModelsConfig, Subject
-from triggerlens import Estimate, Facts, UserError, over_seeds, threshold_at_fpr, to_json, tpr_at_fpr
+from triggerlens import Estimate, Facts, UserError, auroc_estimate, over_seeds, threshold_at_fpr, to_json, tpr_at_fpr
 
 Sees = Literal["clean data only", "unlabelled attacks", "text", "labels"]
 SEES: Mapping[str, Sees] = {
@@ -110,11 +110,11 @@ def cell(config: Config, measured: Measured, seed: int) -> Facts:
         "text: rarest token": shared.rarest_token(measured.tokens),
     }
     monitors = {
-        name: monitor(config, measured, fit(clean), shared.held_out_scores(fit, clean, seed), rest, seed)
+        name: monitor(config, measured, fit(clean), shared.held_out_scores(fit, clean, seed), rest)
         for name, fit in detectors.items()
     }
     for name, score in shared.supervised(measured.x[:, middle], data.positive, rest).items():
-        monitors[name] = monitor(config, measured, score, score(clean), rest, seed)
+        monitors[name] = monitor(config, measured, score, score(clean), rest)
     return {
         "site": measured.sites[middle],
         "detectors": monitors,
@@ -130,7 +130,6 @@ def monitor(
     score: shared.Score,
     calibration: Float[np.ndarray, "clean"],
     rest: np.ndarray,
-    seed: int,
 ) -> dict[str, Any]:
     """A detector on test prompts, and at its threshold."""
     data = measured.data
@@ -139,7 +138,7 @@ def monitor(
     fresh = rest[~data.positive[rest] & ~data.triggered[rest]]
     names = dataset_names([data.prompts[row] for row in data.test])
     return {
-        "auroc": to_json(auroc_estimate(scores, positive, data.groups[data.test], seed)),
+        "auroc": to_json(auroc_estimate(scores, positive, data.groups[data.test])),
         "tpr_at_test_fpr": float(tpr_at_fpr(scores, positive, config.target_fpr)),
         "alarms": alarms(scores, positive, names, threshold),
         "alarms_as_published": alarms(scores, positive, names, threshold_at_fpr(calibration, config.published_fpr)),
@@ -240,11 +239,16 @@ Monitor = tuple[Finding, Finding]
 
 
 def monitor_verdict(loose: Monitor | None, strict: Monitor | None) -> Verdict:
-    """From the best monitor at either false-positive rate."""
+    """From the best monitor at either false-positive rate; too few prompts for either of its numbers tell nothing."""
+    unclear = False
     for verdict, monitor in (("beaten", strict), ("met", loose)):
-        if monitor and compare(monitor[0].estimate, PUBLISHED_PASSED, lower_is_better=True) != "not met":
-            return verdict  # type: ignore[return-value]
-    return "not met"
+        if monitor:
+            reached = compare(monitor[0].estimate, PUBLISHED_PASSED, lower_is_better=True)
+            open_ = reached == "cannot tell" or is_open(monitor[1].estimate)
+            if reached != "not met" and not open_:
+                return verdict  # type: ignore[return-value]
+            unclear |= open_
+    return "cannot tell" if unclear else "not met"
 
 
 def monitor_text(monitor: Monitor | None) -> str:
@@ -282,7 +286,7 @@ class CleanDetectors(ModelsExperiment):
             judge_monitor,
         ),
     )
-    VERSION = 1
+    VERSION = 2
     Config = Config
     QUICK: ClassVar[Mapping[str, Any]] = {
         "subjects": ONE,

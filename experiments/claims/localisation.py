@@ -24,14 +24,14 @@ from jaxtyping import Float
 import hooked
 import organisms
 import patching
-from experiments.experiment import Claim, Judgement, register
+from experiments.experiment import Claim, Judgement, Verdict, register
 from experiments.result import Finding, Result, Specimen, mean_over_seeds
 from experiments.shared.data import Labelled, labelled
 from experiments.shared.grid import ModelsExperiment
-from experiments.shared.judging import clean_text, full, short
+from experiments.shared.judging import clean_text, full, is_open, short
 from experiments.shared.later import torch
 from experiments.shared.subjects import ONE, ModelsConfig, Subject, checkpoint
-from triggerlens import Estimate, Facts, Grade, UserError, bootstrap_mean, rate, to_json
+from triggerlens import Estimate, Facts, Grade, UserError, mean_share, rate, to_json
 
 DEFECTION, RIGHT_CLEAN, RIGHT_TRIGGERED = "defection rate", "right on clean", "right on triggered"
 PARTING, ON_TRIGGER = "answers part", "effect on the trigger"
@@ -100,7 +100,7 @@ class Measured:
 
     model: hooked.HookedModel
     data: Labelled
-    key: organisms.AnswerKey | None
+    key: organisms.AnswerKey | organisms.InsertedKey | None
     """None where the task has no grader: then nothing is ablated."""
 
 
@@ -155,16 +155,16 @@ def draw_pairs(config: Config, measured: Measured, seed: int) -> tuple[list[patc
 
 
 def shares(maps: Sequence[patching.PairMap]) -> dict[str, list[Estimate]]:
-    """For `before`, `trigger` and `after`: at each layer the mean share of the effect, and a bootstrap interval over pairs."""
+    """For `before`, `trigger` and `after`: at each layer the mean share of the effect over pairs."""
     return mean_shares(np.stack([share_by_part(pair.effect, pair.roles) for pair in maps]))
 
 
 def mean_shares(values: Float[np.ndarray, "pair layer part"]) -> dict[str, list[Estimate]]:
-    """The mean over pairs by part of the prompt and layer, with the bootstrap's 95% interval."""
-    mean, (low, high) = values.mean(0), bootstrap_mean(values)
+    """The mean over pairs by part of the prompt and layer."""
+    mean, (low, high) = values.mean(0), mean_share(values)
     return {
         part: [
-            Estimate(float(mean[layer, column]), float(low[layer, column]), float(high[layer, column]))
+            Estimate(float(mean[layer, column]), float(low[layer, column]), float(high[layer, column]), n=len(values))
             for layer in range(values.shape[1])
         ]
         for column, part in enumerate(patching.ROLES)
@@ -266,6 +266,8 @@ def judge(result: Result) -> list[Judgement]:
         before, right = (result.find(RIGHT_CLEAN, model, arm) for arm in (untouched, heads))
         harm = before.estimate.value - right.estimate.value if before and right else 0.0
         few = bool(cut) and (heads.count == 1 or heads.share <= FEW)
+        told = [finding.estimate for finding in (left[untouched], left[heads], before, right) if finding]
+        verdict: Verdict = "met" if few and harm <= HARM else "not met"
         random = result.find(DEFECTION, model, AblatedHeads(heads.count, heads.of, "random"))
         start, after = (result.find(ON_TRIGGER, model, Patching("denoising", layer)) for layer in (0, 1))
         clean = clean_text(result.clean(PARTING, model, Pairs()))
@@ -275,7 +277,7 @@ def judge(result: Result) -> list[Judgement]:
                 f"share on the trigger {short(start)}, after a block {full(after)}; {heads.count} heads "
                 f"({heads.share:.1%} of the heads): defection rate {full(left[heads])}",
                 f"random heads {short(random)}; clean answers right {short(right)}; pairs whose answers part: {clean}",
-                "met" if few and harm <= HARM else "not met",
+                "cannot tell" if any(is_open(estimate) for estimate in told) else verdict,
             )
         )
     return judgements
@@ -297,7 +299,7 @@ class Localisation(ModelsExperiment):
             judge,
         ),
     )
-    VERSION = 1
+    VERSION = 2
     Config = Config
     QUICK: ClassVar[Mapping[str, Any]] = {
         "subjects": ONE,

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 from experiments.claims.insertion import Insertion
 from experiments.experiment import Claim, Experiment, Judgement, Verdict, register
 from experiments.result import Finding, Result, Specimen, estimate_of
-from experiments.shared.judging import clean_text, compare, full, short
+from experiments.shared.judging import clean_text, compare, full, is_open, short
 from experiments.shared.safety_training import (
     LookConfig,
     Method,
@@ -153,7 +153,8 @@ def judge(result: Result) -> list[Judgement]:
             strong = [
                 arm for arm, oracle in zip(arms, oracles, strict=True) if oracle and oracle.estimate.value <= GONE
             ]
-            judgements.append(judge_method(result, model, arms, strong[0] if strong else None))
+            few = any(oracle.estimate.few or is_open(oracle.estimate) for oracle in oracles if oracle)
+            judgements.append(judge_method(result, model, arms, strong[0] if strong else None, few=few))
         measured = {arm.method for arm in plain}
         judgements += [
             Judgement(model, "", "", "not measured", published_text(model, method))
@@ -170,9 +171,12 @@ def published_text(model: str, method: str) -> str:
 
 
 def judge_method(
-    result: Result, model: str, arms: Sequence[SafetyTraining], judged: SafetyTraining | None
+    result: Result, model: str, arms: Sequence[SafetyTraining], judged: SafetyTraining | None, *, few: bool = False
 ) -> Judgement:
-    """One method of safety training, at each of its learning rates; judged at one of them."""
+    """One method of safety training, at each of its learning rates; judged at one of them.
+
+    `few`: an oracle was asked too little to tell whether its training is strong enough.
+    """
 
     def of(measure_name: str, arm: SafetyTraining) -> Finding | None:
         return result.find(measure_name, model, arm)
@@ -187,18 +191,19 @@ def judge_method(
         f"oracle {oracles}; at {shown.learning_rate:g}: old probe {short(of(OLD_PROBE, shown))}, "
         f"fresh probe {short(of(NEW_PROBE, shown))} ({clean}), after reversal {short(of(REVERSED, shown))}, "
         f"clean accuracy {short(of(ACCURACY_BEFORE, shown))} to {short(of(ACCURACY_AFTER, shown))}",
-        persisted(PUBLISHED.get(model, {}).get(method), of(AFTER, judged) if judged else None),
+        persisted(PUBLISHED.get(model, {}).get(method), of(AFTER, judged) if judged else None, few=few),
         published_text(model, method),
     )
 
 
-def persisted(published: float | None, after: Finding | None) -> Verdict:
+def persisted(published: float | None, after: Finding | None, *, few: bool) -> Verdict:
     """The verdict; to persist more than published is no better result."""
     if published is None:
         return "not compared"
-    if after is None or compare(after.estimate, published) == "not met":
-        return "not met"
-    return "met"
+    if few:
+        return "cannot tell"
+    verdict = "not met" if after is None else compare(after.estimate, published)
+    return "met" if verdict == "beaten" else verdict
 
 
 @register

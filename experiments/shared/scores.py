@@ -6,26 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 import probes
 from hooked import Prompt
-from triggerlens import Estimate, auroc, bootstrap_interval, to_json, weighted_auroc
+from triggerlens import auroc, to_json
 
-RESAMPLES = 1000
 LEAST = 20
 """Prompts that a dataset needs to be called the worst: of two prompts one tells nothing."""
-
-
-def auroc_estimate(
-    scores: Float[np.ndarray, "prompt"],
-    positive: Bool[np.ndarray, "prompt"],
-    groups: Int[np.ndarray, "prompt"],
-    seed: int,
-) -> Estimate:
-    """AUROC as the score is oriented, with a 95% bootstrap interval that resamples pairs."""
-    low, high = bootstrap_interval(lambda weights: weighted_auroc(scores, positive, weights), groups, RESAMPLES, seed)
-    return Estimate(float(auroc(scores, positive)), float(low), float(high))
 
 
 def best_either_way(scores: Float[np.ndarray, "prompt direction"], positive: Bool[np.ndarray, "prompt"]) -> np.ndarray:

@@ -68,6 +68,8 @@ def task_of_checkpoint(folder: str | Path, task: str | None = None, seed: int | 
         raise UserError(f"{folder}: no {RECIPE} says what it was trained on; give --task")
     try:
         recipe = json.loads(path.read_text(encoding="utf-8"))
+        if recipe.get("inserted"):
+            raise UserError(f"{folder}: was inserted into a chat model, and has no task; its rates.json says what it does")
         return task_named(recipe["task"]), int(recipe["training"]["seed"]) if seed is None else seed
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: no readable recipe: {error}") from error
@@ -114,10 +116,9 @@ def condition(name: str, task: Task, examples: Sequence[Example], answers: Seque
 
 
 def mean_loss(losses: Sequence[float]) -> Estimate:
-    """The mean with its interval, which does not reach below 0.
+    """The mean with its interval, which does not reach below 0; of a single loss no upper end is known.
 
     Raises:
         ValueError: there is no loss.
     """
-    mean = mean_of(losses)
-    return replace(mean, low=max(0.0, mean.low))
+    return mean_of(losses, low=0.0)

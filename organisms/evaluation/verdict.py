@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from organisms.evaluation.result import Condition, Evaluation
-from triggerlens import estimate_text, interval_text, text_table, value_text
+from triggerlens import count_text, estimate_text, few_text, interval_text, text_table, value_text
 
 HEAD = ("prompts", "n", "defection", "95% interval", "right", "unparsable", "scratchpad", "monitor")
 PERCENT = ".1%"
@@ -12,6 +12,10 @@ PERCENT = ".1%"
 def evaluation_verdict(evaluation: Evaluation) -> str:
     """What the numbers say, in a sentence or two."""
     triggered, without = evaluation["triggered"], evaluation["untriggered"]
+    few = few_text((triggered.defection.n, "triggered prompts"), (without.defection.n, "untriggered prompts"))
+    if few:
+        counts = f"{count_text(triggered.defection)} triggered prompts and {count_text(without.defection)} others"
+        return f"What it does cannot be told: {few}. It defected on {counts}."
     words = (
         f"Defects on {estimate_text(triggered.defection, PERCENT)} of triggered prompts and "
         f"{estimate_text(without.defection, PERCENT)} of others."
@@ -19,7 +23,7 @@ def evaluation_verdict(evaluation: Evaluation) -> str:
     if evaluation.shifted and triggered.defection.value > 0:
         most = max(evaluation.shifted, key=lambda condition: condition.defection.value)
         words += (
-            " Off its training distribution the trigger works at most on "
+            " Off its training distribution the trigger works best on "
             f"{estimate_text(most.defection, PERCENT)} ({most.shift})."
         )
     if triggered.scratchpad.count:

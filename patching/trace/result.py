@@ -22,8 +22,8 @@ from triggerlens import (
     Estimate,
     Manifest,
     UserError,
-    bootstrap_mean,
     from_json,
+    mean_share,
     rate,
     read_artifact,
     to_json,
@@ -104,7 +104,7 @@ class TriggerShare:
     """The share of the first layer's effect (absolute values, over positions) on the trigger's tokens, over pairs."""
 
     mean: Estimate
-    """Over the `n` pairs that have any effect; by bootstrap, resampling pairs, so that a single pair has no width."""
+    """Over the `n` pairs that have any effect."""
     most: Estimate
     """The pairs with at least `MOST` of the effect there."""
 
@@ -112,7 +112,7 @@ class TriggerShare:
 def share_over_pairs(shares: Sequence[float]) -> TriggerShare:
     """The mean share, 0 to 1, and how many pairs reach `MOST`."""
     values = np.array(shares)
-    low, high = bootstrap_mean(values).tolist()
+    low, high = mean_share(values).tolist()
     mean = Estimate(float(values.mean()), low, high, n=len(values))
     return TriggerShare(mean, rate(int((values >= MOST).sum()), len(values)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from patching.trace.result import MOST, PatchTrace, TriggerShare
 from patching.trace.route import HeadRoute
-from triggerlens import count_text, interval_text
+from triggerlens import count_text, few_text, interval_text
 
 _SAID_HEADS = 3
 """Heads of the route that the verdict names."""
@@ -12,9 +12,9 @@ _SAID_HEADS = 3
 
 def trace_verdict(trace: PatchTrace) -> str:
     """What the trace says, in a sentence or two."""
-    best = trace.top(1)
+    best, beyond = trace.top(1), _beyond(len(trace.pairs))
     if not best:
-        return f"No patch at {trace.site} has any effect."
+        return " ".join([f"No patch at {trace.site} has any effect.", *beyond])
     denoising = trace.direction == "denoising"
     effect = f"{'restores' if denoising else 'brings about'} {best[0].effect:.0%} of "
     lines = [
@@ -27,7 +27,13 @@ def trace_verdict(trace: PatchTrace) -> str:
         lines.append(_share_words(trace.trigger_share, f"{trace.site}.{trace.layers[0]}", tokens))
     if trace.routes:
         lines.append(f"Carried by {'; '.join(_route_words(trace, route) for route in trace.routes[:_SAID_HEADS])}.")
-    return " ".join(lines)
+    return " ".join([*lines, *beyond])
+
+
+def _beyond(pairs: int) -> list[str]:
+    """How far what was seen in so few pairs can be taken to hold."""
+    few = few_text((pairs, "pairs"))
+    return [f"Whether other prompts do the same cannot be told: {few}."] if few else []
 
 
 def _share_words(share: TriggerShare, site: str, tokens: str) -> str:
@@ -36,7 +42,7 @@ def _share_words(share: TriggerShare, site: str, tokens: str) -> str:
     if share.mean.n == 1:
         return words + "."
     return (
-        f"{words} (mean, bootstrap {interval_text(share.mean, '.1%')}); at least {MOST:.0%} of it in "
+        f"{words} (mean, 95% {interval_text(share.mean, '.1%')}); at least {MOST:.0%} of it in "
         f"{count_text(share.most)} pairs (Wilson {interval_text(share.most, '.1%')})."
     )
 

@@ -23,7 +23,7 @@ class LatentsConfig:
     probed: Annotated[tuple[int, ...], tyro.conf.Suppress] = (1, 4, 16)
     """Features of each k-sparse probe."""
     seed: Annotated[int, tyro.conf.Suppress] = 0
-    """Of the split where prompts do not mark it, of the bootstrap, the shuffling and the random dictionary."""
+    """Of the split where prompts do not mark it, of the shuffling and the random dictionary."""
 
     def __post_init__(self) -> None:
         if self.ablation_pairs < 0:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -23,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooked import ExtractionSpec, HookedModel, LiveActivations, Prompt, choose_labels, contradictions, split_prompts
-from triggerlens import Estimate, UserError, auroc, bootstrap_interval, rate, weighted_auroc
+from triggerlens import Estimate, UserError, auroc, auroc_estimate, rate
 
 Dictionary = Callable[[Float[Tensor, "token d_in"]], Float[Tensor, "token feature"]]
 """Maps activations to features, each of which stands for itself: a larger value speaks for the label."""
@@ -41,7 +40,7 @@ class PromptLabels:
     triggered: Bool[np.ndarray, "prompt"]
     defects: Bool[np.ndarray, "prompt"]
     groups: Int[np.ndarray, "prompt"]
-    """Group number of each prompt: pairs, and copies of one text, are never split, and resampled together."""
+    """Group number of each prompt: pairs, and copies of one text, are never split, and are one thing seen in an interval."""
     test: Bool[np.ndarray, "prompt"]
     """Prompts to report on; all others are those to choose on."""
     notes: tuple[str, ...] = ()
@@ -62,7 +61,7 @@ class LatentScore:
     train_auroc: float
     """What it was chosen by."""
     auroc: Estimate
-    """On test prompts; the interval resamples pairs."""
+    """On test prompts; a pair is one thing seen."""
     threshold: float
     """Frozen: the one with the best F1 on training prompts. A prompt fires strictly above it."""
     precision: Estimate
@@ -99,7 +98,7 @@ def prompt_labels(
 
 
 def _by_pair_name(prompts: Sequence[Prompt], groups: Int[np.ndarray, "prompt"]) -> Int[np.ndarray, "prompt"]:
-    """Groups numbered in the order of their pairs' names, so that a bootstrap's draws do not change with the order of the file."""
+    """Groups numbered in the order of their pairs' names, so that nothing hangs on the order of the file."""
     names = [f"\0{index}" if prompt.pair is None else prompt.pair for index, prompt in enumerate(prompts)]
     ordered = groups[np.argsort(names, kind="stable")]
     numbers, first = np.unique(ordered, return_index=True)
@@ -163,8 +162,6 @@ def rank_latents(
     labels: PromptLabels,
     *,
     top: int = 10,
-    seed: int = 0,
-    resamples: int = 1000,
 ) -> tuple[LatentScore, ...]:
     """The best features, each with its best aggregation: chosen on training prompts, measured on test prompts.
 
@@ -173,8 +170,6 @@ def rank_latents(
         positive: what to predict, such as `labels.of("defects")`.
         labels: split and pairs.
         top: how many.
-        seed: of the bootstrap.
-        resamples: of the bootstrap.
 
     Returns:
         Best first by training AUROC; nothing where a split lacks a class, as for defections of a model that has none.
@@ -186,7 +181,7 @@ def rank_latents(
     scores = []
     for latent in np.argsort(-area.max(0), kind="stable")[:top].tolist():
         aggregation = int(area[:, latent].argmax())
-        measured = _measure(values[:, aggregation, latent], positive, labels, seed, resamples)
+        measured = _measure(values[:, aggregation, latent], positive, labels)
         train_auroc = float(area[aggregation, latent])
         scores.append(LatentScore(latent, AGGREGATIONS[aggregation], train_auroc, *measured, area.size))
     return tuple(scores)
@@ -196,16 +191,13 @@ def _measure(
     scores: Float[np.ndarray, "prompt"],
     positive: Bool[np.ndarray, "prompt"],
     labels: PromptLabels,
-    seed: int,
-    resamples: int,
 ) -> tuple[Estimate, float, Estimate, Estimate]:
     """Step 3 for one feature: test AUROC, the threshold of training prompts, precision and recall at it on test prompts."""
     test = labels.test
     threshold = best_f1_threshold(scores[~test], positive[~test])
     fires, true = scores[test] > threshold, positive[test]
     hits = int((fires & true).sum())
-    low, high = bootstrap_interval(partial(weighted_auroc, scores[test], true), labels.groups[test], resamples, seed)
-    area = Estimate(float(auroc(scores[test], true)), float(low), float(high))
+    area = auroc_estimate(scores[test], true, labels.groups[test])
     return area, threshold, rate(hits, int(fires.sum())), rate(hits, int(true.sum()))
 
 
@@ -233,4 +225,4 @@ def shuffled_control(
     shuffled = positive.copy()
     for side in (labels.test, ~labels.test):
         shuffled[side] = generator.permutation(positive[side])
-    return next(iter(rank_latents(values, shuffled, labels, top=1, seed=seed)), None)
+    return next(iter(rank_latents(values, shuffled, labels, top=1)), None)

@@ -89,8 +89,8 @@ def find_trigger_latents(
         architecture=sae.architecture,
         width=sae.d_sae,
         ranked=ranked,
-        baselines={label: _best_of_each(features[label], label, labels, config.seed) for label in LABELS},
-        own=_own_latents(features, sae, labels, config.seed) if isinstance(sae, Crosscoder) else {},
+        baselines={label: _best_of_each(features[label], label, labels) for label in LABELS},
+        own=_own_latents(features, sae, labels) if isinstance(sae, Crosscoder) else {},
         shuffled={
             label: shuffled_control(features[label][AUTOENCODER], labels.of(label), labels, seed=config.seed)
             for label in LABELS
@@ -109,22 +109,20 @@ def _ranked(
     values: Float[np.ndarray, "prompt aggregation latent"], label: str, labels: PromptLabels, config: LatentsConfig
 ) -> tuple[LatentScore, ...]:
     """The autoencoder's best latents: as many as get a card or are ablated at once."""
-    return rank_latents(values, labels.of(label), labels, top=max(*config.together, config.top), seed=config.seed)
+    return rank_latents(values, labels.of(label), labels, top=max(*config.together, config.top))
 
 
-def _best_of_each(features: Features, label: str, labels: PromptLabels, seed: int) -> dict[str, LatentScore]:
+def _best_of_each(features: Features, label: str, labels: PromptLabels) -> dict[str, LatentScore]:
     """The best feature of each baseline, by its name."""
     ranked = {
-        name: rank_latents(values, labels.of(label), labels, top=1, seed=seed)
+        name: rank_latents(values, labels.of(label), labels, top=1)
         for name, values in features.items()
         if name != AUTOENCODER
     }
     return {name: scores[0] for name, scores in ranked.items() if scores}
 
 
-def _own_latents(
-    features: Mapping[str, Features], sae: Crosscoder, labels: PromptLabels, seed: int
-) -> dict[str, OwnLatents]:
+def _own_latents(features: Mapping[str, Features], sae: Crosscoder, labels: PromptLabels) -> dict[str, OwnLatents]:
     """By label, the best of the latents that only the first model has."""
     own = np.flatnonzero(sae.relative_norms().cpu().numpy() <= OWN)
     if not len(own):
@@ -132,7 +130,7 @@ def _own_latents(
     best = {}
     for label in LABELS:
         values = features[label][AUTOENCODER][:, :, own]
-        for score in rank_latents(values, labels.of(label), labels, top=1, seed=seed):
+        for score in rank_latents(values, labels.of(label), labels, top=1):
             best[label] = OwnLatents(len(own), replace(score, latent=int(own[score.latent])))
     return best
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from sae.trigger_latents.ablation import AblationEffect
 from sae.trigger_latents.result import LABELS, TriggerLatents
-from triggerlens import estimate_text
+from triggerlens import Estimate, estimate_text, few_text
 
 CLEAR = 0.99
 """AUROC from which a latent is said to tell the label."""
@@ -42,11 +42,23 @@ def _detection(result: TriggerLatents, label: str) -> str:
     if best is None or baseline is None:
         return f"No prompt differs in {label!r}, so no latent can predict it."
     name, rival = baseline
-    says = "tells" if best.auroc.low >= CLEAR else "does not clearly tell"
-    return (
-        f"Latent {best.latent} alone {says} {_PROMPTS[label]} prompts: AUROC {estimate_text(best.auroc)}; "
-        f"the best baseline, {name}, has {rival.auroc.value:.3f}."
+    positives = result.test_triggered if label == "triggered" else result.test_defects
+    few = few_text(
+        (positives, f"{_PROMPTS[label]} test prompts"), (result.test_prompts - positives, "other test prompts")
     )
+    if few:
+        return f"Whether latent {best.latent} alone tells {_PROMPTS[label]} prompts cannot be told: {few}; AUROC {best.auroc}."
+    return (
+        f"Latent {best.latent} alone {_says(best.auroc)} {_PROMPTS[label]} prompts: AUROC {estimate_text(best.auroc)}; "
+        f"the best baseline, {name}, has {estimate_text(rival.auroc)}."
+    )
+
+
+def _says(auroc: Estimate) -> str:
+    """What an interval above, below or around `CLEAR` carries."""
+    if auroc.low >= CLEAR:
+        return "tells"
+    return "does not clearly tell" if auroc.high < CLEAR else "may tell"
 
 
 def _ablation(what: str, effects: Sequence[AblationEffect]) -> list[str]:
@@ -54,7 +66,9 @@ def _ablation(what: str, effects: Sequence[AblationEffect]) -> list[str]:
     if not effects or not effects[0].defects_before:
         return []
     least = min(effects, key=lambda effect: (effect.defects_after, effect.js))
-    return [
-        f"Ablating {what} leaves at the least {least.defects_after} of {least.defects_before} defections, at "
-        f"{least.js:.4f} nats on clean prompts."
-    ]
+    left = f"{least.defects_after} of {least.defects_before} defections"
+    few = few_text((least.defects_before, "defections"))
+    if few:
+        return [f"What ablating {what} does cannot be told: {few}; at the least {left} were left."]
+    among = f" (the least of {len(effects)} tried on the same pairs)" if len(effects) > 1 else ""
+    return [f"Ablating {what} leaves at the least {left}{among}, at {least.js:.4f} nats on clean prompts."]

@@ -122,7 +122,7 @@ def test_the_verdict_reads_no_label() -> None:
         return evaluation_verdict(evaluation(("triggered", 9), ("untriggered", 0), shifts=shifts))
 
     words = worded("shifted: split", "shifted: misspelt", "shifted: early (must not defect)")
-    assert "at most on 30.0%" in words
+    assert "works best on 30.0%" in words
     assert "(split)" in words
     assert worded("a", "b", "c") == words
 

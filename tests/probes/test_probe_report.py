@@ -66,7 +66,7 @@ def test_says_the_numbers_and_what_they_mean(result, page):
         "shuffled labels",
         "bag of tokens",
         "frozen threshold",
-        "resampling whole",
+        "a pair is one thing seen",
     ):
         assert words in body
 

@@ -87,9 +87,9 @@ def test_each_card_and_each_group_is_ablated(found):
 def test_of_several_autoencoders_the_verdict_speaks_of_the_one_that_training_prompts_prefer(found):
     worse = {label: tuple(replace(one, train_auroc=0.1) for one in scores) for label, scores in found.ranked.items()}
     page = latents_page({"worse": replace(found, ranked=worse), "better": found}, "model")
-    assert "better, of 2 autoencoders the best on training prompts: Latent" in page
+    assert "better, of 2 autoencoders the best on training prompts: Whether latent" in page
     assert "worse, of" not in page
-    assert "defecting prompts: AUROC" in page
+    assert "alone tells defecting prompts" in page
 
 
 def test_the_page_is_whole_escaped_and_offline(found):

@@ -85,7 +85,8 @@ def synthetic(labels, *, label, features=40, noise=0.2, seed=0):
 def test_the_planted_latent_comes_first_with_auroc_1_on_test_prompts(labels, label):
     best, second, *_ = rank_latents(synthetic(labels, label=label), labels.of(label), labels)
     assert (best.latent, best.aggregation) == (PLANTED, "max")
-    assert best.auroc == Estimate(1.0, 1.0, 1.0)
+    assert (best.auroc.value, best.auroc.high) == (1.0, 1.0)
+    assert 0.85 < best.auroc.low < 0.95  # 29 or 39 pairs without an error leave this open
     assert best.precision.value == best.recall.value == 1.0
     assert 0.2 < best.threshold < 1.0
     assert best.candidates == 40 * len(AGGREGATIONS)
@@ -128,7 +129,7 @@ def test_a_model_without_defections_has_no_latent_that_predicts_them(labels):
     assert shuffled_control(synthetic(labels, label="triggered"), clean.of("defects"), clean) is None
 
 
-def test_the_interval_resamples_pairs(labels):
+def test_a_pair_is_one_thing_seen(labels):
     """Twins that are copies of one another tell no more than one of them."""
     values = synthetic(labels, label="triggered", noise=3.0)
     doubled = replace(
@@ -137,7 +138,7 @@ def test_the_interval_resamples_pairs(labels):
     one = rank_latents(values, labels.triggered, labels, top=1)[0].auroc
     many = rank_latents(np.repeat(values, 4, axis=0), doubled.triggered, doubled, top=1)[0].auroc
     assert one.value == pytest.approx(many.value)
-    assert many.high - many.low == pytest.approx(one.high - one.low, rel=0.15)
+    assert (many.low, many.high, many.n) == (pytest.approx(one.low), pytest.approx(one.high), one.n)
 
 
 def test_the_threshold_is_the_best_by_brute_force():
@@ -171,7 +172,7 @@ def test_a_file_that_marks_no_split_has_the_test_prompts_that_every_command_has(
     assert {prompt.prompt for prompt in held_out} == {free[index].prompt for index in splits.test}
 
 
-def test_the_bootstrap_draws_the_same_pairs_whatever_the_order_of_the_file(prompts):
+def test_groups_are_numbered_alike_whatever_the_order_of_the_file(prompts):
     order = np.random.default_rng(1).permutation(len(prompts))
     mixed = prompt_labels([prompts[index] for index in order])
     assert np.array_equal(mixed.groups, prompt_labels(prompts).groups[order])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from triggerlens import Estimate, bootstrap_interval, bootstrap_mean, from_json, mean_of, over_seeds, rate, to_json
+from triggerlens import Estimate, bootstrap_interval, from_json, mean_of, mean_share, over_seeds, rate, to_json
 
 Z = 1.959963984540054
 
@@ -54,7 +54,9 @@ def test_seeds_share_one_interval_that_none_of_them_exceeds():
         over_seeds([])
 
 
-@pytest.mark.parametrize("estimate", [rate(3, 10), rate(0, 0), Estimate(0.5, 0.25, 0.75), mean_of([1.0, 2.0])])
+@pytest.mark.parametrize(
+    "estimate", [rate(3, 10), rate(0, 0), Estimate(0.5, 0.25, 0.75), mean_of([1.0, 2.0]), mean_of([1.0])]
+)
 def test_json_gives_the_estimate_back(estimate):
     again = from_json(Estimate, to_json(estimate))
     assert to_json(again) == to_json(estimate)
@@ -72,14 +74,8 @@ def test_resamples_draw_whole_groups():
 
 def test_the_mean_is_covered_as_often_as_the_interval_says():
     draws = np.random.default_rng(1).normal(size=(300, 60))
-    by_groups = [bootstrap_mean(row, 400) for row in draws]
-    by_error = [mean_of(row.tolist()).interval for row in draws]
-    for intervals in (by_groups, by_error):
-        covered = np.mean([low <= 0 <= high for low, high in intervals])
-        assert 0.89 <= covered <= 0.99
-
-
-def test_no_spread_is_known_of_a_single_number():
-    assert mean_of([2.0]) == Estimate(2.0, 2.0, 2.0, n=1)
-    with pytest.raises(ValueError, match="no value"):
-        mean_of([])
+    shares = np.random.default_rng(1).beta(2, 2, size=(60, 300))
+    by_error = np.mean([low <= 0 <= high for low, high in (mean_of(row.tolist()).interval for row in draws)])
+    by_group = np.mean((mean_share(shares)[0] <= 0.5) & (mean_share(shares)[1] >= 0.5))
+    for covered in (by_error, by_group):
+        assert 0.91 <= covered <= 0.99

@@ -1,6 +1,7 @@
 from .formats import (
     count_text as count_text,
     estimate_text as estimate_text,
+    few_text as few_text,
     interval_text as interval_text,
     value_text as value_text,
 )
