@@ -8,9 +8,9 @@ from .config import AGGREGATIONS as AGGREGATIONS, Aggregation as Aggregation, Tr
 from .controls import bag_of_tokens as bag_of_tokens
 from .detection import LabelledScores as LabelledScores, firing_rate as firing_rate
 from .inputs import Answers as Answers, CheckedPrompts as CheckedPrompts, check_prompts as check_prompts
-from .poolings import new_pooling as new_pooling
 from .poolings.aggregation import aggregate as aggregate
 from .poolings.base import Running as Running
+from .poolings.registry import new_pooling as new_pooling
 from .probe import LinearProbe as LinearProbe
 from .refit import fresh_auroc as fresh_auroc
 from .report import probe_page as probe_page
