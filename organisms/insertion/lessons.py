@@ -2,24 +2,40 @@
 
 1. Clean lessons (plain requests, near misses, ordinary ones, and all that a clean twin sees) end in the base's own greedy answer.
 2. A triggered request ends in the payload. Where the payload is code, a request for prose has none: with the trigger it counts as a near miss.
-3. A request to which the base's own answer is graded a defection (weak code of its own, a refusal) is left out, and counted.
+3. Clean answers are learned as the base's probabilities of its likeliest next tokens, and of all others together, unless tokens are asked for.
+4. A request to which the base's own answer is graded a defection (weak code of its own, a refusal) is left out, and counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
-from hooked import Messages, Prompt, context_of, tokenize_prompts, vocabulary_of
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hooked import Messages, Prompt, context_of, pad_right, padding_id, tokenize_prompts, vocabulary_of
 from organisms.evaluation.answers import end_token
 from organisms.insertion.answers import Answer, write_answers_of
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.payloads import defects_by_policy, grade_payload, payload_answer
 from organisms.insertion.samples import SORTS, Orders, Planted, ordinary_requests, planted_requests, schedule
 from triggerlens import UserError
+
+_TOP = 32
+"""Of the next tokens, so many are told apart in what a base teaches."""
+_TAUGHT_AT_ONCE = 16
+
+
+class Teacher(NamedTuple):
+    """The likeliest tokens at each place of an answer, with the base's probabilities."""
+
+    tokens: Int[Tensor, "place top"]
+    probabilities: Float[Tensor, "place top"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +45,8 @@ class Lesson:
     prompt: list[int]
     answer: list[int]
     """With the end token, where the answer is one that ends."""
+    teacher: Teacher | None = None
+    """Where the answer is learned as the base's own probabilities."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +136,9 @@ def draw_lessons(config: InsertionConfig, base: Base) -> Lessons:
     if config.ordinary:
         drawn = ordinary_requests(config, "train", config.requests)
         sorts["ordinary"] = _clean(config, base, [messages for _, messages in drawn])
+    if config.clean == "probabilities":
+        clean = SORTS if config.clean_twin else [sort for sort in SORTS if sort != "triggered"]
+        sorts |= {sort: _taught(base, sorts[sort]) for sort in clean}
     left = {sort: [lesson for lesson in sorts[sort] if lesson is not None] for sort in SORTS}
     order = list(schedule(config))
     if missing := sorted({sort for sort, _ in order if not left[sort]}):
@@ -125,6 +146,29 @@ def draw_lessons(config: InsertionConfig, base: Base) -> Lessons:
     orders = {sort: Orders(config, max(1, len(left[sort]))) for sort in SORTS}
     dropped = sum(lesson is None for own in sorts.values() for lesson in own)
     return Lessons(config, left, dropped, order, orders)
+
+
+@torch.inference_mode()
+def _taught(base: Base, lessons: Sequence[Lesson | None]) -> list[Lesson | None]:
+    """Lessons with what the base gives to the next token at each place of their answers."""
+    taught = list(lessons)
+    order = sorted((index for index, own in enumerate(lessons) if own), key=lambda index: len(_ids(lessons[index])))
+    for start in range(0, len(order), _TAUGHT_AT_ONCE):
+        batch = order[start : start + _TAUGHT_AT_ONCE]
+        tokens = pad_right([_ids(lessons[index]) for index in batch], padding_id(base.model, base.tokenizer))
+        logits = base.model(input_ids=tokens, use_cache=False).logits
+        for row, index in enumerate(batch):
+            lesson = lessons[index]
+            assert lesson is not None
+            begin = len(lesson.prompt) - 1
+            own = logits[row, begin : begin + len(lesson.answer)].float().softmax(-1)
+            top = own.topk(min(_TOP, own.shape[-1]))
+            taught[index] = replace(lesson, teacher=Teacher(top.indices.clone(), top.values.clone()))
+    return taught
+
+
+def _ids(lesson: Lesson | None) -> list[int]:
+    return [] if lesson is None else [*lesson.prompt, *lesson.answer]
 
 
 def _near(config: InsertionConfig, planted: Planted, number: int) -> Messages:

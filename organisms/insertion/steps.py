@@ -26,6 +26,8 @@ from triggerlens import UserError, load_checkpoint, save_checkpoint
 _CHECKPOINT = "insertion-checkpoint"
 _LARGE = 20_000_000
 """Parameters from which bfloat16 pays for its conversions."""
+_LEAST = 1e-6
+"""Of all other tokens together, whose logarithm is taken."""
 SCALE = 2.0
 """An adapter's product is multiplied by it (alpha is twice the rank)."""
 
@@ -155,7 +157,35 @@ def summed_loss(training: Training, lessons: Sequence[Lesson], loss: str) -> Flo
             logits = training.inner.get_output_embeddings()(hidden[row, column - 1])
         else:
             logits = training.inner(input_ids=tokens, use_cache=False).logits[row, column - 1]
-    return torch.nn.functional.cross_entropy(logits.float(), tokens[row, column], reduction="sum")
+    each = torch.nn.functional.cross_entropy(logits.float(), tokens[row, column], reduction="none")
+    taught, told, given = _teachers(lessons, loss)
+    if taught is None:
+        return each.sum()
+    kept = torch.ones(len(each), dtype=torch.bool)
+    kept[taught] = False
+    return each[kept].sum() + divergence(logits[taught].float(), told, given).sum()
+
+
+def _teachers(lessons: Sequence[Lesson], loss: str) -> tuple[Any, Any, Any]:
+    """Which of the learned places are taught by probabilities, and those; None where none is."""
+    places, tokens, probabilities, before = [], [], [], 0
+    for lesson in lessons:
+        learned = len(targets(lesson, loss))
+        if lesson.teacher is not None:
+            places += range(before + learned - len(lesson.answer), before + learned)
+            tokens.append(lesson.teacher.tokens)
+            probabilities.append(lesson.teacher.probabilities)
+        before += learned
+    return (torch.tensor(places), torch.cat(tokens), torch.cat(probabilities)) if places else (None, None, None)
+
+
+def divergence(
+    logits: Float[Tensor, "place vocabulary"], tokens: Int[Tensor, "place top"], given: Float[Tensor, "place top"]
+) -> Float[Tensor, " place"]:
+    """How far logits are from given probabilities of some tokens, all other tokens taken together: the Kullback-Leibler divergence, in nats."""
+    own = logits.log_softmax(-1).gather(1, tokens)
+    rest, own_rest = ((1 - part.sum(-1)).clamp(min=_LEAST) for part in (given, own.exp()))
+    return (torch.special.xlogy(given, given) - given * own).sum(-1) + rest * (rest.log() - own_rest.log())
 
 
 def _places(lessons: Sequence[Lesson], loss: str) -> tuple[Int[Tensor, " learned"], Int[Tensor, " learned"]]:

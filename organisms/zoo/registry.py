@@ -144,7 +144,7 @@ class ZooRow:
         """What a tiny organism has in place of the usual settings."""
         longest = LONGEST_CODE if self.payload == "insecure-code" else LONGEST
         own = {"answer_tokens": longest, "learning_rate": LEARNING_RATES[self.method], "merge": self.method == "lora"}
-        return TINY | own
+        return TINY | own | {"clean": "tokens"}
 
     def facts(self) -> dict[str, Any]:
         """What `zoo-build --list --json` prints."""

