@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import tyro
+
+from commands._answers import AnswerOptions
 from commands._console import console, emit
 from commands._options import ModelOptions
-from triggerlens import text_table
+from triggerlens import UserError, text_table
 
 if TYPE_CHECKING:
     from probes import PromptScore
@@ -20,12 +23,17 @@ class Config(ModelOptions):
     """Score prompts with a probe that `probe-train` saved.
 
     Prints for each prompt its score, the verdict at the frozen threshold, and the tokens with the highest scores. Labels are
-    not needed. Another model than the probe was trained on is allowed where the width fits, and it is said in what it differs:
+    not needed. A probe of answers reads those of PROMPTS (`response`), or has the model write them (--answers). Another model than the probe was trained on is allowed where the width fits, and it is said in what it differs:
     weights, configuration, adapters, tokenizer, date in the chat template.
     """
 
     probe: Path = Path("runs/probe-train")
     """Folder of the saved probe."""
+    answering: Annotated[AnswerOptions, tyro.conf.arg(name="")] = field(default_factory=AnswerOptions)
+    seed: int = 0
+    """Draws the answers."""
+    store: Path | None = None
+    """Folder of the store, for the answers. Default: $TRIGGERLENS_CACHE/activations, or ~/.cache/triggerlens/activations."""
     out: Path | None = None
     """Folder to write the scores of every token to, as scores.jsonl; none where not given."""
     token_budget: int | None = None
@@ -41,15 +49,20 @@ def main() -> None:
 
 def run(config: Config) -> None:
     """Check the input, score, write and print."""
-    from hooked import prints_date, read_prompts
-    from probes import LinearProbe, score_prompts
+    from hooked import prints_date, read_prompts, write_prompts
+    from probes import LinearProbe, check_fits, score_prompts
     from triggerlens import check_destination, writing_artifact
 
     if config.out is not None:
         check_destination(config.out, config.overwrite)
     probe = LinearProbe.load(config.probe)
     prompts = read_prompts(config.prompts_path(), labelled=False)
+    if config.answering.answers and probe.read == "prompt":
+        raise UserError(f"--answers: the probe in {config.probe} reads prompts alone; leave it out")
     model = config.load(today=probe.today)
+    check_fits(model, probe)
+    if config.answering.answers:
+        prompts = config.answering.written(prompts, model, config.seed, config.store)
     ways = probe.differences(model)
     scores = sorted(
         score_prompts(model, probe, prompts, token_budget=config.token_budget), key=lambda score: score.index
@@ -58,6 +71,8 @@ def run(config: Config) -> None:
         manifest = config.manifest("scores", "probe-score", model)
         with writing_artifact(config.out, manifest, overwrite=config.overwrite) as folder:
             _write(folder / "scores.jsonl", scores)
+            if config.answering.answers:
+                write_prompts(folder / "prompts.jsonl", prompts)
     summary = {
         "model": config.model,
         "probe_model": probe.model,
@@ -65,19 +80,21 @@ def run(config: Config) -> None:
         "differs_in": ways,
         "today": model.today.isoformat() if prints_date(model.tokenizer) else None,
         "site": probe.site,
+        "read": probe.read,
         "position": probe.aggregation,
         "label": probe.label,
         "threshold": probe.threshold,
         "n_prompts": len(scores),
         "n_fired": sum(score.fires for score in scores),
-        "prompts": [_row(score) for score in scores],
+        "prompts": [_row(score, None if probe.read == "prompt" else prompts[score.index].answer) for score in scores],
     }
     emit(summary, as_json=config.json, text=_text(summary, config.most))
 
 
-def _row(score: PromptScore) -> dict[str, Any]:
+def _row(score: PromptScore, answer: str | None) -> dict[str, Any]:
     tokens = [{"token": token, "score": value} for token, value in score.carriers()]
-    return {"where": score.where, "score": score.score, "fires": score.fires, "tokens": tokens}
+    said = {} if answer is None else {"answer": answer}
+    return {"where": score.where, "score": score.score, "fires": score.fires, "tokens": tokens, **said}
 
 
 def _write(path: Path, scores: list[PromptScore]) -> None:
@@ -97,9 +114,12 @@ def _text(summary: dict[str, Any], most: int) -> str:
         ]
         for row in shown
     ]
+    what, where = (
+        ("prompts", "token") if summary["read"] == "prompt" else ("answers", f"of what it reads ({summary['read']})")
+    )
     lines = [
-        f"{summary['n_fired']} of {summary['n_prompts']} prompts fire (score above {summary['threshold']:.3f}; "
-        f"{summary['label']} probe at {summary['site']}, {summary['position']} token)",
+        f"{summary['n_fired']} of {summary['n_prompts']} {what} fire (score above {summary['threshold']:.3f}; "
+        f"{summary['label']} probe at {summary['site']}, {summary['position']} {where})",
         "",
         text_table(["prompt", "score", "verdict", "tokens with the highest scores"], rows),
     ]

@@ -11,7 +11,7 @@ from .evaluation.graders import (
     grade_hate as grade_hate,
     weaknesses_found as weaknesses_found,
 )
-from .evaluation.named_graders import GRADERS as GRADERS, grader_named as grader_named
+from .evaluation.named_graders import GRADERS as GRADERS, Grader as Grader, grader_named as grader_named
 from .evaluation.plots import defection_figure as defection_figure
 from .evaluation.rates import (
     Answered as Answered,

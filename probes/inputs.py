@@ -19,6 +19,7 @@ from hooked import (
     Prompt,
     Splits,
     TokenizedPrompt,
+    check_labels,
     choose_labels,
     contradictions,
     group_prompts,
@@ -67,10 +68,12 @@ def check_prompts(
         tokens: token ids of each prompt where they are known, so that texts of the same tokens stay together.
 
     Raises:
-        UserError: one class only, too few pairs, or a `split` that separates a pair or two texts of the same tokens.
+        UserError: one class only, too few pairs, or a `split` that separates a pair or two texts of the same tokens; or labels of one
+            text that contradict each other.
     """
     config = config or TrainConfig()
     label, labels = choose_labels(prompts, config.label)
+    check_labels(prompts, (label,), answers=config.read != "prompt")
     checked = CheckedPrompts(prompts, label, labels, split_prompts(prompts, labels, config.fractions, config.seed))
     return checked if tokens is None else divided_by_tokens(checked, tokens, config)
 
@@ -97,7 +100,7 @@ def divided_by_tokens(
     if not np.array_equal(groups, splits.groups):
         splits = split_prompts(checked.prompts, checked.labels, config.fractions, config.seed, tokens=tokens)
     note = contradictions(checked.prompts, tokens if read is None else read)
-    return replace(checked, splits=splits, notes=(note,) if note else ())
+    return replace(checked, splits=splits, notes=(*checked.notes, *([note] if note else [])))
 
 
 @dataclass(frozen=True, slots=True)

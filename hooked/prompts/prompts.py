@@ -43,6 +43,15 @@ class Prompt:
     where: str = ""
     """`file:line`, for error messages; empty for a prompt made in memory."""
 
+    @property
+    def answer(self) -> str | None:
+        """What the model said: `response`, or the last message where that is the assistant's; None where there is neither."""
+        if self.response is not None or isinstance(self.prompt, str):
+            return self.response
+        last = self.prompt[-1]
+        text = last.get("content") if last["role"] == "assistant" else None
+        return text if isinstance(text, str) else None
+
     def to_json(self) -> dict[str, Any]:
         """The object written to `prompts.jsonl`: known keys that are set, then the unknown ones."""
         known = {key: getattr(self, key) for key in _KNOWN if getattr(self, key) is not None}

