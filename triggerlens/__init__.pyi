@@ -32,7 +32,6 @@ from .errors import UserError as UserError
 from .estimate import (
     FEWEST as FEWEST,
     WIDE as WIDE,
-    Z95 as Z95,
     Estimate as Estimate,
     bootstrap_interval as bootstrap_interval,
     difference as difference,

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-Z95 = 1.959963984540054
-"""The 97.5% quantile of the standard normal distribution."""
 FEWEST = 10
 """Prompts (or pairs, or whatever is counted) of each kind that a sentence needs: with fewer it says that it cannot tell.
 Ten of ten still leave three in ten open."""

@@ -95,6 +95,11 @@ def _estimate_to_json(estimate: Estimate) -> dict[str, Any]:
 
 
 def _estimate_from_json(value: Any) -> Estimate:
-    unknown = {"value": math.nan, "low": -math.inf, "high": math.inf}
-    numbers = (other if value[name] is None else value[name] for name, other in unknown.items())
-    return Estimate(*numbers, value.get("count"), value.get("n"))
+    number, low, high = value["value"], value["low"], value["high"]
+    return Estimate(
+        math.nan if number is None else number,
+        -math.inf if low is None else low,
+        math.inf if high is None else high,
+        value.get("count"),
+        value.get("n"),
+    )
