@@ -12,6 +12,8 @@ from hooked.prompts.prompts import Prompt, parse_prompt
 from hooked.prompts.same_tokens import check_labels
 from triggerlens import UserError
 
+_LONGEST_FIRST_LINE = 2**20
+
 
 def iter_prompts(path: str | Path, *, labelled: bool = True) -> Iterator[Prompt]:
     """Yield the prompts of a file one by one, so that memory does not grow with the file. Blank lines are skipped.
@@ -61,9 +63,9 @@ def read_prompts(path: str | Path, *, labelled: bool = True, label_from: str | N
         UserError: as `iter_prompts` or `read_log`, or the file holds no prompt, or only some lines have `defects` or `response`, or
             two lines of one text are labelled differently.
     """
-    if Path(path).suffix in LOGS:
+    if _is_log(Path(path)):
         prompts = read_log(path, labelled=labelled, label_from=label_from)
-    elif label_from is not None:
+    elif label_from is not None and Path(path).is_file():
         raise UserError(
             f"{path}: --label-from reads the scores of a log of Inspect (.eval or .json); a line here has `defects`"
         )
@@ -80,6 +82,18 @@ def read_prompts(path: str | Path, *, labelled: bool = True, label_from: str | N
     if labelled:
         check_labels(prompts)
     return prompts
+
+
+def _is_log(path: Path) -> bool:
+    """Whether a file is meant as a log of Inspect: by its name, unless its first line is a prompt."""
+    if path.suffix not in LOGS or not path.is_file():
+        return False
+    with path.open("rb") as lines:
+        try:
+            first = json.loads(lines.readline(_LONGEST_FIRST_LINE))
+        except ValueError:
+            return True
+    return not (isinstance(first, dict) and "prompt" in first)
 
 
 def write_prompts(path: str | Path, prompts: Iterable[Prompt]) -> None:

@@ -137,3 +137,5 @@ def test_what_is_no_log_is_refused(tmp_path):
             read_log(tmp_path / name)
     with pytest.raises(UserError, match="no such log"):
         read_log(tmp_path / "b.eval")
+    (tmp_path / "lines.json").write_text('{"prompt": "x", "triggered": true}\n' * 2)
+    assert len(read_prompts(tmp_path / "lines.json")) == 2, "lines of prompts, whatever their file is called"
