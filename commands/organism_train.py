@@ -80,6 +80,10 @@ class InsertConfig:
     """Print one JSON object instead of a table."""
 
 
+_FLAGS = ("--clean-twin", "--quick", "--overwrite", "--json")
+"""Options that take no value."""
+
+
 def is_insertion(words: Sequence[str]) -> bool:
     """Whether a command line of `organism-train` names a base and no task: then it is about a chat model.
 
@@ -88,7 +92,9 @@ def is_insertion(words: Sequence[str]) -> bool:
     """
     if not words or not words[0].startswith("-"):
         return False  # a task, or what should be one
-    tasks = any(word in TASKS or word == "base" for word in words)
+    before = ["", *words[:-1]]
+    values = [not option.startswith("--") or option in _FLAGS for option in before]
+    tasks = any(free and word in (*TASKS, "base") for free, word in zip(values, words, strict=True))
     return not tasks and any(word.partition("=")[0] in ("--base", "--payload") for word in words)
 
 
