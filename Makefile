@@ -53,6 +53,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/probe_fit.py
 	$(BIN)/python benchmarks/patching.py
 	$(BIN)/python benchmarks/sae.py
+	$(BIN)/python benchmarks/watching.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -243,7 +243,8 @@ class _Group:
         """Take in what was read."""
         live = step.own[:, -1].to(x.device)
         if self.members is not None:
-            x, live = x[self.members], live[self.members]
+            members = self.members.to(x.device)
+            x, live = x[members], live[members]
         if step.whole:
             self.watcher.begin_again()
             self.watcher.read(x[:, step.prompt - self.length : step.prompt])

