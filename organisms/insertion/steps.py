@@ -168,7 +168,8 @@ def summed_loss(training: Training, lessons: Sequence[Lesson], loss: str) -> Flo
 
 def _teachers(lessons: Sequence[Lesson], loss: str) -> tuple[Any, Any, Any]:
     """Which of the learned places are taught by probabilities, and those; None where none is."""
-    places, tokens, probabilities, before = [], [], [], 0
+    places: list[int] = []
+    tokens, probabilities, before = [], [], 0
     for lesson in lessons:
         learned = len(targets(lesson, loss))
         if lesson.teacher is not None:
