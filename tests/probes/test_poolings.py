@@ -73,14 +73,14 @@ def as_rows(pooling, texts, lengths):
 @pytest.mark.parametrize("name", LEARNED)
 def test_every_start_leads_to_the_same_optimum(name):
     pooling = new_pooling(name)
-    texts, lengths, labels = planted(24)
+    texts, lengths, labels = planted(20, layers=1)
     made = as_rows(pooling, texts, lengths)
-    fits = [pooling.fit(made, labels.expand(LAYERS, -1), 1.0)]
+    fits = [pooling.fit(made, labels[None], 1.0)]
     for seed in range(2):
         generator = torch.Generator().manual_seed(seed)
         heads = 2 if name == "softmax" else 1
-        start = torch.randn(LAYERS, heads, WIDTH, generator=generator, dtype=torch.float64)
-        fits.append(pooling.fit(made, labels.expand(LAYERS, -1), 1.0, start))
+        start = torch.randn(1, heads, WIDTH, generator=generator, dtype=torch.float64)
+        fits.append(pooling.fit(made, labels[None], 1.0, start))
     for fit in fits[1:]:
         torch.testing.assert_close(fit.objective, fits[0].objective, rtol=1e-8, atol=0)
     assert all(bool((fit.gradient < 1e-5).all()) for fit in fits)
