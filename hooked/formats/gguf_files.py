@@ -1,7 +1,8 @@
 """GGUF files through `transformers`, and what its reader leaves out: never other numbers than the file means.
 
 1. The header, which takes seconds to read, is read once, not anew for configuration, weights, tokenizer and quantisation.
-2. Rotary embeddings that the file rescales are put into the configuration, which the reader leaves as they are by default.
+2. Rotary embeddings that the file rescales are put into the configuration, which the reader leaves as they are by default; how
+   much of a head they turn, and how fast, must be what the file says.
 3. Text is split before bytes are merged as the file says.
 4. Whatever else of the model's own metadata or tensors the reader drops is refused, unless it changes nothing.
 """
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
 from importlib import import_module
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -23,8 +25,10 @@ from torch import Tensor
 from hooked.checkpoint import Checkpoint
 from triggerlens import UserError, say_once
 
-_HARMLESS = ("attention.value_length", "expert_count", "vocab_size", "tensor_data_layout", "rope.scaling.finetuned")
-"""Metadata that the tensors' own shapes hold to, or that says nothing of the computation."""
+_SCALE_LINEAR = "rope.scale_linear"
+"""The older name of a linear scaling's factor."""
+_HARMLESS = ("attention.value_length", "expert_count", "vocab_size", "tensor_data_layout", _SCALE_LINEAR)
+"""Metadata that the tensors' own shapes hold to, or that are seen to here."""
 _AS_LOADED = {
     "attention.sliding_window": "sliding_window",
     "attn_logit_softcapping": "attn_logit_softcapping",
@@ -38,6 +42,8 @@ _ROPE_FIELDS = {
     "rope.scaling.yarn_beta_fast": "beta_fast",
     "rope.scaling.yarn_beta_slow": "beta_slow",
 }
+_RESCALING = ("rope.scaling.type", "rope.scaling.factor", "rope.scaling.finetuned", *_ROPE_FIELDS)
+"""What is taken over of a rescaling, or says nothing of the computation."""
 _TOKENIZER_KEYS = ("tokenizer.ggml.model", "tokenizer.ggml.pre")
 _LIKE_GPT2 = ("gpt-2", "olmo", "jais", "mpt", "phi-2")
 _DIGITS_APART = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone")
@@ -47,6 +53,7 @@ _PLACELESS = ("rope_freqs", "output.weight")
 """Tensors that are no weights of the model, or a copy of one where its embeddings are tied."""
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 """What every published Llama of that family has; the factor differs."""
+_ONE_AT_A_TIME = RLock()
 
 
 @contextmanager
@@ -59,13 +66,14 @@ def read_once() -> Iterator[None]:
     from tqdm.auto import tqdm
 
     reading: Any = import_module("transformers.modeling_gguf_pytorch_utils")
-    usual = gguf.GGUFReader, gguf.get_tensor_name_map, reading.tqdm
-    gguf.GGUFReader, gguf.get_tensor_name_map = map(cache, usual[:2])
-    reading.tqdm = partial(tqdm, disable=None)
-    try:
-        yield
-    finally:
-        gguf.GGUFReader, gguf.get_tensor_name_map, reading.tqdm = usual
+    with _ONE_AT_A_TIME:  # two threads would each put back what the other had put there
+        usual = gguf.GGUFReader, gguf.get_tensor_name_map, reading.tqdm
+        gguf.GGUFReader, gguf.get_tensor_name_map = map(cache, usual[:2])
+        reading.tqdm = partial(tqdm, disable=None)
+        try:
+            yield
+        finally:
+            gguf.GGUFReader, gguf.get_tensor_name_map, reading.tqdm = usual
 
 
 def load_gguf(checkpoint: Checkpoint, options: dict[str, Any]) -> Any:
@@ -142,17 +150,21 @@ def _own(header: Any) -> dict[str, Any]:
 def _rescale(config: Any, own: Mapping[str, Any], header: Any, name: str) -> None:
     """Rotary embeddings as the file means them (point 2)."""
     rope = getattr(config, "rope_parameters", None)
-    kind = own.get("rope.scaling.type", "none")
     if not isinstance(rope, dict):
         return
+    factor = float(own.get("rope.scaling.factor", own.get(_SCALE_LINEAR, 1.0))) or 1.0
+    kind = own.get("rope.scaling.type", "none" if factor == 1 else "linear")  # what llama.cpp does with a factor alone
     target = rope.get("full_attention", rope)  # Gemma 3 rescales those of its whole-context blocks alone
     if kind in ("linear", "yarn") and target.get("rope_type", "default") == "default":
-        target |= {"rope_type": kind, "factor": float(own.get("rope.scaling.factor", 1.0))}
+        target |= {"rope_type": kind, "factor": factor}
         for key, field in _ROPE_FIELDS.items():
             if key in own:
                 target[field] = own[key]
     elif kind != "none" and target.get("rope_type") != kind:
         raise _left_out(name, f"its rotary embeddings are rescaled ({kind})")
+    for key, value in own.items():
+        if key.startswith("rope.scaling.") and key not in _RESCALING and value != 1:
+            raise _left_out(name, f"its rotary embeddings are rescaled ({key} {value})")
     for tensor in header.tensors:
         if tensor.name == "rope_freqs.weight":
             _divide_frequencies(config, torch.from_numpy(np.array(tensor.data, dtype=np.float32)), name)
@@ -181,6 +193,7 @@ def _check_fields(config: Any, own: Mapping[str, Any], header: Any, name: str) -
     read = fields.get(_architecture(header))
     if read is None:
         return
+    _check_rotation(config, own, read, name)
     unread = []
     for key, value in own.items():
         field = _AS_LOADED.get(key)
@@ -193,6 +206,23 @@ def _check_fields(config: Any, own: Mapping[str, Any], header: Any, name: str) -
         say_once(
             f"{name}: {', '.join(unread)} of its metadata is not read by transformers; if it matters, load the original checkpoint"
         )
+
+
+def _check_rotation(config: Any, own: Mapping[str, Any], read: Mapping[str, Any], name: str) -> None:
+    """Refuse rotary embeddings of another base, or of another part of each head, than the file says (point 2)."""
+    rope = getattr(config, "rope_parameters", None)
+    if not isinstance(rope, dict):
+        return
+    base, size = own.get("rope.freq_base"), own.get("rope.dimension_count")
+    theta = rope.get("full_attention", rope).get("rope_theta")
+    if base is not None and theta is not None and not _equal(theta, float(base)):
+        raise _left_out(name, f"it says rope.freq_base {base}, and would be read with {theta}")
+    if size is None or read.get("rope.dimension_count") is not None or "full_attention" in rope:
+        return
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    turned = int(head * (rope.get("partial_rotary_factor") or getattr(config, "partial_rotary_factor", None) or 1.0))
+    if turned != size:
+        raise _left_out(name, f"it says rope.dimension_count {size}, and would be read with {turned}")
 
 
 def _check_tensors(model: Any, header: Any, name: str) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny_gguf import write_gguf
 from tiny_models import tiny_checkpoint
 from transformers import AutoModelForCausalLM
+from transformers.modeling_gguf_pytorch_utils import GGUF_TO_TRANSFORMERS_MAPPING
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from hooked import load_model
@@ -101,6 +102,8 @@ YARN = {"factor": 4.0, "original_max_position_embeddings": 32}
     [
         ({"rope_type": "default"}, {}),
         ({"rope_type": "linear", "factor": 4.0}, {"factor": 4.0, "type": "linear"}),
+        ({"rope_type": "linear", "factor": 2.0}, {"factor": 2.0}),
+        ({"rope_type": "default"}, {"factor": 2.0, "type": "none"}),
         ({"rope_type": "yarn"} | YARN, {"factor": 4.0, "type": "yarn", "original_context_length": 32}),
         ({"rope_type": "llama3"} | LLAMA3, {}),
     ],
@@ -124,6 +127,7 @@ def test_a_gguf_file_rescales_rotary_embeddings_as_its_original_does(tmp_path, r
     ("more", "said"),
     [
         ({"metadata": {"llama.rope.scaling.type": "longrope"}}, r"rescaled \(longrope\)"),
+        ({"metadata": {"llama.rope.scaling.attn_factor": 1.5}}, r"rescaled \(rope.scaling.attn_factor 1.5\)"),
         ({"tensors": {"rope_freqs.weight": np.arange(1, 5, dtype=np.float32)}}, "factors of its own"),
         ({"tensors": {"blk.0.attn_q.bias": np.ones(32, np.float32)}}, "blk.0.attn_q.bias has no place"),
         ({"metadata": {"llama.attention.key_length": 16}}, "attention.key_length 16, and would be read with 8"),
@@ -132,6 +136,18 @@ def test_a_gguf_file_rescales_rotary_embeddings_as_its_original_does(tmp_path, r
 def test_what_is_not_read_of_a_gguf_file_is_refused(checkpoint, tmp_path, more, said):
     with pytest.raises(UserError, match=said):
         load_model(write_gguf(checkpoint, tmp_path / "model.gguf", **more))
+
+
+@pytest.mark.parametrize("key", ["freq_base", "dimension_count"])
+def test_a_gguf_file_turns_its_heads_as_it_says(tmp_path, monkeypatch, key):
+    """What the reader drops of it: the size for most architectures, the base for StableLM and StarCoder 2."""
+    folder = tiny_checkpoint(tmp_path / "model", "qwen2")
+    load_model(write_gguf(folder, tmp_path / "as it was.gguf"))
+    monkeypatch.setattr(gguf.GGUFWriter, f"add_rope_{key}", lambda self, value: None)
+    monkeypatch.setitem(GGUF_TO_TRANSFORMERS_MAPPING["config"]["qwen2"], f"rope.{key}", None)
+    file = write_gguf(folder, tmp_path / "model.gguf", metadata={f"qwen2.rope.{key}": 4})
+    with pytest.raises(UserError, match=rf"rope.{key} 4, and would be read with"):
+        load_model(file)
 
 
 def test_a_gguf_file_without_one_of_the_weights_is_refused(checkpoint, tmp_path, monkeypatch):
