@@ -8,7 +8,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost more
 
 import checked_types
 
-checked_types.install(["triggerlens", "hooked", "organisms", "probes", "patching", "sae", "experiments", "figures"])
+checked_types.install(
+    ["triggerlens", "hooked", "organisms", "probes", "patching", "sae", "scanning", "experiments", "figures"]
+)
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -22,3 +24,11 @@ def _same_seed_for_every_test():
 @pytest.fixture(autouse=True)
 def _private_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TRIGGERLENS_CACHE", str(tmp_path / "cache"))
+
+
+LONGEST = ("tests/notebooks", "tests/real", "tests/test_pretend_gpu", "tests/test_readme", "tests/benchmarks")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest tests begin: at the end one of them would keep one worker busy while the others wait."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
