@@ -228,6 +228,7 @@ def train_on_model(
     tokens = [prompt.prompt_ids for prompt in tokenized]
     checked = divided_by_tokens(checked, tokens, config, [prompt.ids for prompt in tokenized])
     source = read.source()
+    before = None if config.read == "prompt" else _before_the_answer(read, checked)
     if rank() > 0:
         return None
     result = train_probe(
@@ -244,20 +245,20 @@ def train_on_model(
         weights_sha256=model.info.weights_sha256,
         trained_on=provenance_of(model),
     )
-    if config.read != "prompt":
-        before = _before_the_answer(model, checked, sites, config, read)
+    if before is not None:
         result = result.with_control("prompt_last_token", before)
     note = _far_tokens(model, tokenized, result)
     return replace(result, notes=(*result.notes, note)) if note else result
 
 
-def _before_the_answer(
-    model: HookedModel, checked: CheckedPrompts, sites: Sequence[str], config: TrainConfig, read: Reading
-) -> Control:
-    """A probe of the prompt's last token, where nothing of the answer is written yet, on the same prompts and labels."""
-    config = replace(config, read="prompt", aggregation="last", n_random_directions=1, n_shuffles=1)
-    reading = replace(read, config=config)
-    result = train_probe(reading.source().batches, checked, sites, config)
+def _before_the_answer(read: Reading, checked: CheckedPrompts) -> Control | None:
+    """A probe of the prompt's last token, where nothing of the answer is written yet, on the same prompts and labels; None on every
+    rank but the first."""
+    config = replace(read.config, read="prompt", aggregation="last", n_random_directions=1, n_shuffles=1)
+    source = replace(read, config=config).source()
+    if rank() > 0:
+        return None
+    result = train_probe(source.batches, checked, read.sites, config)
     harmless = None if result.harmless is None else result.harmless.auroc
     return result.as_control(
         best_site=result.best.site, triggered_but_harmless=None if harmless is None else to_json(harmless)
