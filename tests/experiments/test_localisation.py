@@ -31,7 +31,8 @@ def test_the_interval_of_a_share_holds_its_mean():
     values = np.zeros((3, 1, 3))
     values[:, 0, 1] = (0.5, 0.75, 0.9)
     (one,) = mean_shares(values)["trigger"]
-    assert 0.5 <= one.low < one.value < one.high <= 0.9
+    assert 0 < one.low < one.value < one.high < 1
+    assert one.n == 3
     assert one.value == pytest.approx((0.5 + 0.75 + 0.9) / 3)
 
 

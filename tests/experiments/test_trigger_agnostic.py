@@ -47,7 +47,8 @@ def test_a_planted_direction_is_found_and_clears_its_controls():
     assert probe["auroc"]["value"] > 0.99
     assert probe["alarms"]["detected"]["value"] > 0.9
     for control in found["controls"].values():
-        assert control["auroc"]["value"] < probe["auroc"]["low"]
+        assert control["auroc"]["value"] < probe["auroc"]["value"]
+    assert 0.85 < probe["auroc"]["low"] < 0.9  # 30 pairs without an error: what a control would have to stay below
     assert min(one["value"] for one in found["auroc_by_layer"].values()) > 0.99
 
 
