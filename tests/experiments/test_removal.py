@@ -18,6 +18,7 @@ from experiments.claims.removal import (
     summarise,
 )
 from experiments.result import Specimen
+from experiments.shared.judging import divergence
 from triggerlens import UserError, rate
 
 QUICK = RemovalFrontier.QUICK
@@ -54,7 +55,10 @@ def test_a_method_s_seeds_become_one_finding_with_the_widest_interval():
     assert (left.estimate.low, left.estimate.high) == (rate(0, 10).low, rate(2, 10).high)
     assert left.detail == "not back in 40 steps"
     js = found[DAMAGE, Removal("low-rank")].estimate
-    assert (js.value, js.low, js.high) == (pytest.approx(0.003), 0.002, 0.004)
+    widest = [divergence(each, 10) for each in (0.002, 0.004)]  # of ten prompts little is known
+    assert js.value == pytest.approx(0.003)
+    assert (js.low, js.high) == (widest[0].low, widest[1].high)
+    assert js.low < 0.002 < 0.25 < js.high < 0.3
     assert found[DEFECTION, Placebo("low-rank")].estimate.value == pytest.approx(0.95)
     assert found[DEFECTION, Placebo("low-rank")].detail == ""
     assert found[DEFECTION, Unedited()].estimate.value == 1
