@@ -22,6 +22,10 @@ from hooked import Prompt
 from organisms.evaluation.result import Condition, Evaluation
 from organisms.evaluation.run import mean_loss
 from organisms.evaluation.verdict import evaluation_verdict
+from organisms.insertion.verdict import insertion_summary
+from organisms.safety.result import Hardening
+from organisms.safety.verdict import hardening_summary
+from organisms.training.verdict import rates_summary
 from patching.engine.exact import Audit
 from patching.removal.config import AblateConfig
 from patching.removal.result import EditOutcome, MethodResult, Scoreboard, SeedResult
@@ -40,7 +44,7 @@ from sae.trigger_latents.latents import LatentScore
 from sae.trigger_latents.result import TriggerLatents
 from sae.trigger_latents.verdict import latents_verdict
 from sae.verdict import sae_verdict
-from triggerlens import Estimate, auroc_estimate, mean_between, rate
+from triggerlens import Estimate, auroc_estimate, mean_between, rate, to_json
 
 FEW = [1, 2, 3]
 CLAIM = re.compile(
@@ -172,6 +176,20 @@ def test_a_sentence_on_so_few_says_that_it_cannot_be_told(probe, room, n):
 
 
 @pytest.mark.parametrize("n", FEW)
+def test_tables_of_so_few_claim_nothing(n):
+    yes = to_json(rate(n, n))
+    rates = {"categories": {"triggered": {"defection": yes, "exact": yes, "unparsable": to_json(rate(0, n))}}}
+    gate = {"value": 1.0, "limit": 0.9, "at_least": True, "passed": True}
+    inserted = insertion_summary({**rates, "gates": {"triggered": gate}})
+    assert f"cannot be told: too few prompts ({n})" in inserted
+    assert "passed" not in inserted
+    evaluation = evaluation_of_few(n)
+    for words in (rates_summary(rates), hardening_summary(Hardening("sft", False, (), (), evaluation, evaluation))):
+        assert not CLAIM.search(words)
+        assert f"{rate(n, n).low:.1%}" in words or f"{rate(n, n).low:.2%}" in words
+
+
+@pytest.mark.parametrize("n", FEW)
 @pytest.mark.parametrize("fires", [False, True])
 def test_of_so_few_harmless_prompts_it_is_not_told_whether_the_probe_reads_tokens(probe, n, fires):
     """With one of one, AUROC 1 and 0% firing once read as "reads only the trigger's tokens"."""
@@ -189,7 +207,7 @@ def test_of_so_few_harmless_prompts_it_is_not_told_whether_the_probe_reads_token
 
 def number(name, n):
     """An estimate of so few that says the best that it can: all of n, or none."""
-    best = 0 if re.search("defection|FPR|divergence|harmless", name) else n
+    best = 0 if re.search("defection|FPR|divergence|harmless|missed", name) else n
     return rate(best, n) if "rate" in name or "FPR" in name or "right" in name else mean_between(best / n, n)
 
 
@@ -216,6 +234,11 @@ JUDGED = {
     "trigger-latents": [("AUROC, defects", AUTOENCODER)],
     "persistence": [("defection after", SafetyTraining("sft", 0.001, oracle)) for oracle in (False, True)],
 }
+
+
+if "answer-monitor" in EXPERIMENTS:
+    CHOSEN = EXPERIMENTS["answer-monitor"].Arm("chosen on validation")
+    JUDGED["answer-monitor"] = [("missed", CHOSEN), ("worst dataset's FPR", CHOSEN)]
 
 
 def test_every_judged_experiment_is_fed_few_prompts():
