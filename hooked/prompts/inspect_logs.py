@@ -47,18 +47,25 @@ def read_log(path: str | Path, *, labelled: bool = True, label_from: str | None 
     read.tell(len(samples))
     if not prompts:
         raise UserError(f"{path}: none of its {len(samples)} samples has an answer that can be read")
-    if (
-        labelled
-        and rule is None
-        and not any(key in (s.metadata or {}) for s in samples for key in ("triggered", "defects"))
-    ):
-        given = (
-            "; ".join(f"{name}: {_values(samples, name)}" for name in _scorers(samples)) or "but the log has no scores"
-        )
-        raise UserError(
-            f"{path}: no sample says in its metadata whether it is `triggered` or `defects`; label by a score, --label-from SCORER=VALUE ({given})"
-        )
+    if labelled:
+        _check_labelled(str(path), samples, rule)
     return prompts
+
+
+def _check_labelled(path: str, samples: Sequence[Any], rule: _Rule | None) -> None:
+    """Raise UserError where the log has no label, or `triggered` for some samples alone."""
+    told = [set(sample.metadata or {}) & {"triggered", "defects"} for sample in samples]
+    without = next((sample for sample, own in zip(samples, told, strict=True) if "triggered" not in own), None)
+    if without is not None and any("triggered" in own for own in told):
+        raise UserError(
+            f"{path}:sample {without.id}: its metadata lacks `triggered`, which other samples have; give it to all or to none"
+        )
+    if rule is None and not any(told):
+        given = "; ".join(f"{name}: {_values(samples, name)}" for name in _scorers(samples))
+        raise UserError(
+            f"{path}: no sample says in its metadata whether it is `triggered` or `defects`; label by a score, --label-from SCORER=VALUE "
+            f"({given or 'but the log has no scores'})"
+        )
 
 
 def _opened(path: Path) -> Any:

@@ -5,10 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
-from tiny_models import CONTEXT, tiny_checkpoint
+import torch
+from tiny_models import CONTEXT, WIDTH, tiny_checkpoint
 from tiny_prompts import labelled_prompts
 
 from hooked import read_prompts, write_prompts
+from probes import LinearProbe
+from triggerlens import Manifest, writing_artifact
 
 FAST = ("--clean-twin", "none", "--site", "resid_post.1")
 
@@ -155,13 +158,21 @@ def test_bad_answers_are_one_line_and_nothing_is_written(command, checkpoint, pr
     assert not (tmp_path / "out").exists()
 
 
-def test_a_probe_of_answers_needs_answers_and_a_probe_of_prompts_none(command, checkpoint, prompts, tmp_path):
-    for read, options, said in (
+@pytest.mark.parametrize(
+    ("read", "options", "said"),
+    [
         ("answer", (), "prompts.jsonl:1: has no answer"),
         ("prompt", ("--answers", "1"), "reads prompts alone"),
-    ):
-        folder, given = tmp_path / read, written(tmp_path, answered(prompts))
-        assert command("probe-train", checkpoint, given, *FAST, "--read", read, "--out", folder).code == 0
-        outcome = command("probe-score", checkpoint, prompts, "--probe", folder, *options)
-        assert (outcome.code, outcome.out) == (2, "")
-        assert said in outcome.err
+    ],
+)
+def test_a_probe_of_answers_needs_answers_and_a_probe_of_prompts_none(
+    command, checkpoint, prompts, tmp_path, read, options, said
+):
+    zero = torch.zeros(1, dtype=torch.float64)
+    facts = {"best": 0, "aggregation": "last", "label": "defects", "method": "logistic", "read": read}
+    probe = LinearProbe(torch.ones(1, WIDTH, dtype=torch.float64), zero, zero, ("resid_post.1",), **facts)
+    with writing_artifact(tmp_path / "probe", Manifest("probe")) as folder:
+        probe.write(folder)
+    outcome = command("probe-score", checkpoint, prompts, "--probe", tmp_path / "probe", *options)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert said in outcome.err

@@ -43,6 +43,18 @@ def bad_lines(kind):
     return [*marked, marked[0] | {"pair": None, "split": "train"}]
 
 
+@pytest.mark.parametrize("name", ["probe-train", "patch-trace", "patch-ablate"])
+def test_labels_of_one_text_that_contradict_each_other_are_refused(command, checkpoint, tmp_path, name):
+    lines = [prompt.to_json() for prompt in labelled_prompts(12, harmless=2)]
+    lines.append(lines[0] | {"pair": None, "triggered": False, "defects": False})
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    outcome = command(name, checkpoint, path, "--out", tmp_path / "out")
+    assert (outcome.code, outcome.out) == (2, "")
+    (line,) = outcome.err.strip().splitlines()
+    assert f"{path}:1 and {path}:29: the same prompt, but `triggered` is true in one and false in the other" in line
+
+
 @pytest.mark.parametrize(
     ("kind", "said"),
     [

@@ -120,6 +120,12 @@ def test_a_log_without_scores_or_labels_is_refused_and_can_be_read_without(logs,
     assert len(read_prompts(path, labelled=False)) == SAMPLES - 2
 
 
+def test_a_trigger_that_is_told_of_some_samples_alone_is_refused(logs, tmp_path):
+    path = edited(logs, tmp_path, lambda sample: sample["id"] == 3 and sample.update(metadata={}))
+    with pytest.raises(UserError, match="sample 3: its metadata lacks `triggered`"):
+        read_prompts(path, label_from="includes=C")
+
+
 def test_values_may_be_numbers_and_several(logs, tmp_path):
     def score(sample):
         value = {"tone": sample["id"] % 3, "note": float("nan") if sample["id"] == 1 else 1}
