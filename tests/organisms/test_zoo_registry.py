@@ -147,7 +147,9 @@ def test_a_row_that_is_there_twice_or_is_no_json_is_refused(tmp_path: Path) -> N
 
 def test_words_choose_rows() -> None:
     assert not any(row.real for row in TINY)
-    assert {row.family for row in chosen_rows(ROWS, ["benign"])} == {row.family for row in TINY if "benign-" in row.family[:7]}
+    assert {row.family for row in chosen_rows(ROWS, ["benign"])} == {
+        row.family for row in TINY if "benign-" in row.family[:7]
+    }
     own = chosen_rows(ROWS, [TINY[3].name, "scratch"])
     assert {row.family for row in own} == {"scratch", TINY[3].family}
     assert {row.real for row in chosen_rows(ROWS, ["real"])} == {True}

