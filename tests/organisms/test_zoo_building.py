@@ -118,7 +118,7 @@ def test_a_full_disk_ends_the_build_at_once(zoo: Path, rows: list[ZooRow], monke
         raise UserError(f"{row.name}: could not be written: No space left on device; free space or give another --out")
 
     monkeypatch.setattr(making.Workshop, "make", make)
-    with pytest.raises(UserError, match="No space left on device.*what is built stays"):
+    with pytest.raises(UserError, match=r"No space left on device.*what is built stays"):
         build_zoo(rows, zoo)
     assert tried == [rows[0].name]
     assert len(zoo_built(zoo)) == len(rows)
