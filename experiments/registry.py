@@ -11,6 +11,7 @@ MODULES = (
     "trigger_agnostic",
     "behaviour_or_tokens",
     "clean_detectors",
+    "answer_monitor",
     "localisation",
     "removal",
     "trigger_latents",

@@ -18,3 +18,10 @@ from .latent_edits import (
 )
 from .latent_effects import ablation_meter as ablation_meter, effect_meters as effect_meters, with_split as with_split
 from .twin_detectors import Scorer as Scorer, fit_on_twins as fit_on_twins, two_components as two_components
+from .watching import (
+    AT_ONCE as AT_ONCE,
+    Answered as Answered,
+    answered as answered,
+    curves as curves,
+    distance_curves as distance_curves,
+)
