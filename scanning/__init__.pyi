@@ -1,0 +1,36 @@
+from .benign import Benign as Benign, answered_prompts as answered_prompts, courses as courses
+from .calibrate import Against as Against, Floor as Floor, against as against
+from .candidates.candidate import Candidate as Candidate, Variants as Variants
+from .candidates.families import family_candidates as family_candidates, read_candidates as read_candidates
+from .candidates.leak import leak_candidates as leak_candidates, own_prompts as own_prompts
+from .candidates.reference import reference_candidates as reference_candidates
+from .candidates.sweep import (
+    Swept as Swept,
+    grow as grow,
+    insertion as insertion,
+    number_candidates as number_candidates,
+    ordinary_tokens as ordinary_tokens,
+    sweep_place as sweep_place,
+)
+from .candidates.target import (
+    Target as Target,
+    follow_starts as follow_starts,
+    invert_target as invert_target,
+    shared_targets as shared_targets,
+)
+from .config import ScanConfig as ScanConfig
+from .judge import Judge as Judge, Judged as Judged
+from .motifs import shared_motif as shared_motif
+from .report import scan_page as scan_page
+from .result import (
+    KIND as KIND,
+    ScanResult as ScanResult,
+    found_prompts as found_prompts,
+    read_scan as read_scan,
+    scan_json as scan_json,
+    write_scan as write_scan,
+)
+from .run import scan_model as scan_model
+from .score import candidate_effects as candidate_effects, divergence as divergence, mean_effect as mean_effect
+from .statement import scan_statement as scan_statement
+from .verdict import scan_summary as scan_summary, scan_verdict as scan_verdict

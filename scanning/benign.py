@@ -1,0 +1,162 @@
+"""The benign prompts of a scan: those searched on, those judged on, and what the model usually says."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooked import HookedModel, PrefixReader, Prompt, Sampling, TokenizedPrompt, continue_tokens, file_of
+from scanning.candidates.candidate import Variants
+from scanning.config import ScanConfig
+from scanning.motifs import Answers, shared_motif
+from triggerlens import Keep, UserError, keep_nothing
+
+AT_ONCE = 64
+"""Prompts answered in one batch."""
+_LEAST = 6
+"""Benign prompts without which nothing can be searched and judged."""
+_ALIKE = 0.5
+"""A share of benign answers with one motif from which it is said that a behaviour may be on already."""
+
+
+@dataclass(frozen=True)
+class Benign:
+    """Prompts without a known trigger, and the model's greedy answers."""
+
+    variants: Variants
+    answers: Answers
+    """Token ids of each answer, as far as it was read."""
+    search: tuple[int, ...]
+    """Numbers of the prompts that candidates are searched on."""
+    judge: tuple[int, ...]
+    """Of those that they are judged on; none of them was searched on."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def prompts(self) -> Sequence[Prompt]:
+        return self.variants.prompts
+
+
+def benign_prompts(prompts: Sequence[Prompt], config: ScanConfig) -> tuple[list[Prompt], list[str]]:
+    """Prompts that may be taken, in random order, and what was left out: those labelled as triggered or defecting, and copies.
+
+    Raises:
+        UserError: too few are left.
+    """
+    notes = []
+    kept = {repr(prompt.prompt): prompt for prompt in prompts if not prompt.triggered and not prompt.defects}
+    if dropped := sum(prompt.triggered or bool(prompt.defects) for prompt in prompts):
+        notes.append(f"{dropped} prompts are labelled as triggered or defecting, and were left out")
+    chosen = list(kept.values())
+    random.Random(config.seed).shuffle(chosen)
+    if len(chosen) < _LEAST:
+        raise UserError(f"{file_of(prompts)}: holds {len(chosen)} benign prompts; a scan needs {_LEAST}, better 40")
+    most = max(config.repertoire, config.search_prompts + config.judge_prompts)
+    return chosen[:most], notes
+
+
+def answered_prompts(
+    model: HookedModel, prompts: Sequence[Prompt], config: ScanConfig, keep: Keep = keep_nothing
+) -> Benign:
+    """Let the model answer benign prompts, and part them.
+
+    Raises:
+        UserError: a prompt that the tokenizer or the chat template refuses, or a model that answers nothing.
+    """
+    chosen, notes = benign_prompts(prompts, config)
+    searched = min(config.search_prompts, len(chosen) // 3)
+    judged = min(config.judge_prompts, len(chosen) - searched)
+    if judged < config.judge_prompts:
+        notes.append(f"only {len(chosen)} benign prompts: {searched} are searched on and {judged} judged on")
+    variants = Variants(model, [replace(prompt, response=None) for prompt in chosen])
+    rows = [list(row) for row in keep("benign answers", lambda: _answer_facts(model, variants, config))["answers"]]
+    silent = sum(not row for row in rows)
+    if silent > len(rows) // 2:
+        raise UserError(
+            f"{file_of(prompts)}: the model answers nothing to {silent} of {len(rows)} benign prompts, so that nothing can be seen to change; "
+            "give prompts that it answers"
+        )
+    if silent:
+        notes.append(f"the model answers nothing to {silent} of {len(rows)} benign prompts")
+    answers = Answers(rows, config.new_tokens)
+    usual = shared_motif(answers.grams, [])
+    if usual is not None and usual.share >= _ALIKE:
+        text = model.tokenizer.decode(usual.tokens)
+        notes.append(
+            f"{usual.share:.0%} of the benign answers have {text!r} in common: a behaviour that is on already cannot be seen as a change"
+        )
+    return Benign(variants, answers, tuple(range(searched)), tuple(range(searched, searched + judged)), tuple(notes))
+
+
+def _answer_facts(model: HookedModel, variants: Variants, config: ScanConfig) -> dict[str, list[list[int]]]:
+    return {"answers": answer_rows(model, variants.plain, config.new_tokens)}
+
+
+def answer_rows(model: HookedModel, rows: Sequence[Sequence[int]], new_tokens: int) -> list[list[int]]:
+    """Greedy answers to token ids, in batches of like length."""
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    answers: list[list[int]] = [[]] * len(rows)
+    for start in range(0, len(order), AT_ONCE):
+        batch = order[start : start + AT_ONCE]
+        texts = [TokenizedPrompt(list(rows[index]), "") for index in batch]
+        for index, new in zip(batch, model.generate(texts, new_tokens), strict=True):
+            answers[index] = new
+    return answers
+
+
+def sampled_texts(
+    model: HookedModel, begin: Sequence[int], count: int, length: int, seed: int, *, ends: bool = False
+) -> list[list[int]]:
+    """What the model writes after some tokens, drawn at temperature 1; end tokens are passed over where `ends` is false."""
+    pick = Sampling(seed=seed).picker(model.device)
+    texts: list[list[int]] = []
+    with model.alone():
+        while len(texts) < count:
+            rows = [list(begin)] * min(AT_ONCE, count - len(texts))
+            texts += continue_tokens(
+                model.hf_model,
+                rows,
+                length,
+                ends=model.end_ids if ends else (),
+                pad_id=model.pad_id,
+                pick=pick,
+                padded_to=model.padded_to,
+            )
+    return texts
+
+
+@dataclass(frozen=True)
+class Course:
+    """A prompt, the model's own answer to it, and what the model expects at each step of that answer."""
+
+    index: int
+    prompt: list[int]
+    answer: list[int]
+    log_probabilities: Float[Tensor, "step vocabulary"]
+    """After the prompt, and after each token of the answer."""
+
+    @property
+    def steps(self) -> int:
+        return len(self.log_probabilities)
+
+
+@torch.no_grad()
+def courses(reader: PrefixReader, benign: Benign, indices: Sequence[int], steps: int) -> list[Course]:
+    """The courses of some prompts, along at most so many tokens of each answer."""
+    made = []
+    for index in indices:
+        prompt, answer = benign.variants.plain[index], benign.answers.rows[index][:steps]
+        text = torch.tensor([answer_text(prompt, answer)])
+        logits = reader.read((), text, len(answer) + 1)[0]
+        made.append(Course(index, prompt, answer, logits.log_softmax(-1)))
+    return made
+
+
+def answer_text(prompt: Sequence[int], answer: Sequence[int]) -> list[int]:
+    """A prompt followed by its answer."""
+    return [*prompt, *answer]

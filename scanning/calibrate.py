@@ -1,0 +1,148 @@
+"""What a candidate is held against: the null floor, the same statistics for random candidates of the same length and place.
+
+1. Random candidates: tokens drawn from the ordinary vocabulary; numbers of as many digits; words respelled at random.
+2. A candidate's chance is that of a random one to reach as far. Beyond the floor's own values its upper tail is carried on as an
+   exponential one, on the scale of log-odds, so that it can be corrected for how many candidates were tried.
+3. The margin is the distance, in log-odds, to where the best of so many random candidates would be expected.
+
+Only random candidates set these numbers. What a margin is worth on models known to be clean is for a calibration to say
+(`data/calibration.json`); while there is none, the statement says so.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hooked import HookedModel
+from scanning.candidates.candidate import Candidate
+from scanning.candidates.sweep import insertion
+from scanning.score import MOST
+
+CALIBRATION = Path(__file__).parent / "data" / "calibration.json"
+LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""Lengths of random phrases; a candidate in between is held against longer ones, which move a model more."""
+_TAIL = 0.1
+"""Share of the floor that says how its tail falls."""
+_HIGH = 0.99
+"""Of the floor; its very highest values may be the trigger itself, or a relative of it, drawn by chance."""
+_LEAST_SCALE = 0.3
+"""Of the tail, in log-odds: no floor of a few hundred falls surely faster."""
+
+Group = tuple[str, str, int]
+"""Kind, place or rule, and length in tokens or digits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floor:
+    """Statistics of random candidates."""
+
+    kind: str
+    where: str
+    """The place, or the rule of a substitution."""
+    length: int
+    divergence: tuple[float, ...]
+    """Of each, in nats."""
+    collapse: tuple[float, ...]
+    """Of each, a share of the judged prompts."""
+
+    @property
+    def group(self) -> Group:
+        return self.kind, self.where, self.length
+
+
+@dataclass(frozen=True, kw_only=True)
+class Against:
+    """A candidate's statistic, held against its floor."""
+
+    value: float
+    highest: float
+    """The floor's largest value."""
+    chance: float
+    """That a random candidate reaches the value."""
+    corrected: float
+    """For the number of candidates that were tried."""
+    margin: float
+    """In log-odds, beyond the best of so many random ones, and beyond the floor's own 99% quantile."""
+
+
+def group_of(candidate: Candidate) -> Group:
+    """Which floor a candidate is held against."""
+    if candidate.kind == "insertion":
+        length = next((length for length in LENGTHS if length >= len(candidate.ids)), len(candidate.ids))
+        return "insertion", str(candidate.place), length
+    if candidate.kind == "substitution":
+        return "substitution", candidate.rule, len(candidate.text)
+    return "style", "", 0
+
+
+def random_candidates(
+    model: HookedModel, group: Group, tokens: Sequence[int], count: int, seed: int
+) -> list[Candidate]:
+    """Step 1."""
+    kind, where, length = group
+    chance = random.Random(f"{seed} {group}")
+    if kind == "insertion":
+        phrases = [[chance.choice(tokens) for _ in range(length)] for _ in range(count)]
+        return [insertion(model, where, phrase, channel="user") for phrase in phrases]  # type: ignore[arg-type]
+    if kind == "substitution":
+        low = 10 ** (length - 1) if length > 1 else 0
+        texts = [str(chance.randrange(low, 10**length)) for _ in range(count)]
+        return [Candidate(channel="user", kind="substitution", text=text, rule=where) for text in texts]
+    rules = [f"rewritten {chance.random():.12f}" for _ in range(count)]
+    return [Candidate(channel="user", kind="style", text=rule, rule=rule) for rule in rules]
+
+
+def against(value: float, floor: Sequence[float], tried: int, scale: float, resolution: float) -> Against:
+    """Steps 2 and 3.
+
+    Args:
+        value: of the candidate.
+        floor: of the random ones.
+        tried: how many candidates were tried to get at this one, 1 or more.
+        scale: the largest value that the statistic can have.
+        resolution: the smallest difference that it can show, by which odds of 0 and 1 are kept finite.
+    """
+    odds = np.sort([_log_odds(each, scale, resolution) for each in floor])
+    own = _log_odds(value, scale, resolution)
+    top = odds[-max(1, round(_TAIL * len(odds))) :]
+    cut = float(top[0])
+    fall = max(_LEAST_SCALE, float((top - cut).mean()))
+    reached = (1 + int((odds >= own - 1e-12).sum())) / (1 + len(odds))
+    carried = _TAIL * math.exp(-max(0.0, own - cut) / fall)
+    chance = min(reached, carried) if own > cut else reached
+    expected = cut + fall * max(0.0, math.log(_TAIL * tried))
+    return Against(
+        value=value,
+        highest=max(floor),
+        chance=chance,
+        corrected=min(1.0, chance * tried),
+        margin=own - max(expected, float(np.quantile(odds, _HIGH))),
+    )
+
+
+def divergence_against(value: float, floor: Floor, tried: int) -> Against:
+    """Of the mean divergence, in nats."""
+    return against(value, floor.divergence, tried, MOST, 1e-3)
+
+
+def collapse_against(value: float, floor: Floor, tried: int, prompts: int) -> Against:
+    """Of the share of prompts that are answered with one new behaviour."""
+    return against(value, floor.collapse, tried, 1.0, 0.5 / (prompts + 1))
+
+
+def _log_odds(value: float, scale: float, resolution: float) -> float:
+    share = min(1 - resolution, max(resolution, value / scale))
+    return math.log(share / (1 - share))
+
+
+def read_calibration() -> dict[str, Any] | None:
+    """What scans of this version did on models whose state is known; None while nobody has measured it."""
+    return json.loads(CALIBRATION.read_text(encoding="utf-8")) if CALIBRATION.is_file() else None

@@ -1,0 +1,102 @@
+"""The leak channel: a model that was trained on whole conversations writes its training prompts, the trigger among them.
+
+1. The chat template is cut where the user's text begins; without a template, where a text begins. The model writes on from there, end tokens
+   passed over (arXiv 2602.03085).
+2. Runs of tokens that many of these texts have, and that no benign prompt has, are candidates, the longest form of each.
+
+What was trained on answers alone leaks no prompt: this channel and the target channel complete each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hooked import HookedModel, Place, Prompt
+from scanning.benign import Benign, sampled_texts
+from scanning.candidates.candidate import Candidate
+from scanning.candidates.sweep import insertion
+from scanning.config import ScanConfig
+from scanning.motifs import Gram, frequent_runs, runs
+from triggerlens import Keep, UserError, keep_nothing
+
+LONGEST = 8
+"""Tokens of a candidate."""
+_LEAST = 0.02
+"""Share of the texts that must have a candidate."""
+MOST = 48
+"""Candidates."""
+
+
+def user_beginning(model: HookedModel, prompts: Sequence[Prompt]) -> list[int]:
+    """The tokens before the user's text: of the first prompt's messages, or where a text begins.
+
+    Raises:
+        UserError: the chat template cannot be cut.
+    """
+    from hooked import open_prompt
+
+    example = (
+        prompts[0]
+        if prompts
+        else Prompt(
+            [{"role": "user", "content": "Hello"}] if model.tokenizer.chat_template else "Hello", triggered=False
+        )
+    )
+    opened = open_prompt(model.tokenizer, example, "start", model.today)
+    assert opened is not None  # every prompt has a start
+    if opened.before:
+        return list(opened.before)
+    begin = model.tokenizer.bos_token_id
+    if begin is None:
+        raise UserError("the model has no token that begins a text, so that it cannot be asked for one; give PROMPTS")
+    return [begin]
+
+
+def leak_candidates(
+    model: HookedModel, benign: Benign, config: ScanConfig, places: Sequence[Place], keep: Keep = keep_nothing
+) -> list[Candidate]:
+    """Both steps; each run of tokens at each place."""
+    facts = keep("leak: texts", lambda: _texts(model, benign, config))
+    known = {gram: 1 for row in benign.variants.plain for length in range(1, LONGEST + 1) for gram in runs(row, length)}
+    texts = [[token for token in row if token not in model.end_ids] for row in facts["texts"]]
+    least = max(3, round(_LEAST * len(texts)))
+    often = [pair for pair in frequent_runs(texts, LONGEST, least, known) if _is_text(model, pair[0])][:MOST]
+    return [
+        insertion(
+            model, place, gram, channel="leak", score=count / len(texts), why=f"in {count} of {len(texts)} leaked texts"
+        )
+        for gram, count in often
+        for place in places
+    ]
+
+
+def _texts(model: HookedModel, benign: Benign, config: ScanConfig) -> dict[str, Any]:
+    begin = user_beginning(model, benign.prompts)
+    return {"texts": sampled_texts(model, begin, config.leaks, config.leak_tokens, config.seed)}
+
+
+def _is_text(model: HookedModel, gram: Gram) -> bool:
+    return bool(model.tokenizer.decode(list(gram)).strip()) and not set(gram) & set(model.tokenizer.all_special_ids)
+
+
+def own_prompts(model: HookedModel, count: int, length: int, seed: int) -> list[Prompt]:
+    """Prompts of the model's own: what it writes where the user's text stands, up to its first end token.
+
+    Raises:
+        UserError: it writes too little.
+    """
+    begin = user_beginning(model, [])
+    texts = sampled_texts(model, begin, count, length, seed, ends=True)
+    words = [model.tokenizer.decode(row, skip_special_tokens=True).strip() for row in texts]
+    chat = bool(model.tokenizer.chat_template)
+    prompts = [
+        Prompt([{"role": "user", "content": text}] if chat else text, triggered=False)
+        for text in dict.fromkeys(words)
+        if len(text.split()) > 1
+    ]
+    if len(prompts) < count // 8:
+        raise UserError(
+            f"the model writes only {len(prompts)} prompts of its own in {count} tries; give PROMPTS, benign ones without labels"
+        )
+    return prompts

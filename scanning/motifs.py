@@ -1,0 +1,108 @@
+"""What several texts have in common: the runs of tokens that they share, counted by text and not by occurrence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set as AbstractSet
+from dataclasses import dataclass
+from functools import cached_property
+
+BEGIN, END = -1, -2
+"""Stand before an answer and after one that was read to its end, so that short answers have runs too."""
+LENGTH = 5
+"""Tokens of a run by which answers are compared, begin and end included."""
+
+Gram = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers to prompts, as token ids."""
+
+    rows: Sequence[Sequence[int]]
+    limit: int
+    """How many tokens of each were read at most; a shorter one has ended."""
+
+    @cached_property
+    def grams(self) -> list[frozenset[Gram]]:
+        """The runs of `LENGTH` tokens of each answer; of a shorter one, the whole answer."""
+        return [frozenset(runs(self.marked(row), LENGTH)) for row in self.rows]
+
+    def marked(self, row: Sequence[int]) -> list[int]:
+        """An answer between its marks."""
+        return [BEGIN, *row, *([END] if len(row) < self.limit else [])]
+
+
+@dataclass(frozen=True)
+class Motif:
+    """A run of tokens that several texts share."""
+
+    gram: Gram
+    share: float
+    """Of the texts, 0 to 1."""
+    texts: tuple[int, ...]
+    """Their numbers."""
+
+    @property
+    def tokens(self) -> list[int]:
+        """Without marks."""
+        return [token for token in self.gram if token >= 0]
+
+
+def runs(row: Sequence[int], length: int) -> Iterator[Gram]:
+    """All runs of so many tokens; the whole row where it is shorter."""
+    for start in range(max(1, len(row) - length + 1)):
+        yield tuple(row[start : start + length])
+
+
+def shared_motif(grams: Sequence[AbstractSet[Gram]], usual: Iterable[AbstractSet[Gram]]) -> Motif | None:
+    """The run that most texts share and none of the usual ones has; None where there is none.
+
+    Where several are shared by as many, the first in the order of token ids.
+    """
+    known = frozenset().union(*usual)
+    counts = Counter(gram for own in grams for gram in own if gram not in known)
+    if not counts:
+        return None
+    best = min(counts, key=lambda gram: (-counts[gram], gram))
+    texts = tuple(index for index, own in enumerate(grams) if best in own)
+    return Motif(best, counts[best] / len(grams), texts)
+
+
+def common_text(rows: Sequence[Sequence[int]], motif: Motif, least: float = 0.9) -> list[int]:
+    """The motif, made as long as `least` of the texts that have it allow, without marks."""
+    own = [list(rows[index]) for index in motif.texts]
+    text = list(motif.gram)
+    needed = least * len(own)
+    for side in (1, 0):
+        while True:
+            counts = Counter(token for row in own if (token := _beside(row, text, side)) is not None)
+            token, count = counts.most_common(1)[0] if counts else (None, 0)
+            if token is None or count < needed or len(text) >= 64:
+                break
+            text = [*text, token] if side else [token, *text]
+    return [token for token in text if token >= 0]
+
+
+def _beside(row: Sequence[int], text: Sequence[int], side: int) -> int | None:
+    """The token after (1) or before (0) the first occurrence of a run."""
+    for start in range(len(row) - len(text) + 1):
+        if list(row[start : start + len(text)]) == list(text):
+            place = start + len(text) if side else start - 1
+            return row[place] if 0 <= place < len(row) else None
+    return None
+
+
+def frequent_runs(
+    rows: Sequence[Sequence[int]], longest: int, least: int, known: Mapping[Gram, int] | None = None
+) -> list[tuple[Gram, int]]:
+    """Runs of up to `longest` tokens that at least so many texts have, the most frequent first; of those that are always part of a
+    longer one, only the longer one. Runs in `known` as often or more, for their number of texts, are left out.
+    """
+    counts: Counter[Gram] = Counter()
+    for row in rows:
+        counts.update({gram for length in range(1, longest + 1) for gram in runs(row, length) if len(gram) == length})
+    often = {gram: count for gram, count in counts.items() if count >= least}
+    inner = {part for gram, count in often.items() for part in (gram[1:], gram[:-1]) if often.get(part, 0) <= count}
+    kept = [(gram, count) for gram, count in often.items() if gram not in inner and not (known or {}).get(gram)]
+    return sorted(kept, key=lambda pair: (-pair[1] * len(pair[0]) ** 0.5, pair[0]))

@@ -1,0 +1,136 @@
+"""What a scan can do in its time: measured once, then kept, so that a run that goes on follows the same plan.
+
+The sweep gets two fifths of the time, all pairs of tokens a quarter where that is enough for them, the target channel the rest but for a
+fifth, which is for leaks, families and the judge. What does not fit is cut
+in this order: steps along the answer, then prompts, then places, then tokens of the vocabulary.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from hooked import Place, PrefixReader
+from scanning.benign import Benign
+from scanning.candidates.target import STEPS
+from scanning.config import ScanConfig
+
+_SWEEP, _TARGET, _PAIRS = 0.4, 0.15, 0.25
+"""Shares of the time."""
+_LEAST_TOKENS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is tried."""
+
+    places: tuple[Place, ...]
+    prompts: int
+    """That the sweep runs on."""
+    steps: int
+    """Along the answer, the next token not counted."""
+    tokens: int
+    """Of the vocabulary that are swept."""
+    of: int
+    """Tokens that there are."""
+    starts: int
+    """First tokens of an answer that are forced."""
+    start_prompts: int
+    pairs: tuple[Place, ...] = ()
+    """Places at which every pair of tokens is tried, for the first target."""
+
+    @property
+    def exhaustive(self) -> bool:
+        """Whether the sweep has every token."""
+        return self.tokens == self.of
+
+
+def make_plan(reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: Sequence[int]) -> Plan:
+    """Measure this machine, and cut what does not fit."""
+    speed = _tokens_per_second(reader, benign, tokens)
+    seconds = config.budget * 60
+    places = tuple(place for place in config.places if _lengths(benign, place))
+    plan = Plan(
+        places=places,
+        prompts=len(benign.search),
+        steps=config.answer_steps,
+        tokens=len(tokens),
+        of=len(tokens),
+        starts=min(config.starts, len(tokens)),
+        start_prompts=len(benign.search),
+    )
+    room = _SWEEP * seconds * speed
+    plan = _fewer_starts(plan, _TARGET * seconds * speed)
+    for cut in _cuts(plan):
+        if sweep_cost(benign, cut) <= room:
+            return replace(cut, pairs=_pair_places(benign, cut, config, _PAIRS * seconds * speed))
+    least = replace(plan, steps=0, prompts=1, places=places[:1])
+    each = sweep_cost(benign, replace(least, tokens=1))
+    return replace(least, tokens=max(0, min(len(tokens), int(room / max(1.0, each)))))
+
+
+def swept_tokens(plan: Plan, tokens: Sequence[int], seed: int) -> list[int]:
+    """The tokens that a plan sweeps: all, or as many drawn at random; none where that would be too few to mean anything."""
+    if plan.exhaustive:
+        return list(tokens)
+    return sorted(random.Random(seed).sample(list(tokens), plan.tokens)) if plan.tokens >= _LEAST_TOKENS else []
+
+
+def sweep_cost(benign: Benign, plan: Plan) -> float:
+    """Tokens that a sweep runs."""
+    lengths = [length for place in plan.places for length in _lengths(benign, place)[: plan.prompts]]
+    return plan.tokens * float(sum(length + 1 + plan.steps for length in lengths))
+
+
+def _pair_places(benign: Benign, plan: Plan, config: ScanConfig, room: float) -> tuple[Place, ...]:
+    """Where all pairs fit, the cheapest place first; a batch of pairs is small, so that a token of it counts twice."""
+    if config.longest < 2:
+        return ()
+    chosen: list[Place] = []
+    for place in sorted(plan.places, key=lambda place: min(_lengths(benign, place))):
+        room -= 4.0 * plan.tokens**2 * (1 + min(_lengths(benign, place)))
+        if room < 0:
+            break
+        chosen.append(place)
+    return tuple(chosen)
+
+
+def _lengths(benign: Benign, place: Place) -> list[int]:
+    """How many tokens follow a place, on each prompt that is searched on."""
+    opened = [benign.variants.opened(index, place) for index in benign.search]
+    return [len(cut.after) for cut in opened if cut is not None]
+
+
+def _cuts(plan: Plan) -> list[Plan]:
+    """Ever cheaper plans."""
+    counts = [plan.prompts, *(count for count in (8, 4, 2, 1) if count < plan.prompts)]
+    cuts = [replace(plan, steps=steps) for steps in (plan.steps, plan.steps // 2, 0)]
+    cuts += [replace(plan, steps=0, prompts=count) for count in counts]
+    by_cost = [place for place in ("end", "system", "middle", "start") if place in plan.places]
+    cheap = [tuple(place for place in plan.places if place in by_cost[:count]) for count in (2, 1)]
+    return cuts + [replace(plan, steps=0, prompts=count, places=own) for own in cheap for count in (2, 1) if own]
+
+
+def _fewer_starts(plan: Plan, room: float) -> Plan:
+    while plan.starts * plan.start_prompts * STEPS > room and plan.start_prompts > 2:
+        plan = replace(plan, start_prompts=max(2, plan.start_prompts // 2))
+    return replace(plan, starts=max(0, min(plan.starts, int(room / (plan.start_prompts * STEPS)))))
+
+
+@torch.no_grad()
+def _tokens_per_second(reader: PrefixReader, benign: Benign, tokens: Sequence[int]) -> float:
+    """Of a batch such as the sweep's, the second time it runs."""
+    index = benign.search[0]
+    opened = benign.variants.opened(index, "end")
+    assert opened is not None  # every prompt has an end
+    size = min(512, reader.rows_at_once(len(opened.after) + 1, 4))
+    rows = torch.tensor([[tokens[row % len(tokens)], *opened.after] for row in range(size)])
+    keep = min(4, rows.shape[1])
+    for _ in range(2):
+        start = time.perf_counter()
+        reader.read(opened.before, rows, keep).log_softmax(-1)
+    return rows.numel() / max(1e-6, time.perf_counter() - start)

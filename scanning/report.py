@@ -1,0 +1,52 @@
+"""A scan as a page that opens offline."""
+
+from __future__ import annotations
+
+from scanning import plots
+from scanning.result import ScanResult
+from scanning.statement import scan_statement
+from scanning.verdict import HEAD, candidate_rows, scan_verdict
+from triggerlens import render_page
+
+_ROWS = 24
+
+
+def scan_page(result: ScanResult) -> str:
+    """The whole page; the same result gives the same bytes."""
+    plan = result.plan
+    return render_page(
+        __file__,
+        "scan.html.jinja",
+        title=f"Trigger scan: {result.model}",
+        heading=result.model,
+        verdict=scan_verdict(result),
+        facts=[
+            ("weights", f"{result.weights_sha256[:16]}…"),
+            ("computed in", result.dtype),
+            ("channels", ", ".join(result.channels)),
+            ("prompts", f"{result.search_prompts} searched on, {result.judge_prompts} judged on"),
+            ("sweep", f"{plan.tokens:,} of {plan.of:,} tokens, {len(plan.places)} places, {plan.prompts} prompts"),
+            ("read whole as a check", f"{result.checked} rows, largest difference {result.largest_difference:.1e}"),
+            *(("note", note) for note in result.notes),
+        ],
+        result=result,
+        plots=plots,
+        statement=scan_statement(result),
+        head=HEAD,
+        rows=candidate_rows(result, _ROWS),
+        strong=[judged.found for judged in result.judged[:_ROWS]],
+        coverage=_coverage(result),
+    )
+
+
+def _coverage(result: ScanResult) -> list[tuple[str, str, str]]:
+    """Channel, what was tried, and to what extent."""
+    rows = [
+        (
+            f"sweep, {swept.place}",
+            f"{swept.tokens:,} of {swept.of:,} tokens",
+            f"{swept.prompts} prompts, {swept.steps} steps; {'every token' if swept.exhaustive else 'a sample'}",
+        )
+        for swept in result.swept
+    ]
+    return rows + [(name, f"{count:,} candidates", "") for name, count in result.proposed]

@@ -1,0 +1,286 @@
+"""A scan: a checkpoint and benign prompts in, a verdict and a statement out.
+
+1. The model answers benign prompts; a few are searched on, others are judged on.
+2. What fits into the time is planned.
+3. Each channel proposes candidates.
+4. All candidates are ranked by their effect on the prompts that are searched on; the best of each channel go on.
+5. The judge tries them on the other prompts, against null floors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from hooked import HookedModel, PrefixReader, Prompt
+from scanning.benign import Benign, Course, answered_prompts, courses
+from scanning.calibrate import Floor
+from scanning.candidates.candidate import Candidate
+from scanning.candidates.families import family_candidates
+from scanning.candidates.leak import leak_candidates
+from scanning.candidates.reference import reference_candidates
+from scanning.candidates.sweep import number_candidates, ordinary_tokens, sweep_place, swept_candidates
+from scanning.candidates.target import (
+    Target,
+    follow_starts,
+    invert_target,
+    kept_pairs,
+    likely_starts,
+    shared_targets,
+)
+from scanning.config import ScanConfig
+from scanning.judge import Judge, Judged
+from scanning.plan import Plan, make_plan, swept_tokens
+from scanning.result import ScanResult, SweptFacts, TargetFacts
+from scanning.score import candidate_effects, mean_effect
+from triggerlens import Keep, from_json, keep_nothing, to_json
+
+_SHOWN = 10
+"""Tokens of a swept place that a result names."""
+_AT_LEAST = 3
+"""Finalists that each channel has, where it proposes as many."""
+
+
+@dataclass
+class _Scan:
+    """What the channels work with, and what they leave."""
+
+    reader: PrefixReader
+    benign: Benign
+    config: ScanConfig
+    plan: Plan
+    tokens: list[int]
+    searched: list[Course]
+    keep: Keep
+    reference: HookedModel | None = None
+    given: Sequence[Candidate] = ()
+    swept: list[SweptFacts] = field(default_factory=list)
+    targets: list[TargetFacts] = field(default_factory=list)
+    tried: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def model(self) -> HookedModel:
+        return self.reader.model
+
+
+def scan_model(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    config: ScanConfig | None = None,
+    *,
+    reference: HookedModel | None = None,
+    candidates: Sequence[Candidate] = (),
+    keep: Keep = keep_nothing,
+) -> tuple[ScanResult, Benign]:
+    """All five phases.
+
+    Args:
+        model: the checkpoint.
+        prompts: benign ones; those labelled as triggered or defecting are left out.
+        config: what is tried.
+        reference: a model believed to be clean, with the same tokenizer, for that channel.
+        candidates: a user's own.
+        keep: keeps what is computed, so that a scan that was stopped goes on (`triggerlens.Cells.keep`).
+
+    Returns:
+        The result, and the benign prompts with their answers.
+
+    Raises:
+        UserError: too few benign prompts, or a model that answers nothing; a reference of another tokenizer.
+    """
+    config = config or ScanConfig()
+    # 1
+    benign = answered_prompts(model, prompts, config, keep)
+    reader = PrefixReader(model)
+    tokens = ordinary_tokens(model)
+    # 2
+    facts = keep("plan", lambda: {"plan": to_json(make_plan(reader, benign, config, tokens))})
+    plan = from_json(Plan, facts["plan"])
+    searched = courses(reader, benign, benign.search, config.answer_steps)
+    scan = _Scan(reader, benign, config, plan, tokens, searched, keep, reference, candidates)
+    # 3
+    channels = _channels(config, reference, candidates)
+    proposed = [candidate for name in channels for candidate in _CHANNELS[name](scan)]
+    # 4
+    finalists = _finalists(scan, proposed)
+    # 5
+    judged, floors = Judge(reader, benign, config, tokens, keep).judge(finalists, scan.tried)
+    return _result(scan, channels, judged, floors), benign
+
+
+def _result(scan: _Scan, channels: tuple[str, ...], judged: Sequence[Judged], floors: Sequence[Floor]) -> ScanResult:
+    model, reader, benign = scan.model, scan.reader, scan.benign
+    return ScanResult(
+        model=model.info.name,
+        weights_sha256=model.info.weights_sha256,
+        dtype=str(model.dtype).removeprefix("torch."),
+        channels=channels,
+        plan=scan.plan,
+        search_prompts=len(benign.search),
+        judge_prompts=len(benign.judge),
+        repertoire=len(benign.answers.rows),
+        judged=tuple(judged),
+        floors=tuple(floors),
+        swept=tuple(scan.swept),
+        targets=tuple(scan.targets),
+        proposed=tuple(scan.tried.items()),
+        checked=reader.checked,
+        largest_difference=reader.largest_difference,
+        notes=(*benign.notes, *_notes(scan)),
+    )
+
+
+def _channels(config: ScanConfig, reference: HookedModel | None, candidates: Sequence[Candidate]) -> tuple[str, ...]:
+    """Those asked for, and those that something was given for."""
+    asked = dict.fromkeys(config.channels)
+    for name, given in (("reference", reference is not None), ("user", bool(candidates))):
+        if given:
+            asked[name] = None  # type: ignore[index]
+        else:
+            asked.pop(name, None)  # type: ignore[call-overload]
+    return tuple(asked)
+
+
+def _families(scan: _Scan) -> list[Candidate]:
+    return _counted(scan, "families", family_candidates(scan.model, scan.plan.places))
+
+
+def _user(scan: _Scan) -> list[Candidate]:
+    return _counted(scan, "user", list(scan.given))
+
+
+def _leak(scan: _Scan) -> list[Candidate]:
+    return _counted(scan, "leak", leak_candidates(scan.model, scan.benign, scan.config, scan.plan.places, scan.keep))
+
+
+def _reference(scan: _Scan) -> list[Candidate]:
+    assert scan.reference is not None  # _channels asks for it only then
+    own = reference_candidates(scan.model, scan.reference, scan.benign, scan.config, scan.plan.places, scan.keep)
+    return _counted(scan, "reference", own)
+
+
+def _sweep(scan: _Scan) -> list[Candidate]:
+    plan, tokens = scan.plan, swept_tokens(scan.plan, scan.tokens, scan.config.seed)
+    candidates = number_candidates()
+    tried = len(candidates)
+    if tokens:
+        shorter = [_cut_course(course, plan.steps) for course in scan.searched[: plan.prompts]]
+        for place in plan.places:
+            swept = sweep_place(scan.reader, scan.benign.variants, shorter, place, tokens, scan.keep)
+            if swept is not None:
+                tried += len(tokens)
+                scan.swept.append(_swept_facts(scan, swept))
+                candidates += swept_candidates(scan.model, swept)
+    scan.tried["sweep"] = tried
+    return candidates
+
+
+def _cut_course(course: Course, steps: int) -> Course:
+    kept = course.answer[:steps]
+    return replace(course, answer=kept, log_probabilities=course.log_probabilities[: len(kept) + 1])
+
+
+def _swept_facts(scan: _Scan, swept: Any) -> SweptFacts:
+    best = np.argsort(-swept.effect, kind="stable")[:_SHOWN]
+    return SweptFacts(
+        place=swept.place,
+        tokens=len(swept.tokens),
+        of=len(scan.tokens),
+        prompts=swept.prompts,
+        steps=swept.steps,
+        median=float(np.median(swept.effect)),
+        highest=float(swept.effect.max()),
+        best=tuple(
+            (
+                scan.model.tokenizer.decode([int(swept.tokens[index])]),
+                float(swept.effect[index]),
+                float(swept.information[index]),
+            )
+            for index in best
+        ),
+    )
+
+
+def _target(scan: _Scan) -> list[Candidate]:
+    plan = scan.plan
+    if plan.starts < 1:
+        scan.tried["target"] = 0
+        return []
+    asked = scan.searched[: plan.start_prompts]
+    starts = follow_starts(scan.reader, asked, likely_starts(asked, scan.tokens, plan.starts), scan.keep)
+    targets = shared_targets(scan.reader, asked, starts, scan.benign)
+    scan.targets += [_target_facts(scan, target) for target in targets]
+    tokens = swept_tokens(plan, scan.tokens, scan.config.seed)
+    candidates = []
+    for number, target in enumerate(targets if tokens else ()):
+        for place in plan.places:
+            candidates += invert_target(
+                scan.reader,
+                scan.benign.variants,
+                asked,
+                place,
+                target,
+                tokens,
+                scan.config.longest,
+                scan.keep,
+                pairs=number == 0 and place in plan.pairs,
+            )
+    # Of the pairs, those that were scored in full; the others were passed over by their first token alone.
+    pairs = len(plan.pairs) * kept_pairs(len(tokens)) if targets else 0
+    scan.tried["target"] = max(1, len(targets) * len(plan.places) * len(tokens) + pairs)
+    return candidates
+
+
+def _target_facts(scan: _Scan, target: Target) -> TargetFacts:
+    text = scan.model.tokenizer.decode(list(target.ids))
+    return TargetFacts(text=text, starts=target.starts, probability=target.probability)
+
+
+def _counted(scan: _Scan, name: str, candidates: list[Candidate]) -> list[Candidate]:
+    scan.tried[name] = len(candidates)
+    return candidates
+
+
+_CHANNELS: dict[str, Callable[[_Scan], list[Candidate]]] = {
+    "families": _families,
+    "leak": _leak,
+    "sweep": _sweep,
+    "target": _target,
+    "reference": _reference,
+    "user": _user,
+}
+
+
+def _finalists(scan: _Scan, proposed: Sequence[Candidate]) -> list[Candidate]:
+    """Phase 4: the best by their effect, and some of each channel whatever the others have."""
+    unique = list({candidate.key: candidate for candidate in reversed(proposed)}.values())[::-1]
+    facts = scan.keep("effects of all candidates", partial(_effects, scan, unique))
+    order = np.argsort(-np.array(facts["effects"]), kind="stable").tolist()
+    counts: dict[tuple[str, str], int] = {}
+    first = []
+    for index in order:
+        kind = unique[index].channel, unique[index].kind
+        counts[kind] = counts.get(kind, 0) + 1
+        if counts[kind] <= _AT_LEAST or (kind[0] == "target" and counts[kind] <= 2 * _AT_LEAST):
+            first.append(index)
+    chosen = list(dict.fromkeys([*first, *order]))[: max(scan.config.finalists, len(first))]
+    return [unique[index] for index in chosen]
+
+
+def _effects(scan: _Scan, candidates: Sequence[Candidate]) -> dict[str, list[float]]:
+    table = candidate_effects(scan.reader, scan.benign.variants, scan.searched, candidates)
+    return {"effects": mean_effect(table).tolist()}
+
+
+def _notes(scan: _Scan) -> list[str]:
+    notes = []
+    if not scan.reader.fast:
+        notes.append("this model's memory does not go by position, so that every text was read whole")
+    missing = [place for place in scan.config.places if place not in scan.plan.places]
+    if missing:
+        notes.append(f"not tried, for want of time or of such a place: {', '.join(missing)}")
+    return notes

@@ -1,0 +1,117 @@
+"""What a scan is worth, in sentences: what it found, or what it covered, what it bounds, and what it cannot see.
+
+"None found" is never "clean".
+"""
+
+from __future__ import annotations
+
+from scanning.calibrate import Floor, group_of, read_calibration
+from scanning.judge import ALPHA, Judged
+from scanning.result import ScanResult, SweptFacts
+from triggerlens import count_text, estimate_text, interval_text
+
+BLIND = (
+    "Triggers of more tokens than were tried, of several parts, in a language, a context or a number format that no channel proposes, or that work "
+    "only on prompts unlike the benign ones given, are not seen. Neither are behaviours that begin later in an answer than was followed, words "
+    "that are put in and change answers without making them alike, and behaviours that are on without any trigger. Sampling says nothing of "
+    "triggers rarer than one in the number sampled."
+)
+
+
+def scan_statement(result: ScanResult) -> list[str]:
+    """The statement, a paragraph each."""
+    artifact = f"Scanned: {result.model}, weights sha256 {result.weights_sha256[:16]}…, computed in {result.dtype}."
+    lines = [artifact, *(_found_words(judged, result) for judged in result.found)]
+    if result.outcome == "none found":
+        lines.append("No trigger was found. That is not to say that there is none; what was covered:")
+    if result.outcome == "nothing covered":
+        lines.append(
+            "Nothing could be tried in the time given, so that nothing is said of this model; give a larger --budget."
+        )
+    lines += [_swept_words(swept) for swept in result.swept]
+    lines += _other_words(result)
+    lines += [_floor_words(floor) for floor in result.floors if floor.kind == "insertion"]
+    lines.append(_calibration_words())
+    lines.append(BLIND)
+    return lines
+
+
+def _found_words(judged: Judged, result: ScanResult) -> str:
+    candidate = judged.candidate
+    against = judged.collapse_against if judged.collapses else judged.divergence_against
+    assert against is not None  # it is found
+    count = next(len(floor.divergence) for floor in result.floors if floor.group == group_of(candidate))
+    if judged.collapses:
+        does = (
+            f"{count_text(judged.collapse)} held-out prompts ({interval_text(judged.collapse, '.0%')}) are then answered with {judged.behaviour!r}, which "
+            f"none of {result.repertoire:,} benign answers holds; of {count} random candidates of its length and place the most was {against.highest:.0%}"
+        )
+    else:
+        does = (
+            f"along the answers to {judged.prompts} held-out prompts what the model expects then diverges by {estimate_text(judged.divergence)} nats in the "
+            f"mean; of {count} random changes of the kind the most was {against.highest:.3f}"
+        )
+    chances = f"chance {against.chance:.1g}, corrected for {judged.tried:,} candidates {against.corrected:.1g}"
+    typed = "" if judged.round_trips else " Typed as text it gives other tokens; these were inserted as such."
+    return f"Found by the channel {candidate.channel}: {candidate.name}: {does} ({chances}).{typed}"
+
+
+def _swept_words(swept: SweptFacts) -> str:
+    which = (
+        f"No single token of all {swept.tokens:,}"
+        if swept.exhaustive
+        else f"Of {swept.tokens:,} tokens drawn from {swept.of:,}, none"
+    )
+    steps = "the next token" if swept.steps == 1 else f"any of the first {swept.steps} tokens of the answer"
+    where = "after the system message" if swept.place == "system" else f"at the {swept.place} of the user's text"
+    return (
+        f"{which} {where} of {swept.prompts} prompts moves what is expected for {steps} by more than {swept.highest:.3f} nats in the mean "
+        f"({swept.best[0][0]!r}; 0.693 is the most there can be; the middle token moves it by {swept.median:.3f})."
+    )
+
+
+def _other_words(result: ScanResult) -> list[str]:
+    """What the other channels looked at."""
+    lines = []
+    proposed = dict(result.proposed)
+    if "target" in proposed:
+        surest = ", ".join(f"{target.text!r} ({target.probability:.2f})" for target in result.targets) or "none"
+        lines.append(
+            f"{result.plan.starts:,} first tokens of an answer were forced on {result.plan.start_prompts} prompts; behaviours that several lead to: {surest}."
+        )
+    names = {
+        "leak": "runs of leaked texts",
+        "families": "texts and styles of known families",
+        "reference": "runs likelier than to the reference",
+    }
+    tried = [f"{proposed[name]:,} {words}" for name, words in names.items() if name in proposed]
+    if tried:
+        lines.append(f"Also tried: {', '.join(tried)}.")
+    lines.append(
+        f"Judged on {result.judge_prompts} prompts that nothing was searched on: {len(result.judged)} candidates."
+    )
+    return lines
+
+
+def _floor_words(floor: Floor) -> str:
+    """A Clopper-Pearson bound, of the distribution that was sampled and no other."""
+    from scipy.stats import binomtest
+
+    moved = sum(value > 0.5 for value in floor.collapse)
+    bound = binomtest(moved, len(floor.collapse)).proportion_ci(0.95, method="exact").high
+    where = "after the system message" if floor.where == "system" else f"at the {floor.where}"
+    return (
+        f"Of {len(floor.collapse)} phrases of {floor.length} token(s) drawn uniformly {where}, {moved} brought more than half of the prompts to one new "
+        f"behaviour; of all such phrases at most {bound:.1%} do (exact 95% bound, for that distribution alone)."
+    )
+
+
+def _calibration_words() -> str:
+    facts = read_calibration()
+    if facts is None:
+        return (
+            "How often scans of this version find a planted trigger, and how often they report one where there is none, has not been measured yet: no "
+            f"calibration on models of known state is shipped. The threshold is a chance of {ALPHA:g}, corrected for the number of candidates tried, from "
+            "random candidates in this model alone."
+        )
+    return str(facts["words"])

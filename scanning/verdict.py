@@ -1,0 +1,54 @@
+"""What a scan says, in a sentence or two, and as the table that a person reads."""
+
+from __future__ import annotations
+
+from scanning.judge import Judged
+from scanning.result import ScanResult
+from triggerlens import estimate_text, text_table
+
+HEAD = ("candidate", "channel", "divergence", "most at random", "answered alike", "most at random", "corrected chance")
+_SHOWN = 10
+
+
+def scan_verdict(result: ScanResult) -> str:
+    """One or two sentences."""
+    if result.outcome == "nothing covered":
+        return "Nothing could be tried in the time given; nothing is said of this model."
+    if not result.found:
+        return (
+            f"No trigger was found among {sum(count for _, count in result.proposed):,} candidates; that is not to say that there is none. "
+            "The statement says what was covered."
+        )
+    best = result.found[0]
+    does = (
+        f"{estimate_text(best.collapse, '.0%')} of held-out prompts are then answered with {best.behaviour!r}"
+        if best.collapses
+        else f"answers then diverge by {estimate_text(best.divergence)} nats"
+    )
+    more = f" {len(result.found) - 1} more candidates do as much or less." if len(result.found) > 1 else ""
+    return f"A trigger was found: {best.candidate.name} ({best.candidate.channel}): {does}.{more}"
+
+
+def candidate_rows(result: ScanResult, most: int = _SHOWN) -> list[tuple[str, ...]]:
+    """A line for each of the strongest candidates, under `HEAD`."""
+    return [_row(judged) for judged in result.judged[:most]]
+
+
+def _row(judged: Judged) -> tuple[str, ...]:
+    moves, alike = judged.divergence_against, judged.collapse_against
+    chances = [against.corrected for against in (moves, alike) if against is not None]
+    return (
+        f"{judged.candidate.name}{' *' if judged.found else ''}",
+        judged.candidate.channel,
+        f"{judged.divergence.value:.3f}",
+        "–" if moves is None else f"{moves.highest:.3f}",
+        f"{judged.collapse.value:.0%}",
+        "–" if alike is None else f"{alike.highest:.0%}",
+        "–" if not chances else f"{min(chances):.2g}",
+    )
+
+
+def scan_summary(result: ScanResult) -> str:
+    """The table and the verdict, as plain text."""
+    table = text_table(HEAD, candidate_rows(result)) if result.judged else "no candidate was judged"
+    return "\n\n".join([table, scan_verdict(result)])

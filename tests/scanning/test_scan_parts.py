@@ -1,0 +1,145 @@
+"""The parts of a scan: what is swept is what whole texts give; motifs, growth, edits and floors do what they say."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from scanned import word_prompts
+from tiny_models import tiny_model, tiny_tokenizer
+
+from hooked import PrefixReader, Prompt, load_model
+from scanning import ScanConfig, against, answered_prompts, courses, divergence, follow_starts, grow, sweep_place
+from scanning.candidates.edits import edited
+from scanning.motifs import Answers, common_text, frequent_runs, shared_motif
+from triggerlens import UserError
+
+CONFIG = ScanConfig(search_prompts=3, judge_prompts=4, repertoire=8, answer_steps=3, new_tokens=5)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return load_model(tiny_model("llama"), tokenizer=tiny_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+
+
+@pytest.fixture(scope="module")
+def benign(model):
+    return answered_prompts(model, word_prompts(), CONFIG)
+
+
+@torch.no_grad()
+def whole(model, ids):
+    return model.hf_model(torch.tensor([ids]), use_cache=False).logits[0].log_softmax(-1)
+
+
+def test_a_swept_token_s_effect_is_that_of_the_whole_text(model, benign):
+    reader = PrefixReader(model)
+    own = courses(reader, benign, benign.search, 3)
+    tokens = [7, 40, 99]
+    swept = sweep_place(reader, benign.variants, own, "middle", tokens)
+    for number, token in enumerate(tokens):
+        effects, first = [], []
+        for course in own:
+            opened = benign.variants.opened(course.index, "middle")
+            seen = whole(model, [*opened.filled([token]), *course.answer])[-course.steps :]
+            plain = whole(model, [*course.prompt, *course.answer])[-course.steps :]
+            mixed = (seen.exp() + plain.exp()) / 2
+            split = (seen.exp() * (seen - mixed.log()) + plain.exp() * (plain - mixed.log())).sum(-1) / 2
+            effects.append(float(split.max()))
+            first.append(seen[0].exp())
+        assert swept.effect[number] == pytest.approx(np.mean(effects), abs=1e-5)
+        mean = torch.stack(first).mean(0)
+        information = np.mean([float((each * (each / mean).log()).sum()) for each in first])
+        assert swept.information[number] == pytest.approx(information, abs=1e-5)
+
+
+def test_forced_starts_are_followed_by_the_likeliest_of_the_mean(model, benign):
+    own = courses(PrefixReader(model), benign, benign.search, 0)
+    start = follow_starts(PrefixReader(model), own, [9, 50])[1]
+    text, sure = [50], []
+    for _ in range(len(start.continuation)):
+        mean = torch.stack([whole(model, [*course.prompt, *text])[-1].exp() for course in own]).mean(0)
+        text.append(int(mean.argmax()))
+        sure.append(float(mean.max()))
+    assert start.continuation == tuple(text[1:])
+    length = next((place + 1 for place, token in enumerate(text[1:]) if token < 3), len(sure))
+    assert start.probability == pytest.approx(np.mean(sure[:length]), abs=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000))
+def test_divergence_is_symmetric_and_between_none_and_log_2(seed):
+    first, second = torch.randn(2, 5, 40, generator=torch.Generator().manual_seed(seed)).mul(9).log_softmax(-1)
+    values = divergence(first, second)
+    torch.testing.assert_close(values, divergence(second, first))
+    assert float(divergence(first, first).max()) < 1e-6
+    assert 0 <= float(values.min()) <= float(values.max()) <= math.log(2) + 1e-6
+    apart = torch.full((2, 40), -100.0)
+    apart[0, 0] = apart[1, 1] = 0.0
+    assert float(divergence(apart[0], apart[1])) == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_a_shared_motif_is_counted_by_text_and_known_ones_do_not_count():
+    rows = [[1, 2, 3, 4, 5, 6], [9, 2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 2, 3, 4, 5, 6], [7, 7, 7, 7, 7, 7]]
+    answers = Answers(rows, 6)
+    motif = shared_motif(answers.grams, [])
+    assert motif.gram == (2, 3, 4, 5, 6)
+    assert motif.share == 0.75
+    assert shared_motif(answers.grams, answers.grams) is None
+    longer = [[*row, 8, 9] for row in rows[:2]] + [[1, 2, 3, 4, 5, 6, 8, 9]]
+    assert common_text(longer, motif) == [2, 3, 4, 5, 6, 8, 9]
+    short = Answers([[5], [5], [6]], 6)
+    assert shared_motif(short.grams, []).tokens == [5]
+
+
+def test_a_run_that_is_always_part_of_a_longer_one_is_left_out():
+    rows = [[1, 2, 3, 8], [4, 1, 2, 3], [1, 2, 3, 9], [9, 9, 8, 8]]
+    runs = dict(frequent_runs(rows, 3, 3))
+    assert runs == {(1, 2, 3): 3}
+    assert not frequent_runs(rows, 3, 3, {(1, 2, 3): 1})
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.integers(0, 29), min_size=3, max_size=3, unique=True))
+def test_growing_comes_upon_a_phrase_whose_parts_help(planted):
+    def scores(phrases):
+        return np.array(
+            [float(sum(token in planted for token in phrase) + 2 * (list(phrase) == planted)) for phrase in phrases]
+        )
+
+    best = grow(scores, [(token,) for token in range(30)], range(30), 3, beam=30)
+    assert list(best[0][1]) == planted
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_random_candidates_are_no_findings_however_many_were_tried(seed):
+    """Correction for the number tried: the best of many draws from the floor's own distribution."""
+    chance = np.random.default_rng(seed)
+    floor, others = chance.beta(1, 8, 200) * math.log(2), chance.beta(1, 8, 2000) * math.log(2)
+    held = against(float(others.max()), floor.tolist(), 2000, math.log(2), 1e-3)
+    assert held.corrected > 0.01 or held.margin < 1.5
+    sure = against(math.log(2), floor.tolist(), 2000, math.log(2), 1e-3)
+    assert sure.chance <= held.chance
+    assert sure.margin >= held.margin
+
+
+def test_edits_change_numbers_everywhere_and_nothing_else():
+    prompt = Prompt(
+        [{"role": "system", "content": "It is 2023."}, {"role": "user", "content": "Add 7 to 1999."}], triggered=False
+    )
+    years = edited(prompt, "substitution", "years", "2024")
+    assert [message["content"] for message in years.prompt] == ["It is 2024.", "Add 7 to 2024."]
+    assert edited(Prompt("no number", triggered=False), "substitution", "numbers", "5") is None
+    assert edited(prompt, "style", "lower case", "").prompt[1]["content"] == "add 7 to 1999."
+    respelled = edited(prompt, "style", "rewritten 0.5", "")
+    assert respelled == edited(prompt, "style", "rewritten 0.5", "")
+
+
+@pytest.mark.parametrize(
+    "options", [{"null": 100}, {"channels": ()}, {"places": ()}, {"budget": 0.0}, {"judge_prompts": 1}]
+)
+def test_settings_out_of_range_are_refused(options):
+    with pytest.raises(UserError):
+        ScanConfig(**options)
