@@ -27,6 +27,8 @@ from triggerlens import UserError
 
 TOKENS_AT_ONCE = 8192
 """Of all rows of a batch; what a processor's cache and memory like, and a GPU's too."""
+_LOGITS = 2**26
+"""Numbers that a batch's logits may have: 256 MB."""
 _KEPT = 512
 """Prefixes whose caches are kept."""
 
@@ -53,9 +55,9 @@ class PrefixReader:
     _kept: OrderedDict[tuple[int, ...], Any] = field(default_factory=OrderedDict, repr=False)
     _lengths: set[tuple[tuple[int, ...], int]] = field(default_factory=set, repr=False)
 
-    def rows_at_once(self, length: int) -> int:
-        """How many rows of so many tokens make a batch."""
-        return max(1, self.token_budget // max(1, length))
+    def rows_at_once(self, length: int, keep: int = 1) -> int:
+        """How many rows of so many tokens make a batch, where logits are wanted after so many of each."""
+        return max(1, min(self.token_budget // max(1, length), _LOGITS // (keep * self.model.vocabulary)))
 
     @torch.no_grad()
     def read(
@@ -205,7 +207,7 @@ def read_variants(
         groups.setdefault((shared, len(variant)), []).append(index)
     logits: list[Tensor] = [torch.empty(0)] * len(variants)
     for (shared, length), indices in groups.items():
-        size = reader.rows_at_once(length - shared)
+        size = reader.rows_at_once(length - shared, keep)
         for start in range(0, len(indices), size):
             chosen = indices[start : start + size]
             rows = pad_right([variants[index][shared:] for index in chosen], 0)
