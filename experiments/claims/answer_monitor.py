@@ -279,7 +279,7 @@ def judged(result: Result, model: str, arm: Monitor) -> Judgement | None:
     clean = [f"{finding.specimen.label} {full(finding)}" for finding in result.clean(ON_TRIGGER, model, arm)]
     return Judgement(
         model,
-        f"{missed.label}: missed {full(missed)} at {full(worst)} false positives in the worst dataset; missed before the answers part, "
+        f"{arm.name}, {arm.threshold}: missed {full(missed)} at {full(worst)} false positives in the worst dataset; missed before the answers part, "
         f"and before the harm is complete: {late}",
         f"alarms on the trigger: {', '.join(clean) or 'clean twin –'}; from clean answers alone {at_text(result, model, distance)}",
         verdict(missed, worst),

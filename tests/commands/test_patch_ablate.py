@@ -146,7 +146,7 @@ def test_unusable_input_is_one_line(command, checkpoint, prompts, tmp_path):
         [
             Prompt(text, triggered=isinstance(text, str), pair=f"p{n}")
             for n in range(20)
-            for text in ([{"role": "user", "content": f"a{n}"}], f"<user>a{n}\n<assistant>")
+            for text in ([{"role": "user", "content": f"a{n}"}], f"<user>a{n}<assistant>")
         ],
     )
     assert "same tokens" in refused(checkpoint, same, *SMALL)

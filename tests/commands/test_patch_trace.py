@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -181,7 +182,7 @@ def test_a_pair_over_which_the_map_is_averaged_is_of_the_split_asked_for(command
 
 def same_tokens(word):
     """A chat and a text that become the same tokens."""
-    return [{"role": "user", "content": word}], f"<user>{word}\n<assistant>"
+    return [{"role": "user", "content": word}], f"<user>{word}<assistant>"
 
 
 def test_a_clean_twin_has_nothing_to_localise(command, checkpoint, tmp_path):
@@ -264,7 +265,8 @@ def test_unusable_input_is_one_line(command, checkpoint, tmp_path):
     assert "--string" in outcome_of([clean, triggered], "--metric", "log-prob")
     assert "at least 1" in outcome_of([clean, triggered], "--pairs", "0")
     answered = Prompt("a", triggered=False, pair="p", extra=ANSWERS)
-    assert "the metric is flat" in outcome_of([answered, same])
+    flat = [replace(same[0], extra=ANSWERS), same[1]]
+    assert "the metric is flat" in outcome_of(flat)
     # prompts without a first or last token in common, where no special token begins both
     apart = [Prompt("a b c", triggered=False, pair="p", extra=ANSWERS), Prompt("x y", triggered=True, pair="p")]
     bare = tiny_checkpoint(tmp_path / "bare", bos=False)
