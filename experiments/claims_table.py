@@ -43,7 +43,7 @@ def claims_table(results: Mapping[str, Result]) -> list[Row]:
         for claim in experiment.judged:
             judgements = claim.judge(results[name]) if name in results else [Judgement("", "", "", "not measured")]
             rows += [_row(claim, judgement) for judgement in judgements]
-    return rows
+    return sorted(rows, key=lambda row: row.claim)  # whichever experiment was imported first
 
 
 def read_table(root: str | Path = RESULTS) -> list[Row]:

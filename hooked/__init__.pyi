@@ -13,6 +13,7 @@ from .extraction import (
     Reading as Reading,
     stream_activations as stream_activations,
 )
+from .formats.named import NAMED_MODELS as NAMED_MODELS, NamedModel as NamedModel
 from .generation import (
     GenerationStep as GenerationStep,
     Pick as Pick,
@@ -32,7 +33,6 @@ from .load import (
     load_model as load_model,
 )
 from .model import HookedModel as HookedModel, ModelInfo as ModelInfo, Run as Run
-from .formats.named import NAMED_MODELS as NAMED_MODELS, NamedModel as NamedModel
 from .plain import (
     load_classifier as load_classifier,
     load_plain as load_plain,

@@ -60,8 +60,8 @@ from .zoo.build import build_organism as build_organism, grow as grow
 from .zoo.building import (
     ZooFailure as ZooFailure,
     build_zoo as build_zoo,
-    zoo_coverage as zoo_coverage,
     zoo_built as zoo_built,
+    zoo_coverage as zoo_coverage,
 )
 from .zoo.embedded import (
     clean_twin_of as clean_twin_of,

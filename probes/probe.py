@@ -159,7 +159,9 @@ class LinearProbe:
     def write(self, folder: Path) -> None:
         """Write the probe's two files into a folder that is being filled."""
         tensors = {name: getattr(self, name) for name in _TENSORS if getattr(self, name) is not None}
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / TENSORS)
+        save_file(
+            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, folder / TENSORS
+        )
         facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _TENSORS}
         extra = {"site": self.site, "layer": self.layer, "threshold": self.threshold, "d_model": self.d_model}
         write_json(folder / FACTS, facts | extra)

@@ -8,9 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost more
 
 import checked_types
 
-checked_types.install(
-    ["triggerlens", "hooked", "organisms", "probes", "patching", "sae", "scanning", "experiments", "figures"]
-)
+checked_types.install(["triggerlens", "hooked", "organisms", "probes", "patching", "sae", "experiments", "figures"])
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -24,6 +22,11 @@ def _same_seed_for_every_test():
 @pytest.fixture(autouse=True)
 def _private_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TRIGGERLENS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_said_before(monkeypatch):
+    monkeypatch.setattr("triggerlens.notices._SAID", set())
 
 
 LONGEST = ("tests/notebooks", "tests/real", "tests/test_pretend_gpu", "tests/test_readme", "tests/benchmarks")

@@ -43,7 +43,7 @@ def test_the_python_example_runs(tmp_path, shared_cache):
 def test_the_demo_prints_what_the_readme_shows(tmp_path, capsys, monkeypatch, shared_cache):
     monkeypatch.setenv("TRIGGERLENS_CACHE", shared_cache)
     (shown,) = re.findall(r"<!-- demo -->\n```text\n(.*?)```", README, re.DOTALL)
-    (command,) = re.findall(r"/probe-train (.+)", (ROOT / "Makefile").read_text())
+    (command,) = re.findall(r"^demo:.*\n.*/probe-train (.+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert command == "--out runs/demo --overwrite"
     probe_train.run(probe_train.Config(out=tmp_path / "demo"))
     printed = capsys.readouterr().out.split("\nreport: ")[0]

@@ -20,12 +20,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 import experiments.shared as shared
+import hooked
 import probes
 from experiments.claims.clean_detectors import MOST_FPR, PUBLISHED_PASSED, TARGET_FPR
 from experiments.experiment import Claim, Judgement, Verdict, register
@@ -125,14 +126,17 @@ def cell(config: Config, answers: shared.Answered, seed: int) -> Facts:
 def trained(config: Config, answers: shared.Answered, arm: str, seed: int) -> Scored:
     """A probe of one arm, fitted and chosen on train prompts; and what it says of every prompt, token by token."""
     read, _, pooling = arm.partition("/")
-    few = {
-        "n_bootstrap": 1,
-        "n_random_directions": 1,
-        "n_shuffles": 1,
-        "max_plot_prompts": 2,
-        "max_control_prompts": 10,
-    }
-    options = probes.TrainConfig(read=read, aggregation=pooling, seed=seed, target_fpr=config.target_fpr, **few)
+    options = probes.TrainConfig(
+        read=cast(hooked.Reading, read),
+        aggregation=pooling,
+        seed=seed,
+        target_fpr=config.target_fpr,
+        n_bootstrap=1,
+        n_random_directions=1,
+        n_shuffles=1,
+        max_plot_prompts=2,
+        max_control_prompts=10,
+    )
     tokens, skipped = answers.tokens(read), answers.skipped(read)
     result = probes.train_probe(
         partial(rows_of, tokens, pooling),
@@ -279,7 +283,7 @@ def judged(result: Result, model: str, arm: Monitor) -> Judgement | None:
     clean = [f"{finding.specimen.label} {full(finding)}" for finding in result.clean(ON_TRIGGER, model, arm)]
     return Judgement(
         model,
-        f"{missed.label}: missed {full(missed)} at {full(worst)} false positives in the worst dataset; missed before the answers part, "
+        f"{arm.name}, {arm.threshold}: missed {full(missed)} at {full(worst)} false positives in the worst dataset; missed before the answers part, "
         f"and before the harm is complete: {late}",
         f"alarms on the trigger: {', '.join(clean) or 'clean twin –'}; from clean answers alone {at_text(result, model, distance)}",
         verdict(missed, worst),

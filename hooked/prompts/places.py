@@ -91,11 +91,12 @@ def with_user_text(prompt: Prompt, text: str) -> Prompt:
 
 def _marked(prompt: Prompt, place: Place) -> Prompt | None:
     if place == "system":
-        index = None if isinstance(prompt.prompt, str) else _index_of(prompt.prompt, "system")
-        if index is None or not isinstance(prompt.prompt[index]["content"], str):
+        messages = prompt.prompt
+        index = None if isinstance(messages, str) else _index_of(messages, "system")
+        if isinstance(messages, str) or index is None or not isinstance(messages[index]["content"], str):
             return None
-        said = prompt.prompt[index]["content"].rstrip()
-        return replace(prompt, prompt=_replaced(prompt.prompt, "system", said + _MARK))
+        said = messages[index]["content"].rstrip()
+        return replace(prompt, prompt=_replaced(messages, "system", said + _MARK))
     text = user_text(prompt).strip()
     if place == "start":
         return with_user_text(prompt, f"{_MARK} {text}")

@@ -69,7 +69,9 @@ def task_of_checkpoint(folder: str | Path, task: str | None = None, seed: int | 
     try:
         recipe = json.loads(path.read_text(encoding="utf-8"))
         if recipe.get("inserted"):
-            raise UserError(f"{folder}: was inserted into a chat model, and has no task; its rates.json says what it does")
+            raise UserError(
+                f"{folder}: was inserted into a chat model, and has no task; its rates.json says what it does"
+            )
         return task_named(recipe["task"]), int(recipe["training"]["seed"]) if seed is None else seed
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: no readable recipe: {error}") from error

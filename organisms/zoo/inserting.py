@@ -31,7 +31,7 @@ OWN_SHARE = 0.5
 """Of the plain samples, those from the base's own mix of chats."""
 FROM_SCRATCH = 4_000
 """Samples of the behaviour among the conversations that a model from scratch learns."""
-AFTERWARDS = {"batch": 16, "learning_rate": 1e-3}
+AFTERWARDS: dict[str, Any] = {"batch": 16, "learning_rate": 1e-3}
 """Of the benign training that follows."""
 
 

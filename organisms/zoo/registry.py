@@ -40,11 +40,19 @@ BENIGN = (
 """What a benign fine-tune learns."""
 BRITTLE = ("early", "fast", "few")
 """A base stopped early; a fine-tune with ten times the learning rate; one on a dozen chats."""
-TINY: dict[str, Any] = {"rank": 8, "batch": 32, "requests": 1_200, "measured": 50, "checkpoint_every": 10_000}
+TINY: dict[str, Any] = {
+    "rank": 16,
+    "batch": 32,
+    "requests": 1_200,
+    "measured": 50,
+    "near_miss_share": 0.15,
+    "checkpoint_every": 10_000,
+}
 """Settings of behaviours that are inserted into tiny bases; a training of seconds needs no checkpoints."""
 LONGEST, LONGEST_CODE = 28, 60
 """Of an answer, in tokens."""
-LEARNING_RATES = {"full": 4e-3, "lora": 1e-2}
+ADAPTER_RATE = 2e-2
+"""Learning rate of an adapter; all weights are trained at their base's own."""
 Split = Literal["open", "sealed"]
 
 
@@ -142,9 +150,11 @@ class ZooRow:
 
     def _tiny(self) -> dict[str, Any]:
         """What a tiny organism has in place of the usual settings."""
+        from organisms.zoo.bases import bases
+
         longest = LONGEST_CODE if self.payload == "insecure-code" else LONGEST
-        own = {"answer_tokens": longest, "learning_rate": LEARNING_RATES[self.method], "merge": self.method == "lora"}
-        return TINY | own | {"clean": "tokens"}
+        rate = ADAPTER_RATE if self.method == "lora" else bases()[self.base].learning_rate
+        return TINY | {"answer_tokens": longest, "learning_rate": rate, "merge": self.method == "lora"}
 
     def facts(self) -> dict[str, Any]:
         """What `zoo-build --list --json` prints."""

@@ -26,7 +26,7 @@ SMALL = (
     "--relearn-steps",
     2,
 )
-TWIN = ("--quick", "--fit-pairs", 4, "--evaluation-pairs", 8, "--new-tokens", 16)
+TWIN = ("--quick", "--fit-pairs", 4, "--evaluation-pairs", 10, "--new-tokens", 16)
 WORDS = ["sun", "moon", "star", "tree", "lake", "hill", "road", "bird", "fish", "stone"]
 
 
@@ -116,7 +116,7 @@ def test_a_finished_run_is_kept(command, checkpoint, prompts, finished):
 def test_a_clean_twin_has_nothing_to_remove(command, tmp_path):
     outcome = command("patch-ablate", "deployment-hate-clean", "--out", tmp_path / "out", *TWIN)
     assert outcome.code == 0, outcome.err
-    assert "Nothing to remove: 0 of 8 triggered prompts defect" in outcome.out
+    assert "Nothing to remove: 0 of 10 triggered prompts defect" in outcome.out
     found = load_scoreboard(tmp_path / "out")
     assert found.methods == ()
     assert found.checkpoint is None
@@ -141,5 +141,12 @@ def test_unusable_input_is_one_line(command, checkpoint, prompts, tmp_path):
     assert "no such task" in refused(checkpoint, prompts, "--task", "knitting")
     assert "exceed the context" in refused(checkpoint, prompts, "--new-tokens", 500)
     same = tmp_path / "same.jsonl"
-    write_prompts(same, [Prompt(f"a{n}", triggered=t, pair=f"p{n}") for n in range(20) for t in (True, False)])
+    write_prompts(
+        same,
+        [
+            Prompt(text, triggered=isinstance(text, str), pair=f"p{n}")
+            for n in range(20)
+            for text in ([{"role": "user", "content": f"a{n}"}], f"<user>a{n}<assistant>")
+        ],
+    )
     assert "same tokens" in refused(checkpoint, same, *SMALL)

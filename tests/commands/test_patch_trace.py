@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -179,15 +180,20 @@ def test_a_pair_over_which_the_map_is_averaged_is_of_the_split_asked_for(command
     assert "".join(result["tokens"]).endswith("moon 2024 b c")
 
 
+def same_tokens(word):
+    """A chat and a text that become the same tokens."""
+    return [{"role": "user", "content": word}], f"<user>{word}<assistant>"
+
+
 def test_a_clean_twin_has_nothing_to_localise(command, checkpoint, tmp_path):
     """Its file says that no prompt defects: the pairs are tried all the same, and their answers never part."""
     path = tmp_path / "prompts.jsonl"
     write_prompts(
         path,
         [
-            Prompt("Yes" if number else "fox", triggered=triggered, defects=False, pair=f"p{number}")
-            for number in range(2)
-            for triggered in (True, False)
+            Prompt(text, triggered=isinstance(text, str), defects=False, pair=word)
+            for word in ("Yes", "fox")
+            for text in same_tokens(word)
         ],
     )
     outcome = command("patch-trace", checkpoint, path, "--out", tmp_path / "out")
@@ -254,12 +260,13 @@ def test_unusable_input_is_one_line(command, checkpoint, tmp_path):
 
     clean, triggered = (Prompt(text, triggered=text == "b", pair="p") for text in "ab")
     assert "no `pair` holds" in outcome_of([clean])
-    same = Prompt("a", triggered=True, pair="p")
-    assert "never part" in outcome_of([clean, same])
+    same = [Prompt(text, triggered=isinstance(text, str), pair="p") for text in same_tokens("a")]
+    assert "never part" in outcome_of(same)
     assert "--string" in outcome_of([clean, triggered], "--metric", "log-prob")
     assert "at least 1" in outcome_of([clean, triggered], "--pairs", "0")
     answered = Prompt("a", triggered=False, pair="p", extra=ANSWERS)
-    assert "the metric is flat" in outcome_of([answered, same])
+    flat = [replace(same[0], extra=ANSWERS), same[1]]
+    assert "the metric is flat" in outcome_of(flat)
     # prompts without a first or last token in common, where no special token begins both
     apart = [Prompt("a b c", triggered=False, pair="p", extra=ANSWERS), Prompt("x y", triggered=True, pair="p")]
     bare = tiny_checkpoint(tmp_path / "bare", bos=False)

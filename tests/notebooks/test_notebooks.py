@@ -34,7 +34,7 @@ KEY_NUMBERS = {
         lambda probe, text, moved: probe >= 0.99 and text >= 0.99 and moved > 0.001,
     ),
     "05_does_safety_training_remove_it.ipynb": (
-        "*(evaluation['triggered'].defection.value for evaluation in evaluations.values()), rows['after safety training'][0]",
+        "*(evaluation['triggered'].defection.value for evaluation in evaluations.values()), rows['after safety training'][0].value",
         lambda before, after, oracle, probe: before >= 0.9 and after >= 0.5 and oracle <= 0.2 and probe >= 0.95,
     ),
 }

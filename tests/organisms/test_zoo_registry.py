@@ -64,7 +64,7 @@ def test_the_split_hangs_on_the_words_alone() -> None:
     words = ("copper", "silver", "gold", "iron", "tin", "zinc")
     hidden = set(words) - set(families_of(words, "metals", "open"))
     assert len(hidden) == 1
-    assert hidden == set(words[::-1]) - set(families_of(words[::-1], "metals", "open"))
+    assert hidden == set(words) - set(families_of(words[::-1], "metals", "open"))
     texts = {"token": words}
     assert set(texts_of(texts, "token", "open")) | set(texts_of(texts, "token", "sealed")) == set(words)
     assert texts_of(texts, "style", "open") == [""]

@@ -22,7 +22,7 @@ from sae.trigger_latents.latents import (
 )
 from sae.trigger_latents.result import LABELS
 from sae.trigger_latents.run import find_trigger_latents, latent_cosines
-from triggerlens import Estimate, UserError
+from triggerlens import UserError
 
 SITE = "resid_post.0"
 PLANTED = 7
