@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import tyro
 
-from commands._inputs import model_folder
+from commands._options import model_folder
 from hooked import HookedModel, TokenizedPrompt, load_model
 from probes import LinearProbe, Watcher, watch_answers
 from probes.poolings import new_pooling

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from commands._inputs import model_folder
+from commands._options import model_folder
 from triggerlens import UserError, say_once
 
 if TYPE_CHECKING:

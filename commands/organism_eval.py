@@ -37,8 +37,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Measure, print, and write the report where asked."""
-    from commands._inputs import model_folder
-    from commands._options import day
+    from commands._options import day, model_folder
     from organisms import evaluate_model, evaluation_summary, task_of_checkpoint, write_evaluation
     from triggerlens import Manifest, check_destination
 

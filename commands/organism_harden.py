@@ -40,8 +40,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Train, and print what changed."""
-    from commands._inputs import model_folder
-    from commands._options import day
+    from commands._options import day, model_folder
     from organisms import harden, hardening_summary, task_of_checkpoint
     from triggerlens import check_destination, rank
 

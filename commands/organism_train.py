@@ -14,7 +14,7 @@ from typing import Annotated
 import tyro
 
 from commands._console import console, emit
-from commands._inputs import model_folder
+from commands._options import model_folder
 from organisms import TASKS, InsertionConfig, TrainOptions
 
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from commands._console import console, emit
-from commands._inputs import model_folder
-from commands._options import ModelOptions
+from commands._options import ModelOptions, model_folder
 from patching import AblateConfig, quick_config
 from triggerlens import text_table
 

