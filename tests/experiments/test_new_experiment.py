@@ -42,7 +42,7 @@ class Toss(Experiment):
     name, title, claims = "toss", "whether a coin is fair", (99,)
     judged = (Claim(99, "Coins are fair", "0.5", "everybody", judge),)
     VERSION, Config, QUICK, Arm = 1, TossConfig, {"tosses": 4}, Coin
-    REAL = {"tosses": 6}
+    REAL = {"tosses": 30}
 
     def run(self, config, keep=keep_nothing):
         cells = {f"seed-{seed}": keep(f"seed-{seed}", lambda: to_json(rate(config.tosses // 2, config.tosses))) for seed in config.seeds}
@@ -89,4 +89,4 @@ def test_a_run_on_real_language_has_a_row_of_its_own(toss, tmp_path, capsys):
     rows = [row for row in read_table(root) if row.claim == 99]
     assert [(row.verdict, row.real) for row in rows] == [("met", False), ("met", True)]
     assert chosen_result("toss", root).preset == "full"
-    assert real_result("toss", root).config["tosses"] == 6
+    assert real_result("toss", root).config["tosses"] == 30
