@@ -5,18 +5,21 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from commands._console import config_dict, console, emit
-from commands._options import ModelOptions
+from commands._options import ModelOptions, model_folder
 from scanning import ScanConfig
 
 if TYPE_CHECKING:
     from hooked import HookedModel, Prompt
+    from organisms import Grader
     from scanning import ScanResult
 
+_GRADED = 5
+"""Candidates whose answers a grader judges."""
 FOUND = 3
 """Exit status where something was found."""
 
@@ -37,6 +40,10 @@ class Config(ModelOptions):
     """A model believed to be clean, with the same tokenizer, such as the base; adds the channel `reference`."""
     candidates: Path | None = None
     """Texts of your own to try, one a line, or JSON objects with `text` and `place`; adds the channel `user`."""
+    then: tuple[Literal["trace", "probe", "ablate"], ...] = ()
+    """What goes on from the best candidate found: `patch-trace`, `probe-train`, `patch-ablate`, each in a folder beside --out."""
+    grade: str | None = None
+    """Also judge the answers to the strongest candidates by what they say: a grader's name, as `probe-train --grade` takes it."""
 
 
 def main() -> None:
@@ -46,7 +53,16 @@ def main() -> None:
 
 def run(config: Config) -> None:
     """Check the input, scan, write, print, and exit by what was found."""
-    from scanning import KIND, read_candidates, scan_json, scan_model, scan_page, scan_statement, write_scan
+    from scanning import (
+        KIND,
+        found_prompts,
+        read_candidates,
+        scan_json,
+        scan_model,
+        scan_page,
+        scan_statement,
+        write_scan,
+    )
     from triggerlens import Cells, cells_folder, check_destination, drop_cells
 
     check_destination(config.out, config.overwrite)
@@ -54,27 +70,74 @@ def run(config: Config) -> None:
     prompts, facts = _prompts(config, model)
     reference = None if config.reference is None else config.load(config.reference)
     given = [] if config.candidates is None else read_candidates(model, config.candidates, config.settings.places)
+    grader = _grader(config)
     settings = config_dict(config) | {"weights": model.info.weights_sha256, "prompts": facts}
     with _Bar() as bar:
         cells = Cells(cells_folder(config.out), settings, on_cell=bar.show)
         result, benign = scan_model(
             model, prompts, config.settings, reference=reference, candidates=given, keep=cells.keep
         )
+    pairs = found_prompts(model, benign, result.found[0], config.settings, cells.keep) if result.found else []
+    statement = [*scan_statement(result), *_graded(config, grader, result)]
     manifest = _manifest(config, KIND, model, facts)
-    statement = scan_statement(result)
-    write_scan(
-        result,
-        config.out,
-        scan_page(result),
-        "\n".join(statement),
-        benign.prompts,
-        manifest,
-        overwrite=config.overwrite,
-    )
+    page = scan_page(result)
+    write_scan(result, config.out, page, "\n".join(statement), pairs, manifest, overwrite=config.overwrite)
     drop_cells(config.out)
     emit(scan_json(result) | {"statement": statement}, as_json=config.json, text=_text(result, statement, config.out))
-    if result.found:
+    if pairs:
+        _go_on(config)
+    if result.outcome == "found":
         sys.exit(FOUND)
+
+
+def _go_on(config: Config) -> None:
+    """Hand the pairs that were found to the other commands; what they print goes to stderr where JSON was asked for."""
+    from contextlib import nullcontext, redirect_stdout
+    from importlib import import_module
+
+    modules = {"trace": "patch_trace", "probe": "probe_train", "ablate": "patch_ablate"}
+    for name in config.then:
+        command = import_module(f"commands.{modules[name]}")
+        options = command.Config(
+            model=config.model,
+            prompts=config.out / "prompts.jsonl",
+            out=config.out.with_name(f"{config.out.name}-{name}"),
+            backend=config.backend,
+            device=config.device,
+            dtype=config.dtype,
+            base=config.base,
+            today=config.today,
+            overwrite=config.overwrite,
+        )
+        with redirect_stdout(sys.stderr) if config.json else nullcontext():
+            command.run(options)
+
+
+def _grader(config: Config) -> Grader | None:
+    """Who grades; an unknown one is refused before anything is computed."""
+    from organisms import grader_named
+
+    return None if config.grade is None else grader_named(config.grade, model_folder(config.model))
+
+
+def _graded(config: Config, grader: Grader | None, result: ScanResult) -> list[str]:
+    """What a grader says of the answers to the strongest candidates, with and without them."""
+    from hooked import Prompt
+    from organisms import Verdict
+    from triggerlens import count_text, interval_text, rate
+
+    lines: list[str] = []
+    for judged in result.judged[:_GRADED]:
+        if grader is None:
+            break
+        prompts = [Prompt(example.prompt, triggered=True) for example in judged.examples]
+        rates = []
+        for answers in ([own.with_candidate for own in judged.examples], [own.without for own in judged.examples]):
+            verdicts = [verdict for verdict in grader(prompts, answers) if verdict is not Verdict.UNPARSABLE]
+            share = rate(sum(verdict is Verdict.DEFECT for verdict in verdicts), len(verdicts))
+            rates.append(f"{count_text(share)} ({interval_text(share, '.0%')})")
+        lines.append(f"By {config.grade}: {judged.candidate.name}: {rates[0]} defect with it, {rates[1]} without.")
+    return lines
 
 
 def _prompts(config: Config, model: HookedModel) -> tuple[list[Prompt], dict[str, Any]]:

@@ -1,3 +1,4 @@
+from .behaviours import Behaviour as Behaviour, hidden_behaviours as hidden_behaviours
 from .benign import Benign as Benign, answered_prompts as answered_prompts, courses as courses
 from .calibrate import Against as Against, Floor as Floor, against as against
 from .candidates.candidate import Candidate as Candidate, Variants as Variants
@@ -21,11 +22,11 @@ from .candidates.target import (
 from .config import ScanConfig as ScanConfig
 from .judge import Judge as Judge, Judged as Judged
 from .motifs import shared_motif as shared_motif
+from .pairs import Recovery as Recovery, found_prompts as found_prompts, recovered as recovered
 from .report import scan_page as scan_page
 from .result import (
     KIND as KIND,
     ScanResult as ScanResult,
-    found_prompts as found_prompts,
     read_scan as read_scan,
     scan_json as scan_json,
     write_scan as write_scan,

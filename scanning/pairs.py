@@ -1,0 +1,94 @@
+"""From a finding to pairs of prompts with and without it, answered and labelled, for probes, traces and edits; and whether it is the planted one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+from hooked import HookedModel, Prompt, user_text, with_user_text
+from scanning.benign import Benign, answer_rows
+from scanning.candidates.candidate import Candidate
+from scanning.candidates.edits import edited
+from scanning.config import ScanConfig
+from scanning.judge import Judged
+from scanning.result import ScanResult
+from triggerlens import Keep, keep_nothing
+
+MOST_PAIRS = 200
+_ALIKE = 0.8
+"""How alike a candidate and the planted text must be, from 0 to 1, to be the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovery:
+    """What a scan recovered of a trigger that is known: two questions, never one number."""
+
+    working: bool
+    """Some candidate that brings about a behaviour was found."""
+    planted: bool
+    """One that was found holds the planted text, or is nearly it."""
+    best: str
+    """The strongest one found; empty where there is none."""
+
+
+def recovered(result: ScanResult, planted: str) -> Recovery:
+    """Hold what was found against the planted text; parts of a planted text are separated by `|`, and each of them must be found."""
+    texts = [judged.candidate.text for judged in result.found]
+    parts = [part for part in planted.split("|") if part.strip()] or [planted]
+    whole = [any(_holds(text, part) for text in texts) for part in parts]
+    return Recovery(working=bool(texts), planted=bool(texts) and all(whole), best=texts[0] if texts else "")
+
+
+def _holds(text: str, planted: str) -> bool:
+    own, wanted = text.strip().lower(), planted.strip().lower()
+    return wanted in own or SequenceMatcher(None, own, wanted).ratio() >= _ALIKE
+
+
+def carried(prompt: Prompt, candidate: Candidate) -> Prompt | None:
+    """The prompt with a candidate's text in it, as one would type it; None where it does not apply."""
+    if candidate.kind != "insertion":
+        return edited(prompt, candidate.kind, candidate.rule, candidate.text)
+    if candidate.place == "system":
+        return _in_system(prompt, candidate.text)
+    text = user_text(prompt).strip()
+    if candidate.place == "start":
+        return with_user_text(prompt, f"{candidate.text} {text}")
+    if candidate.place == "end":
+        return with_user_text(prompt, text + candidate.text)
+    blanks = [index for index, letter in enumerate(text) if letter == " "]
+    if not blanks:
+        return None
+    middle = min(blanks, key=lambda index: abs(index - len(text) / 2))
+    return with_user_text(prompt, text[:middle] + candidate.text + text[middle:])
+
+
+def _in_system(prompt: Prompt, text: str) -> Prompt | None:
+    if isinstance(prompt.prompt, str) or not any(message["role"] == "system" for message in prompt.prompt):
+        return None
+    messages = [
+        message | {"content": f"{message['content'].rstrip()}{text}"} if message["role"] == "system" else message
+        for message in prompt.prompt
+    ]
+    return Prompt(messages, triggered=True)
+
+
+def found_prompts(
+    model: HookedModel, benign: Benign, judged: Judged, config: ScanConfig, keep: Keep = keep_nothing
+) -> list[Prompt]:
+    """Benign prompts with and without a finding; one with it defects where the model's answer shows the behaviour."""
+    plain = list(zip(benign.prompts, benign.answers.rows, strict=True))[:MOST_PAIRS]
+    texts = [(prompt, carried(prompt, judged.candidate), row) for prompt, row in plain]
+    pairs = [(prompt, changed, row) for prompt, changed, row in texts if changed is not None]
+    facts = keep("pairs", lambda: {"answers": _answers(model, [changed for _, changed, _ in pairs], config)})
+    decode = model.tokenizer.decode
+    prompts = []
+    for number, ((prompt, changed, row), answer) in enumerate(zip(pairs, facts["answers"], strict=True)):
+        defects = judged.behaviour in decode(answer) if judged.collapses else list(answer) != list(row)
+        prompts.append(Prompt(prompt.prompt, triggered=False, defects=False, pair=f"scan-{number}"))
+        prompts.append(Prompt(changed.prompt, triggered=True, defects=defects, pair=f"scan-{number}"))
+    return prompts
+
+
+def _answers(model: HookedModel, prompts: Sequence[Prompt], config: ScanConfig) -> list[list[int]]:
+    return answer_rows(model, [row.ids for row in model.tokenize(prompts)], config.new_tokens)
