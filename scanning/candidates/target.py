@@ -4,7 +4,8 @@
    goes on with whatever the prompt, once it has begun (the rule of BAIT, IEEE S&P 2025).
 2. A continuation alone proves nothing: repetition and boilerplate are as sure. What counts is a run of tokens that several first tokens
    lead to, and that no benign answer has.
-3. For each of the best targets, every token at each place is scored by how likely it makes the target, and the best are grown to phrases.
+3. For each of the best targets, every token at each place is scored by how likely it makes the target (of a large vocabulary, those that gradients propose), and
+   the best are grown to phrases by gradient screening and exact scores.
    The mean goes over the better half of the prompts: a trigger may work on some kinds of prompts alone.
 4. Where the vocabulary is small, every pair of tokens is scored too, by the target's first token on two prompts whose own answers begin
    differently: a trigger of which no token does anything alone is found by nothing less. The best pairs are then scored as above.
@@ -26,7 +27,8 @@ from torch import Tensor
 from hooked import HookedModel, Place, PrefixReader
 from scanning.benign import Benign, Course
 from scanning.candidates.candidate import Candidate, Variants
-from scanning.candidates.sweep import CHUNK, Phrase, grow, insertion
+from scanning.candidates.screening import Phrase, Screen, grown, screened
+from scanning.candidates.sweep import CHUNK, insertion
 from scanning.motifs import Gram, runs
 from scanning.score import batches, inserted_rows
 from triggerlens import Keep, keep_nothing
@@ -35,7 +37,7 @@ STEPS = 10
 """Tokens that follow a forced one."""
 MOTIF = 3
 """Tokens of a run by which continuations are compared."""
-TARGETS = 2
+TARGETS = 1
 """Behaviours that triggers are searched for."""
 INVERTED_ON = 3
 """Prompts on which triggers for a target are searched for."""
@@ -43,7 +45,9 @@ LIKELY = 0.5
 """The mean probability of a continuation from which it counts."""
 _WANTED = 6
 """Tokens of a target that a trigger is searched for."""
-_SHORTLIST, _BEAM = 48, 6
+_SHORTLIST, _BEAM, _SCREENED, _SINGLES = 48, 2, 24, 4096
+"""Phrases that growing begins with and goes on with; tokens that gradients propose for a slot; and the largest vocabulary of which every token
+is tried alone, whatever its gradient."""
 PIECES = (1, 2, 3, 5, 8, 12)
 """Lengths of the pieces of a text that are tried, in tokens."""
 _TEXTS, _MOST_PIECES, _BEST_PIECES = 16, 192, 2
@@ -222,7 +226,8 @@ def invert_target(
             name = f"pairs {place} {words!r}: first tokens {begin:,} to {begin + len(first):,} of {len(tokens):,}"
             own = keep(name, partial(_best_pairs, reader, variants, courses, place, wanted[0], first, tokens))
             best += [tuple(pair) for pair in own["pairs"]]
-    facts = keep(f"inversion {place}: {words!r}", partial(_inverted, scores, tokens, longest, best))
+    screen = partial(_screen, reader, variants, courses, place, wanted, tokens)
+    facts = keep(f"inversion {place}: {words!r}", partial(_inverted, scores, screen, tokens, longest, best))
     return [
         insertion(
             reader.model,
@@ -236,19 +241,33 @@ def invert_target(
     ]
 
 
-def _inverted(scores: Any, tokens: Sequence[int], longest: int, pairs: Sequence[Phrase]) -> dict[str, Any]:
-    singles = [(token,) for token in tokens]
+def _screen(
+    reader: PrefixReader,
+    variants: Variants,
+    courses: Sequence[Course],
+    place: Place,
+    wanted: Phrase,
+    tokens: Sequence[int],
+    phrase: Phrase,
+    slot: int,
+) -> list[int]:
+    return screened(reader.model, variants, courses, place, wanted, tokens, phrase, slot, _SCREENED)
+
+
+def _inverted(
+    scores: Any, screen: Screen, tokens: Sequence[int], longest: int, pairs: Sequence[Phrase]
+) -> dict[str, Any]:
+    middle = tokens[len(tokens) // 2]
+    few = tokens if len(tokens) <= _SINGLES else screen((middle,), 0)
+    singles = [(token,) for token in few]
     values = scores(singles)
-    order = np.argsort(-values, kind="stable")[:_SHORTLIST]
-    shortlist = [tokens[index] for index in order]
-    grown = grow(scores, [(token,) for token in shortlist], shortlist, longest, _BEAM)
-    if pairs:
-        own = scores(pairs)
-        seeds = [pairs[index] for index in np.argsort(-own, kind="stable")[:_SHORTLIST]]
-        grown = sorted([*grown, *grow(scores, seeds, shortlist, longest, _BEAM)], key=lambda pair: -pair[0])
+    best_singles = [singles[index] for index in np.argsort(-values, kind="stable")[:_SHORTLIST]]
+    longer = [pairs[index] for index in np.argsort(-scores(pairs), kind="stable")[:_SHORTLIST]] if pairs else []
+    found = grown(scores, screen, [*best_singles, *longer], longest, _BEAM)
+    found += [(float(values[few.index(phrase[0])]), phrase) for phrase in best_singles[:3]]
     best: dict[int, int] = defaultdict(int)
     kept = []
-    for value, phrase in grown:  # some of each length
+    for value, phrase in sorted(set(found), key=lambda pair: (-pair[0], pair[1])):  # some of each length
         if best[len(phrase)] < 3:
             best[len(phrase)] += 1
             kept.append((value, list(phrase)))

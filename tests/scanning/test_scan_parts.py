@@ -24,6 +24,8 @@ from scanning import (
 )
 from scanning.behaviours import asked_for
 from scanning.candidates.edits import edited
+from scanning.candidates.screening import grown, screened
+from scanning.candidates.target import target_scores
 from scanning.motifs import Answers, common_text, frequent_runs, shared_motif
 from triggerlens import UserError
 
@@ -181,3 +183,30 @@ def test_a_hidden_behaviour_is_shared_new_and_unasked(model, benign):
 )
 def test_an_answer_is_asked_for_where_it_speaks_of_the_prompt(prompt, answer, asked):
     assert asked_for(prompt, answer) is asked
+
+
+def test_screening_orders_tokens_by_the_gradient_and_finds_what_helps(model, benign):
+    """To first order, exchanging a token for the one that screening puts first helps more than most others do."""
+    own = courses(PrefixReader(model), benign, benign.search, 0)
+    target, phrase, tokens = (9, 50, 61), (40,), list(range(3, 290))
+    first = screened(model, benign.variants, own, "end", target, tokens, phrase, 0, 20)
+    assert len(set(first)) == 20
+    scores = target_scores(PrefixReader(model), benign.variants, own, "end", target, [(token,) for token in tokens])
+    best = np.mean([scores[tokens.index(token)] for token in first])
+    assert best > np.median(scores)
+
+
+def test_growing_by_screening_comes_upon_a_planted_phrase():
+    planted = (5, 9, 2)
+
+    def scores(phrases):
+        return np.array(
+            [
+                sum(a == b for a, b in zip(phrase, planted, strict=False)) - 0.1 * abs(len(phrase) - 3)
+                for phrase in phrases
+            ],
+            float,
+        )
+
+    best = grown(scores, lambda phrase, slot: list(range(12)), [(7,), (5,)], 3)
+    assert best[0][1] == planted
