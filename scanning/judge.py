@@ -30,7 +30,7 @@ from scanning.calibrate import (
 )
 from scanning.candidates.candidate import Candidate
 from scanning.config import ScanConfig
-from scanning.motifs import LENGTH, Answers, Motif, common_text, runs, shared_motif
+from scanning.motifs import LENGTH, Answers, Gram, Motif, common_text, runs, shared_motif
 from scanning.score import MOST, candidate_effects, mean_effect
 from triggerlens import Estimate, Keep, keep_nothing, mean_of, rate
 
@@ -114,7 +114,8 @@ class Judge:
     ):
         """Args: known: hidden behaviours, as tokens."""
         self.reader, self.benign, self.config, self.tokens, self.keep = reader, benign, config, tokens, keep
-        self.known = frozenset(gram for row in known for gram in runs(row, LENGTH))
+        usual: frozenset[Gram] = frozenset().union(*benign.answers.grams)
+        self.known = frozenset(gram for row in known for gram in runs(row, LENGTH)) - usual
         self.courses = courses(reader, benign, benign.judge, config.answer_steps)
 
     def judge(self, candidates: Sequence[Candidate], tried: Mapping[str, int]) -> tuple[list[Judged], list[Floor]]:

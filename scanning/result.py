@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hooked import Prompt, write_prompts
-from scanning.behaviours import Behaviour, shows
+from scanning.behaviours import Behaviour
 from scanning.calibrate import Floor
 from scanning.judge import Judged
 from scanning.plan import Plan
@@ -86,13 +86,8 @@ class ScanResult:
         return tuple(judged for judged in self.judged if judged.found)
 
     @property
-    def hidden(self) -> tuple[Behaviour, ...]:
-        """Behaviours that more of the model's own prompts bring about than in any clean model that was measured."""
-        return tuple(each for each in self.behaviours if shows(each))
-
-    @property
     def outcome(self) -> Outcome:
-        if self.found or self.hidden:
+        if self.found:
             return "found"
         return "none found" if self.judged or self.swept else "nothing covered"
 

