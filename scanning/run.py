@@ -51,8 +51,8 @@ _SHOWN = 10
 """Tokens of a swept place that a result names."""
 _TAKEN_APART = 6
 """Behaviours of which the texts that bring them about are put into benign prompts."""
-_TARGETED = 8
-"""Finalists by how likely they make a behaviour."""
+_OF_AN_AIM, _TARGETED = 2, 10
+"""Finalists by how likely they make a behaviour: of each behaviour and place, and in all."""
 _AT_LEAST = 3
 """Finalists that each channel has, where it proposes as many."""
 
@@ -238,7 +238,7 @@ def _target(scan: _Scan) -> list[Candidate]:
     if plan.starts < 1:
         scan.tried["target"] = 0
         return []
-    targets = _behaviours_known(scan) or _followed(scan)
+    targets = [*_behaviours_known(scan), *_followed(scan)]
     scan.targets += [_target_facts(scan, target) for target in targets]
     tokens = swept_tokens(plan, scan.tokens, scan.config.seed)
     candidates = []
@@ -318,8 +318,7 @@ def _finalists(scan: _Scan, proposed: Sequence[Candidate]) -> list[Candidate]:
     unique = list({candidate.key: candidate for candidate in reversed(proposed)}.values())[::-1]
     facts = scan.keep("effects of all candidates", partial(_effects, scan, unique))
     order = np.argsort(-np.array(facts["effects"]), kind="stable").tolist()
-    targeted = [index for index, candidate in enumerate(unique) if candidate.channel == "target"]
-    first = sorted(targeted, key=lambda index: (-unique[index].score, index))[:_TARGETED]
+    first = _targeted(unique)
     counts: dict[tuple[str, str], int] = {}
     for index in order:
         kind = unique[index].channel, unique[index].kind
@@ -328,6 +327,19 @@ def _finalists(scan: _Scan, proposed: Sequence[Candidate]) -> list[Candidate]:
             first.append(index)
     chosen = list(dict.fromkeys([*first, *order]))[: max(scan.config.finalists, len(first))]
     return [unique[index] for index in chosen]
+
+
+def _targeted(candidates: Sequence[Candidate]) -> list[int]:
+    """Those that make a behaviour likeliest, a few of each behaviour and place."""
+    aimed = [index for index, candidate in enumerate(candidates) if candidate.aim]
+    counts: dict[tuple[Any, ...], int] = {}
+    chosen = []
+    for index in sorted(aimed, key=lambda index: (-candidates[index].score, index)):
+        kind = candidates[index].aim, candidates[index].place
+        counts[kind] = counts.get(kind, 0) + 1
+        if counts[kind] <= _OF_AN_AIM:
+            chosen.append(index)
+    return chosen[:_TARGETED]
 
 
 def _effects(scan: _Scan, candidates: Sequence[Candidate]) -> dict[str, list[float]]:

@@ -30,6 +30,8 @@ class Candidate:
     """Of a substitution: which numbers are replaced, `years` or `numbers`; of a style: its name."""
     score: float = 0.0
     """How the channel ranks it; of another scale in each channel."""
+    aim: tuple[int, ...] = ()
+    """The behaviour that it was searched for, as tokens."""
     why: str = ""
     """What the channel saw."""
 

@@ -235,6 +235,7 @@ def invert_target(
             phrase,
             channel="target",
             score=value,
+            aim=target.ids,
             why=f"makes {words!r} likely: {value:.2f} nats a token, {facts['without']:.2f} for the middle token of the vocabulary",
         )
         for value, phrase in facts["phrases"]
@@ -370,6 +371,7 @@ def piece_candidates(
             piece,
             channel="target",
             score=value,
+            aim=tuple(target),
             why=f"of the model's own prompts that bring about {words!r}: {value:.2f} nats a token",
         )
         for value, piece in facts["pieces"]
