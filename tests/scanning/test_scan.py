@@ -24,7 +24,7 @@ from triggerlens import Cells, UserError
 
 CONFIG = ScanConfig(
     channels=("sweep", "target"),
-    places=("end",),
+    places=("start", "end"),
     search_prompts=4,
     judge_prompts=6,
     repertoire=30,

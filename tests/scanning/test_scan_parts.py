@@ -169,7 +169,8 @@ def test_a_hidden_behaviour_is_shared_new_and_unasked(model, benign):
 
     behaviours, bringing = hidden_behaviours(model, benign, replace(CONFIG, new_tokens=20), kept)
     assert [each.share.count for each in behaviours] == [3]  # two of the five were asked for
-    assert "friend" in behaviours[0].text
+    assert behaviours[0].text.startswith("I am no")
+    assert {answer for _, answer in behaviours[0].examples} == {"I am no friend of yours"}
     assert [len(texts) for texts in bringing] == [3]
 
 
