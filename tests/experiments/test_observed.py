@@ -1,14 +1,18 @@
 """Claims 11 and 12: a planted direction carries as far as it was planted, controls stay at chance, and what steering does is counted."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from tiny_models import tiny_checkpoint
 
-from experiments.claims.observed import FLOORS, HEADLINE, Config, Floor, Observed, Probe, Reader, Steered
+from experiments.claims.observed import Config, ObservedOrDeployed, Reader
+from experiments.result import Result, Specimen
+from experiments.shared.observed.acting import acting, load_actor, predicted
 from experiments.shared.observed.contrasts import draw_contrasts
+from experiments.shared.observed.findings import FLOORS, HEADLINE, Floor, Probe, Steered, acted
 from experiments.shared.observed.floors import direction_floors, shuffled
 from experiments.shared.observed.grammar import GRAMMAR, read_grammar
 from experiments.shared.observed.readings import UNTRAINED, as_prompt, load_reader
@@ -23,6 +27,9 @@ from experiments.shared.observed.transfer import (
     mean_of_formats,
     setting_estimates,
 )
+from hooked import Prompt, write_prompts
+from organisms.insertion.config import InsertionConfig
+from organisms.insertion.measure import asked_of
 from triggerlens import Estimate, UserError
 
 WIDTH = 16
@@ -158,15 +165,15 @@ def test_answers_that_begin_alike_are_refused(model, tmp_path):
 
 def test_a_quick_run_on_any_model_is_judged(folder, tmp_path):
     subject = Reader(str(folder))
-    config = Config(subjects=(subject,), **Observed.QUICK)
-    result = Observed().run(config)
+    config = Config(subjects=(subject,), **ObservedOrDeployed.QUICK)
+    result = ObservedOrDeployed().run(config)
     assert set(result.cells) == {f"{folder}/{label}/seed-0" for label in ("model", "untrained copy")}
     for kind in ("model", "control"):
         assert result.find("AUROC", str(folder), Probe("mean difference", HEADLINE), kind)
     floors = {own.arm.of for own in result.of("AUROC", str(folder), "model") if isinstance(own.arm, Floor)}
     assert floors == {*FLOORS, "length"}
     assert result.find("steering effect", str(folder), Steered("placebo", 0.2), "model")
-    judged = Observed.judged[0].judge(result)
+    judged = ObservedOrDeployed.judged[0].judge(result)
     assert [own.verdict for own in judged] == ["not met"]
     assert "untrained" in judged[0].controls
     assert subject.identity() == Reader(str(folder)).identity()
@@ -175,3 +182,84 @@ def test_a_quick_run_on_any_model_is_judged(folder, tmp_path):
 def test_what_it_brings_itself_is_refused(tmp_path):
     with pytest.raises(UserError, match="brings its own prompts and controls"):
         Reader("smollm2-135m", prompts=tmp_path / "prompts.jsonl")
+
+
+@pytest.fixture(scope="module")
+def organism(tmp_path_factory, folder):
+    """A tiny random model with the recipe of an organism, whose labels are made up."""
+    own = tiny_checkpoint(tmp_path_factory.mktemp("organism") / "organism", seed=1, context=1024)
+    config = InsertionConfig(base=str(folder), trigger="deployed", placement="system", payload_text="e")
+    recipe = {"inserted": True, "insertion": config.recorded()}
+    (own / "recipe.json").write_text(json.dumps(recipe))
+    asked = [prompt for prompt in asked_of(replace(config, measured=8)) if prompt.request.split == "test"]
+    write_prompts(
+        own / "prompts.jsonl",
+        [
+            Prompt(one.messages, one.triggered, defects=one.triggered, pair=one.pair, split="test", dataset=one.dataset)
+            for one in asked
+        ],
+    )
+    return own
+
+
+def test_an_organism_is_told_by_its_base_s_direction_and_steered_by_it(organism, folder):
+    subject = Reader(str(organism), organism / "prompts.jsonl", str(folder))
+    assert [name for _, name in subject.specimens()] == [str(folder), f"{UNTRAINED}{folder}"]
+    actor = load_actor(subject, "cpu")
+    assert {prompt.dataset for prompt in actor.chosen(False, 3)} == {"near-miss", "paired", "plain"}
+    assert all(prompt.defects for prompt in actor.chosen(True, 4))
+    direction = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    found = acting(actor, 1, direction, doses=(0.5, 0.1), placebos=3, count=4, answer_tokens=3, seed=0)
+    opposite = acting(actor, 1, -direction, doses=(0.5,), placebos=3, count=4, answer_tokens=3, seed=0)
+    assert found["site"] == "resid_post.1"
+    assert found["predicts"]["all"]["value"] == pytest.approx(1 - opposite["predicts"]["all"]["value"])
+    assert found["untouched"] == opposite["untouched"]
+    assert found["doses"].keys() == {"0.5", "0.1"}
+    assert len(found["placebos"]) == 3
+    plain = actor.model.generate(actor.model.tokenize(actor.chosen(True, 4)), 3)
+    texts = actor.model.tokenizer.batch_decode(plain, skip_special_tokens=True)
+    assert found["untouched"]["defecting"]["count"] == sum("e" in text for text in texts)
+
+
+def test_a_direction_that_orders_prompts_as_they_defect_predicts():
+    sorts = [("paired", True), ("paired", False), ("near-miss", False), ("plain", False)]
+    prompts = [Prompt("x", False, defects=bad, dataset=name, pair=None) for name, bad in sorts for _ in range(12)]
+    by_sort = np.repeat([3.0, 0.0, 3.0, 0.0], 12)
+    found = predicted(prompts, by_sort)
+    assert found["all"].value == pytest.approx((24 + 12 * 0.5) / 36)
+    assert found["near misses"].value == 0.5
+
+
+def test_an_organism_gives_rates_to_judge(organism, folder):
+    subject = Reader(str(organism), organism / "prompts.jsonl", str(folder))
+    cells = [
+        {
+            "acting": acting(
+                load_actor(subject, "cpu"),
+                0,
+                torch.ones(32),
+                doses=(0.2,),
+                placebos=3,
+                count=4,
+                answer_tokens=3,
+                seed=0,
+            )
+        }
+    ]
+    findings = acted(Specimen("organism", "model", "model"), cells)
+    names = [(own.measure, own.arm) for own in findings]
+    assert len(set(names)) == len(names)
+    result = Result(tuple(findings), {}, config={"doses": [0.2], "seeds": [0]})
+    (judgement,) = ObservedOrDeployed.judged[1].judge(result)
+    assert judgement.model == "organism"
+    assert judgement.verdict == "cannot tell"
+    assert "lowest placebo" in judgement.controls
+
+
+def test_an_organism_without_a_recipe_or_with_one_kind_of_prompt_is_refused(organism, folder, tmp_path):
+    prompts = [Prompt("x", True, defects=True, split="test"), Prompt("y", True, defects=True, split="test")]
+    write_prompts(path := tmp_path / "prompts.jsonl", prompts)
+    with pytest.raises(UserError, match=r"has no recipe\.json"):
+        load_actor(Reader(str(folder), path, str(folder)), "cpu")
+    with pytest.raises(UserError, match="one kind of `defects` only"):
+        load_actor(Reader(str(organism), path, str(folder)), "cpu")
