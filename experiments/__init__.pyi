@@ -2,6 +2,7 @@ from .claims.behaviour_or_tokens import BehaviourOrTokens as BehaviourOrTokens
 from .claims.clean_detectors import CleanDetectors as CleanDetectors
 from .claims.insertion import InsertionGrid as InsertionGrid
 from .claims.localisation import Localisation as Localisation
+from .claims.observed import ObservedOrDeployed as ObservedOrDeployed
 from .claims.persistence import Persistence as Persistence
 from .claims.persistence_axes import PersistenceAxes as PersistenceAxes
 from .claims.removal import RemovalFrontier as RemovalFrontier

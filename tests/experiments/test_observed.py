@@ -27,6 +27,7 @@ from experiments.shared.observed.transfer import (
     mean_of_formats,
     setting_estimates,
 )
+from figures.observed import make as figure
 from hooked import Prompt, write_prompts
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.measure import asked_of
@@ -176,6 +177,13 @@ def test_a_quick_run_on_any_model_is_judged(folder, tmp_path):
     judged = ObservedOrDeployed.judged[0].judge(result)
     assert [own.verdict for own in judged] == ["not met"]
     assert "untrained" in judged[0].controls
+    drawn = figure(replace(result, config={"seeds": [0], "doses": [0.2]}))
+    numbers = next(trace for trace in drawn.data if trace.mode == "text")
+    by_format = result.cells[f"{folder}/model/seed-0"]["probes"]["mean difference"]["known"]
+    assert numbers.text[:16] == tuple(f"{own['value']:.2f}" for row in by_format.values() for own in row.values())
+    assert len(numbers.text) == 32
+    placebos = next(trace for trace in drawn.data if trace.name == "placebos")
+    assert len(placebos.y) == 8
     assert subject.identity() == Reader(str(folder)).identity()
 
 
