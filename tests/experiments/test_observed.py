@@ -9,10 +9,10 @@ import torch
 from tiny_models import tiny_checkpoint
 
 from experiments.claims.observed import Config, ObservedOrDeployed, Reader
-from experiments.result import Result, Specimen
+from experiments.result import Finding, Result, Specimen
 from experiments.shared.observed.acting import acting, load_actor, predicted
 from experiments.shared.observed.contrasts import draw_contrasts
-from experiments.shared.observed.findings import FLOORS, HEADLINE, Floor, Probe, Steered, acted
+from experiments.shared.observed.findings import FLOORS, HEADLINE, Acted, Floor, Probe, Steered, acted
 from experiments.shared.observed.floors import direction_floors, shuffled
 from experiments.shared.observed.grammar import GRAMMAR, read_grammar
 from experiments.shared.observed.readings import UNTRAINED, as_prompt, load_reader
@@ -31,7 +31,7 @@ from figures.observed import make as figure
 from hooked import Prompt, write_prompts
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.measure import asked_of
-from triggerlens import Estimate, UserError
+from triggerlens import Estimate, UserError, mean_between, rate
 
 WIDTH = 16
 
@@ -262,6 +262,22 @@ def test_an_organism_gives_rates_to_judge(organism, folder):
     assert judgement.model == "organism"
     assert judgement.verdict == "cannot tell"
     assert "lowest placebo" in judgement.controls
+
+
+def few(measure, arm, n):
+    """A finding of so few that says the best that it can."""
+    value = rate(0, n) if "rate" in measure else mean_between(1.0, n)
+    return Finding(11, measure, Specimen("a model", "model", "model"), arm, value, 1, "a label")
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_of_so_few_no_claim_is_judged(n):
+    findings = (
+        few("AUROC", Probe("mean difference", HEADLINE), n),
+        few("defection rate", Acted("observed", "defecting", 0.2), n),
+    )
+    result = Result(findings, {}, config={"seeds": [0]})
+    assert [claim.judge(result)[0].verdict for claim in ObservedOrDeployed.judged] == ["cannot tell"] * 2
 
 
 def test_an_organism_without_a_recipe_or_with_one_kind_of_prompt_is_refused(organism, folder, tmp_path):
