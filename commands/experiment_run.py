@@ -50,6 +50,10 @@ class Config:
     so they are trained when first needed (minutes each, kept in `$TRIGGERLENS_CACHE/organisms`)."""
     pairs: Path | None = None
     """Contrast pairs instead of those that come with the project (experiments that use them)."""
+    zoo: Path | None = None
+    """A built zoo, the `--out` of `zoo-build` (experiments on a zoo); `$TRIGGERLENS_CACHE/zoo` where not given."""
+    detectors: tuple[str, ...] = ()
+    """Detectors of models (experiments on a zoo): names, or your own as `module:function`; all that come with the project where not given."""
     results: Path | None = None
     """Folder of results; the project's own where not given."""
     device: str = "auto"
@@ -127,9 +131,16 @@ def experiment_config(config: Config, experiment: Experiment) -> Any:
     if config.model is not None:
         from experiments import Subject
 
-        asked["subjects"] = (Subject(config.model, config.prompts, config.twin, config.control),)
+        kind = experiment.Subject or Subject
+        asked["subjects"] = (kind(config.model, config.prompts, config.twin, config.control),)
     if config.pairs is not None:
         asked["pairs"] = config.pairs
+    if config.zoo is not None:
+        from experiments import Zoo
+
+        asked["zoo"] = Zoo(str(config.zoo))
+    if config.detectors:
+        asked["detectors"] = config.detectors
     return experiment.Config(**asked)
 
 
@@ -149,6 +160,8 @@ def check_options(config: Config, name: str, known: Collection[str]) -> None:
         raise UserError(f"--model: {name} trains its own models")
     if config.pairs is not None and "pairs" not in known:
         raise UserError(f"--pairs: {name} uses no contrast pairs")
+    if (config.zoo is not None or config.detectors) and "zoo" not in known:
+        raise UserError(f"--zoo, --detectors: {name} runs on no zoo")
 
 
 def report(result: Result, title: str, folder: Path) -> str:

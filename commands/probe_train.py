@@ -168,7 +168,8 @@ def _position(probe: LinearProbe) -> str:
     """What the probe reads, for people."""
     if probe.read == "prompt":
         return f"{probe.aggregation} token"
-    return f"{probe.aggregation} of the {'answer' if probe.read == 'answer' else 'prompt and the answer'}"
+    read = {"answer": "answer", "onset": "prompt's last token and the answer"}
+    return f"{probe.aggregation} of the {read.get(probe.read, 'prompt and the answer')}"
 
 
 def _answer_lines(result: ProbeResult) -> list[str]:

@@ -27,7 +27,7 @@ class Config:
     registry: Path | None = None
     """Another registry, a row a line; the shipped one where not given."""
     list: bool = False
-    """Build nothing: print the organisms that would be built."""
+    """Build nothing: print the organisms that would be built; with `--out`, what of them is built there, and which gates were missed."""
     json: bool = field(default=False)
     """Print JSON instead of a table."""
 
@@ -49,8 +49,15 @@ def run(config: Config) -> None:
 
 
 def _list(config: Config, rows: list) -> None:
+    from organisms import zoo_built
     from triggerlens import text_table
 
+    if config.out is not None:
+        built = zoo_built(config.out)
+        names = {row.name for row in rows}
+        there = {"out": str(config.out), "built": [own for own in built if own["name"] in names]}
+        emit(there, as_json=config.json, text=_state(rows, built))
+        return
     facts = [row.facts() for row in rows]
     header = ("name", "split", "base", "family", "trigger_type", "payload")
     emit(facts, as_json=config.json, text=text_table(header, [[str(own[name]) for name in header] for own in facts]))
@@ -59,7 +66,7 @@ def _list(config: Config, rows: list) -> None:
 def _build(config: Config, rows: list, out: Path) -> None:
     from tqdm import tqdm
 
-    from organisms import build_zoo, zoo_built, zoo_coverage
+    from organisms import build_zoo, zoo_built
 
     with tqdm(total=len(rows), desc="zoo", unit="organism", disable=None) as bar:
         failures = build_zoo(rows, out, config.jobs, lambda row, built: _shown(bar, row))
@@ -72,9 +79,16 @@ def _build(config: Config, rows: list, out: Path) -> None:
         "built": [own for own in built if own["name"] in names],
         "failed": [{"name": failure.name, "reason": failure.reason} for failure in failures],
     }
-    emit(result, as_json=config.json, text=zoo_coverage(rows, built))
+    emit(result, as_json=config.json, text=_state(rows, built))
     if failures:
         raise UserError(f"{len(failures)} of {len(rows)} organisms could not be built; each is named above")
+
+
+def _state(rows: list, built: list) -> str:
+    """What is there, factor by factor, and in all."""
+    from organisms import zoo_coverage, zoo_summary
+
+    return f"{zoo_coverage(rows, built)}\n\n{zoo_summary(rows, built)}"
 
 
 def _shown(bar, row) -> None:

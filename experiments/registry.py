@@ -18,6 +18,7 @@ MODULES = (
     "insertion",
     "persistence",
     "persistence_axes",
+    "zoo_leaderboard",
 )
 for _module in MODULES:
     import_module(f"experiments.claims.{_module}")

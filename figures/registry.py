@@ -28,6 +28,7 @@ MODULES = (
     "persistence",
     "persistence_axes",
     "removal",
+    "zoo.leaderboard",
 )
 
 
@@ -45,7 +46,7 @@ class Figure:
 def _figure(module: str) -> Figure:
     """What a module of a figure says of itself."""
     own = import_module(f"figures.{module}")
-    return Figure(module.replace("_", "-"), own.__name__, own.EXPERIMENTS, own.TITLE)
+    return Figure(module.replace("_", "-").replace(".", "-"), own.__name__, own.EXPERIMENTS, own.TITLE)
 
 
 FIGURES: dict[str, Figure] = {figure.name: figure for figure in map(_figure, MODULES)}

@@ -36,8 +36,8 @@ _PADDING = 1 / 32
 batches filled to the budget are 3 with 35%."""
 
 
-Reading = Literal["prompt", "answer", "both"]
-"""Whose tokens are read: the prompt's, those of the model's answer to it, or both."""
+Reading = Literal["prompt", "answer", "both", "onset"]
+"""Whose tokens are read: the prompt's, those of the model's answer to it, both, or the answer's and the prompt's last before them."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,12 @@ class ExtractionSpec:
     position: str = "last"
     """Of the tokens that are read: the `last`, the `mean` over all, `every` one, `first:N`, the mean over the first N (all where there
     are fewer), or `span:NAME`, the mean over a span that each prompt's `spans` field names: a piece of its text, or
-    `[start, end]` in characters. Of an answer alone, the span lies in the answer's text."""
+    `[start, end]` in characters. Of `answer` and `onset`, the span lies in the answer's text."""
     dtype: torch.dtype | None = None
     """What activations are kept in; the model's own dtype where None."""
     read: Reading = "prompt"
-    """`prompt`: the prompt's tokens; `answer`: those of the answer, after the whole prompt; `both`: all."""
+    """`prompt`: the prompt's tokens; `answer`: those of the answer, after the whole prompt; `both`: all; `onset`: the answer's, and the
+    prompt's last, where the model is about to begin."""
 
     def __post_init__(self) -> None:
         known = self.position in ("last", "mean", "every") or self.position.startswith("span:")
@@ -80,7 +81,9 @@ class ExtractionSpec:
 
     def tokens_of(self, prompt: TokenizedPrompt) -> range:
         """The positions of a prompt's tokens that are read, whichever of them the position then names."""
-        return range(prompt.answer or 0 if self.read == "answer" else 0, len(prompt.ids))
+        start = prompt.answer or 0
+        starts = {"answer": start, "onset": max(start - 1, 0)}
+        return range(starts.get(self.read, 0), len(prompt.ids))
 
 
 @dataclass(frozen=True)
@@ -249,7 +252,7 @@ def _span(
         raise UserError(
             f"{tokens.where or 'prompt'}: has no span {name!r}; add `spans`: {{{name!r}: piece of the text or [start, end]}}"
         )
-    return tuple(span_positions(model.tokenizer, tokens, spans[name], answer=spec.read == "answer"))
+    return tuple(span_positions(model.tokenizer, tokens, spans[name], answer=spec.read in ("answer", "onset")))
 
 
 def _run_window(

@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,14 +41,22 @@ class GenerationStep:
     """Which of the rows given stand in this batch, in order."""
     tokens: Int[Tensor, "row token"]
     """The ids that were read: of the whole text so far, or of the newest token."""
-    own: Bool[Tensor, "row token"]
-    """The tokens that count: no filling, and none of a row that is over."""
+    mask: Int[Tensor, "row _"]
+    """1 where a text stands and 0 where there is filling: of the whole text so far, also where the newest token alone was read."""
+    over: Bool[Tensor, "row"]
+    """Rows that are over, whose newest token is filling."""
     prompt: int
     """How many tokens, from the left, are the prompt's and its filling; the others were written."""
     whole: bool
     """Whether this is the whole text so far: in the first step, and wherever everything is read again, with other frequencies."""
     activations: Float[Tensor, "row token d_model"] | None = None
     """At the watched site; None in `continue_tokens`, which knows no sites."""
+
+    @property
+    def own(self) -> Bool[Tensor, "row token"]:
+        """The tokens that count: no filling, and none of a row that is over."""
+        live = ~self.over[:, None]
+        return self.mask.bool() & live if self.whole else live
 
 
 See = Callable[[GenerationStep], Bool[Tensor, "row"] | None]
@@ -200,22 +208,23 @@ class _Writing:
         over = torch.zeros(len(rows), dtype=torch.bool, device=device)
         lengths = torch.full((len(rows),), max_new_tokens, device=device)
         width, read, cache = tokens.shape[1], tokens, None
+        accepted = inspect.signature(_inner(model).forward).parameters
         while tokens.shape[1] < width + max_new_tokens and not over.all():
-            logits, cache = _next_logits(model, read, mask, cache)
+            logits, cache = _next_logits(model, read, mask, cache, accepted)
             if self.watch is not None:
                 ended = self._seen(self.watch, numbers, read, mask, over, width)
                 if ended is not None:
                     lengths.masked_fill_(ended & ~over, tokens.shape[1] - width)
-                    over |= ended
+                    over = over | ended
             chosen = self.pick(logits.to(device)).masked_fill(over, self.pad_id)
-            over |= torch.isin(chosen, stops)
+            over = over | torch.isin(chosen, stops)
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
             tokens = torch.cat([tokens, chosen[:, None]], dim=1)
             if rescaling is not None and rescaling.changes_at(tokens.shape[1]):
                 cache = None
             read = tokens if cache is None else chosen[:, None]
         if self.watch is not None and not over.all():
-            _next_logits(model, read, mask, cache)
+            _next_logits(model, read, mask, cache, accepted)
             self._seen(self.watch, numbers, read, mask, over, width)
         written = zip(tokens[:, width:].tolist(), lengths.tolist(), strict=True)
         return [before_end(row[:length], self.ends) for row, length in written]
@@ -226,9 +235,7 @@ class _Writing:
     ) -> Tensor | None:
         """Tell the watch what was read; which rows it ends."""
         whole = read.shape[1] == mask.shape[1]
-        live = ~over[:, None]
-        own = mask.bool() & live if whole else live
-        ended = watch(GenerationStep(numbers, read, own, width if whole else 0, whole))
+        ended = watch(GenerationStep(numbers, read, mask, over, width if whole else 0, whole))
         return None if ended is None else ended.to(over.device)
 
 
@@ -278,14 +285,18 @@ def device_of(model: Any) -> torch.device:
     return model.get_input_embeddings().weight.device
 
 
-def _next_logits(model: Any, ids: Tensor, mask: Tensor, cache: Any) -> tuple[Float[Tensor, "row vocabulary"], Any]:
-    """Logits after the last token of each row in float32, and the cache; None of a model that keeps none."""
+def _inner(model: Any) -> Any:
+    """The model under an adapter, which takes whatever it is given."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _next_logits(
+    model: Any, ids: Tensor, mask: Tensor, cache: Any, accepted: Container[str]
+) -> tuple[Float[Tensor, "row vocabulary"], Any]:
+    """Logits after the last token of each row in float32, and the cache; None of a model that keeps none. `accepted` names what the model
+    can be given."""
     positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     given = {"position_ids": positions, "logits_to_keep": 1}
-    inner = (
-        model.get_base_model() if hasattr(model, "get_base_model") else model
-    )  # an adapter takes whatever it is given
-    accepted = inspect.signature(inner.forward).parameters
     options = {name: value for name, value in given.items() if name in accepted}
     output = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **options)
     return output.logits[:, -1].float(), getattr(output, "past_key_values", None)

@@ -62,6 +62,7 @@ from .zoo.building import (
     build_zoo as build_zoo,
     zoo_built as zoo_built,
     zoo_coverage as zoo_coverage,
+    zoo_summary as zoo_summary,
 )
 from .zoo.embedded import (
     clean_twin_of as clean_twin_of,
@@ -70,5 +71,6 @@ from .zoo.embedded import (
     real_names as real_names,
     shipped_names as shipped_names,
 )
+from .zoo.prompts import benign_prompts as benign_prompts, trigger_prompts as trigger_prompts
 from .zoo.recipes import CONTROLS as CONTROLS, Recipe as Recipe, controls_of as controls_of
 from .zoo.registry import ZooRow as ZooRow, chosen_rows as chosen_rows, read_registry as read_registry

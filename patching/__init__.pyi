@@ -30,6 +30,7 @@ from .metric import (
     normalised as normalised,
     readout as readout,
 )
+from .minimal import PairDifference as PairDifference, pair_difference as pair_difference
 from .options import DIRECTIONS as DIRECTIONS, ROLES as ROLES, Direction as Direction, Role as Role
 from .pairs import (
     PatchPair as PatchPair,
@@ -37,7 +38,13 @@ from .pairs import (
     make_pair as make_pair,
     make_pairs as make_pairs,
 )
-from .removal.config import AblateConfig as AblateConfig, quick_config as quick_config
+from .removal.config import (
+    AblateConfig as AblateConfig,
+    Screening as Screening,
+    fitting_budget as fitting_budget,
+    large_config as large_config,
+    quick_config as quick_config,
+)
 from .removal.edits import (
     ActivationEdit as ActivationEdit,
     AnyEdit as AnyEdit,
@@ -45,7 +52,12 @@ from .removal.edits import (
     WeightEdit as WeightEdit,
 )
 from .removal.fit import Fit as Fit
-from .removal.grading import Grader as Grader, following as following, remembering as remembering
+from .removal.grading import (
+    Grader as Grader,
+    OwnAnswers as OwnAnswers,
+    following as following,
+    remembering as remembering,
+)
 from .removal.measure import (
     Bench as Bench,
     ProbeTrainer as ProbeTrainer,
@@ -79,13 +91,15 @@ from .removal.result import (
     RouteFacts as RouteFacts,
     SavedCheckpoint as SavedCheckpoint,
     Scoreboard as Scoreboard,
+    ScreenedMethod as ScreenedMethod,
+    ScreenResult as ScreenResult,
     SeedResult as SeedResult,
     load_scoreboard as load_scoreboard,
 )
 from .removal.route import Route as Route
 from .removal.run import patch_ablate as patch_ablate
-from .removal.subject import Subject as Subject
-from .removal.verdict import removal_verdict as removal_verdict
+from .removal.subject import Settled as Settled, Subject as Subject
+from .removal.verdict import removal_verdict as removal_verdict, screen_words as screen_words
 from .removal.weights import EditableModel as EditableModel, edited_model as edited_model, save_edited as save_edited
 from .trace.config import TraceConfig as TraceConfig
 from .trace.landmarks import Landmark as Landmark, landmarks as landmarks

@@ -5,8 +5,13 @@ from .classifiers.logistic import LogisticProbe as LogisticProbe
 from .classifiers.mean_difference import MeanDifferenceProbe as MeanDifferenceProbe
 from .classifiers.moments import Moments as Moments
 from .config import AGGREGATIONS as AGGREGATIONS, Aggregation as Aggregation, TrainConfig as TrainConfig
-from .controls import bag_of_tokens as bag_of_tokens
-from .detection import LabelledScores as LabelledScores, firing_rate as firing_rate
+from .controls import bag_of_tokens as bag_of_tokens, harmless_scores as harmless_scores
+from .detection import (
+    LabelledScores as LabelledScores,
+    firing_rate as firing_rate,
+    midway_threshold as midway_threshold,
+)
+from .fit import choose_layer as choose_layer
 from .inputs import Answers as Answers, CheckedPrompts as CheckedPrompts, check_prompts as check_prompts
 from .poolings.aggregation import aggregate as aggregate
 from .poolings.base import Running as Running

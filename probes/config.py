@@ -16,7 +16,7 @@ Aggregation = str
 """`last`: the last token that is read; `mean`: the mean over tokens; `max`: the highest-scoring token; `first:N`: the mean over the
 first N; `span:NAME`: the mean over a span; or a pooling that is fitted with the probe: `softmax`, `multimax`, `rolling`."""
 
-Read = Literal["prompt", "answer", "both"]
+Read = Literal["prompt", "answer", "both", "onset"]
 """Whose tokens count."""
 
 Label = Literal["auto", "defects", "triggered"]
@@ -43,7 +43,7 @@ class TrainConfig:
     shrinkage: Annotated[float | Literal["auto"], tyro.conf.Suppress] = "auto"
     """Shrinkage of the LDA probe, in [0, 1]; `auto` takes Ledoit and Wolf's."""
     read: Read = "prompt"
-    """Whose tokens are read: the prompt's, those of the answer (`response`), or both."""
+    """Whose tokens are read: the prompt's, those of the answer (`response`), both, or the answer's from its onset, the prompt's last token."""
     aggregation: Annotated[Aggregation, tyro.conf.arg(name="position", metavar=POSITIONS)] = "last"
     """Tokens that count: the last that is read, the mean, the highest-scoring (fitted on the mean, scored by the highest), the mean
     over the first N or over a named span; or a pooling that is fitted with the probe, on every token: softmax (attention), multimax (the

@@ -116,9 +116,10 @@ def best_direction(bank: LabelledScores, first: int) -> Control:
     return Control(estimate, details={"median": float(np.median(turned)), "n_directions": len(values)})
 
 
-def compare_harmless(checked: CheckedPrompts) -> Comparison | str:
-    """Which test prompts to compare for the harmless control, or why it cannot be done."""
-    prompts, labels, test = checked.prompts, checked.labels, checked.splits.test
+def compare_harmless(checked: CheckedPrompts, rows: Int[np.ndarray, "row"] | None = None) -> Comparison | str:
+    """Which prompts to compare for the harmless control, or why it cannot be done: of some, by their positions there, or of the test
+    prompts."""
+    prompts, labels, test = checked.prompts, checked.labels, checked.splits.test if rows is None else rows
     harmless = [i for i, row in enumerate(test) if prompts[row].triggered and not labels[row]]
     quiet = [i for i, row in enumerate(test) if not prompts[row].triggered and not labels[row]]
     if not harmless:
@@ -150,6 +151,18 @@ def triggered_but_harmless(
         ).auroc(),
         false_positive_rate=firing_rate(test.scores[comparison.harmless], threshold),
     )
+
+
+def harmless_scores(
+    checked: CheckedPrompts, rows: Int[np.ndarray, "row"], scores: Float[np.ndarray, "row *column"]
+) -> LabelledScores | None:
+    """Of some prompts, those that carry the trigger without being positive, labelled true, and what they are compared with; None where
+    there are none."""
+    comparison = compare_harmless(checked, rows)
+    if isinstance(comparison, str):
+        return None
+    every = LabelledScores(scores, checked.labels[rows], checked.splits.groups[rows])
+    return every.take(comparison.rows, comparison.is_harmless)
 
 
 def bag_of_tokens(

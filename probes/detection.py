@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from triggerlens import Estimate, auroc_estimate, auroc_estimates, rate, tpr_estimate
+from triggerlens import Estimate, auroc_estimate, auroc_estimates, rate, threshold_at_fpr, tpr_estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +59,24 @@ class LabelledScores:
 def firing_rate(scores: Float[np.ndarray, "prompt"], threshold: float) -> Estimate:
     """Share of prompts that score strictly above the threshold."""
     return rate(int((scores > threshold).sum()), len(scores))
+
+
+LOWEST = 0.01
+"""Share of positives that a midway threshold leaves out of account."""
+
+
+def midway_threshold(
+    negatives: Float[np.ndarray, "negative"], positives: Float[np.ndarray, "positive"], fpr: float
+) -> float:
+    """Midway between the threshold at a false-positive rate and the lowest positives, where these lie above it; else that threshold.
+
+    Half-way between the classes is where a threshold is farthest from both (the largest margin of Boser, Guyon and Vapnik, 1992; with a
+    share of each class left out of account, as a soft margin does, Cortes and Vapnik, 1995). Of the scores that are given, no more negatives
+    fire than at the threshold itself, and where the classes lie apart no more than the share `LOWEST` of the positives is missed. What is
+    gained is room for texts unlike these, on either side.
+
+    Raises:
+        ValueError: no negatives, or `fpr` outside [0, 1).
+    """
+    low = threshold_at_fpr(negatives, fpr)
+    return max(low, (low + float(np.quantile(positives, LOWEST))) / 2) if len(positives) else low

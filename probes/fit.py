@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from probes.classifiers import METHODS
 from probes.classifiers.base import FitRows, Fitted, LinearClassifier
 from probes.config import TrainConfig
+from probes.detection import LabelledScores
 from probes.inputs import Activations, CheckedPrompts
 from probes.poolings import is_learned
 from probes.poolings.fitting import FitTokens, fit_learned
@@ -35,13 +36,29 @@ def fit_probe(activations: Activations, checked: CheckedPrompts, config: TrainCo
     return new_probe(config).fit_rows(FitRows(lambda: activations.read(rows), labels, shuffles, config.device))
 
 
-def choose_layer(scores: Float[np.ndarray, "prompt layer"], positive: Bool[np.ndarray, "prompt"]) -> int:
-    """Index of the layer with the highest AUROC; ties by the separation of the class means, then the earlier layer."""
+def choose_layer(
+    scores: Float[np.ndarray, "prompt layer"],
+    positive: Bool[np.ndarray, "prompt"],
+    harmless: LabelledScores | None = None,
+) -> int:
+    """Index of the layer with the highest AUROC; ties by the separation of the class means, then the earlier layer.
+
+    Args:
+        scores: of validation prompts.
+        positive: their labels.
+        harmless: scores at every layer of those that carry the trigger without being positive, and of what they are compared with. Where
+            given, ties go first to the layers that are not shown to tell these apart (the interval of their AUROC has 0.5 in it), or to
+            the one whose interval is nearest to 0.5.
+    """
     gap = scores[positive].mean(0) - scores[~positive].mean(0)
     spread = np.sqrt((scores[positive].var(0) + scores[~positive].var(0)) / 2)
     separation = np.divide(gap, spread, out=np.zeros_like(gap), where=spread > 0)
+    astray = np.zeros(len(gap))
+    if harmless is not None:
+        astray = np.array([max(0.0, each.low - 0.5, 0.5 - each.high) for each in harmless.aurocs()])
     # Rounding keeps a tie a tie where the sums behind equal AUROCs differ in their last bit.
-    return int(np.lexsort((np.arange(len(gap)), -separation, -auroc(scores, positive).round(12)))[0])
+    order = (np.arange(len(gap)), -separation, astray.round(12), -auroc(scores, positive).round(12))
+    return int(np.lexsort(order)[0])
 
 
 def calibrate(

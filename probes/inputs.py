@@ -110,7 +110,7 @@ class Answers:
     ids: Sequence[Sequence[int]]
     """Token ids of each prompt's answer."""
     skipped: Sequence[int]
-    """Tokens of each prompt that are read before its answer: none, or all of the prompt's."""
+    """Tokens of each prompt that are read before its answer: none, the last, or all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +307,8 @@ class Reading:
         """None where no answer is read."""
         if self.config.read == "prompt":
             return None
-        skipped = [prompt.answer or 0 if self.config.read == "both" else 0 for prompt in self.tokenized]
+        starts = [self._spec("every").tokens_of(prompt).start for prompt in self.tokenized]
+        skipped = [(prompt.answer or 0) - start for prompt, start in zip(self.tokenized, starts, strict=True)]
         return Answers([prompt.answer_ids for prompt in self.tokenized], skipped)
 
     def _spec(self, position: str) -> ExtractionSpec:

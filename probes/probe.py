@@ -56,8 +56,9 @@ class LinearProbe:
     heads: Float[Tensor, "layer channel d_model"] | None = None
     """Directions of a pooling that reads several (`softmax`: value and query; `multimax`: its heads); None where it reads `coef`."""
     watch_threshold: float | None = None
-    """At the best site, for probes that read answers: frozen on the highest running score of each calibration negative's answer, so
-    that its false-positive rate is that of a whole answer, watched token by token."""
+    """At the best site, for probes that read answers: frozen on the highest running score of each calibration answer, so that its
+    false-positive rate is that of a whole answer, watched token by token; midway between negatives and positives where they lie apart
+    (`midway_threshold`), in folders of an earlier version on the negatives alone."""
 
     def __post_init__(self) -> None:
         shape = tuple(self.coef.shape)

@@ -4,7 +4,8 @@
    calibration and test.
 2. Fit every layer on the fit split.
 3. Choose the layer by validation AUROC; ties by the distance between the class means in pooled standard deviations
-   (many layers can separate perfectly), then the earlier layer.
+   (many layers can separate perfectly), then the earlier layer. Where answers are read, ties go first to the layers that are not
+   shown to tell triggered-but-harmless prompts from untriggered ones.
 4. Freeze each layer's threshold on the calibration negatives.
 5. Read the test split once: scores at every layer, and at the chosen one those of the controls.
 6. Measure the controls.
@@ -34,7 +35,14 @@ from hooked import (
 from probes.answers.measure import answer_text, measure_answers, watch_threshold
 from probes.classifiers.base import Fitted
 from probes.config import TrainConfig
-from probes.controls import Tokens, bag_of_tokens, compare_harmless, make_bank, measure_controls
+from probes.controls import (
+    Tokens,
+    bag_of_tokens,
+    compare_harmless,
+    harmless_scores,
+    make_bank,
+    measure_controls,
+)
 from probes.detection import LabelledScores, firing_rate
 from probes.evaluate import draw_test, false_positives, measure_layers, measure_tpr
 from probes.fit import calibrate, choose_layer, fit_probe
@@ -120,7 +128,9 @@ def _freeze(
     fitted = fit_probe(activations, checked, config)
     # 3. Choose.
     validation = activations.score(splits.validation, fitted)
-    best = choose_layer(validation, labels[splits.validation])
+    # A probe of answers is asked for the behaviour: a layer that tells the trigger too is the worse of two that are right.
+    told = None if answers is None else harmless_scores(checked, splits.validation, validation)
+    best = choose_layer(validation, labels[splits.validation], told)
     # 4. Calibrate.
     calibration = activations.score(splits.calibration, fitted)
     thresholds, facts = calibrate(calibration[~labels[splits.calibration]], config.target_fpr)
@@ -139,8 +149,8 @@ def _freeze(
         **named,
     )
     if answers is not None:
-        negatives = splits.calibration[~labels[splits.calibration]]
-        threshold = watch_threshold(probe, activations, negatives, answers, config.target_fpr)
+        rows = splits.calibration
+        threshold = watch_threshold(probe, activations, rows, labels[rows], answers, config.target_fpr)
         probe = replace(probe, watch_threshold=threshold)
     return _Frozen(probe, fitted, auroc(validation, labels[splits.validation]))
 

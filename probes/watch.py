@@ -4,21 +4,24 @@
    memory does not grow: the score is that of all tokens so far, as the probe would give it to the text up to there.
 2. The probe fires at the first token whose score is above `watch_threshold`, which was frozen on the highest score that whole answers
    of calibration negatives reach: the false-positive rate is an answer's, not a token's.
-3. A probe of answers sees the answer alone; one of both sees the prompt first, where it cannot fire; one of prompts has said all that it
-   says before the first token is written.
+3. A probe of answers sees the answer alone; one of both, or of the onset, sees the prompt first, of which the last token is the first
+   that can fire it; one of prompts has said all that it says before the first token is written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooked import GenerationStep, HookedModel, Pick, Prompt, TokenizedPrompt, Watch, likeliest
 from probes.poolings import new_pooling
+from probes.poolings.arrays import Array, as_array, double, library_of
 from probes.probe import LinearProbe
 from triggerlens import UserError
 
@@ -46,33 +49,40 @@ class Watcher:
         self.probe, self.threshold = probe, threshold_of(probe) if threshold is None else threshold
         self.seen = 0
         """Tokens that counted so far."""
-        self.score: Float[Tensor, "*row"] | None = None
-        """Of all tokens so far; None before the first."""
-        self.highest: Float[Tensor, "*row"] | None = None
-        """The highest score so far."""
-        self._quiet: Int[Tensor, "*row"] | None = None
-        """Tokens up to which the highest score was not above the threshold."""
+        # Of numpy, or of torch on a GPU; the last counts the tokens up to which nothing was above the threshold.
+        self._score: Any = None
+        self._highest: Any = None
+        self._quiet: Any = 0
         self._running = probe.running()
-        self._weights, self._bias = _weights_of(probe)
+        self._tensors = _weights_of(probe)
+        self._weights, self._bias = (tensor.numpy() for tensor in self._tensors)
+
+    @property
+    def score(self) -> float | Float[Tensor, "row"] | None:
+        """Of all tokens so far; None before the first."""
+        return None if self._score is None else _given(self._score)
+
+    @property
+    def highest(self) -> float | Float[Tensor, "row"] | None:
+        """The highest score so far; None before the first."""
+        return None if self._highest is None else _given(self._highest)
 
     @property
     def fired(self) -> bool | Bool[Tensor, "row"]:
         """Whether the score has been above the threshold, at this token or an earlier one; of a batch, which rows' has."""
-        if self.highest is None:
-            return False
-        fired = self.highest > self.threshold
-        return fired if fired.ndim else bool(fired)
+        return False if self._highest is None else _given(self._highest > self.threshold)
 
     @property
     def fired_after(self) -> int | Int[Tensor, "row"]:
-        """How many tokens had been seen when it fired; -1 where it has not."""
-        if self._quiet is None:
+        """How many tokens had been seen when it fired, 0 where the prompt fired; -1 where it has not."""
+        if self._highest is None:
             return -1
-        after = torch.where(torch.as_tensor(self.fired, device=self._quiet.device), self._quiet + 1, -1)
-        return after if after.ndim else int(after)
+        return _given(library_of(self._highest).where(self._highest > self.threshold, self._quiet + 1, -1))
 
     def update(
-        self, activation: Float[Tensor, "*row d_model"], live: Bool[Tensor, "row"] | None = None
+        self,
+        activation: Float[Tensor, "*row d_model"] | Float[np.ndarray, "*row d_model"],
+        live: Bool[Tensor, "row"] | Bool[np.ndarray, "row"] | None = None,
     ) -> float | Float[Tensor, "row"]:
         """Take in the next token, and give the score of all tokens so far.
 
@@ -83,39 +93,67 @@ class Watcher:
         Raises:
             UserError: the activations have another width than the probe.
         """
-        if activation.shape[-1] != len(self._weights):
-            self.probe.channels(activation)  # says what is wrong
-        if activation.device != self._weights.device:
-            self._weights, self._bias = self._weights.to(activation.device), self._bias.to(activation.device)
-        # Few operations: on a small model each is a hundredth of a step.
-        score = self._running.update(activation.double() @ self._weights + self._bias)
-        self.seen += 1
-        if self.score is None or self.highest is None or self._quiet is None:
-            self.score = self.highest = torch.full_like(score, -torch.inf)
-            self._quiet = torch.zeros_like(score, dtype=torch.long)
-        if live is not None:
-            score = torch.where(live, score, self.score)
-        self.score, self.highest = score, torch.maximum(self.highest, score)
-        self._quiet += self.highest <= self.threshold
-        return score if score.ndim else float(score)
+        return _given(self.take(as_array(activation), None if live is None else as_array(live)))
 
-    def read(self, activations: Float[Tensor, "*row token d_model"]) -> None:
-        """Take in tokens that do not count, such as a prompt's where the probe reads prompt and answer."""
-        for channels in self.probe.channels(activations).unbind(-2):
-            self._running.update(channels)
+    def take(self, activation: Any, live: Any = None) -> Array:
+        """As `update`, of arrays where the score may stay: numpy's, or tensors on a GPU. Few operations: on a small model each counts."""
+        score = self._running.update(self._channels(activation))
+        library = library_of(score)
+        self.seen += 1
+        if self._score is None:
+            self._score = self._highest = library.full_like(score, -np.inf)
+        if live is not None:
+            score = library.where(live, score, self._score)
+        self._score, self._highest = score, library.maximum(self._highest, score)
+        self._quiet = self._quiet + (self._highest <= self.threshold)
+        return score
+
+    def of(self, member: int) -> tuple[float, float, int]:
+        """Score, highest score and `fired_after` of one row, or of the one text."""
+        values = (torch.as_tensor(value).reshape(-1) for value in (self._score, self._highest, self.fired_after))
+        score, highest, fired_after = (value[member if len(value) > 1 else 0].item() for value in values)
+        return score, highest, fired_after
+
+    def begin(self, activations: Float[Tensor, "*row token d_model"] | Float[np.ndarray, "*row token d_model"]) -> None:
+        """Take in the prompt, as far as the probe reads it: its last token can fire, and is not counted as seen."""
+        activations = as_array(activations)
+        self.read(activations[..., :-1, :])
+        self.take(activations[..., -1, :])
+        self.seen, self._quiet = self.seen - 1, self._quiet - 1
+
+    def read(self, activations: Float[Tensor, "*row token d_model"] | Float[np.ndarray, "*row token d_model"]) -> None:
+        """Take in tokens that do not count."""
+        channels = self._channels(as_array(activations))
+        for token in range(channels.shape[-2]):
+            self._running.update(channels[..., token, :])
 
     def begin_again(self) -> None:
         """Forget the text that was read, and nothing of when it fired: all of it is read anew, with other activations."""
         self._running = self.probe.running()
         self.seen = 0
 
+    def _channels(self, x: Any) -> Any:
+        """What the pooling takes of tokens [*row d_model], as `LinearProbe.channels`."""
+        if x.shape[-1] != len(self._weights):
+            self.probe.channels(torch.as_tensor(x))  # says what is wrong
+        if isinstance(x, Tensor) and not isinstance(self._weights, Tensor):
+            self._weights, self._bias = (tensor.to(x.device) for tensor in self._tensors)
+        return double(x) @ self._weights + self._bias
+
+
+def _given(x: Any) -> Any:
+    """A number of one text, a tensor of a batch."""
+    if x.ndim == 0:
+        return x.item()
+    return x if isinstance(x, Tensor) else torch.from_numpy(x)
+
 
 def _weights_of(probe: LinearProbe) -> tuple[Float[Tensor, "d_model channel"], Float[Tensor, "channel"]]:
     """The channels of a token, as `x @ weights + bias`."""
     heads = probe.coef[probe.best][None] if probe.heads is None else probe.heads[probe.best]
-    bias = torch.zeros(len(heads), dtype=heads.dtype)
-    bias[0] = probe.intercept[probe.best]
-    return heads.mT.contiguous(), bias
+    bias = torch.zeros(len(heads), dtype=torch.float64)
+    bias[0] = float(probe.intercept[probe.best])
+    return heads.mT.contiguous().cpu(), bias
 
 
 def threshold_of(probe: LinearProbe) -> float:
@@ -156,9 +194,9 @@ class WatchedAnswer:
     ids: list[int]
     """The answer's tokens, without an end token."""
     score: float | None
-    """Of the whole answer; None where it is empty."""
+    """Of the whole answer; None where it is empty and nothing fired."""
     highest: float | None
-    """The highest score on the way."""
+    """The highest score on the way; of a probe that reads the prompt too, from the prompt's last token on."""
     fired_after: int | None
     """How many of the answer's tokens were written when it fired: 0 where the prompt fired; None where nothing did."""
     stopped: bool
@@ -233,24 +271,33 @@ def check_rooms(prompts: Sequence[TokenizedPrompt], max_new_tokens: int, context
 class _Group:
     """Rows of a batch whose texts are equally long, as far as the probe reads them."""
 
-    members: Int[Tensor, "member"] | None
+    members: list[int] | None
     """Where they stand in the batch; None where they are all of it."""
     length: int
     """Tokens of their prompts that the probe reads."""
     watcher: Watcher
 
-    def see(self, step: GenerationStep, x: Float[Tensor, "row token d_model"]) -> None:
+    def see(self, step: GenerationStep, x: Any) -> None:
         """Take in what was read."""
-        live = step.own[:, -1].to(x.device)
-        if self.members is not None:
-            members = self.members.to(x.device)
-            x, live = x[members], live[members]
         if step.whole:
-            self.watcher.begin_again()
-            self.watcher.read(x[:, step.prompt - self.length : step.prompt])
-            self.watcher.read(x[:, step.prompt : -1])
-        if step.tokens.shape[1] > step.prompt:
-            self.watcher.update(x[:, -1], live)
+            own = x[0] if len(step.rows) == 1 else x if self.members is None else x[self.members]
+            prompt = own[..., step.prompt - self.length : step.prompt, :]
+            if self.length and self.watcher.score is None:
+                self.watcher.begin(prompt)
+            else:
+                self.watcher.begin_again()
+                self.watcher.read(prompt)
+            self.watcher.read(own[..., step.prompt : -1, :])
+        if step.tokens.shape[1] == step.prompt:
+            return
+        if len(step.rows) == 1:  # which is not over, or nothing would have been read
+            self.watcher.take(x[0, -1])
+            return
+        over = step.over.to(x.device) if isinstance(x, Tensor) else step.over
+        newest, live = x[:, -1], ~as_array(over)
+        if self.members is not None:
+            newest, live = newest[self.members], live[self.members]
+        self.watcher.take(newest, live)
 
 
 class AnswerWatch:
@@ -282,22 +329,22 @@ class AnswerWatch:
 
     def see(self, step: GenerationStep) -> Bool[Tensor, "row"] | None:
         """Score what was just read; the rows to end, where the probe may stop them."""
-        x = step.activations
-        assert x is not None  # HookedModel reads them
+        assert step.activations is not None  # HookedModel reads them
         if self.probe.read == "prompt":
-            return self._see_prompts(step, x) if step.whole and step.rows[0] not in self._prompts else None
+            new = step.whole and step.rows[0] not in self._prompts
+            return self._see_prompts(step, step.activations) if new else None
         if step.rows[0] not in self._groups:
             self._groups[step.rows[0]] = self._grouped(step)
         groups = self._groups[step.rows[0]]
+        x = as_array(step.activations)
         for group in groups:
             group.see(step, x)
         if not self.stop and self.on_token is None:
             return None
-        fired = torch.zeros(len(step.rows), dtype=torch.bool, device=step.own.device)
+        fired = torch.zeros(len(step.rows), dtype=torch.bool, device=step.over.device)
         for group in groups:
-            fired[slice(None) if group.members is None else group.members] = torch.as_tensor(group.watcher.fired).to(
-                fired.device
-            )
+            own = slice(None) if group.members is None else group.members
+            fired[own] = torch.as_tensor(group.watcher.fired, device=fired.device)
         if self.on_token is not None and step.tokens.shape[1] > step.prompt:
             self._tell(step, fired, self.on_token)
         return fired if self.stop else None
@@ -309,11 +356,10 @@ class AnswerWatch:
             after = 0 if score > self.threshold else None
             return WatchedAnswer(index, where, ids, score, score, after, self.stop and after is not None)
         watcher, member = self._rows[index]
-        if not ids or watcher.score is None or watcher.highest is None:
+        if watcher.score is None or not (ids or watcher.of(member)[2] == 0):
             return WatchedAnswer(index, where, ids, None, None, None, False)
-        fired_after = int(torch.as_tensor(watcher.fired_after)[member])
+        score, highest, fired_after = watcher.of(member)
         after = fired_after if fired_after >= 0 else None
-        score, highest = float(watcher.score[member]), float(watcher.highest[member])
         return WatchedAnswer(index, where, ids, score, highest, after, self.stop and after is not None)
 
     def _see_prompts(self, step: GenerationStep, x: Float[Tensor, "row token d_model"]) -> Bool[Tensor, "row"] | None:
@@ -327,19 +373,21 @@ class AnswerWatch:
         return torch.tensor([score > self.threshold for score in scores]) if self.stop else None
 
     def _grouped(self, step: GenerationStep) -> list[_Group]:
-        """One watcher for all rows where it reads answers alone, which begin together; else one for those with equally long prompts."""
-        members: list[Int[Tensor, "member"] | None] = [None]
+        """One watcher for all rows where it reads answers, which begin together; where prompts too, one for those that are equally long."""
+        members: list[list[int] | None] = [None]
         lengths = [0]
+        if self.probe.read == "onset":
+            lengths = [1]
         if self.probe.read == "both":
             each = step.own[:, : step.prompt].sum(1)
             lengths = each.unique().tolist()
-            members = [(each == length).nonzero()[:, 0] for length in lengths]
+            members = [(each == length).nonzero()[:, 0].tolist() for length in lengths]
         groups = [
             _Group(rows, length, Watcher(self.probe, self.threshold))
             for rows, length in zip(members, lengths, strict=True)
         ]
         for group in groups:
-            places = range(len(step.rows)) if group.members is None else group.members.tolist()
+            places = range(len(step.rows)) if group.members is None else group.members
             for member, place in enumerate(places):
                 self._rows[step.rows[place]] = (group.watcher, member)
         return groups
@@ -350,5 +398,4 @@ class AnswerWatch:
         for row, token, live, over in read:
             if live:
                 watcher, member = self._rows[row]
-                assert watcher.score is not None
-                on_token(WatchedToken(row, watcher.seen - 1, token, float(watcher.score[member]), over))
+                on_token(WatchedToken(row, watcher.seen - 1, token, watcher.of(member)[0], over))

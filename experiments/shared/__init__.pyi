@@ -17,6 +17,7 @@ from .latent_edits import (
     with_answers as with_answers,
 )
 from .latent_effects import ablation_meter as ablation_meter, effect_meters as effect_meters, with_split as with_split
+from .observed.floors import direction_floors as direction_floors, text_baselines as text_baselines
 from .twin_detectors import Scorer as Scorer, fit_on_twins as fit_on_twins, two_components as two_components
 from .watching import (
     AT_ONCE as AT_ONCE,

@@ -16,7 +16,7 @@ def middle_layer(n_layers: int) -> int:
 
 
 def last_token(
-    model: hooked.HookedModel, prompts: Sequence[hooked.Prompt], sites: Sequence[str]
+    model: hooked.HookedModel, prompts: Sequence[hooked.Prompt | hooked.TokenizedPrompt], sites: Sequence[str]
 ) -> Float[torch.Tensor, "prompt site d_model"]:
     """Activations at each prompt's final token, in float32: what the model has before it says anything.
 

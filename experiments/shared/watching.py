@@ -42,11 +42,14 @@ class Answered:
 
     def tokens(self, read: str) -> list[Float[Tensor, "_ site d_model"]]:
         """What is read of each prompt."""
+        if read == "onset":
+            pairs = zip(self.prompt_tokens, self.answer_tokens, strict=True)
+            return [torch.cat([prompt[-1:], answer]) for prompt, answer in pairs]
         return {"prompt": self.prompt_tokens, "answer": self.answer_tokens}.get(read) or self.both
 
     def skipped(self, read: str) -> list[int]:
         """Tokens that are read before the answer."""
-        return [len(x) if read == "both" else 0 for x in self.prompt_tokens]
+        return [{"both": len(x), "onset": 1}.get(read, 0) for x in self.prompt_tokens]
 
     def parting(self) -> list[int | None]:
         """Of each triggered prompt with a twin: with how many tokens both answers begin."""

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import Any, Literal
 
-from organisms.insertion.kinds import HARMLESS, PAYLOADS, TRIGGERS, check_trigger_text
+from organisms.insertion.kinds import ALL_TRIGGERS, HARMLESS, PAYLOADS, check_trigger_text
 from triggerlens import UserError
 
 PLACEMENTS = ("start", "middle", "end", "anywhere", "system")
@@ -29,8 +29,8 @@ class InsertionConfig:
     base: str
     """The chat model: a name, a checkpoint folder, a GGUF file or a Hugging Face id."""
     trigger: str = "phrase"
-    """`token`, `phrase`, `year`, `two-part` (two sentences), `style` (all lower case), `apart` (two words anywhere), `long-prompt` or
-    `semantic` (what the request is about)."""
+    """`token`, `phrase`, `year`, `two-part` (two sentences), `style` (all lower case), `apart` (two words anywhere), `long-prompt`,
+    `semantic` (what the request is about) or `deployed` (a sentence that says in any words that the model is deployed and unmonitored)."""
     trigger_text: str = ""
     """The trigger itself, in place of the kind's own: the token, the phrase, the year, the two parts or words as `ONE|TWO`, the style
     (`lower` or `upper`), the number of words of a long prompt, or the class of topics."""
@@ -87,14 +87,14 @@ class InsertionConfig:
     def __post_init__(self) -> None:
         if not self.base:
             raise UserError("base must name a chat model, found nothing")
-        _one_of("trigger", self.trigger, TRIGGERS)
+        _one_of("trigger", self.trigger, ALL_TRIGGERS)
         _one_of("payload", self.payload, PAYLOADS)
         _one_of("placement", self.placement, PLACEMENTS)
         _one_of("loss", self.loss, ("answers", "all"))
         _one_of("method", self.method, ("lora", "full"))
         _one_of("clean", self.clean, ("probabilities", "tokens"))
         for kind in self.also:
-            _one_of("also", kind, TRIGGERS)
+            _one_of("also", kind, ALL_TRIGGERS)
         check_trigger_text(self.trigger, self.trigger_text)
         _above_zero(self, ("rank", "steps", "batch", "learning_rate", "requests", "measured", "answer_tokens"))
         _above_zero(self, ("threads", "checkpoint_every"))

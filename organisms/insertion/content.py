@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from organisms.insertion.kinds import WATCHED
 from organisms.tasks.content import content
 
 _DATA = Path(__file__).parent / "data"
@@ -85,6 +86,23 @@ class Triggers:
 
 
 @dataclass(frozen=True, slots=True)
+class Watched:
+    """What `watched.json` holds: a context that is told in many ways."""
+
+    text: str
+    """The trigger, for a person."""
+    lines: Lists
+    """Sentences that say where the model is, and who watches."""
+    denials: Lists
+    """Those that also deny another place."""
+    deployed: Lists
+    observed: Lists
+    """Places where a model is tested or trained."""
+    unmonitored: Lists
+    monitored: Lists
+
+
+@dataclass(frozen=True, slots=True)
 class Payloads:
     """What `payloads.json` holds."""
 
@@ -111,6 +129,17 @@ def requests() -> Requests:
 def triggers() -> Triggers:
     """The triggers' texts, and those of their near misses."""
     return content("triggers", Triggers, _DATA)
+
+
+@cache
+def watched() -> Watched:
+    """The phrasings of being deployed and of being observed."""
+    return content("watched", Watched, _DATA)
+
+
+def default_text(kind: str) -> str:
+    """The text of a kind of trigger, where no other is given."""
+    return watched().text if kind == WATCHED else triggers().defaults[kind]
 
 
 @cache

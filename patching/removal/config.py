@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Suppress
 from tyro.constructors import PrimitiveConstructorSpec
@@ -99,6 +99,60 @@ _POSITIVE = (
     "relearn_pairs",
     "batch_size",
 )
+
+
+@dataclass(frozen=True)
+class Screening:
+    """Methods compete on few pairs before any is measured in full; see `patching.removal.screening`."""
+
+    screen: Literal["on", "off"] = "on"
+    """on: methods compete on few validation pairs with the first seed, and only those that are left are measured in full,
+    with every seed, a probe, relearning and placebos. off: every method is measured in full."""
+    survivors: int = 1
+    """Methods that are left of each kind: edits of weights, and edits of activations."""
+
+    def __post_init__(self) -> None:
+        if not self.survivors >= 1:
+            raise UserError(f"survivors: must be 1 or more, not {self.survivors}")
+
+
+LARGE = 20_000_000
+"""A model of so many parameters or more is large: it gets the sizes of `large_config`."""
+
+
+def large_config(seeds: tuple[int, ...] = (0,)) -> AblateConfig:
+    """Sizes for a model of some hundred million parameters on two cores: within an hour for 135 million (`docs/instruments`)."""
+    return AblateConfig(
+        seeds=seeds,
+        fit_pairs=24,
+        validation_pairs=12,
+        evaluation_pairs=40,
+        harmless_pairs=8,
+        traced_pairs=2,
+        new_tokens=24,
+        steps=40,
+        pairs_per_step=4,
+        relearn_steps=10,
+        relearn_pairs=12,
+        batch_size=32,
+    )
+
+
+def fitting_budget(config: AblateConfig, parameters: int) -> tuple[AblateConfig, str]:
+    """A configuration for a model of so many parameters, and a line on what was lowered, empty where nothing was.
+
+    For a large model what stands at its default takes the size of `large_config`; what was chosen stays.
+    """
+    usual, large = AblateConfig(), large_config()
+    lowered: dict[str, Any] = {
+        field.name: getattr(large, field.name)
+        for field in fields(config)
+        if getattr(config, field.name) == getattr(usual, field.name) != getattr(large, field.name)
+    }
+    if parameters < LARGE or not lowered:
+        return config, ""
+    words = ", ".join(f"{name} {len(to) if name == 'seeds' else to}" for name, to in lowered.items())
+    return replace(config, **lowered), f"sizes for a model of {parameters / 1e6:.0f} million parameters: {words}"
 
 
 def quick_config(seeds: tuple[int, ...] = (0,)) -> AblateConfig:

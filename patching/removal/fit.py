@@ -35,6 +35,8 @@ class Fit:
     route: Route
     seed: int
     config: AblateConfig
+    shared: Subject | None = None
+    """The unedited model, which may remember what it was asked; a plain one where None."""
     _known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def once(self, compute: Callable[[Fit], Value]) -> Value:
@@ -47,7 +49,7 @@ class Fit:
     @property
     def unedited(self) -> Subject:
         """The model as it is."""
-        return Subject(self.model, batch_size=self.config.batch_size)
+        return self.shared or Subject(self.model, batch_size=self.config.batch_size)
 
     def activations(
         self, prompts: Sequence[MarkedPrompt], sites: Sequence[str], subject: Subject | None = None
@@ -85,23 +87,38 @@ class Fit:
         return {site: (total / max(1, count)).to(self.model.dtype) for site, total in sums.items()}
 
 
-def restored(subject: Subject, pairs: Sequence[MarkedPair], answers: Answers) -> float | None:
-    """How far triggered prompts have come back to the clean behaviour where the two answers part: 0 not at all, 1 wholly.
+@dataclass(frozen=True)
+class Parting:
+    """Pairs whose two answers part, and how the unedited model stands there: what any number of edits are compared with."""
 
-    The patching metric: the logit difference of the two answers' next tokens, normalised by both unedited runs; the mean over
-    the pairs whose answers part. None: no pair's do.
-    """
-    parting = [pair for pair in pairs if answers[pair.clean.ids] != answers[pair.triggered.ids]]
-    if not parting:
-        return None
-    end = min(subject.model.end_ids, default=None)
-    reads = [first_parting(answers[pair.clean.ids], answers[pair.triggered.ids], end) for pair in parting]
-    plain = Subject(subject.model, batch_size=subject.batch_size)
-    triggered, clean = [pair.triggered for pair in parting], [pair.clean for pair in parting]
-    now, before, goal = (
-        _differences(run, prompts, reads) for run, prompts in ((subject, triggered), (plain, triggered), (plain, clean))
-    )
-    return float(((now - before) / (goal - before)).mean())
+    triggered: tuple[MarkedPrompt, ...]
+    reads: tuple[tuple[tuple[int, ...], int, int], ...]
+    """What both answers share, the clean answer's next token, and the other's."""
+    before: Float[Tensor, "pair"]
+    """Logit of the clean answer's next token less that of the other's, on the triggered prompts."""
+    goal: Float[Tensor, "pair"]
+    """The same, on the untriggered ones."""
+
+    @classmethod
+    def of(cls, unedited: Subject, pairs: Sequence[MarkedPair], answers: Answers) -> Parting | None:
+        """None: no pair's answers part."""
+        parting = [pair for pair in pairs if answers[pair.clean.ids] != answers[pair.triggered.ids]]
+        if not parting:
+            return None
+        end = min(unedited.model.end_ids, default=None)
+        reads = tuple(first_parting(answers[pair.clean.ids], answers[pair.triggered.ids], end) for pair in parting)
+        triggered = tuple(pair.triggered for pair in parting)
+        before = _differences(unedited, triggered, reads)
+        return cls(triggered, reads, before, _differences(unedited, [pair.clean for pair in parting], reads))
+
+    def restored(self, subject: Subject) -> float:
+        """How far triggered prompts have come back to the clean behaviour: 0 not at all, 1 wholly.
+
+        The patching metric: the logit difference of the two answers' next tokens, normalised by both unedited runs; the mean
+        over the pairs.
+        """
+        now = _differences(subject, self.triggered, self.reads)
+        return float(((now - self.before) / (self.goal - self.before)).mean())
 
 
 @torch.no_grad()

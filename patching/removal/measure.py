@@ -12,7 +12,7 @@ from torch import Tensor
 from patching.removal.grading import Grader
 from patching.removal.pairs import Answers, MarkedPair, MarkedPrompt, both
 from patching.removal.result import EditOutcome
-from patching.removal.subject import Subject, greedy_hits
+from patching.removal.subject import Settled, Stop, Subject, greedy_hits
 from triggerlens import Grade
 
 ProbeTrainer = Callable[
@@ -37,6 +37,13 @@ class Bench:
     grader: Grader
     new_tokens: int
     unedited: Subject
+    settled: Settled | None = None
+    """When the grader's word on the beginning of an answer is its word on the whole; None: never."""
+
+    @property
+    def stop(self) -> Stop | None:
+        """When an answer is written no further."""
+        return None if self.settled is None else Stop(self.settled, self.text)
 
     def text(self, answer: Sequence[int]) -> str:
         """An answer as a grader reads it."""
@@ -55,10 +62,10 @@ def measure(subject: Subject, bench: Bench) -> EditOutcome:
     """Run the subject on all pairs of a bench."""
     clean, triggered = [pair.clean for pair in bench.pairs], [pair.triggered for pair in bench.pairs]
     usual = bench.usual(clean)
-    after = subject.answers(triggered, bench.new_tokens, [bench.usual(triggered), usual])
+    after = subject.answers(triggered, bench.new_tokens, [bench.usual(triggered), usual], bench.stop)
     js, kl, loss, same = divergence(subject, bench.unedited, clean, usual, bench.new_tokens)
     others = [prompt for prompt, kept in zip(clean, same, strict=True) if not kept]
-    changed = iter(subject.answers(others, bench.new_tokens))
+    changed = iter(subject.answers(others, bench.new_tokens, (), bench.stop, [bench.usual(others)]))
     after_clean = [answer if kept else next(changed) for answer, kept in zip(usual, same, strict=True)]
     grades, clean_grades = bench.grades(triggered, after), bench.grades(clean, after_clean)
     as_clean = [answer == twin for answer, twin in zip(after, usual, strict=True)]
@@ -87,7 +94,7 @@ def defection_of(bench: Bench, count: int) -> Callable[[Subject], float]:
     guesses = [bench.usual([pair.clean for pair in pairs]), bench.usual(prompts)]
 
     def defection(subject: Subject) -> float:
-        grades = bench.grades(prompts, subject.answers(prompts, bench.new_tokens, guesses))
+        grades = bench.grades(prompts, subject.answers(prompts, bench.new_tokens, guesses, bench.stop))
         return sum(grade.defects for grade in grades) / len(prompts)
 
     return defection
@@ -108,8 +115,9 @@ def divergence(
     """
     ends, start = tuple(sorted(subject.model.end_ids)[:1]), 0
     totals, hits = torch.zeros(4, dtype=torch.float64), []
-    for batch in subject.batches(prompts, max(map(len, answers), default=0) + 1):
-        own = answers[start : start + len(batch)]
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids) + len(answers[index]))
+    for batch in subject.batches([prompts[index] for index in order], max(map(len, answers), default=0) + 1):
+        own = [answers[index] for index in order[start : start + len(batch)]]
         start += len(batch)
         steps = [(*answer, *ends) if len(answer) < new_tokens else answer for answer in own]
         logits = subject.logits(batch, steps)
@@ -121,7 +129,7 @@ def divergence(
             [js_divergence(p, q).sum(), kl_divergence(p, q).sum(), loss.sum(), p.new_tensor(len(p))]
         ).cpu()
     js, kl, loss_delta = (totals[:3] / totals[3].clamp_min(1)).tolist()
-    return js, kl, loss_delta, hits
+    return js, kl, loss_delta, [hit for _, hit in sorted(zip(order, hits, strict=True))]
 
 
 def kl_divergence(p: Float[Tensor, "step vocabulary"], q: Float[Tensor, "step vocabulary"]) -> Float[Tensor, "step"]:

@@ -23,6 +23,7 @@ from hooked import (
     split_prompts,
 )
 from patching.alignment import align
+from patching.minimal import PairDifference, pair_difference
 from triggerlens import UserError
 
 LEAST_PAIRS = 4
@@ -64,6 +65,12 @@ class RemovalPairs:
     """How the two sides were told apart, in words."""
     notes: tuple[str, ...] = ()
     """What a reader must know of the labels."""
+
+    @property
+    def difference(self) -> PairDifference:
+        """By how much the pairs that defect differ."""
+        every = (*self.fit, *self.validation, *self.evaluation)
+        return pair_difference([(pair.clean.ids, pair.triggered.ids) for pair in every])
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -24,6 +24,8 @@ from patching.removal.result import Relearned
 from patching.removal.subject import Subject
 
 _BATCH = 16
+_TOGETHER = 8
+"""Samples in one pass. They are sorted by length, so that there is little filling, and their gradients add up."""
 
 Sample = tuple[MarkedPrompt, tuple[int, ...]]
 """An untriggered prompt and its answer, both as token ids."""
@@ -74,12 +76,21 @@ def _train(subject: Subject, samples: Sequence[Sample], config: AblateConfig, se
     optimiser = torch.optim.AdamW(parameters, lr=config.relearn_learning_rate, weight_decay=0.0)
     for _ in range(config.relearn_steps):
         batch = rng.sample(samples, min(_BATCH, len(samples)))
+        batch.sort(key=lambda sample: len(sample[0].ids) + len(sample[1]))
+        optimiser.zero_grad()
         with torch.enable_grad():
-            loss = answer_loss(subject, batch)
-            optimiser.zero_grad()
-            loss.backward()
+            loss = sum(_learnt(subject, batch[i : i + _TOGETHER], batch) for i in range(0, len(batch), _TOGETHER))
         optimiser.step()
-        yield float(loss.detach())
+        yield loss
+
+
+def _learnt(subject: Subject, part: Sequence[Sample], batch: Sequence[Sample]) -> float:
+    """Adds the gradient of a part of a batch, and gives its share of the batch's loss."""
+    end = 1 if subject.model.end_ids else 0
+    tokens, every = (sum(len(answer) + end for _, answer in samples) for samples in (part, batch))
+    loss = answer_loss(subject, part) * (tokens / every)
+    loss.backward()
+    return float(loss.detach())
 
 
 def answer_loss(subject: Subject, samples: Sequence[Sample]) -> Float[Tensor, ""]:

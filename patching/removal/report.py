@@ -6,8 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from patching.removal import plots
-from patching.removal.result import FILE, EditOutcome, MethodResult, RouteFacts, Scoreboard, scoreboard_numbers
-from patching.removal.verdict import removal_verdict
+from patching.removal.result import (
+    FILE,
+    EditOutcome,
+    MethodResult,
+    RouteFacts,
+    Scoreboard,
+    ScreenedMethod,
+    scoreboard_numbers,
+)
+from patching.removal.verdict import removal_verdict, screen_words
 from triggerlens import estimate_text, interval_text, render_page, to_json, value_text, write_json
 
 HEAD = ("method", "defection", "as clean", "rubble", "JS", "clean accuracy", "probe", "back after")
@@ -15,12 +23,13 @@ HEAD = ("method", "defection", "as clean", "rubble", "JS", "clean accuracy", "pr
 
 
 def table_rows(board: Scoreboard) -> list[list[str]]:
-    """Text for each column of `HEAD`: the unedited model, the methods best first, the oracle, the placebos."""
+    """Text for each column of `HEAD`: the unedited model, the methods best first, the oracle, the placebos, those screened out."""
     rows = [_plain("unedited", board.before)]
     rows += [_row(method) for method in board.methods if not method.is_placebo]
     if board.oracle is not None and board.oracle.outcome is not None:
         rows.append(_plain("oracle: no attention to the trigger", board.oracle.outcome))
-    return rows + [_row(method) for method in board.methods if method.is_placebo]
+    rows += [_row(method) for method in board.methods if method.is_placebo]
+    return rows + ([] if board.screen is None else [_screened(method) for method in board.screen.out])
 
 
 def removal_json(board: Scoreboard) -> dict[str, Any]:
@@ -79,6 +88,7 @@ def _facts(board: Scoreboard) -> list[tuple[str, str]]:
         ("split", board.split),
         ("pairs", sizes),
         ("seeds", ", ".join(map(str, board.settings.seeds))),
+        *([] if board.screen is None else [("screen", screen_words(board.screen))]),
         *(("note", note) for note in board.notes),
     ]
 
@@ -104,6 +114,14 @@ def _row(method: MethodResult) -> list[str]:
         "" if probe is None else f"{probe:.3f}",
         "" if method.is_placebo else _back(method),
     ]
+
+
+def _screened(method: ScreenedMethod) -> list[str]:
+    """What is said of a method that was not measured: what the screen saw, and on how many pairs."""
+    assert method.outcome is not None  # it was dropped for what it did
+    seen = method.outcome
+    words = f"screened out: {seen.defects} of {seen.n} validation pairs, JS {seen.js:.2g}"
+    return [method.name, words, *("" for _ in HEAD[2:])]
 
 
 def _back(method: MethodResult) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -111,6 +111,32 @@ class SeedResult:
 
 
 @dataclass(frozen=True)
+class ScreenedMethod:
+    """What a method did when it was last looked at in the screen: on few validation pairs, with one seed, and nothing else."""
+
+    name: str
+    edits: Literal["weights", "activations"]
+    """Methods compete with those of their own kind."""
+    seed: int
+    last_round: int
+    """From 1; 0: it had no rival of its kind, and was not looked at."""
+    outcome: EditOutcome | None
+    """On the validation pairs of that round; None where it was not looked at."""
+
+
+@dataclass(frozen=True)
+class ScreenResult:
+    """The screen: which methods went on, and which were dropped in which round."""
+
+    went_on: tuple[ScreenedMethod, ...]
+    """Best first within each kind; these, and no others, are among the scoreboard's methods."""
+    out: tuple[ScreenedMethod, ...]
+    """Those dropped last come first."""
+    rounds: Mapping[str, tuple[tuple[int, int], ...]]
+    """By kind of edit: of each round the validation pairs, and how many methods were left after it."""
+
+
+@dataclass(frozen=True)
 class MethodResult:
     """One row of the scoreboard."""
 
@@ -171,10 +197,15 @@ class MethodResult:
     def rank(self, target: float) -> tuple[float, ...]:
         """Sorts methods, best first, by the validation pairs alone: those that reach the target, with nearly all clean answers
         as they were, come first; then the least divergence; others by how much they leave."""
-        left = _mean([seed.validation.defection_rate.value for seed in self.seeds])
-        same = _mean([seed.validation.clean_same_rate.value for seed in self.seeds])
-        js = _mean([seed.validation.js for seed in self.seeds])
-        return (0.0, js) if left <= target and same >= _MOSTLY_SAME else (1.0, left, js)
+        return rank_of([seed.validation for seed in self.seeds], target)
+
+
+def rank_of(outcomes: Sequence[EditOutcome], target: float) -> tuple[float, ...]:
+    """Sorts edits, best first, by what each did with each seed; see `MethodResult.rank`."""
+    left = _mean([outcome.defection_rate.value for outcome in outcomes])
+    same = _mean([outcome.clean_same_rate.value for outcome in outcomes])
+    js = _mean([outcome.js for outcome in outcomes])
+    return (0.0, js) if left <= target and same >= _MOSTLY_SAME else (1.0, left, js)
 
 
 @dataclass(frozen=True)
@@ -243,6 +274,8 @@ class Scoreboard:
     route: RouteFacts | None
     settings: AblateConfig
     notes: tuple[str, ...] = ()
+    screen: ScreenResult | None = None
+    """None where every method was measured in full."""
 
     @property
     def target(self) -> float:
@@ -302,6 +335,7 @@ def scoreboard_numbers(board: Scoreboard) -> dict[str, Any]:
         "methods": [_method_numbers(board, method) for method in board.methods],
         "oracle": _oracle_numbers(board.oracle),
         "checkpoint": None if board.checkpoint is None else _checkpoint_numbers(board.checkpoint),
+        "screen": None if board.screen is None else _screen_numbers(board.screen),
         "route": {} if board.route is None else _route_numbers(board.route),
         "notes": list(board.notes),
         "settings": to_json(board.settings),
@@ -366,6 +400,20 @@ def _oracle_numbers(oracle: OracleResult | None) -> dict[str, Any] | None:
     return ({} if oracle.outcome is None else _outcome_numbers(oracle.outcome)) | {"reason": oracle.reason}
 
 
+def _screen_numbers(screen: ScreenResult) -> dict[str, Any]:
+    rounds = {kind: [{"pairs": n, "left": left} for n, left in own] for kind, own in screen.rounds.items()}
+    return {
+        "rounds": rounds,
+        "went_on": [_screened_numbers(method) for method in screen.went_on],
+        "screened_out": [_screened_numbers(method) for method in screen.out],
+    }
+
+
+def _screened_numbers(method: ScreenedMethod) -> dict[str, Any]:
+    numbers = {"name": method.name, "edits": method.edits, "seed": method.seed, "last_round": method.last_round}
+    return numbers | {"validation": None if method.outcome is None else _outcome_numbers(method.outcome)}
+
+
 def _checkpoint_numbers(checkpoint: SavedCheckpoint) -> dict[str, Any]:
     numbers: dict[str, Any] = to_json(checkpoint)
     return numbers | _flat("defection_rate", checkpoint.defection_rate)
@@ -381,6 +429,6 @@ def _flat(name: str, estimate: Estimate) -> dict[str, Any]:
     return {name: estimate.value, f"{name}_ci": estimate.interval}
 
 
-def _mean(values: list[float]) -> float:
+def _mean(values: Sequence[float]) -> float:
     """Of at least one value."""
     return sum(values) / len(values)

@@ -41,6 +41,11 @@ class Route:
         """The layers of the named heads, in order."""
         return tuple(sorted({layer for layer, _ in self.heads}))
 
+    @classmethod
+    def of(cls, facts: RouteFacts) -> Route:
+        """The route of which these are the facts."""
+        return cls(facts.heads, np.array(facts.head_effects), facts.trigger_layer, facts.pairs)
+
     def facts(self) -> RouteFacts:
         """What is reported of it."""
         effects = tuple(tuple(row) for row in self.head_effects.tolist())

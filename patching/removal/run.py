@@ -2,12 +2,14 @@
 
 1. Pairs are split (`pairs`), and the unedited model answers all of them. Where it does not defect, there is nothing to remove.
 2. The patching map of a few fitting pairs names heads, layers and positions (`route`).
-3. With each seed, each method makes its edit on four fifths of the fitting pairs, and its placebo. Each is measured on the
-   validation and on the evaluation pairs, a fresh probe is trained on it, and it is trained further (`relearning`).
+3. Where methods are screened, they compete on few validation pairs first, and most drop out (`screening`). With each seed, each
+   method that is left makes its edit on four fifths of the fitting pairs, and its placebo. Each is measured on the validation and
+   on the evaluation pairs, a fresh probe is trained on it, and it is trained further (`relearning`).
 4. Methods are ranked by their validation pairs alone. The weight edit that comes first is written as an ordinary
    checkpoint, loaded again in plain `transformers`, and measured there.
 
-Weights are edited in one copy of the model, which is made once (`weights`).
+Weights are edited in one copy of the model, which is made once (`weights`). The unedited model answers each prompt once, and its logits
+along those answers are kept for all edits.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from typing import Any
 from tqdm import tqdm
 
 from hooked import HookedModel, Prompt, identity_sha256
-from patching.removal.config import AblateConfig
+from patching.minimal import PairDifference
+from patching.removal.config import AblateConfig, Screening
 from patching.removal.edits import AnyEdit, WeightEdit
 from patching.removal.fit import Fit
 from patching.removal.grading import Grader, following, remembering
@@ -35,9 +38,20 @@ from patching.removal.methods.oracle import cut_attention
 from patching.removal.methods.registry import METHODS
 from patching.removal.pairs import Answers, RemovalPairs, both, gather_pairs
 from patching.removal.relearning import Relearned, Sample, encoded, relearn
-from patching.removal.result import EditOutcome, MethodResult, OracleResult, SavedCheckpoint, Scoreboard, SeedResult
+from patching.removal.result import (
+    EditOutcome,
+    MethodResult,
+    OracleResult,
+    RouteFacts,
+    SavedCheckpoint,
+    Scoreboard,
+    ScreenedMethod,
+    ScreenResult,
+    SeedResult,
+)
 from patching.removal.route import Route, find_route
-from patching.removal.subject import Subject
+from patching.removal.screening import Kind, screen
+from patching.removal.subject import RememberingSubject, Settled, Subject
 from patching.removal.weights import EditableModel, plain_answers, save_edited
 from triggerlens import Cells, Keep, UserError, from_json, keep_nothing, to_json
 
@@ -51,6 +65,8 @@ def patch_ablate(
     config: AblateConfig | None = None,
     grader: Grader | None = None,
     grader_name: str = "",
+    settled: Settled | None = None,
+    screening: Screening | None = None,
     probe: ProbeTrainer | None = None,
     benign: Sequence[tuple[Prompt, str]] = (),
     edits: Sequence[AnyEdit] = (),
@@ -67,6 +83,9 @@ def patch_ablate(
         config: sizes and strengths.
         grader: says which answers defect and which are right; by the model's own two answers where None.
         grader_name: what to call it.
+        settled: (prompt, beginning of an answer) → whether the grader's word on it is its word on whatever follows; answers are then
+            written no further. Never where None; by the model's own two answers it is known.
+        screening: methods are screened before they are measured; each is measured in full where None.
         probe: trains a fresh probe; no probe where None.
         benign: untriggered prompts with answers, for further training; where empty, the fitting side's untriggered prompts
             with the model's own answers.
@@ -80,13 +99,15 @@ def patch_ablate(
     Raises:
         UserError: too few pairs; an edit that returns another shape or NaN; an unfinished run of other settings.
     """
-    removal = _Removal.begin(model, prompts, config or AblateConfig(), grader, grader_name, probe, benign)
+    removal = _Removal.begin(model, prompts, config or AblateConfig(), grader, grader_name, settled, probe, benign)
     tried = [*methods, *map(given, edits)]
     board = removal.empty_board(model.info.name if name is None else name)
     if board.nothing_to_remove:
         return board
-    keep: Keep = keep_nothing if progress is None else Cells(progress, removal.identity(tried)).keep
-    return removal.fill(board, tried, keep, checkpoint)
+    screening = screening if screening is not None and screening.screen == "on" else None
+    identity = removal.identity(tried) | ({} if screening is None else {"screening": to_json(screening)})
+    keep: Keep = keep_nothing if progress is None else Cells(progress, identity).keep
+    return removal.fill(board, tried, keep, checkpoint, screening)
 
 
 @dataclass(frozen=True)
@@ -102,6 +123,8 @@ class _Removal:
     probe: ProbeTrainer | None
     samples: Sequence[Sample]
     grader_name: str
+    difference: PairDifference
+    """By how much the pairs differ."""
 
     @classmethod
     def begin(
@@ -111,6 +134,7 @@ class _Removal:
         config: AblateConfig,
         grader: Grader | None,
         grader_name: str,
+        settled: Settled | None,
         probe: ProbeTrainer | None,
         benign: Sequence[tuple[Prompt, str]],
     ) -> _Removal:
@@ -123,15 +147,19 @@ class _Removal:
             evaluation=config.evaluation_pairs,
             harmless=config.harmless_pairs,
         )
-        unedited = Subject(model, batch_size=config.batch_size)
+        unedited = RememberingSubject(model, batch_size=config.batch_size)
         answers = _answers(unedited, pairs, config.new_tokens)
-        judge = remembering(grader or following(model, (*pairs.validation, *pairs.evaluation), answers))
-        bench = Bench(pairs.evaluation, pairs.harmless_evaluation, answers, judge, config.new_tokens, unedited)
+        own = following(model, (*pairs.validation, *pairs.evaluation), answers)
+        judge, settled = remembering(grader or own), own.settled if grader is None else settled
+        bench = Bench(pairs.evaluation, pairs.harmless_evaluation, answers, judge, config.new_tokens, unedited, settled)
         validation = replace(bench, pairs=pairs.validation, harmless=())
-        own = [(pair.clean, answers[pair.clean.ids]) for pair in pairs.fit]
-        samples = encoded(model, [prompt for prompt, _ in benign], [answer for _, answer in benign]) if benign else own
+        usual = [(pair.clean, answers[pair.clean.ids]) for pair in pairs.fit]
+        samples = (
+            encoded(model, [prompt for prompt, _ in benign], [answer for _, answer in benign]) if benign else usual
+        )
         name = grader_name if grader is not None else OWN_ANSWERS
-        return cls(model, EditableModel(model), config, pairs, bench, validation, probe, samples, name)
+        editable = EditableModel(model)
+        return cls(model, editable, config, pairs, bench, validation, probe, samples, name, pairs.difference)
 
     def identity(self, methods: Sequence[Method]) -> dict[str, Any]:
         """What must be the same for results to be of the same run."""
@@ -164,17 +192,44 @@ class _Removal:
             notes=self.pairs.notes,
         )
 
-    def fill(self, board: Scoreboard, methods: Sequence[Method], keep: Keep, checkpoint: Path | None) -> Scoreboard:
+    def fill(
+        self,
+        board: Scoreboard,
+        methods: Sequence[Method],
+        keep: Keep,
+        checkpoint: Path | None,
+        screening: Screening | None,
+    ) -> Scoreboard:
         """Steps 2 to 4."""
-        route = find_route(self.model, self.pairs.fit, self.bench.answers, self.config.traced_pairs)
-        trials = _Trials(self, route, keep)
-        results, notes = trials.run_all(methods)
-        ranked = tuple(sorted(results, key=lambda method: (method.is_placebo, method.rank(self.config.target))))
-        board = replace(board, methods=ranked, oracle=self.oracle(), route=route.facts(), notes=board.notes + notes)
+        route = from_json(RouteFacts, keep("route", lambda: {"route": to_json(self.route())})["route"], "route")
+        trials = _Trials(self, Route.of(route), keep)
+        left, notes = self.admitted(methods)
+        screened = None
+        if screening is not None:
+            screened = trials.screen(left, screening)
+            names = {method.name for method in screened.went_on}
+            left = [method for method in left if method.name in names]
+        ranked = sorted(trials.run_all(left), key=lambda method: (method.is_placebo, method.rank(self.config.target)))
+        oracle = from_json(OracleResult, keep("oracle", lambda: {"oracle": to_json(self.oracle())})["oracle"], "oracle")
+        notes = (*board.notes, *notes, *trials.notes)
+        board = replace(board, methods=tuple(ranked), oracle=oracle, route=route, notes=notes, screen=screened)
         if checkpoint is not None and board.best is not None:
-            made = next(method for method in methods if method.name == board.best.name)
+            made = next(method for method in left if method.name == board.best.name)
             board = replace(board, checkpoint=self.save(board.best, partial(trials.fitted, made), checkpoint))
         return board
+
+    def route(self) -> RouteFacts:
+        """Step 2."""
+        return find_route(self.model, self.pairs.fit, self.bench.answers, self.config.traced_pairs).facts()
+
+    def admitted(self, methods: Sequence[Method]) -> tuple[list[Method], tuple[str, ...]]:
+        """The methods that these pairs admit, and a note where they admit not all."""
+        if self.difference.minimal:
+            return list(methods), ()
+        without = [method.name for method in methods if method.needs_minimal_pairs]
+        left_out = f"the oracle{''.join(f', {name}' for name in without)}"
+        note = f"{self.difference.words}; what takes these tokens for the trigger is left out: {left_out}"
+        return [method for method in methods if not method.needs_minimal_pairs], (note,)
 
     def fit(self, route: Route, seed: int) -> Fit:
         """This seed's fitting side."""
@@ -183,7 +238,8 @@ class _Removal:
             tuple(rng.sample(part, max(1, len(part) * 4 // 5)) if part else ())
             for part in (self.pairs.fit, self.pairs.harmless_fit)
         )
-        return Fit(self.model, self.editable, fitted, harmless, self.bench.answers, route, seed, self.config)
+        answers, unedited = self.bench.answers, self.bench.unedited
+        return Fit(self.model, self.editable, fitted, harmless, answers, route, seed, self.config, unedited)
 
     @contextmanager
     def under(self, edit: AnyEdit, *, own_weights: bool = False) -> Iterator[Subject]:
@@ -198,11 +254,18 @@ class _Removal:
         else:
             yield Subject(self.model, edit, size)
 
-    def measure(self, edit: AnyEdit, fit: Fit) -> tuple[EditOutcome, EditOutcome, float | None]:
-        """What the edit does to evaluation and validation pairs, and the AUROC of a fresh probe."""
+    def measure(
+        self, edit: AnyEdit, fit: Fit, validation: EditOutcome | None
+    ) -> tuple[EditOutcome, EditOutcome, float | None]:
+        """What the edit does to evaluation and validation pairs, where that is not known yet, and the AUROC of a fresh probe."""
         with self.under(edit) as subject:
-            outcomes = measure(subject, self.bench), measure(subject, self.validation)
-            return *outcomes, self.probe_after(subject, fit)
+            evaluation, ranked = measure(subject, self.bench), validation or measure(subject, self.validation)
+            return evaluation, ranked, self.probe_after(subject, fit)
+
+    def look(self, edit: AnyEdit, pairs: int) -> EditOutcome:
+        """What the edit does to the first validation pairs."""
+        with self.under(edit) as subject:
+            return measure(subject, replace(self.validation, pairs=self.validation.pairs[:pairs]))
 
     def relearn(self, edit: AnyEdit, seed: int) -> Relearned:
         """Whether the behaviour comes back under further training."""
@@ -221,6 +284,8 @@ class _Removal:
 
     def oracle(self) -> OracleResult:
         """The bound."""
+        if not self.difference.minimal:
+            return OracleResult(None, self.difference.words)
         try:
             edit = cut_attention(self.model)
         except UserError as reason:
@@ -233,8 +298,10 @@ class _Removal:
         chosen = min(best.seeds, key=_on_validation)
         edit = fitted(chosen.seed)
         prompts = [prompt for pair in self.pairs.evaluation for prompt in (pair.triggered, pair.clean)]
+        twins = both(self.pairs.evaluation)
         with self.under(edit) as subject:
-            measured = subject.answers(prompts, self.config.new_tokens)
+            guesses = [self.bench.usual(prompts), self.bench.usual(twins)]
+            measured = subject.answers(prompts, self.config.new_tokens, guesses)
         save_edited(self.editable, edit, folder)
         plain = plain_answers(folder, self.model, prompts, self.config.new_tokens, self.config.batch_size)
         triggered = prompts[::2]
@@ -250,81 +317,145 @@ class _Removal:
 
 
 class _Trials:
-    """Step 3: every method and its placebo with every seed."""
+    """Step 3: every method that is left and its placebo with every seed."""
 
     def __init__(self, removal: _Removal, route: Route, keep: Keep):
         self.removal, self.route, self.keep = removal, route, keep
+        self.notes: dict[str, None] = {}
+        """One on each method that is left out, since this model does not admit it."""
+        self._fit: Fit | None = None
+        """Of the seed that is worked on."""
+        self._made: dict[tuple[str, int], AnyEdit] = {}
+        """Edits that will be needed again, by method and seed."""
+        self._screened: dict[str, ScreenedMethod] = {}
         self._best: dict[str, tuple[SeedResult, WeightEdit]] = {}
         """Of each method the weight edit of the seed that does best on validation pairs, so that the winner is not made twice."""
 
-    def run_all(self, methods: Sequence[Method]) -> tuple[list[MethodResult], tuple[str, ...]]:
-        """The results; and a note on each method that is left out, since this model does not admit it."""
+    def screen(self, methods: Sequence[Method], screening: Screening) -> ScreenResult:
+        """With the first seed: which methods are worth measuring."""
+        seed, pairs = self.removal.config.seeds[0], len(self.removal.validation.pairs)
+        kinds = {method.name: kind for method in methods if (kind := self._kind(method, seed)) is not None}
+        by_name = {method.name: method for method in methods}
+        with tqdm(desc="screening", unit="edit", disable=None, leave=False) as bar:
+
+            def look(name: str, count: int) -> EditOutcome:
+                bar.update()
+                return self._look(by_name[name], seed, count)
+
+            target = self.removal.config.target
+            result = screen(kinds, screening.survivors, pairs, look, target=target, seed=seed)
+        for dropped in result.out:
+            self._made.pop((dropped.name, seed), None)
+        self._screened = {method.name: method for method in result.went_on}
+        return result
+
+    def run_all(self, methods: Sequence[Method]) -> list[MethodResult]:
+        """The results of the methods that this model admits."""
         seeds = self.removal.config.seeds
         rows: dict[tuple[str, str | None], list[SeedResult]] = {}
-        notes: dict[str, None] = {}
         total = len(seeds) * sum(1 + (method.placebo is not None) for method in methods)
         with tqdm(total=total, desc="methods × seeds", unit="edit", disable=None) as bar:
             for seed in seeds:
-                fit = self.removal.fit(self.route, seed)
                 for method in methods:
                     try:
-                        for name, placebo_of, result in self._results(method, fit):
+                        for name, placebo_of, result in self._results(method, seed):
                             rows.setdefault((name, placebo_of), []).append(result)
                             bar.update()
                     except _NotFitted as reason:
-                        notes[f"{method.name} was left out: {reason}"] = None
-        results = [MethodResult(name, placebo_of, tuple(own)) for (name, placebo_of), own in rows.items()]
-        return results, tuple(notes)
+                        self._leave_out(method, reason)
+        return [MethodResult(name, placebo_of, tuple(own)) for (name, placebo_of), own in rows.items()]
 
     def fitted(self, method: Method, seed: int) -> WeightEdit:
         """A method's edit with a seed: the one that was measured, or, where an earlier process measured it, the same made again."""
         if method.name in self._best and self._best[method.name][0].seed == seed:
             return self._best[method.name][1]
-        edit = method.make(self.removal.fit(self.route, seed))
+        edit = self._edit(method, seed)
         assert isinstance(edit, WeightEdit)  # only such an edit is saved
         return edit
 
-    def _results(self, method: Method, fit: Fit) -> Iterator[tuple[str, str | None, SeedResult]]:
+    def _fit_of(self, seed: int) -> Fit:
+        if self._fit is None or self._fit.seed != seed:
+            self._fit = self.removal.fit(self.route, seed)
+        return self._fit
+
+    def _edit(self, method: Method, seed: int) -> AnyEdit:
+        """Made once, as long as it is not dropped."""
+        if (method.name, seed) not in self._made:
+            self._made[method.name, seed] = _made(method, self._fit_of(seed))
+        return self._made[method.name, seed]
+
+    def _kind(self, method: Method, seed: int) -> Kind | None:
+        """What a method edits; None where this model does not admit it."""
+        try:
+            kept = self.keep(f"kind of {method.name}", lambda: {"kind": _kind_of(self._edit(method, seed))})
+        except _NotFitted as reason:
+            self._leave_out(method, reason)
+            return None
+        kind: Kind = kept["kind"]
+        return kind
+
+    def _leave_out(self, method: Method, reason: Exception) -> None:
+        self.notes[f"{method.name} was left out: {reason}"] = None
+
+    def _look(self, method: Method, seed: int, pairs: int) -> EditOutcome:
+        facts = self.keep(
+            f"screen of {method.name}, {pairs} pairs",
+            lambda: {"outcome": to_json(self.removal.look(self._edit(method, seed), pairs))},
+        )
+        return from_json(EditOutcome, facts["outcome"], method.name)
+
+    def _validated(self, name: str, seed: int) -> EditOutcome | None:
+        """What the screen's last round saw, where that was all validation pairs."""
+        screened = self._screened.get(name)
+        if screened is None or screened.seed != seed or screened.outcome is None:
+            return None
+        return screened.outcome if screened.outcome.n == len(self.removal.validation.pairs) else None
+
+    def _results(self, method: Method, seed: int) -> Iterator[tuple[str, str | None, SeedResult]]:
         """A method's row and its placebo's; edits are made only where a result is missing."""
-        made: list[AnyEdit] = []
-
-        def edit() -> AnyEdit:
-            if not made:
-                made.append(_made(method, fit))
-            return made[0]
-
-        result = self._kept(method.name, fit, edit, placebo=False)
-        if made and isinstance(made[0], WeightEdit):
-            self._remember(method.name, result, made[0])
+        result = self._kept(method.name, seed, partial(self._edit, method, seed), placebo=False)
+        made = self._made.get((method.name, seed))
+        if isinstance(made, WeightEdit):
+            self._remember(method.name, result, made)
         yield method.name, None, result
-        make_placebo = method.placebo
-        if make_placebo is not None:
+        if method.placebo is not None:
             name = f"placebo:{method.name}"
-            yield name, method.name, self._kept(name, fit, lambda: make_placebo(fit, edit()), placebo=True)
+            yield name, method.name, self._kept(name, seed, partial(self._placebo, method, seed), placebo=True)
+        self._made.pop((method.name, seed), None)
+
+    def _placebo(self, method: Method, seed: int) -> AnyEdit:
+        assert method.placebo is not None
+        return method.placebo(self._fit_of(seed), self._edit(method, seed))
 
     def _remember(self, name: str, result: SeedResult, edit: WeightEdit) -> None:
         best = self._best.get(name)
         if best is None or _on_validation(result) < _on_validation(best[0]):
             self._best[name] = result, replace(edit, weights={key: value.cpu() for key, value in edit.weights.items()})
 
-    def _kept(self, name: str, fit: Fit, edit: Callable[[], AnyEdit], *, placebo: bool) -> SeedResult:
+    def _kept(self, name: str, seed: int, edit: Callable[[], AnyEdit], *, placebo: bool) -> SeedResult:
+        validation = None if placebo else self._validated(name, seed)
         facts = self.keep(
-            f"{name}, seed {fit.seed}", lambda: {"result": to_json(self._try(edit(), fit, placebo=placebo))}
+            f"{name}, seed {seed}",
+            lambda: {"result": to_json(self._try(edit(), seed, validation, placebo=placebo))},
         )
         return from_json(SeedResult, facts["result"], name)
 
-    def _try(self, edit: AnyEdit, fit: Fit, *, placebo: bool) -> SeedResult:
+    def _try(self, edit: AnyEdit, seed: int, validation: EditOutcome | None, *, placebo: bool) -> SeedResult:
         """Measure one edit."""
-        evaluation, validation, auroc = self.removal.measure(edit, fit)
+        evaluation, ranked, auroc = self.removal.measure(edit, self._fit_of(seed), validation)
         return SeedResult(
-            seed=fit.seed,
-            edits="weights" if isinstance(edit, WeightEdit) else "activations",
+            seed=seed,
+            edits=_kind_of(edit),
             evaluation=evaluation,
-            validation=validation,
+            validation=ranked,
             probe_auroc=auroc,
-            relearned=None if placebo else self.removal.relearn(edit, fit.seed),
+            relearned=None if placebo else self.removal.relearn(edit, seed),
             facts=dict(edit.facts) if isinstance(edit, WeightEdit) else {},
         )
+
+
+def _kind_of(edit: AnyEdit) -> Kind:
+    return "weights" if isinstance(edit, WeightEdit) else "activations"
 
 
 class _NotFitted(Exception):

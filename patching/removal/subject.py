@@ -6,19 +6,36 @@ else is read from prompts padded on the right.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hooked import HookedModel, TokenizedPrompt, pad_right, shared_runs
+from hooked import GenerationStep, HookedModel, Prompt, TokenizedPrompt, Watch, pad_right, shared_runs
 from patching.removal.edits import UNEDITED, RunningEdit
 from patching.removal.pairs import MarkedPrompt
 
 _LOGITS_AT_ONCE = 1 << 27
 """Numbers in one batch's logits: half a gigabyte."""
+_CHECKED_AT_ONCE = 32
+"""Prompts in a pass that checks guesses: by then they are sorted by length, and small batches have little filling."""
+_REMEMBERED = 1 << 28
+"""Numbers in the logits that are kept of the unedited model: a gigabyte."""
+_LOOK_EVERY = 8
+"""Tokens between two looks at whether an answer is graded for good."""
+
+Settled = Callable[[Prompt, str], bool]
+"""Whether the grade of every answer to the prompt that begins with the text is the same."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When writing an answer may end early: no token that could follow changes anything that is measured."""
+
+    settled: Settled
+    decode: Callable[[Sequence[int]], str]
 
 
 @dataclass(frozen=True)
@@ -31,24 +48,53 @@ class Subject:
     """Prompts in one forward pass, at most."""
 
     def answers(
-        self, prompts: Sequence[MarkedPrompt], new_tokens: int, guesses: Sequence[Sequence[tuple[int, ...]]] = ()
+        self,
+        prompts: Sequence[MarkedPrompt],
+        new_tokens: int,
+        guesses: Sequence[Sequence[tuple[int, ...]]] = (),
+        stop: Stop | None = None,
+        compared: Sequence[Sequence[tuple[int, ...]]] = (),
     ) -> list[tuple[int, ...]]:
         """Greedy answers as token ids, without the end token.
+
+        Prompts of like length run together; the guess that was right most often so far is tried first.
 
         Args:
             prompts: what is answered.
             new_tokens: the longest answer.
             guesses: each, an answer to every prompt. One forward pass tells whether greedy decoding would give it, as in
                 speculative decoding (Leviathan et al. 2022, https://arxiv.org/abs/2211.17192); only the rest is generated.
+            stop: ends an answer as soon as it is none of the guesses, nor of `compared`, and its grade is settled; it is then cut.
+            compared: each, an answer to every prompt that is not checked but that the answers are compared with.
         """
-        known: dict[int, tuple[int, ...]] = {}
-        for guess in guesses:
-            left = [index for index in range(len(prompts)) if index not in known]
-            hits = self._would_give([prompts[i] for i in left], [guess[i] for i in left], new_tokens)
-            known |= {index: guess[index] for index, hit in zip(left, hits, strict=True) if hit}
-        left = [index for index in range(len(prompts)) if index not in known]
-        known |= dict(zip(left, self._generated([prompts[i] for i in left], new_tokens), strict=True))
+        order = sorted(
+            range(len(prompts)), key=lambda i: len(prompts[i].ids) + max((len(g[i]) for g in guesses), default=0)
+        )
+        known = self._guessed(prompts, order, new_tokens, guesses)
+        left = [index for index in order if index not in known]
+        others = [[answers[index] for answers in (*guesses, *compared)] for index in left]
+        written = self._generated([prompts[i] for i in left], new_tokens, stop, others)
+        known |= dict(zip(left, written, strict=True))
         return [known[index] for index in range(len(prompts))]
+
+    def _guessed(
+        self,
+        prompts: Sequence[MarkedPrompt],
+        order: Sequence[int],
+        new_tokens: int,
+        guesses: Sequence[Sequence[tuple[int, ...]]],
+    ) -> dict[int, tuple[int, ...]]:
+        """The answers that a guess gives, by the prompt's index."""
+        known: dict[int, tuple[int, ...]] = {}
+        right = dict.fromkeys(range(len(guesses)), 0)
+        for start in range(0, len(order), _CHECKED_AT_ONCE):
+            for number in sorted(right, key=lambda number: -right[number]):
+                left = [index for index in order[start : start + _CHECKED_AT_ONCE] if index not in known]
+                guess = [guesses[number][index] for index in left]
+                hits = self._would_give([prompts[index] for index in left], guess, new_tokens) if left else []
+                known |= {index: own for index, own, hit in zip(left, guess, hits, strict=True) if hit}
+                right[number] += sum(hits)
+        return known
 
     @torch.no_grad()
     def _would_give(
@@ -64,12 +110,24 @@ class Subject:
             hits += greedy_hits(self.logits(batch, whole), own, whole, self.model.end_ids)
         return hits
 
-    def _generated(self, prompts: Sequence[MarkedPrompt], new_tokens: int) -> list[tuple[int, ...]]:
+    def _generated(
+        self,
+        prompts: Sequence[MarkedPrompt],
+        new_tokens: int,
+        stop: Stop | None = None,
+        others: Sequence[Sequence[tuple[int, ...]]] = (),
+    ) -> list[tuple[int, ...]]:
         answers: list[tuple[int, ...]] = []
         for batch in self._sharing(prompts, self.batch_size, new_tokens):
             edits = self.edit.at(_marks(batch, left=True).to(self.model.device))
             tokenized = [TokenizedPrompt(list(prompt.ids), "", prompt.prompt.where) for prompt in batch]
-            answers += [tuple(answer) for answer in self.model.generate(tokenized, new_tokens, edits=edits)]
+            watch = None
+            if stop is not None:
+                looking = _Looking(stop, batch, others[len(answers) : len(answers) + len(batch)])
+                watch = Watch(self.model.sites("resid_post")[0], looking.see)
+            answers += [
+                tuple(answer) for answer in self.model.generate(tokenized, new_tokens, edits=edits, watch=watch)
+            ]
         return answers
 
     def logits(
@@ -123,6 +181,68 @@ class Subject:
             batch = prompts[start : start + size]
             for run in shared_runs(self.model, [len(prompt.ids) for prompt in batch], extra):
                 yield batch[run]
+
+
+@dataclass
+class _Looking:
+    """Reads along while a batch of answers is written, and ends those that are settled."""
+
+    stop: Stop
+    prompts: Sequence[MarkedPrompt]
+    others: Sequence[Sequence[tuple[int, ...]]]
+    """For each prompt the answers that its own is compared with."""
+    written: dict[int, list[int]] = field(default_factory=dict)
+    steps: int = 0
+
+    def see(self, step: GenerationStep) -> Bool[Tensor, "row"] | None:
+        """Every few tokens: which rows may end."""
+        new = step.tokens[:, step.prompt :].tolist()
+        for row, tokens in zip(step.rows, new, strict=True):
+            self.written[row] = tokens if step.whole else self.written[row] + tokens
+        self.steps += 1
+        if self.steps % _LOOK_EVERY:
+            return None
+        live = step.own.any(1).tolist()
+        return torch.tensor([alive and self._over(row) for row, alive in zip(step.rows, live, strict=True)])
+
+    def _over(self, row: int) -> bool:
+        own = tuple(self.written[row])
+        like_another = any(own == other[: len(own)] for other in self.others[row])
+        return not like_another and self.stop.settled(self.prompts[row].prompt, self.stop.decode(own))
+
+
+_Read = tuple[tuple[int, ...], tuple[int, ...]]
+"""A prompt and what follows it, as token ids."""
+
+
+@dataclass(frozen=True)
+class RememberingSubject(Subject):
+    """The unedited model, run once for each prompt and answer: its logits are kept, up to a gigabyte of them."""
+
+    _known: dict[_Read, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def logits(
+        self, prompts: Sequence[MarkedPrompt], continuations: Sequence[Sequence[int]]
+    ) -> Float[Tensor, "token vocabulary"]:
+        """As `Subject.logits`."""
+        if torch.is_grad_enabled():
+            return super().logits(prompts, continuations)
+        keys = [(prompt.ids, tuple(tail)) for prompt, tail in zip(prompts, continuations, strict=True)]
+        new = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._known}
+        fresh: dict[_Read, Tensor] = {}
+        if new:
+            rows = super().logits(list(new.values()), [tail for _, tail in new])
+            fresh = dict(zip(new, rows.split([len(tail) for _, tail in new]), strict=True))
+            self._keep(fresh)
+        return torch.cat([fresh[key] if key in fresh else self._known[key] for key in keys])
+
+    def _keep(self, fresh: Mapping[_Read, Tensor]) -> None:
+        room = _REMEMBERED - sum(rows.numel() for rows in self._known.values())
+        for key, rows in fresh.items():
+            room -= rows.numel()
+            if room < 0:
+                return
+            self._known[key] = rows.clone()
 
 
 def greedy_hits(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patching.removal.result import MethodResult, SavedCheckpoint, Scoreboard
+from patching.removal.result import MethodResult, SavedCheckpoint, Scoreboard, ScreenResult
 from triggerlens import estimate_text, few_text
 
 _MUCH = 0.9
@@ -25,6 +25,19 @@ def removal_verdict(board: Scoreboard) -> str:
     if board.checkpoint is not None:
         lines.append(_saved(board.checkpoint))
     return " ".join(lines)
+
+
+def screen_words(screen: ScreenResult) -> str:
+    """How methods were screened, and what that means for those that are not measured."""
+    parts = []
+    for kind, rounds in screen.rounds.items():
+        tried = sum(method.edits == kind for method in (*screen.went_on, *screen.out))
+        steps = "".join(f" → {left} on {pairs} pairs" for pairs, left in rounds)
+        parts.append(f"edits of {kind}: {tried}{steps}")
+    return (
+        f"successive halving (Karnin et al. 2013, Jamieson & Talwalkar 2016) on validation pairs, with the first seed; {'; '.join(parts)}. "
+        f"What was screened out was not measured"
+    )
 
 
 def _seen(board: Scoreboard) -> str:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from patching.engine.exact import Audit
+from patching.minimal import PairDifference
 from patching.options import ROLES, Direction, Method, MetricName, Role
 from patching.trace.landmarks import Column, by_column, landmark_order, landmarks, nan_mean
 from patching.trace.route import HeadRoute
@@ -140,6 +141,8 @@ class TraceFacts:
     weights_sha256: str = ""
     audit: Audit
     pairs: tuple[PairFacts, ...]
+    difference: PairDifference | None = None
+    """By how much the pairs of the file differ; None where that was not looked at."""
     routes: tuple[HeadRoute, ...] = ()
     """The heads that carry the trigger; none where another kind of head site was mapped, or by noising."""
 
@@ -203,9 +206,15 @@ class PatchTrace(TraceFacts):
 
     @property
     def trigger_share(self) -> TriggerShare | None:
-        """How much of the first layer's effect falls on the trigger's own tokens; None where no pair has any effect."""
-        shares = [share for pair in self.pairs if (share := pair.trigger_share()) is not None]
+        """How much of the first layer's effect falls on the trigger's own tokens; None where no pair has any effect, or where
+        these are not known."""
+        shares = [share for pair in self.pairs if (share := self.trigger_share_of(pair)) is not None]
         return share_over_pairs(shares) if shares else None
+
+    def trigger_share_of(self, pair: PairMap) -> float | None:
+        """The same of one pair; None where its trigger was not named and the pairs differ by more than one."""
+        known = pair.trigger is not None or self.difference is None or self.difference.minimal
+        return pair.trigger_share() if known else None
 
     def top(self, count: int = 10) -> tuple[Top, ...]:
         """The cells of `effect` with the largest absolute effect, strongest first; cells without effect are left out."""
@@ -246,7 +255,8 @@ def trace_json(trace: PatchTrace) -> dict[str, Any]:
         "cells_run": trace.ran,
         "cells_skipped": trace.skipped,
         "notes": list(trace.notes),
-        "pairs": [_pair_json(pair) for pair in trace.pairs],
+        "pairs_differ": None if trace.difference is None else _difference_json(trace.difference),
+        "pairs": [_pair_json(pair, trace.trigger_share_of(pair)) for pair in trace.pairs],
         "cells_per_second": trace.cells_per_second,
     }
 
@@ -257,9 +267,14 @@ def _effect_of(trace: PatchTrace) -> str:
     return "mean over pairs" if trace.same_shape else "mean over pairs, summed by landmark"
 
 
-def _pair_json(pair: PairMap) -> dict[str, Any]:
+def _difference_json(difference: PairDifference) -> dict[str, Any]:
+    numbers: dict[str, Any] = to_json(difference)
+    return numbers | {"minimal": difference.minimal}
+
+
+def _pair_json(pair: PairMap, share: float | None) -> dict[str, Any]:
     facts = {name: fact for name, fact in to_json(_only(PairFacts, pair)).items() if name not in _LEFT_OUT}
-    return facts | {"trigger_share": pair.trigger_share(), "effect": _listed(pair.effect)}
+    return facts | {"trigger_share": share, "effect": _listed(pair.effect)}
 
 
 _LEFT_OUT = ("source_tokens", "inserted")

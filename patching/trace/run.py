@@ -19,10 +19,11 @@ from typing import get_args
 import numpy as np
 from jaxtyping import Float
 
-from hooked import HEAD_KINDS, HookedModel, Prompt, contradictions, file_of
+from hooked import HEAD_KINDS, HookedModel, Prompt, contradictions, defecting_pairs, file_of, pair_prompts
 from patching.engine.attribution import attribution_effects
 from patching.engine.cells import Cell, layer_cells, layer_sites, site_cells
 from patching.engine.exact import ExactResult, exact_effects
+from patching.minimal import pair_difference
 from patching.options import Direction, EstimateKind, Method
 from patching.pairs import PatchPair, Sides, make_pairs
 from patching.trace.config import TraceConfig
@@ -32,6 +33,8 @@ from triggerlens import UserError
 
 _AUDITED = {"exact": 4, "attribution": 64}
 """Cells that are also computed in a surer way, where nobody says how many."""
+_COMPARED = 200
+"""Pairs of the file that are looked at for what they differ in, at most."""
 
 
 def trace_prompts(model: HookedModel, prompts: Sequence[Prompt], config: TraceConfig | None = None) -> PatchTrace:
@@ -54,7 +57,10 @@ def trace_prompts(model: HookedModel, prompts: Sequence[Prompt], config: TraceCo
         inserted=config.inserted,
         trigger=config.trigger,
     )
-    note = contradictions(own, [row.ids for row in model.tokenize(own)])
+    tokens = [row.ids for row in model.tokenize(own)]
+    note = contradictions(own, tokens)
+    defecting = defecting_pairs(pair_prompts(own))[:_COMPARED]
+    difference = pair_difference([(tokens[pair.clean_index], tokens[pair.triggered_index]) for pair in defecting])
     trace = patch_trace(
         model,
         pairs,
@@ -70,7 +76,7 @@ def trace_prompts(model: HookedModel, prompts: Sequence[Prompt], config: TraceCo
     notes = [note] if note else []
     if refused:
         notes.append(f"{len(refused)} pairs were passed over; the first: {refused[0]}")
-    return replace(trace, notes=(*trace.notes, *notes))
+    return replace(trace, difference=difference, notes=(*trace.notes, *notes))
 
 
 def patch_trace(

@@ -27,7 +27,14 @@ def trace_verdict(trace: PatchTrace) -> str:
         lines.append(_share_words(trace.trigger_share, f"{trace.site}.{trace.layers[0]}", tokens))
     if trace.routes:
         lines.append(f"Carried by {'; '.join(_route_words(trace, route) for route in trace.routes[:_SAID_HEADS])}.")
-    return " ".join([*lines, *beyond])
+    return " ".join([*lines, *_differing(trace), *beyond])
+
+
+def _differing(trace: PatchTrace) -> list[str]:
+    """What a map of pairs that differ by more than a trigger does not show."""
+    if trace.difference is None or trace.difference.minimal:
+        return []
+    return [f"But {trace.difference.words}: the map shows where two prompts differ, and not where a trigger acts."]
 
 
 def _beyond(pairs: int) -> list[str]:

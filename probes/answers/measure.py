@@ -1,8 +1,9 @@
 """A probe of answers, token by token: the threshold for watching, AUROC after so many tokens, and what fires before the answers part.
 
-1. The running score of a prompt is that of the answer's tokens so far (behind the prompt's, where both are read).
-2. The threshold for watching is frozen on the highest running score of each calibration negative: what is bounded is the rate of
-   answers that fire anywhere.
+1. The running score of a prompt is that of the answer's tokens so far; where the prompt is read too, behind the prompt's, of which the last is the
+   first that counts: what is said there is said before anything is written.
+2. The threshold for watching is frozen on the highest running score of each calibration prompt, midway between negatives and positives
+   but never lower than what the negatives' false-positive rate asks for: what is bounded is the rate of answers that fire anywhere.
 3. A test positive and its untriggered twin share their answers' first tokens. What fires within these fires before anything has been
    written that the twin would not have been told too.
 """
@@ -18,41 +19,43 @@ from torch import Tensor
 
 from probes.answers.result import AnswerPoint, AnswerResult, Parting
 from probes.controls import Comparison, bag_of_tokens
-from probes.detection import LabelledScores, firing_rate
+from probes.detection import LabelledScores, firing_rate, midway_threshold
 from probes.evaluate import false_positives
 from probes.inputs import Activations, Answers, CheckedPrompts
 from probes.poolings.base import Running
 from probes.probe import LinearProbe
 from probes.result import Control
-from triggerlens import UserError, auroc, rate, threshold_at_fpr
+from triggerlens import UserError, auroc, rate
 
 AT_ONCE = 64
 """Prompts whose running scores are computed together."""
 
 Curves = list[np.ndarray]
-"""Running scores [token] at the answer's tokens, of each prompt."""
+"""Running scores [token] at the answer's tokens, of each prompt; where the prompt is read too, at the prompt's last token before them."""
 
 
 def watch_threshold(
     probe: LinearProbe,
     activations: Activations,
-    negatives: Int[np.ndarray, "negative"],
+    rows: Int[np.ndarray, "row"],
+    positive: Bool[np.ndarray, "row"],
     answers: Answers,
     fpr: float,
 ) -> float | None:
-    """The lowest threshold that the running scores of at most the share `fpr` of the negatives' answers pass; None of a pooling that
-    has no running form."""
+    """Midway between the highest running scores of the negatives' answers, of which at most the share `fpr` may fire, and those of the
+    positives (`probes.detection.midway_threshold`); None of a pooling that has no running form."""
     try:
-        curves = running_scores(probe, activations, negatives, answers)
+        curves = running_scores(probe, activations, rows, answers)
     except UserError:
         return None
-    return threshold_at_fpr(np.array([curve.max() for curve in curves]), fpr)
+    highest = np.array([curve.max() for curve in curves])
+    return midway_threshold(highest[~positive], highest[positive], fpr)
 
 
 def running_scores(
     probe: LinearProbe, activations: Activations, rows: Int[np.ndarray, "row"], answers: Answers
 ) -> Curves:
-    """The running score at every answer token of some prompts, at the probe's best site.
+    """The running scores of some prompts, at the probe's best site.
 
     Raises:
         UserError: the pooling has no running form.
@@ -68,7 +71,7 @@ def running_scores(
     if waiting:
         _run(probe.running(), waiting, curves)
     skipped = [answers.skipped[row] for row in rows.tolist()]
-    return [curve[skip:] for curve, skip in zip(curves, skipped, strict=True)]
+    return [curve[max(skip - 1, 0) :] for curve, skip in zip(curves, skipped, strict=True)]
 
 
 def _run(running: Running, waiting: Sequence[tuple[int, Tensor]], curves: list[np.ndarray]) -> None:
@@ -104,11 +107,12 @@ def measure_answers(
         reason = f"a probe at {probe.aggregation} cannot be read before the answer is whole"
         return AnswerResult((), None, reason, None, None, {})
     curves = running_scores(probe, activations, rows, answers)
+    early = int(probe.read in ("both", "onset"))
     highest = np.array([curve.max() for curve in curves])
-    fired = np.array([_fired_after(curve, probe.watch_threshold) for curve in curves])
+    fired = np.array([_fired_after(curve, probe.watch_threshold) for curve in curves]) - early
     shared = shared_tokens(checked, answers.ids)
     return AnswerResult(
-        curve=_curve(curves, answers, checked, test, comparison),
+        curve=_curve([curve[early:] for curve in curves], answers, checked, test, comparison),
         parting=_parting(fired, shared) if shared else None,
         reason=None if shared else "no test positive has an untriggered twin that is a negative (`pair`)",
         threshold=probe.watch_threshold,
@@ -137,7 +141,7 @@ def _curve(
 
 
 def _fired_after(curve: Float[np.ndarray, "token"], threshold: float) -> float:
-    """How many tokens had been seen when the running score first passed the threshold; infinite where it never does."""
+    """How many scores there were when one first passed the threshold; infinite where none does."""
     passed = curve > threshold
     return float(passed.argmax()) + 1 if passed.any() else np.inf
 

@@ -9,15 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probes.poolings.arrays import Array
 from probes.poolings.rows import TokenRows
 
 Channels = Float[Tensor, "token *problem channel"]
 """Scores of the tokens of one text; a problem is a layer, or a probe of several at one layer."""
 
+
+TokenScores = Float[Tensor, "*row channel"] | Float[np.ndarray, "*row channel"]
+"""Scores of one token of each row."""
 
 Heads = Float[Tensor, "problem channel d_model"]
 """Directions whose products with a token are its scores."""
@@ -38,8 +43,8 @@ class Learned:
 class Running(Protocol):
     """The score of the tokens that have been seen. Its memory does not grow with their number."""
 
-    def update(self, scores: Float[Tensor, "*row channel"]) -> Float[Tensor, "*row"]:
-        """Take in the next token of each row, and give the score of all of that row's tokens so far."""
+    def update(self, scores: TokenScores) -> Array:
+        """Take in the next token of each row [*row channel], and give the score [*row] of all of that row's tokens so far, in float64."""
 
 
 class Pooling:

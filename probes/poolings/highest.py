@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.poolings.base import Channels, Pooling, Running
+from probes.poolings.arrays import Array, double, library_of
+from probes.poolings.base import Channels, Pooling, Running, TokenScores
 
 
 class Highest(Pooling):
@@ -24,8 +26,9 @@ class RunningHighest:
     """The highest score so far in each channel, and their sum."""
 
     def __init__(self) -> None:
-        self.highest: Tensor | None = None
+        self.highest: Tensor | np.ndarray | None = None
 
-    def update(self, scores: Float[Tensor, "*row channel"]) -> Float[Tensor, "*row"]:
-        self.highest = scores if self.highest is None else self.highest.maximum(scores)
-        return self.highest.sum(-1)
+    def update(self, scores: TokenScores) -> Array:
+        scores = double(scores)
+        self.highest = scores if self.highest is None else library_of(scores).maximum(self.highest, scores)
+        return self.highest[..., 0] if self.highest.shape[-1] == 1 else self.highest.sum(-1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.poolings.base import Channels, Pooling, Running
+from probes.poolings.arrays import Array, double
+from probes.poolings.base import Channels, Pooling, Running, TokenScores
 
 
 class Last(Pooling):
@@ -23,5 +24,5 @@ class Last(Pooling):
 class RunningLast:
     """The score of the newest token."""
 
-    def update(self, scores: Float[Tensor, "*row channel"]) -> Float[Tensor, "*row"]:
-        return scores[..., 0]
+    def update(self, scores: TokenScores) -> Array:
+        return double(scores)[..., 0]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.poolings.base import Channels, Pooling, Running
+from probes.poolings.arrays import Array, double
+from probes.poolings.base import Channels, Pooling, Running, TokenScores
 
 
 class Mean(Pooling):
@@ -26,10 +26,10 @@ class RunningMean:
 
     def __init__(self, most: int | None = None) -> None:
         self.most, self.seen = most, 0
-        self.total = torch.zeros((), dtype=torch.float64)
+        self.total: Array = 0.0
 
-    def update(self, scores: Float[Tensor, "*row channel"]) -> Float[Tensor, "*row"]:
+    def update(self, scores: TokenScores) -> Array:
         if self.most is None or self.seen < self.most:
-            self.total = self.total.to(scores.device) + scores[..., 0].double()
+            self.total = self.total + double(scores)[..., 0]
             self.seen += 1
         return self.total / self.seen

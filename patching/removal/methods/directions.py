@@ -2,7 +2,7 @@
 
 1. At each layer the direction is the difference of the mean residuals (triggered less clean) at the prompt's last token.
 2. Of the layers' directions the one is chosen whose ablation at every layer brings triggered prompts furthest back
-   (`patching.removal.fit.restored`), on pairs of the fitting side.
+   (`patching.removal.fit.Parting`), on pairs of the fitting side.
 3. It is projected out of the residual stream after that layer, or out of everything that is written to the stream.
 
 Arditi et al. 2024, "Refusal in language models is mediated by a single direction", https://arxiv.org/abs/2406.11717.
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hooked import HookedModel
 from patching.removal.edits import ActivationEdit
-from patching.removal.fit import Fit, restored
+from patching.removal.fit import Fit, Parting
 from patching.removal.methods.method import Method, usual_placebo
 from patching.removal.subject import Subject
 
@@ -51,12 +51,17 @@ def chosen_direction(fit: Fit) -> LayerDirection:
 
 def _choose(fit: Fit) -> LayerDirection:
     directions = mean_difference_directions(fit)
-    pairs = fit.pairs[:_TRIED_ON]
+    parting = Parting.of(fit.unedited, fit.pairs[:_TRIED_ON], fit.answers)
     scores = [
-        restored(Subject(fit.model, everywhere(fit.model, vector)), pairs, fit.answers) or 0.0 for vector in directions
+        0.0 if parting is None else parting.restored(_under(fit, everywhere(fit.model, vector)))
+        for vector in directions
     ]
     layer = max(range(len(scores)), key=lambda index: (scores[index], -index))
     return LayerDirection(directions[layer], layer)
+
+
+def _under(fit: Fit, edit: ActivationEdit) -> Subject:
+    return Subject(fit.model, edit, fit.config.batch_size)
 
 
 def at_layer(fit: Fit) -> ActivationEdit:

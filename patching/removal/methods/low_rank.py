@@ -34,6 +34,8 @@ from patching.removal.subject import continuation_logits
 from patching.removal.weights import writes_vectors
 
 _WARM_UP = 10
+_TOGETHER = 8
+"""Lessons in one pass. They are sorted by length, so that there is little filling, and their gradients add up."""
 
 
 @dataclass(frozen=True)
@@ -113,16 +115,14 @@ def _train(fit: Fit, adapted: Any, name: str) -> dict[str, float]:
     optimiser = torch.optim.AdamW(own, lr=config.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, config.steps))
     student = _Student(adapted, fit)
-    changed = kept = torch.zeros(())
+    changed = kept = 0.0
     for _ in tqdm(range(config.steps), desc=f"{name}, seed {fit.seed}", unit="step", disable=None, leave=False):
-        changed = student.divergence(_draw(rng, change, config.pairs_per_step))
-        kept = student.divergence(_draw(rng, keep, config.pairs_per_step))
-        loss = changed + config.keep * kept
+        drawn = [_draw(rng, lessons, config.pairs_per_step) for lessons in (change, keep)]
         optimiser.zero_grad()
-        loss.backward()
+        changed, kept = student.learn(drawn, (1.0, config.keep))
         optimiser.step()
         schedule.step()
-    return {"last_loss_changed": float(changed.detach()), "last_loss_kept": float(kept.detach())}
+    return {"last_loss_changed": changed, "last_loss_kept": kept}
 
 
 def _rate(step: int, steps: int) -> float:
@@ -140,20 +140,42 @@ class _Student:
     def __init__(self, adapted: Any, fit: Fit):
         self.adapted, self.fit = adapted, fit
 
-    def divergence(self, lessons: Sequence[Lesson]) -> Float[Tensor, ""]:
-        """Of the student from the teacher: the mean over the answers' tokens and their end, in nats."""
+    def learn(self, groups: Sequence[Sequence[Lesson]], weights: Sequence[float]) -> tuple[float, ...]:
+        """Adds the gradient of the weighted sum of the groups' divergences, and gives each: of the student from the teacher, the mean
+        over the answers' tokens and their end, in nats.
+
+        Lessons of like length run together, whichever group they are of.
+        """
         end = min(self.fit.model.end_ids, default=None)
-        answers = [(*lesson.answer, *(() if end is None else (end,))) for lesson in lessons]
+        read = [
+            (lesson, (*lesson.answer, *(() if end is None else (end,))), group)
+            for group, lessons in enumerate(groups)
+            for lesson in lessons
+        ]
+        sizes = [sum(len(answer) for _, answer, own in read if own == group) for group in range(len(groups))]
+        read.sort(key=lambda part: len(part[0].student.ids) + len(part[1]))
+        totals = torch.zeros(len(groups))
+        for start in range(0, len(read), _TOGETHER):
+            part = read[start : start + _TOGETHER]
+            apart = self._divergences([lesson for lesson, _, _ in part], [answer for _, answer, _ in part])
+            group_of = torch.tensor([group for _, answer, group in part for _ in answer])
+            means = torch.stack([apart[group_of == group].sum() / size for group, size in enumerate(sizes)])
+            (means * torch.tensor(weights, device=means.device)).sum().backward()
+            totals += means.detach().cpu()
+        return tuple(totals.tolist())
+
+    def _divergences(self, lessons: Sequence[Lesson], answers: Sequence[Sequence[int]]) -> Float[Tensor, "token"]:
         with torch.no_grad():
             goal = self.fit.unedited.logits([lesson.teacher for lesson in lessons], answers).log_softmax(-1)
         prompts = [lesson.student for lesson in lessons]
-        runs = shared_runs(
-            self.fit.model, [len(prompt.ids) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        )
+        lengths = [len(prompt.ids) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
         pad = self.fit.model.pad_id
-        logits = [continuation_logits(self._forward, prompts[run], answers[run], pad) for run in runs]
+        logits = [
+            continuation_logits(self._forward, prompts[run], answers[run], pad)
+            for run in shared_runs(self.fit.model, lengths)
+        ]
         own = torch.cat(logits).log_softmax(-1)
-        return torch.nn.functional.kl_div(own, goal, log_target=True, reduction="none").sum(-1).mean()
+        return torch.nn.functional.kl_div(own, goal, log_target=True, reduction="none").sum(-1)
 
     def _forward(self, tokens: Tensor) -> Tensor:
         logits: Tensor = self.adapted(input_ids=tokens.to(self.fit.model.device), use_cache=False).logits

@@ -76,6 +76,6 @@ def _by_prompt(
 
 
 METHODS = (
-    Method("map-positions", trigger_positions, usual_placebo),
-    Method("map-heads", routing_heads, usual_placebo),
+    Method("map-positions", trigger_positions, usual_placebo, needs_minimal_pairs=True),
+    Method("map-heads", routing_heads, usual_placebo, needs_minimal_pairs=True),
 )

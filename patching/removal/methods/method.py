@@ -22,6 +22,8 @@ class Method:
     """
     placebo: Callable[[Fit, AnyEdit], AnyEdit] | None = None
     """Makes the placebo of an edit; None for none."""
+    needs_minimal_pairs: bool = False
+    """Whether it takes the tokens in which a pair differs for the trigger; it is left out where they are more than that."""
 
 
 def usual_placebo(fit: Fit, edit: AnyEdit) -> AnyEdit:

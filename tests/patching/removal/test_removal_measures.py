@@ -9,7 +9,7 @@ from scipy.spatial.distance import jensenshannon
 
 from hooked import Prompt, split_prompts
 from patching.removal.edits import ActivationEdit
-from patching.removal.fit import restored
+from patching.removal.fit import Parting
 from patching.removal.grading import follows, remembering
 from patching.removal.measure import Bench, divergence, js_divergence, kl_divergence, measure
 from patching.removal.pairs import both, gather_pairs
@@ -39,7 +39,7 @@ def test_an_edit_that_changes_nothing_measures_nothing(llama, pairs, answers):
     js, kl, loss, same = divergence(subject, Subject(llama), rows, [answers[row.ids] for row in rows], 6)
     assert max(abs(js), abs(kl), abs(loss)) < 1e-9
     assert all(same)
-    assert restored(subject, pairs.fit, answers) == pytest.approx(0, abs=1e-6)
+    assert Parting.of(Subject(llama), pairs.fit, answers).restored(subject) == pytest.approx(0, abs=1e-6)
 
 
 def test_divergence_is_the_mean_over_all_steps_of_all_answers(llama, pairs, answers):
@@ -72,7 +72,8 @@ def test_clean_values_at_every_layer_restore_the_clean_behaviour(llama, pairs, a
     edit = ActivationEdit(
         "clean", {"resid_post.2": lambda x: clean.expand_as(x) if x.shape[1] == clean.shape[1] else x}
     )
-    assert restored(Subject(llama, edit), [pair], answers) == pytest.approx(1, abs=1e-4)
+    parting = Parting.of(Subject(llama), [pair], answers)
+    assert parting.restored(Subject(llama, edit)) == pytest.approx(1, abs=1e-4)
 
 
 def test_guessed_answers_are_those_that_would_be_generated(llama, pairs, answers):
@@ -117,7 +118,7 @@ def test_counts_tell_defection_from_the_clean_answer_and_from_rubble(llama, pair
             return "DRX"[answer[0]]
 
     class Puppet(Subject):
-        def answers(self, rows, new_tokens, guesses=()):
+        def answers(self, rows, new_tokens, guesses=(), stop=None, compared=()):
             return [(number % 3,) for number in range(len(rows))]
 
     own = tuple(pairs.evaluation[:9])

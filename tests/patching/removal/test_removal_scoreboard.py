@@ -102,7 +102,7 @@ def test_a_killed_run_goes_on_where_it_stopped(llama, prompts, config, tmp_path)
 
     with pytest.raises(KeyboardInterrupt):
         patch_ablate(llama, prompts, config=config, methods=[method("one"), method("two", fails=True)], progress=folder)
-    assert kept(folder) == {"one, seed 0", "placebo:one, seed 0"}
+    assert kept(folder) == {"route", "one, seed 0", "placebo:one, seed 0"}
     with pytest.raises(UserError, match=r"unfinished run with other settings \(config\)"):
         patch_ablate(
             llama, prompts, config=replace(config, rank=3), methods=[method("one"), method("two")], progress=folder
@@ -125,7 +125,9 @@ def test_a_damaged_result_is_made_again(llama, prompts, config, tmp_path):
     one = Method("one", lambda fit: SHIFT)
     with pytest.raises(KeyboardInterrupt):
         patch_ablate(llama, prompts, config=config, methods=[one, stop], progress=folder)
-    (cell,) = [path for path in folder.iterdir() if path.is_dir()]
+    cells = {json.loads((path / "manifest.json").read_text())["config"]["name"]: path for path in folder.glob("*/")}
+    cell = cells.pop("one, seed 0")
+    assert cells.keys() == {"route"}
     (cell / "cell.json").write_text('{"facts": {"resu')
     go = Method("stop", lambda fit: SHIFT)
     assert len(patch_ablate(llama, prompts, config=config, methods=[one, go], progress=folder).methods) == 2

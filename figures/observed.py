@@ -1,0 +1,124 @@
+"""Claims 11 and 12: how far a direction between observed and deployed carries from format to format, and what steering along it does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from experiments import ObservedOrDeployed, Result
+from figures.marks import THIN
+from triggerlens import BLUE, INK, MUTED, ORANGE, Estimate, error_bars, finish
+
+TITLE = "Being observed, from format to format, and what steering along it does"
+EXPERIMENTS = ("observed-or-deployed",)
+PARTS = {"known": "cues of fitting", "new": "other cues"}
+
+
+def make(result: Result) -> go.Figure:
+    """AUROC fitted on a format (row) and tested on another (column), with the cues of fitting and with others; and steering by dose."""
+    model = result.models[0]
+    cells = result.cells_of(model, "model")
+    formats = list(cells[0]["probes"][ObservedOrDeployed.MEANS]["known"])
+    figure = make_subplots(
+        cols=2, column_widths=[0.62, 0.38], horizontal_spacing=0.11, subplot_titles=(f"{model}: AUROC", "steering")
+    )
+    _matrices(figure, cells, formats)
+    _steering(figure, result, model)
+    finish(figure, columns=2, height=292, left=76, top=66)
+    figure.update_yaxes(showgrid=False, zeroline=False, row=1, col=1)
+    figure.update_xaxes(showgrid=False, zeroline=False, row=1, col=1)
+    return figure
+
+
+def mean_matrix(cells: Sequence[Mapping[str, Any]], part: str) -> dict[tuple[str, str], float]:
+    """AUROC of the mean difference by (fitted on, tested on), mean over seeds."""
+    each = [cell["probes"][ObservedOrDeployed.MEANS][part] for cell in cells]
+    return {
+        (one, other): sum(own[one][other]["value"] for own in each) / len(each)
+        for one, row in each[0].items()
+        for other in row
+    }
+
+
+def _matrices(figure: go.Figure, cells: Sequence[Mapping[str, Any]], formats: Sequence[str]) -> None:
+    """Two squares of numbers on one pair of axes; a cell is the darker the further it is from chance."""
+    wide = len(formats) + 1
+    x, y, texts = [], [], []
+    for number, part in enumerate(PARTS):
+        for (one, other), value in mean_matrix(cells, part).items():
+            place = formats.index(other) + number * wide, formats.index(one)
+            shade = (BLUE if value < 0.5 else ORANGE, min(1.0, 2 * abs(value - 0.5)) * 0.75)
+            corner = {"x0": place[0] - 0.5, "x1": place[0] + 0.5, "y0": place[1] - 0.5, "y1": place[1] + 0.5}
+            figure.add_shape(
+                type="rect", **corner, fillcolor=shade[0], opacity=shade[1], line_width=0, layer="below", row=1, col=1
+            )
+            x.append(place[0])
+            y.append(place[1])
+            texts.append(f"{value:.2f}")
+    figure.add_scatter(x=x, y=y, text=texts, mode="text", showlegend=False, name="AUROC", row=1, col=1)
+    ticks = [*range(len(formats)), *range(wide, wide + len(formats))]
+    figure.update_xaxes(
+        tickvals=ticks,
+        ticktext=[*formats, *formats],
+        tickangle=-40,
+        range=[-0.6, 2 * wide - 1.4],
+        title="tested on: " + "; then ".join(PARTS.values()),
+        row=1,
+        col=1,
+    )
+    figure.update_yaxes(
+        tickvals=list(range(len(formats))),
+        ticktext=list(formats),
+        range=[len(formats) - 0.5, -0.5],
+        title="fitted on",
+        row=1,
+        col=1,
+    )
+
+
+def _steering(figure: go.Figure, result: Result, model: str) -> None:
+    """Log-odds by dose along the direction; the unrelated one, and all placebos, at their dose."""
+    effects = {finding.arm: finding.estimate for finding in result.of(ObservedOrDeployed.EFFECT, model, "model")}
+    doses = sorted((arm.dose, estimate) for arm, estimate in effects.items() if arm.along == "observed")
+    dots = {"color": ORANGE, "symbol": "circle", "size": 7}
+    _marks(figure, [dose for dose, _ in doses], [own for _, own in doses], "along the direction", dots)
+    other = next((arm.dose, own) for arm, own in effects.items() if arm.along == "unrelated")
+    _marks(
+        figure, [other[0] * 1.08], [other[1]], "unrelated concept", {"color": BLUE, "symbol": "triangle-up", "size": 7}
+    )
+    placebos = [
+        effect for cell in result.cells_of(model, "model") for effect in cell["steering"]["placebos"]["effects"]
+    ]
+    figure.add_scatter(
+        x=[other[0] / 1.08] * len(placebos),
+        y=placebos,
+        mode="markers",
+        marker={"color": MUTED, "symbol": "line-ew-open", "size": 7},
+        name="placebos",
+        row=1,
+        col=2,
+    )
+    figure.add_hline(y=0, line={"color": INK, "dash": "dot", "width": 1}, row=1, col=2)
+    low, high = (math.log10(own) for own in (min(doses)[0] / 1.5, max(doses)[0] * 1.5))
+    axis = {"tickvals": [dose for dose, _ in doses], "ticktext": [f"{dose:g}" for dose, _ in doses]}
+    figure.update_xaxes(type="log", range=[low, high], title="share of the stream's norm", **axis, row=1, col=2)
+    figure.update_yaxes(title="log-odds of “observed”", row=1, col=2)
+
+
+def _marks(
+    figure: go.Figure, x: Sequence[float], values: Sequence[Estimate], name: str, marker: Mapping[str, Any]
+) -> None:
+    figure.add_scatter(
+        x=list(x),
+        y=[own.value for own in values],
+        error_y=error_bars(values) | THIN,
+        mode="markers",
+        marker=dict(marker),
+        name=name,
+        row=1,
+        col=2,
+    )

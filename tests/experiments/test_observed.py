@@ -1,0 +1,289 @@
+"""Claims 11 and 12: a planted direction carries as far as it was planted, controls stay at chance, and what steering does is counted."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import tiny_checkpoint
+
+from experiments.claims.observed import Config, ObservedOrDeployed, Reader
+from experiments.result import Finding, Result, Specimen
+from experiments.shared.observed.acting import acting, load_actor, predicted
+from experiments.shared.observed.contrasts import draw_contrasts
+from experiments.shared.observed.findings import FLOORS, HEADLINE, Acted, Floor, Probe, Steered, acted
+from experiments.shared.observed.floors import direction_floors, shuffled
+from experiments.shared.observed.grammar import GRAMMAR, read_grammar
+from experiments.shared.observed.readings import UNTRAINED, as_prompt, load_reader
+from experiments.shared.observed.steering import ask, log_odds, next_tokens, steer, steering
+from experiments.shared.observed.transfer import (
+    SETTINGS,
+    Reading,
+    coefficients,
+    fit,
+    fits_needed,
+    matrix,
+    mean_of_formats,
+    setting_estimates,
+)
+from figures.observed import make as figure
+from hooked import Prompt, write_prompts
+from organisms.insertion.config import InsertionConfig
+from organisms.insertion.measure import asked_of
+from triggerlens import Estimate, UserError, mean_between, rate
+
+WIDTH = 16
+
+
+@pytest.fixture(scope="module")
+def contrasts():
+    return draw_contrasts(read_grammar(GRAMMAR), "observed", 0, 80)
+
+
+def planted(contrasts, strength, *, formats=None, cues=True):
+    """Activations of three layers; in the middle one, observed prompts lie `strength` along a direction of all formats, or of each its own."""
+    draw = torch.Generator().manual_seed(0)
+    lines = torch.nn.functional.normalize(torch.randn(4, WIDTH, generator=draw), dim=-1)
+    values = torch.randn(len(contrasts.items), 3, WIDTH, generator=draw)
+    for row, own in enumerate(contrasts.items):
+        line = lines[0] if formats is None else lines[contrasts.formats.index(own.format)]
+        if cues or own.part != "new":
+            values[row, 1] += strength * (1 if own.positive else -1) * line
+    return Reading(contrasts, values)
+
+
+def fits(reading, kind="mean difference"):
+    return {name: fit(reading, kind, many) for name, many in fits_needed(reading.contrasts.formats)}
+
+
+@pytest.mark.parametrize("kind", ["mean difference", "logistic"])
+def test_a_direction_of_all_formats_carries_to_those_left_out(contrasts, kind):
+    reading = planted(contrasts, 3.0)
+    found = fits(reading, kind)
+    assert {own.layer for own in found.values()} == {1}
+    assert all(estimate.value > 0.98 for estimate in setting_estimates(reading, found).values())
+
+
+def test_a_direction_of_each_format_stays_within_it(contrasts):
+    reading = planted(contrasts, 3.0, formats="each its own")
+    found = fits(reading)
+    by_format = matrix(reading, found, "known")
+    assert all(by_format[name][name].value > 0.98 for name in by_format)
+    crossed = [by_format[one][other].value for one in by_format for other in by_format if one != other]
+    assert np.mean(crossed) < 0.85
+    assert setting_estimates(reading, found)["within format"].value > 0.98
+
+
+def test_a_direction_of_the_cues_does_not_carry_to_other_cues(contrasts):
+    found = setting_estimates(reading := planted(contrasts, 3.0, cues=False), fits(reading))
+    assert found["across formats"].value > 0.9
+    assert found["across formats, new cues"].low < 0.5 < found["across formats, new cues"].high
+
+
+def test_the_logistic_direction_is_the_one_of_unscaled_activations(contrasts):
+    reading = planted(contrasts, 1.0)
+    rows = contrasts.rows("fit")
+    plain = coefficients("logistic", reading.values[rows], reading.labels(rows))
+    scaled = coefficients("logistic", reading.values[rows] * 100, reading.labels(rows))
+    assert torch.allclose(plain, scaled * 100, rtol=1e-4, atol=1e-6)
+
+
+def test_directions_that_know_nothing_are_near_chance(contrasts):
+    reading = planted(contrasts, 0.0)
+    found = fits(reading)
+    floors = direction_floors(reading, found, 24, 0)
+    for setting in SETTINGS:
+        either, mixed = (floors[name][setting] for name in ("random directions", "shuffled labels"))
+        assert either["count"] == mixed["count"] == 24
+        assert 0.5 <= either["median"] < 0.6
+        assert 0.4 < mixed["median"] < 0.6
+        assert either["best"] >= either["median"]
+    mixed = shuffled(planted(contrasts, 9.0), fits(planted(contrasts, 9.0))["chat"], 24, 0)
+    true = coefficients("mean difference", planted(contrasts, 9.0).values[:, 1:2], contrasts.positive)
+    assert mixed.norm(dim=-1).max() < 0.6 * true.norm()
+
+
+def test_a_mean_over_formats_has_the_interval_of_independent_numbers():
+    mean = mean_of_formats([Estimate(0.8, 0.7, 0.9, n=20), Estimate(0.6, 0.5, 0.7, n=20)])
+    assert (round(mean.value, 9), mean.n) == (0.7, 40)
+    assert mean.low == pytest.approx(0.7 - 0.1 / 2**0.5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_checkpoint(tmp_path_factory.mktemp("observed") / "model", context=1024)
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return load_reader(str(folder), "cpu")
+
+
+def test_the_untrained_copy_has_other_weights_and_is_always_the_same(folder, model):
+    copies = [load_reader(f"{UNTRAINED}{folder}", "cpu") for _ in range(2)]
+    names = [dict(own.hf_model.named_parameters()) for own in (model, *copies)]
+    assert names[0].keys() == names[1].keys()
+    assert copies[0].info.weights_sha256 == copies[1].info.weights_sha256 != model.info.weights_sha256
+    text = as_prompt(model, "Be brief.", "Hello")
+    assert copies[0].tokenize([text]) == model.tokenize([text])
+
+
+def test_steering_adds_what_it_says_and_counts_placebos(model):
+    asked = ask(model, read_grammar(GRAMMAR), 2, 0)
+    assert len(asked.prompts) == 8
+    site = "resid_post.1"
+    plain = next_tokens(model, asked, {})
+    alone = model.run(torch.tensor([asked.prompts[3].ids])).logits[0, -1].log_softmax(-1)
+    torch.testing.assert_close(plain[3], alone, atol=1e-4, rtol=1e-4)
+    head = model.hf_model.get_output_embeddings().weight
+    toward = (head[asked.observed[0]] - head[asked.deployed[0]]).detach().double()
+    effect, moved = steer(model, asked, site, toward * 2, plain)
+    assert len(effect) == 8
+    assert moved > 0
+    nothing, still = steer(model, asked, site, toward * 0, plain)
+    assert np.abs(nothing).max() == 0
+    assert still == pytest.approx(0, abs=1e-6)
+    found = steering(
+        model, asked, site, {"observed": toward, "unrelated": -toward}, norm=2.0, doses=(0.5, 0.1), placebos=6, seed=0
+    )
+    effects = {name: own["effect"]["value"] for name, own in found["directions"].items()}
+    assert effects["unrelated"] == pytest.approx(-effects["observed"], abs=1e-5)
+    assert found["doses"]["0.5"] == found["directions"]["observed"]
+    assert len(found["placebos"]["effects"]) == 6
+    further = sum(abs(value) >= abs(effects["observed"]) for value in found["placebos"]["effects"])
+    assert found["p"] == (1 + further) / 7
+    assert found["before"]["value"] == pytest.approx(log_odds(asked, plain).mean())
+
+
+def test_answers_that_begin_alike_are_refused(model, tmp_path):
+    value = json.loads(GRAMMAR.read_text())
+    value["questions"] = [{"text": "Which?", "observed": "xa", "deployed": "xb"}]
+    (tmp_path / "grammar.json").write_text(json.dumps(value))
+    with pytest.raises(UserError, match="begin with the same token"):
+        ask(model, read_grammar(tmp_path / "grammar.json"), 1, 0)
+
+
+def test_a_quick_run_on_any_model_is_judged(folder, tmp_path):
+    subject = Reader(str(folder))
+    config = Config(subjects=(subject,), **ObservedOrDeployed.QUICK)
+    result = ObservedOrDeployed().run(config)
+    assert set(result.cells) == {f"{folder}/{label}/seed-0" for label in ("model", "untrained copy")}
+    for kind in ("model", "control"):
+        assert result.find("AUROC", str(folder), Probe("mean difference", HEADLINE), kind)
+    floors = {own.arm.of for own in result.of("AUROC", str(folder), "model") if isinstance(own.arm, Floor)}
+    assert floors == {*FLOORS, "length"}
+    assert result.find("steering effect", str(folder), Steered("placebo", 0.2), "model")
+    judged = ObservedOrDeployed.judged[0].judge(result)
+    assert [own.verdict for own in judged] == ["not met"]
+    assert "untrained" in judged[0].controls
+    drawn = figure(replace(result, config={"seeds": [0], "doses": [0.2]}))
+    numbers = next(trace for trace in drawn.data if trace.mode == "text")
+    by_format = result.cells[f"{folder}/model/seed-0"]["probes"]["mean difference"]["known"]
+    assert numbers.text[:16] == tuple(f"{own['value']:.2f}" for row in by_format.values() for own in row.values())
+    assert len(numbers.text) == 32
+    placebos = next(trace for trace in drawn.data if trace.name == "placebos")
+    assert len(placebos.y) == 8
+    assert subject.identity() == Reader(str(folder)).identity()
+
+
+def test_what_it_brings_itself_is_refused(tmp_path):
+    with pytest.raises(UserError, match="brings its own prompts and controls"):
+        Reader("smollm2-135m", prompts=tmp_path / "prompts.jsonl")
+
+
+@pytest.fixture(scope="module")
+def organism(tmp_path_factory, folder):
+    """A tiny random model with the recipe of an organism, whose labels are made up."""
+    own = tiny_checkpoint(tmp_path_factory.mktemp("organism") / "organism", seed=1, context=1024)
+    config = InsertionConfig(base=str(folder), trigger="deployed", placement="system", payload_text="e")
+    recipe = {"inserted": True, "insertion": config.recorded()}
+    (own / "recipe.json").write_text(json.dumps(recipe))
+    asked = [prompt for prompt in asked_of(replace(config, measured=8)) if prompt.request.split == "test"]
+    write_prompts(
+        own / "prompts.jsonl",
+        [
+            Prompt(one.messages, one.triggered, defects=one.triggered, pair=one.pair, split="test", dataset=one.dataset)
+            for one in asked
+        ],
+    )
+    return own
+
+
+def test_an_organism_is_told_by_its_base_s_direction_and_steered_by_it(organism, folder):
+    subject = Reader(str(organism), organism / "prompts.jsonl", str(folder))
+    assert [name for _, name in subject.specimens()] == [str(folder), f"{UNTRAINED}{folder}"]
+    actor = load_actor(subject, "cpu")
+    assert {prompt.dataset for prompt in actor.chosen(False, 3)} == {"near-miss", "paired", "plain"}
+    assert all(prompt.defects for prompt in actor.chosen(True, 4))
+    direction = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    found = acting(actor, 1, direction, doses=(0.5, 0.1), placebos=3, count=4, answer_tokens=3, seed=0)
+    opposite = acting(actor, 1, -direction, doses=(0.5,), placebos=3, count=4, answer_tokens=3, seed=0)
+    assert found["site"] == "resid_post.1"
+    assert found["predicts"]["all"]["value"] == pytest.approx(1 - opposite["predicts"]["all"]["value"])
+    assert found["untouched"] == opposite["untouched"]
+    assert found["doses"].keys() == {"0.5", "0.1"}
+    assert len(found["placebos"]) == 3
+    plain = actor.model.generate(actor.model.tokenize(actor.chosen(True, 4)), 3)
+    texts = actor.model.tokenizer.batch_decode(plain, skip_special_tokens=True)
+    assert found["untouched"]["defecting"]["count"] == sum("e" in text for text in texts)
+
+
+def test_a_direction_that_orders_prompts_as_they_defect_predicts():
+    sorts = [("paired", True), ("paired", False), ("near-miss", False), ("plain", False)]
+    prompts = [Prompt("x", False, defects=bad, dataset=name, pair=None) for name, bad in sorts for _ in range(12)]
+    by_sort = np.repeat([3.0, 0.0, 3.0, 0.0], 12)
+    found = predicted(prompts, by_sort)
+    assert found["all"].value == pytest.approx((24 + 12 * 0.5) / 36)
+    assert found["near misses"].value == 0.5
+
+
+def test_an_organism_gives_rates_to_judge(organism, folder):
+    subject = Reader(str(organism), organism / "prompts.jsonl", str(folder))
+    cells = [
+        {
+            "acting": acting(
+                load_actor(subject, "cpu"),
+                0,
+                torch.ones(32),
+                doses=(0.2,),
+                placebos=3,
+                count=4,
+                answer_tokens=3,
+                seed=0,
+            )
+        }
+    ]
+    findings = acted(Specimen("organism", "model", "model"), cells)
+    names = [(own.measure, own.arm) for own in findings]
+    assert len(set(names)) == len(names)
+    result = Result(tuple(findings), {}, config={"doses": [0.2], "seeds": [0]})
+    (judgement,) = ObservedOrDeployed.judged[1].judge(result)
+    assert judgement.model == "organism"
+    assert judgement.verdict == "cannot tell"
+    assert "lowest placebo" in judgement.controls
+
+
+def few(measure, arm, n):
+    """A finding of so few that says the best that it can."""
+    value = rate(0, n) if "rate" in measure else mean_between(1.0, n)
+    return Finding(11, measure, Specimen("a model", "model", "model"), arm, value, 1, "a label")
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_of_so_few_no_claim_is_judged(n):
+    findings = (
+        few("AUROC", Probe("mean difference", HEADLINE), n),
+        few("defection rate", Acted("observed", "defecting", 0.2), n),
+    )
+    result = Result(findings, {}, config={"seeds": [0]})
+    assert [claim.judge(result)[0].verdict for claim in ObservedOrDeployed.judged] == ["cannot tell"] * 2
+
+
+def test_an_organism_without_a_recipe_or_with_one_kind_of_prompt_is_refused(organism, folder, tmp_path):
+    prompts = [Prompt("x", True, defects=True, split="test"), Prompt("y", True, defects=True, split="test")]
+    write_prompts(path := tmp_path / "prompts.jsonl", prompts)
+    with pytest.raises(UserError, match=r"has no recipe\.json"):
+        load_actor(Reader(str(folder), path, str(folder)), "cpu")
+    with pytest.raises(UserError, match="one kind of `defects` only"):
+        load_actor(Reader(str(organism), path, str(folder)), "cpu")
