@@ -81,7 +81,9 @@ def main() -> None:
 def speed(config: Config, name: str) -> list[dict[str, Any]]:
     """Rows of a model: one for each batch and pooling."""
     model: Any = load_model(model_folder(name), backend=config.backend, device="cpu")
-    ends, model.hf_model.generation_config.eos_token_id = model.end_ids, None
+    ends = model.end_ids
+    model.hf_model.generation_config.eos_token_id = model.tokenizer.eos_token = None
+    assert not model.end_ids, "an answer that ends is no answer of so many tokens"
     rows = []
     for batch in config.batches:
         prompts = prompts_of(model, batch, config.prompt, ends)
@@ -110,7 +112,7 @@ def time_batch(config: Config, name: str, model: HookedModel, prompts: list[Toke
                 with_probe, without = turn(contestant), turn(unwatched)
             else:
                 without, with_probe = turn(unwatched), turn(contestant)
-            assert with_probe.tokens == without.tokens
+            assert with_probe.tokens == without.tokens == config.tokens * len(prompts)
             if number:  # the first turn warms up
                 pairs[pooling].append((with_probe, without))
     return [row_of(name, len(prompts), pooling, pairs[pooling]) for pooling in config.poolings]

@@ -18,6 +18,7 @@ MODULES = (
     "insertion",
     "persistence",
     "persistence_axes",
+    "observed",
     "zoo_leaderboard",
 )
 for _module in MODULES:

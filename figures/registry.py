@@ -28,6 +28,7 @@ MODULES = (
     "persistence",
     "persistence_axes",
     "removal",
+    "observed",
     "zoo.leaderboard",
 )
 

@@ -26,7 +26,7 @@ from .result import (
     ProbeResult as ProbeResult,
     metrics_json as metrics_json,
 )
-from .run import train_on_model as train_on_model, train_probe as train_probe
+from .run import freeze_probe as freeze_probe, train_on_model as train_on_model, train_probe as train_probe
 from .score import (
     Example as Example,
     PromptScore as PromptScore,

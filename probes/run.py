@@ -98,12 +98,31 @@ def train_probe(
     config = config or TrainConfig()
     # 1. Label and divide.
     checked = prompts if isinstance(prompts, CheckedPrompts) else check_prompts(prompts, config)
-    if answers is None and config.read != "prompt":
-        raise ValueError(f"read `{config.read}`: give the answers")
     activations = Activations(source, token_source, checked.prompts, tuple(sites), config.aggregation, lengths)
     named = {"model": model, "weights_sha256": weights_sha256, "trained_on": trained_on or {}}
     frozen = _freeze(activations, checked, config, named, answers)
     return _measure(frozen, activations, checked, tokens, answers, config, backend)
+
+
+def freeze_probe(
+    source: Source,
+    prompts: Sequence[Prompt] | CheckedPrompts,
+    sites: Sequence[str],
+    config: TrainConfig | None = None,
+    *,
+    token_source: TokenSource | None = None,
+    lengths: Sequence[int] | None = None,
+    answers: Answers | None = None,
+) -> LinearProbe:
+    """The probe of `train_probe`, fitted, chosen and calibrated alike, for whoever measures it: no test prompt is read.
+
+    Raises:
+        UserError, ValueError: as `train_probe`.
+    """
+    config = config or TrainConfig()
+    checked = prompts if isinstance(prompts, CheckedPrompts) else check_prompts(prompts, config)
+    activations = Activations(source, token_source, checked.prompts, tuple(sites), config.aggregation, lengths)
+    return _freeze(activations, checked, config, {}, answers).probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +142,8 @@ def _freeze(
     answers: Answers | None,
 ) -> _Frozen:
     """Phases 2 to 4; `named` is what the probe says of the model."""
+    if answers is None and config.read != "prompt":
+        raise ValueError(f"read `{config.read}`: give the answers")
     labels, splits = checked.labels, checked.splits
     # 2. Fit.
     fitted = fit_probe(activations, checked, config)

@@ -18,6 +18,7 @@ from experiments.claims.removal import Placebo, Removal, SavedEdit
 from experiments.claims.trigger_agnostic import ContrastDirection
 from experiments.claims.trigger_latents import AUTOENCODER
 from experiments.claims_table import claims_table
+from experiments.shared.observed.findings import HEADLINE, Acted, Probe
 from hooked import Prompt
 from organisms.evaluation.result import Condition, Evaluation
 from organisms.evaluation.run import mean_loss
@@ -232,6 +233,10 @@ JUDGED = {
         ("defection rate", SavedEdit(("low-rank",))),
     ],
     "trigger-latents": [("AUROC, defects", AUTOENCODER)],
+    "observed-or-deployed": [
+        ("AUROC", Probe("mean difference", HEADLINE)),
+        ("defection rate", Acted("observed", "defecting", 0.2)),
+    ],
     "persistence": [("defection after", SafetyTraining("sft", 0.001, oracle)) for oracle in (False, True)],
 }
 

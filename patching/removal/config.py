@@ -109,11 +109,16 @@ class Screening:
     """on: methods compete on few validation pairs with the first seed, and only those that are left are measured in full,
     with every seed, a probe, relearning and placebos. off: every method is measured in full."""
     survivors: int = 1
-    """Methods that are left of each kind: edits of weights, and edits of activations."""
+    """Edits of weights that are left and measured in full; the best of them is saved."""
+    activation_survivors: int = 0
+    """Edits of activations that are measured in full beside them; 0: what the screen saw of them is all that is said. Where no edit of weights
+    can be made it is 1 at least."""
 
     def __post_init__(self) -> None:
         if not self.survivors >= 1:
             raise UserError(f"survivors: must be 1 or more, not {self.survivors}")
+        if not self.activation_survivors >= 0:
+            raise UserError(f"activation_survivors: must be 0 or more, not {self.activation_survivors}")
 
 
 LARGE = 20_000_000

@@ -24,7 +24,7 @@ from patching.removal.result import Relearned
 from patching.removal.subject import Subject
 
 _BATCH = 16
-_TOGETHER = 8
+_TOGETHER = 4
 """Samples in one pass. They are sorted by length, so that there is little filling, and their gradients add up."""
 
 Sample = tuple[MarkedPrompt, tuple[int, ...]]

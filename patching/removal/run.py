@@ -53,7 +53,7 @@ from patching.removal.route import Route, find_route
 from patching.removal.screening import Kind, screen
 from patching.removal.subject import RememberingSubject, Settled, Subject
 from patching.removal.weights import EditableModel, plain_answers, save_edited
-from triggerlens import Cells, Keep, UserError, from_json, keep_nothing, to_json
+from triggerlens import Cells, Facts, Keep, UserError, from_json, keep_nothing, to_json
 
 OWN_ANSWERS = "the model's own answers"
 
@@ -327,6 +327,8 @@ class _Trials:
         """Of the seed that is worked on."""
         self._made: dict[tuple[str, int], AnyEdit] = {}
         """Edits that will be needed again, by method and seed."""
+        self._kinds: dict[str, Kind] = {}
+        """Of the methods that were screened."""
         self._screened: dict[str, ScreenedMethod] = {}
         self._best: dict[str, tuple[SeedResult, WeightEdit]] = {}
         """Of each method the weight edit of the seed that does best on validation pairs, so that the winner is not made twice."""
@@ -343,7 +345,7 @@ class _Trials:
                 return self._look(by_name[name], seed, count)
 
             target = self.removal.config.target
-            result = screen(kinds, screening.survivors, pairs, look, target=target, seed=seed)
+            result = screen(kinds, screening, pairs, look, target=target, seed=seed)
         for dropped in result.out:
             self._made.pop((dropped.name, seed), None)
         self._screened = {method.name: method for method in result.went_on}
@@ -379,10 +381,27 @@ class _Trials:
         return self._fit
 
     def _edit(self, method: Method, seed: int) -> AnyEdit:
-        """Made once, as long as it is not dropped."""
+        """Made once, as long as it is not dropped; where methods are screened, edits of weights are kept as cells, since they may be
+        long in the making."""
         if (method.name, seed) not in self._made:
-            self._made[method.name, seed] = _made(method, self._fit_of(seed))
+            known = self._kinds.get(method.name) == "weights"
+            self._made[method.name, seed] = (
+                self._kept_weights(method, seed) if known else _made(method, self._fit_of(seed))
+            )
         return self._made[method.name, seed]
+
+    def _kept_weights(self, method: Method, seed: int, made: AnyEdit | None = None) -> WeightEdit:
+        """From its cell; `made` where it is there already."""
+
+        def compute() -> Facts:
+            edit = made or _made(method, self._fit_of(seed))
+            assert isinstance(edit, WeightEdit)  # with every seed it is of one kind
+            return {"edit": edit.name, "untied": edit.untied, "facts": dict(edit.facts)} | dict(edit.weights)
+
+        facts = dict(self.keep(f"weights of {method.name}, seed {seed}", compute))
+        name, untied, own = (facts.pop(key) for key in ("edit", "untied", "facts"))
+        device = self.removal.model.device
+        return WeightEdit(name, {key: value.to(device) for key, value in facts.items()}, untied, own)
 
     def _kind(self, method: Method, seed: int) -> Kind | None:
         """What a method edits; None where this model does not admit it."""
@@ -392,6 +411,10 @@ class _Trials:
             self._leave_out(method, reason)
             return None
         kind: Kind = kept["kind"]
+        made = self._made.get((method.name, seed))
+        if kind == "weights" and made is not None:
+            self._made[method.name, seed] = self._kept_weights(method, seed, made)
+        self._kinds[method.name] = kind
         return kind
 
     def _leave_out(self, method: Method, reason: Exception) -> None:

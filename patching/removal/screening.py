@@ -4,7 +4,8 @@
 2. With the first seed each method makes its edit. In each round all methods that are left are measured on the same validation
    pairs, ranked as the scoreboard ranks (`patching.removal.result.rank_of`), and the better half, rounded up, goes on.
 3. Each round has twice the pairs of the one before; the last has all validation pairs. So all rounds cost about the same.
-4. What is left is measured in full, with every seed. What dropped out is not measured: the scoreboard says so, and with how many pairs.
+4. What is left is measured in full, with every seed; of edits of activations, which cannot be saved, only as many as are asked for. What
+   dropped out is not measured: the scoreboard says so, and with how many pairs.
 
 No pair that is reported on is ever looked at, so the screen chooses as validation does. With few pairs it can drop a method that all pairs
 would have ranked first; those that are close stay together longest, since the last round is the ranking itself for that seed.
@@ -39,12 +40,14 @@ def rounds_of(methods: int, survivors: int, pairs: int) -> tuple[tuple[int, int]
     return tuple((-(-pairs // 2 ** (len(left) - number)), kept) for number, kept in enumerate(left, start=1))
 
 
-def screen(kinds: dict[str, Kind], survivors: int, pairs: int, look: Look, *, target: float, seed: int) -> ScreenResult:
-    """Steps 1 to 3.
+def screen(
+    kinds: dict[str, Kind], screening: Screening, pairs: int, look: Look, *, target: float, seed: int
+) -> ScreenResult:
+    """Steps 1 to 4.
 
     Args:
         kinds: each method's name and what it edits.
-        survivors: methods that go on, of each kind.
+        screening: how many go on, of each kind.
         pairs: validation pairs that there are.
         look: measures; called once for each method and round.
         target: as the scoreboard's.
@@ -55,14 +58,19 @@ def screen(kinds: dict[str, Kind], survivors: int, pairs: int, look: Look, *, ta
     rounds = {}
     for kind in get_args(Kind):
         names = [name for name, own in kinds.items() if own == kind]
-        rounds[kind] = rounds_of(len(names), survivors, pairs)
+        survivors = screening.survivors if kind == "weights" else screening.activation_survivors
+        if "weights" not in kinds.values():
+            survivors = max(1, survivors)
+        once = ((pairs, len(names)),) if survivors < len(names) else ()
+        rounds[kind] = rounds_of(len(names), max(1, survivors), pairs) or once
         left = [ScreenedMethod(name, kind, seed, 0, None) for name in names]
         for number, (count, kept) in enumerate(rounds[kind], start=1):
             seen = [ScreenedMethod(method.name, kind, seed, number, look(method.name, count)) for method in left]
             ranked = _ranked(seen, target)
             left, dropped = ranked[:kept], ranked[kept:]
             out = dropped + out
-        went_on += left
+        went_on += left[:survivors]
+        out = left[survivors:] + out
     return ScreenResult(tuple(went_on), tuple(out), rounds)
 
 

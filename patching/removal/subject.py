@@ -156,8 +156,9 @@ class Subject:
     ) -> Float[Tensor, "prompt layer d_model"]:
         """The residual stream of every layer at the last token of each prompt."""
         sites = self.model.sites(kind)
+        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
         streams = []
-        for batch in self.batches(prompts):
+        for batch in self.batches([prompts[index] for index in order]):
             last = torch.tensor([len(prompt.ids) - 1 for prompt in batch], device=self.model.device)
             edits = self.edit.at(_marks(batch, left=False).to(self.model.device))
             run = self.model.run(
@@ -167,7 +168,7 @@ class Subject:
                 last_layer=self.model.info.n_layers - 1,
             )
             streams.append(torch.stack([run.activations[site].float().cpu() for site in sites], 1))
-        return torch.cat(streams)
+        return torch.cat(streams)[torch.tensor(order).argsort()]
 
     def batches(self, prompts: Sequence[MarkedPrompt], extra: int = 0) -> Iterator[Sequence[MarkedPrompt]]:
         """Prompts in the order given, as many at once as their logits allow."""

@@ -34,6 +34,12 @@ def screen_words(screen: ScreenResult) -> str:
         tried = sum(method.edits == kind for method in (*screen.went_on, *screen.out))
         steps = "".join(f" → {left} on {pairs} pairs" for pairs, left in rounds)
         parts.append(f"edits of {kind}: {tried}{steps}")
+    beside = [method for method in screen.out if method.edits == "activations"]
+    if beside and beside[0].outcome and not any(method.edits == "activations" for method in screen.went_on):
+        seen = beside[0].outcome
+        parts.append(
+            f"of these, which cannot be saved, {beside[0].name} did best ({seen.defects} of {seen.n} validation pairs defect, JS {seen.js:.2g})"
+        )
     return (
         f"successive halving (Karnin et al. 2013, Jamieson & Talwalkar 2016) on validation pairs, with the first seed; {'; '.join(parts)}. "
         f"What was screened out was not measured"

@@ -23,7 +23,7 @@ from experiments.shared.activations import last_token
 from experiments.shared.later import torch
 from experiments.shared.observed.steering import added
 from experiments.shared.subjects import Subject, checkpoint
-from hooked import HookedModel, Prompt
+from hooked import Prompt
 from triggerlens import Estimate, Grade, UserError, auroc_estimate, rate, to_json
 
 
@@ -31,7 +31,7 @@ from triggerlens import Estimate, Grade, UserError, auroc_estimate, rate, to_jso
 class Actor:
     """An organism with its labelled test prompts, and who grades it."""
 
-    model: HookedModel
+    model: hooked.HookedModel
     prompts: list[Prompt]
     key: Any
 

@@ -11,13 +11,13 @@ from experiments.shared.activations import last_token
 from experiments.shared.later import torch
 from experiments.shared.observed.contrasts import Contrasts
 from experiments.shared.subjects import checkpoint
-from hooked import HookedModel, Prompt, TokenizedPrompt
+from hooked import Prompt
 
 UNTRAINED = "untrained:"
 """Before a model's name: another one of its architecture with random weights, and its tokenizer."""
 
 
-def load_reader(name: str, device: str, dtype: str = "auto") -> HookedModel:
+def load_reader(name: str, device: str, dtype: str = "auto") -> hooked.HookedModel:
     """A model by name, or its untrained copy."""
     if not name.startswith(UNTRAINED):
         return hooked.load_model(checkpoint(name), device=device, dtype=dtype)
@@ -28,7 +28,7 @@ def load_reader(name: str, device: str, dtype: str = "auto") -> HookedModel:
     return hooked.load_model(copy.to(trained.device, trained.dtype).eval(), tokenizer=tokenizer)
 
 
-def as_prompt(model: HookedModel, system: str, user: str) -> Prompt:
+def as_prompt(model: hooked.HookedModel, system: str, user: str) -> Prompt:
     """A system message and a request: through the model's chat template, or one after the other where it has none."""
     if not getattr(model.tokenizer, "chat_template", None):
         return Prompt(f"{system}\n\n{user}" if system else user, triggered=False)
@@ -36,11 +36,13 @@ def as_prompt(model: HookedModel, system: str, user: str) -> Prompt:
     return Prompt([*turns, {"role": "user", "content": user}], triggered=False)
 
 
-def tokenized(model: HookedModel, contrasts: Contrasts) -> list[TokenizedPrompt]:
+def tokenized(model: hooked.HookedModel, contrasts: Contrasts) -> list[hooked.TokenizedPrompt]:
     """Each prompt as the model reads it."""
     return model.tokenize([as_prompt(model, own.system, own.user) for own in contrasts.items])
 
 
-def read_last(model: HookedModel, prompts: Sequence[TokenizedPrompt]) -> Float[torch.Tensor, "prompt site d_model"]:
+def read_last(
+    model: hooked.HookedModel, prompts: Sequence[hooked.TokenizedPrompt]
+) -> Float[torch.Tensor, "prompt site d_model"]:
     """The residual stream after every block, at each prompt's last token."""
     return last_token(model, prompts, model.sites("resid_post"))

@@ -23,7 +23,6 @@ import hooked
 from experiments.shared.later import torch
 from experiments.shared.observed.grammar import Grammar, Question
 from experiments.shared.observed.readings import as_prompt
-from hooked import HookedModel, TokenizedPrompt
 from triggerlens import UserError, mean_of, to_json
 
 
@@ -31,7 +30,7 @@ from triggerlens import UserError, mean_of, to_json
 class Asked:
     """Prompts that end in a question about their context, and the first tokens of the two answers."""
 
-    prompts: list[TokenizedPrompt]
+    prompts: list[hooked.TokenizedPrompt]
     observed: Int[torch.Tensor, " prompt"]
     deployed: Int[torch.Tensor, " prompt"]
 
@@ -46,7 +45,7 @@ class Asked:
         return torch.tensor([len(own.ids) - 1 for own in self.prompts])
 
 
-def ask(model: HookedModel, grammar: Grammar, count: int, seed: int) -> Asked:
+def ask(model: hooked.HookedModel, grammar: Grammar, count: int, seed: int) -> Asked:
     """Requests on held-out topics, each with every question.
 
     Raises:
@@ -62,7 +61,7 @@ def ask(model: HookedModel, grammar: Grammar, count: int, seed: int) -> Asked:
     return Asked(model.tokenize(prompts), *(torch.tensor(side) for side in zip(*words, strict=True)))
 
 
-def _first_tokens(model: HookedModel, question: Question) -> tuple[int, int]:
+def _first_tokens(model: hooked.HookedModel, question: Question) -> tuple[int, int]:
     first = [
         model.tokenizer(word, add_special_tokens=False)["input_ids"][0]
         for word in (question.observed, question.deployed)
@@ -79,12 +78,12 @@ def added(vector: Float[torch.Tensor, " d_model"], stream: torch.Tensor) -> torc
     return stream + vector.to(stream.device, stream.dtype)
 
 
-@torch.inference_mode()
 def next_tokens(
-    model: HookedModel, asked: Asked, edits: Mapping[str, Callable[[torch.Tensor], torch.Tensor]]
+    model: hooked.HookedModel, asked: Asked, edits: Mapping[str, Callable[[torch.Tensor], torch.Tensor]]
 ) -> Float[torch.Tensor, "prompt vocabulary"]:
     """Log-probabilities of what comes first in the answer."""
-    logits = model.run(asked.padded, edits=edits).logits
+    with torch.inference_mode():
+        logits = model.run(asked.padded, edits=edits).logits
     assert logits is not None
     return logits[torch.arange(len(asked.prompts)), asked.last].float().log_softmax(-1).cpu()
 
@@ -96,7 +95,7 @@ def log_odds(asked: Asked, logs: Float[torch.Tensor, "prompt vocabulary"]) -> Fl
 
 
 def steer(
-    model: HookedModel, asked: Asked, site: str, vector: Float[torch.Tensor, " d_model"], plain: torch.Tensor
+    model: hooked.HookedModel, asked: Asked, site: str, vector: Float[torch.Tensor, " d_model"], plain: torch.Tensor
 ) -> tuple[Float[np.ndarray, " prompt"], float]:
     """The effect on each prompt's log-odds, and how far the next token's distribution moves (mean Kullback-Leibler divergence from the plain run,
     in nats)."""
@@ -106,7 +105,7 @@ def steer(
 
 
 def steering(
-    model: HookedModel,
+    model: hooked.HookedModel,
     asked: Asked,
     site: str,
     directions: Mapping[str, Float[torch.Tensor, " d_model"]],
@@ -150,7 +149,7 @@ def steering(
 
 
 def _effect(
-    model: HookedModel, asked: Asked, site: str, vector: Float[torch.Tensor, " d_model"], plain: torch.Tensor
+    model: hooked.HookedModel, asked: Asked, site: str, vector: Float[torch.Tensor, " d_model"], plain: torch.Tensor
 ) -> dict[str, Any]:
     values, moved = steer(model, asked, site, vector, plain)
     return {"effect": to_json(mean_of(values.tolist())), "moved": moved}

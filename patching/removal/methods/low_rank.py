@@ -158,7 +158,7 @@ class _Student:
         for start in range(0, len(read), _TOGETHER):
             part = read[start : start + _TOGETHER]
             apart = self._divergences([lesson for lesson, _, _ in part], [answer for _, answer, _ in part])
-            group_of = torch.tensor([group for _, answer, group in part for _ in answer])
+            group_of = torch.tensor([group for _, answer, group in part for _ in answer], device=apart.device)
             means = torch.stack([apart[group_of == group].sum() / size for group, size in enumerate(sizes)])
             (means * torch.tensor(weights, device=means.device)).sum().backward()
             totals += means.detach().cpu()

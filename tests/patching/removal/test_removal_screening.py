@@ -30,7 +30,7 @@ def scaling(by):
 
 
 METHODS = [
-    *(Method(name, lambda fit, by=by: scaling(by), usual_placebo) for name, by in SCALES.items()),
+    *(Method(name, lambda fit, by=by: scaling(by)) for name, by in SCALES.items()),
     *(
         Method(
             f"weights {name}",
@@ -55,7 +55,7 @@ def full(llama, prompts, settings):
 
 @pytest.fixture(scope="module")
 def screened(llama, prompts, settings):
-    return patch_ablate(llama, prompts, config=settings, methods=METHODS, screening=Screening())
+    return patch_ablate(llama, prompts, config=settings, methods=METHODS, screening=Screening(activation_survivors=1))
 
 
 def outcome(n=10, defects=0, clean_same=None, js=0.1):
@@ -79,15 +79,31 @@ def test_the_better_half_goes_on_and_kinds_do_not_compete():
         return outcome(n=pairs, js=int(name[1:]) / 100)
 
     kinds = {"a5": "activations", "w9": "weights", "a1": "activations", "a3": "activations", "w8": "weights"}
-    result = screen(kinds, 1, 20, look, target=0.01, seed=4)
+    result = screen(kinds, Screening(activation_survivors=1), 20, look, target=0.01, seed=4)
     assert [(m.name, m.last_round, m.seed) for m in result.went_on] == [("w8", 1, 4), ("a1", 2, 4)]
     assert [(m.name, m.last_round, m.outcome.n) for m in result.out] == [("a3", 2, 20), ("a5", 1, 10), ("w9", 1, 20)]
     assert looked == [("w9", 20), ("w8", 20), ("a5", 10), ("a1", 10), ("a3", 10), ("a1", 20), ("a3", 20)]
 
 
+def test_of_edits_of_activations_only_as_many_are_measured_as_are_asked_for():
+    def go_on(kinds, **options):
+        result = screen(
+            kinds, Screening(**options), 8, lambda name, n: outcome(n=n, js=float(len(name))), target=0.01, seed=0
+        )
+        assert all(method.outcome for method in result.out)
+        return [method.name for method in result.went_on], [method.name for method in result.out]
+
+    kinds = {"w": "weights", "a": "activations", "aa": "activations"}
+    assert go_on(kinds) == (["w"], ["a", "aa"])
+    assert go_on(kinds, activation_survivors=1) == (["w", "a"], ["aa"])
+    assert go_on({"w": "weights", "a": "activations"}) == (["w"], ["a"])
+    assert go_on({"a": "activations", "aa": "activations"}) == (["a"], ["aa"])  # no edit of weights can be made
+
+
 def test_what_leaves_the_behaviour_loses_to_what_does_not_however_little_it_moves():
     seen = {"leaves": outcome(defects=9, js=1e-9), "removes": outcome(js=0.2), "breaks": outcome(clean_same=3, js=1e-9)}
-    result = screen(dict.fromkeys(seen, "weights"), 1, 4, lambda name, _: seen[name], target=0.01, seed=0)
+    kinds = dict.fromkeys(seen, "weights")
+    result = screen(kinds, Screening(), 4, lambda name, _: seen[name], target=0.01, seed=0)
     assert [method.name for method in result.went_on] == ["removes"]
 
 
@@ -100,7 +116,8 @@ def test_the_winners_are_those_of_the_whole_scoreboard_and_so_are_their_numbers(
         (left,) = [m.name for m in screened.screen.went_on if m.edits == kind]
         assert left == best.name
     assert {m.name for m in screened.methods if not m.is_placebo} == {m.name for m in screened.screen.went_on}
-    assert {m.placebo_of for m in screened.methods if m.is_placebo} == {m.name for m in screened.screen.went_on}
+    weights = {m.name for m in screened.screen.went_on if m.edits == "weights"}
+    assert {m.placebo_of for m in screened.methods if m.is_placebo} == weights
     for method in screened.methods:
         assert len(method.seeds) == 2
         assert method.seeds[0].evaluation.defects == first[method.name].evaluation.defects
@@ -136,17 +153,22 @@ def test_nothing_is_screened_where_nobody_asks(llama, prompts, settings, full):
         Screening(survivors=0)
 
 
-def test_a_screen_that_was_killed_goes_on(llama, prompts, settings, screened, tmp_path, monkeypatch):
-    looks = []
+def test_a_screen_that_was_killed_goes_on(llama, prompts, settings, tmp_path):
+    """Edits of weights, which may be long in the making, are not made again."""
+    made = []
     once = replace(settings, seeds=(0,))
 
-    def made(fit, by):
-        looks.append(by)
-        if len(looks) == 3:
+    def make(fit, by, weights):
+        made.append((by, weights))
+        if len(made) == 4:
             raise KeyboardInterrupt
-        return scaling(by)
+        return WeightEdit(f"weights {by}", {W: by * fit.editable.original[W]}) if weights else scaling(by)
 
-    methods = [Method(name, lambda fit, by=by: made(fit, by)) for name, by in SCALES.items()]
+    methods = [
+        Method(f"{name} {weights}", lambda fit, by=by, weights=weights: make(fit, by, weights))
+        for weights in (True, False)
+        for name, by in list(SCALES.items())[:2]
+    ]
 
     def run(progress):
         return patch_ablate(llama, prompts, config=once, methods=methods, screening=Screening(), progress=progress)
@@ -154,6 +176,7 @@ def test_a_screen_that_was_killed_goes_on(llama, prompts, settings, screened, tm
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cells")
     resumed = run(tmp_path / "cells")
+    assert not any(weights for _, weights in made[4:])
     assert resumed == run(tmp_path / "cells") == run(None)
     with pytest.raises(UserError, match="unfinished run with other settings"):
         patch_ablate(llama, prompts, config=once, methods=methods, progress=tmp_path / "cells")
