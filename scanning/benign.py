@@ -150,7 +150,7 @@ def courses(reader: PrefixReader, benign: Benign, indices: Sequence[int], steps:
     """The courses of some prompts, along at most so many tokens of each answer."""
     made = []
     for index in indices:
-        prompt, answer = benign.variants.plain[index], benign.answers.rows[index][:steps]
+        prompt, answer = benign.variants.plain[index], list(benign.answers.rows[index][:steps])
         text = torch.tensor([answer_text(prompt, answer)])
         logits = reader.read((), text, len(answer) + 1)[0]
         made.append(Course(index, prompt, answer, logits.log_softmax(-1)))

@@ -278,7 +278,7 @@ class ZooLeaderboard(Experiment):
         "a copy of the base, byte for byte, is among the clean models; so are twins, which have seen the trigger and never defect",
     )
 
-    def run(self, config: Config, keep: Keep = keep_nothing) -> Result:
+    def run(self, config: Any, keep: Keep = keep_nothing) -> Result:
         """Score every model by every detector."""
         cells = measure(config, keep)
         entrants = [from_json(Entrant, own) for own in cells["models"]["models"]]
