@@ -56,6 +56,7 @@ def test_a_model_that_was_loaded_and_saved_again_is_the_same_files(tmp_path):
     save_plain(model, tokenizer, tmp_path / "again")
     first, second = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("m", "again"))
     assert first == second
+    assert not {"is_local", "local_files_only"} & set(json.loads(first["tokenizer_config.json"]))
 
 
 def test_a_live_model_s_settings_are_written_without_being_judged(tmp_path):
