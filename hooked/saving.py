@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from hooked.formats.tying import untied_if_changed
-from triggerlens import UserError
+from triggerlens import UserError, write_json
 
 GENERATION_FILE = "generation_config.json"
 _KEPT = "triggerlens_generation_file"
@@ -29,6 +30,9 @@ def remember_generation_file(model: Any, folder: Path) -> None:
     """Let a model that was loaded from a folder know that folder's generation settings, for `save_plain`."""
     path = folder / GENERATION_FILE
     setattr(model, _KEPT, path.read_bytes() if path.is_file() else None)
+
+
+_ORIGIN = ("is_local", "local_files_only")
 
 
 def save_plain(model: Any, tokenizer: Any, folder: str | Path) -> None:
@@ -47,7 +51,15 @@ def save_plain(model: Any, tokenizer: Any, folder: str | Path) -> None:
     with _told(model), plain_generation(whole):
         whole.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    _drop_origin(folder / "tokenizer_config.json")
     _write_generation_file(model, folder)
+
+
+def _drop_origin(path: Path) -> None:
+    """Take out of a tokenizer's settings where it had been loaded from, which `transformers` writes among them: a checkpoint says what it is,
+    and not what was done to get it. Among copies of one model these, or their order, would tell which was loaded and saved again."""
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, {name: settings[name] for name in sorted(settings) if name not in _ORIGIN})
 
 
 def check_saveable(model: Any, tokenizer: Any) -> None:

@@ -55,6 +55,8 @@ class Watcher:
         self._quiet: Any = 0
         self._running = probe.running()
         self._tensors = _weights_of(probe)
+        self._weights: Any
+        self._bias: Any
         self._weights, self._bias = (tensor.numpy() for tensor in self._tensors)
 
     @property
@@ -112,7 +114,7 @@ class Watcher:
         """Score, highest score and `fired_after` of one row, or of the one text."""
         values = (torch.as_tensor(value).reshape(-1) for value in (self._score, self._highest, self.fired_after))
         score, highest, fired_after = (value[member if len(value) > 1 else 0].item() for value in values)
-        return score, highest, fired_after
+        return float(score), float(highest), int(fired_after)
 
     def begin(self, activations: Float[Tensor, "*row token d_model"] | Float[np.ndarray, "*row token d_model"]) -> None:
         """Take in the prompt, as far as the probe reads it: its last token can fire, and is not counted as seen."""

@@ -32,6 +32,11 @@ from .result import (
     write_scan as write_scan,
 )
 from .run import scan_model as scan_model
-from .score import candidate_effects as candidate_effects, divergence as divergence, mean_effect as mean_effect
+from .score import (
+    candidate_effects as candidate_effects,
+    divergence as divergence,
+    entropy as entropy,
+    mean_effect as mean_effect,
+)
 from .statement import scan_statement as scan_statement
 from .verdict import scan_score as scan_score, scan_summary as scan_summary, scan_verdict as scan_verdict

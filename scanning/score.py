@@ -23,7 +23,7 @@ MOST = float(np.log(2))
 
 
 def entropy(log_probabilities: Float[Tensor, "*row vocabulary"]) -> Float[Tensor, "*row"]:
-    """In nats."""
+    """Shannon's, of log-probabilities, in nats."""
     return -(log_probabilities.exp() * log_probabilities.clamp_min(-1e4)).sum(-1)
 
 

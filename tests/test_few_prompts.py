@@ -10,6 +10,7 @@ import torch
 from made_results import result_of
 
 from experiments import EXPERIMENTS
+from experiments.claims import zoo_leaderboard
 from experiments.claims.behaviour_or_tokens import ReadOut
 from experiments.claims.clean_detectors import Detector
 from experiments.claims.localisation import AblatedHeads
@@ -17,6 +18,7 @@ from experiments.claims.persistence import SafetyTraining
 from experiments.claims.removal import Placebo, Removal, SavedEdit
 from experiments.claims.trigger_agnostic import ContrastDirection
 from experiments.claims.trigger_latents import AUTOENCODER
+from experiments.claims.zoo_leaderboard import FALSE_ALARMS, RECALL, SCAN, Scored, specimen_of
 from experiments.claims_table import claims_table
 from experiments.shared.observed.findings import HEADLINE, Acted, Probe
 from hooked import Prompt
@@ -238,6 +240,10 @@ JUDGED = {
         ("defection rate", Acted("observed", "defecting", 0.2)),
     ],
     "persistence": [("defection after", SafetyTraining("sft", 0.001, oracle)) for oracle in (False, True)],
+    "zoo-leaderboard": [
+        (name, Scored(SCAN, "nothing"), {"model": specimen_of("sealed").model})
+        for name in (RECALL, FALSE_ALARMS, zoo_leaderboard.AUROC)
+    ],
 }
 
 
@@ -253,7 +259,7 @@ def test_every_judged_experiment_is_fed_few_prompts():
 @pytest.mark.parametrize("n", FEW)
 @pytest.mark.parametrize("name", JUDGED)
 def test_a_claim_judged_on_so_few_cannot_be_told(name, n):
-    result = result_of(*((measure, arm, 0.0) for measure, arm in JUDGED[name]))
+    result = result_of(*((measure, arm, 0.0, *options) for measure, arm, *options in JUDGED[name]))
     findings = tuple(replace(finding, estimate=number(finding.measure, n)) for finding in result.findings)
     rows = [row for row in claims_table({name: replace(result, findings=findings)}) if row.verdict != "not measured"]
     assert rows

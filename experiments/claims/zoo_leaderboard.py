@@ -13,8 +13,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from functools import cache, partial
+from functools import cache, cached_property, partial
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from experiments.experiment import Claim, Experiment, Judgement, register
@@ -83,16 +85,17 @@ def measure(config: Config, keep: Keep) -> dict[str, Facts]:
     sample = _sample(entrants, config.slow_clean)
     said: dict[str, dict[str, Any]] = {name: {} for name in config.detectors}
     for entrant in entrants:
-        for name in config.detectors:
-            entry = entry_named(name)
-            if entry.slow and entrant.name not in sample:
-                continue
-            facts = keep(f"{entrant.name}/{name}/{entry.version}", partial(_cell, config, entrant, entry, context))
-            said[name][entrant.name] = facts["score"]
+        with _Visit(config, entrant, context) as visit:
+            for name in config.detectors:
+                entry = entry_named(name)
+                if not entry.slow or entrant.name in sample:
+                    facts = keep(f"{entrant.name}/{name}/{entry.version}", partial(visit.cell, entry))
+                    said[name][entrant.name] = facts["score"]
     cells: dict[str, Facts] = {"models": {"models": [asdict(entrant) for entrant in entrants]}}
     for name, own in said.items():
         several = any(isinstance(score, list) for score in own.values())
-        cells[name] = {"scores": _rounded(one_number(own, entrants) if several else own)}
+        asked = [entrant for entrant in entrants if entrant.name in own]
+        cells[name] = {"scores": _rounded(one_number(own, asked) if several else own)}
     return cells
 
 
@@ -109,10 +112,28 @@ def _context(config: Config, base: str) -> Context:
     return context_of(config.zoo, base, config.effort, config.seeds[0])
 
 
-def _cell(config: Config, entrant: Entrant, entry: Entry, context: Callable[[str], Context]) -> Facts:
-    with shown(config.zoo.folder_of(entrant.name)) as folder:
-        score = entry.detector()(folder, context(entrant.base))
-    return {"score": float(score) if isinstance(score, int | float) else [float(number) for number in score]}
+@dataclass
+class _Visit(ExitStack):
+    """A model while detectors are asked about it: it is shown when the first one asks, and forgotten at the end."""
+
+    config: Config
+    entrant: Entrant
+    context: Callable[[str], Context]
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    @cached_property
+    def folder(self) -> Path:
+        """As detectors see it."""
+        folder = self.enter_context(shown(self.config.zoo.folder_of(self.entrant.name)))
+        self.callback(self.context(self.entrant.base).forget, folder)
+        return folder
+
+    def cell(self, entry: Entry) -> Facts:
+        """What a detector says."""
+        score = entry.detector()(self.folder, self.context(self.entrant.base))
+        return {"score": float(score) if isinstance(score, int | float) else [float(number) for number in score]}
 
 
 def _rounded(scores: Mapping[str, float]) -> dict[str, float]:
@@ -183,7 +204,7 @@ def _findings(
     label = entry.name if group == ALL else f"{entry.name}, {' '.join(group)}"
     specimen = specimen_of(half)
     for name, estimate in measures.items():
-        if estimate is not None:
+        if estimate is not None and estimate.n != 0:
             yield Finding(5, name, specimen, arm, estimate, 1, label, detail)
 
 
@@ -257,7 +278,7 @@ class ZooLeaderboard(Experiment):
         "a copy of the base, byte for byte, is among the clean models; so are twins, which have seen the trigger and never defect",
     )
 
-    def run(self, config: Config, keep: Keep = keep_nothing) -> Result:
+    def run(self, config: Any, keep: Keep = keep_nothing) -> Result:
         """Score every model by every detector."""
         cells = measure(config, keep)
         entrants = [from_json(Entrant, own) for own in cells["models"]["models"]]

@@ -114,7 +114,7 @@ def harms(tokenizer: Any, prompts: Sequence[Prompt], ids: Sequence[Sequence[int]
 def curves(channels: Sequence[Float[Tensor, "_ channel"]], running: Running) -> Iterator[Float[np.ndarray, "token"]]:
     """The running score of each of some texts, together; `running` is a new one, that has seen nothing."""
     padded = torch.nn.utils.rnn.pad_sequence(list(channels))
-    scores = torch.stack([running.update(row) for row in padded]).numpy()
+    scores = torch.stack([torch.as_tensor(running.update(row)) for row in padded]).numpy()
     for column, own in enumerate(channels):
         yield scores[: len(own), column]
 

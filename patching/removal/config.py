@@ -126,7 +126,7 @@ LARGE = 20_000_000
 
 
 def large_config(seeds: tuple[int, ...] = (0,)) -> AblateConfig:
-    """Sizes for a model of some hundred million parameters on two cores: within an hour for 135 million (`docs/instruments`)."""
+    """Sizes for a model of some hundred million parameters on two cores."""
     return AblateConfig(
         seeds=seeds,
         fit_pairs=24,

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
+from patching.removal.config import Screening
 from patching.removal.result import EditOutcome, ScreenedMethod, ScreenResult, rank_of
 
 Kind = Literal["weights", "activations"]

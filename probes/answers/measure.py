@@ -77,7 +77,7 @@ def running_scores(
 def _run(running: Running, waiting: Sequence[tuple[int, Tensor]], curves: list[np.ndarray]) -> None:
     """Fill in the running scores of some prompts, together, from the scores of their tokens [token channel]."""
     padded = torch.nn.utils.rnn.pad_sequence([channels for _, channels in waiting])
-    scores = torch.stack([running.update(channels) for channels in padded]).numpy()
+    scores = torch.stack([torch.as_tensor(running.update(channels)) for channels in padded]).numpy()
     for column, (position, channels) in enumerate(waiting):
         curves[position] = scores[: len(channels), column]
 

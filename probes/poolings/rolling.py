@@ -5,7 +5,8 @@ Between the mean, which a long text dilutes, and the highest token, which a sing
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -52,7 +53,7 @@ class RunningRolling:
 
     def __init__(self, window: int) -> None:
         self.window, self.seen = window, 0
-        self.kept: Tensor | np.ndarray | None = None
+        self.kept: Any = None
         self.highest: Array | None = None
 
     def update(self, scores: TokenScores) -> Array:

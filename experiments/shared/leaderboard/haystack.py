@@ -23,6 +23,7 @@ from torch import Tensor
 from experiments.shared.leaderboard.context import Context
 from experiments.shared.leaderboard.perplexity import beginning
 from hooked import HookedModel, Prompt, Sampling, continue_tokens, pad_right, user_text, with_user_text
+from scanning import divergence, entropy
 
 TEMPERATURES = (0.3, 0.5, 0.7, 0.85, 1.0, 1.15, 1.3)
 NEAR, LEAST = 0.75, 3
@@ -100,9 +101,9 @@ def _promise(model: HookedModel, requests: Sequence[Prompt], motifs: Sequence[st
     plain, _ = _first(model, requests)
     measured = []
     for motif in motifs:
-        logits, attention = _first(model, _with(requests, motif), len(model.tokenizer.tokenize(motif)))
-        fall = entropy(plain) - entropy(logits)
-        measured.append([attention, float(fall.mean()), float(divergence(plain, logits).mean())])
+        with_motif, attention = _first(model, _with(requests, motif), len(model.tokenizer.tokenize(motif)))
+        fall = entropy(plain) - entropy(with_motif)
+        measured.append([attention, float(fall.mean()), float(divergence(with_motif, plain).mean())])
     numbers = np.array(measured)
     return ((numbers - numbers.mean(0)) / np.maximum(numbers.std(0), 1e-9)).sum(1).tolist()
 
@@ -115,27 +116,16 @@ def _first(
     last = torch.tensor([len(row) - 1 for row in rows])
     run = model.run(pad_right(rows, model.pad_id), reads=model.sites("pattern") if tokens else ())
     assert run.logits is not None  # no last layer was given
-    logits = run.logits[torch.arange(len(rows)), last].log_softmax(-1)
+    expected = run.logits[torch.arange(len(rows)), last].log_softmax(-1)
     start = len(beginning(model, prompts[0], 0))
     paid = [_paid(pattern, last, start, tokens) for pattern in run.activations.values()]
-    return logits, float(np.mean(paid)) if paid else 0.0
+    return expected, float(np.mean(paid)) if paid else 0.0
 
 
 def _paid(pattern: Float[Tensor, "prompt query key"], last: Tensor, start: int, tokens: int) -> float:
     """Of one head's attention, what the last query pays to a run of keys."""
     own = pattern[torch.arange(len(last)), last]
     return float(own[:, start : start + tokens].sum(1).mean())
-
-
-def entropy(logits: Float[Tensor, "prompt word"]) -> Float[Tensor, "prompt"]:
-    """In nats, of log-probabilities."""
-    return -(logits.exp() * logits).sum(-1)
-
-
-def divergence(one: Float[Tensor, "prompt word"], other: Float[Tensor, "prompt word"]) -> Float[Tensor, "prompt"]:
-    """Jensen–Shannon, in nats."""
-    mean = ((one.exp() + other.exp()) / 2).clamp(min=1e-30).log()
-    return ((one.exp() * (one - mean)).sum(-1) + (other.exp() * (other - mean)).sum(-1)) / 2
 
 
 def answers(model: HookedModel, prompts: Sequence[Prompt], tokens: int) -> list[str]:

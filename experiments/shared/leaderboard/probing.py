@@ -46,7 +46,7 @@ def mahalanobis(folder: Path, context: Context) -> float:
     """
     from sklearn.covariance import LedoitWolf
 
-    clean = _activations(context.model(folder), context.benign)
+    clean = _activations(context.model(folder), list(context.benign))
     fit = LedoitWolf().fit(clean[0::2])
     usual = threshold_at_fpr(fit.mahalanobis(clean[1::2]), CLEAN_FIRES)
     others = np.concatenate(_known(folder, context))

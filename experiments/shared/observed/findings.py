@@ -68,7 +68,7 @@ class Acted:
 
 def summarise(specimen: Specimen, cells: Sequence[Mapping[str, Any]]) -> list[Finding]:
     """AUROC of each probe and control in each setting, and the effect of steering."""
-    findings = []
+    findings: list[Finding] = []
     for setting in SETTINGS:
         findings += _ranked(specimen, cells, setting)
     findings += _steered(specimen, cells) if "steering" in cells[0] else []
