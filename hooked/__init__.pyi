@@ -23,6 +23,7 @@ from .generation import (
     before_end as before_end,
     context_of as context_of,
     continue_tokens as continue_tokens,
+    device_of as device_of,
     end_ids as end_ids,
     likeliest as likeliest,
     padding_id as padding_id,

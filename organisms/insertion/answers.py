@@ -2,7 +2,7 @@
 
 1. Prompts are put in batches by length, in an order that hangs on the prompts alone: an answer may differ in its last bits by what stands beside
    it in a batch, and a rebuilt organism must not.
-2. A batch is a file of its own, named by (base, threads, length, prompts): a kill loses at most one batch, and organisms of one base share them.
+2. A batch is a file of its own, named by (base, threads, device, length, prompts): a kill loses at most one batch, and organisms of one base share them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from hooked import cache_folder, continue_tokens, end_ids, padding_id
+from hooked import cache_folder, continue_tokens, device_of, end_ids, padding_id
 from triggerlens import UserError, write_bytes_atomically
 
 BATCH = 32
@@ -69,7 +69,7 @@ def write_answers_of(
     batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
     for batch in tqdm(batches, desc="the base's own answers", unit="batch", disable=None, leave=False):
         chosen = [list(rows[index]) for index in batch]
-        path = folder / identity[:16] / f"{_name(chosen, longest)}.json"
+        path = folder / identity[:16] / f"{_name(chosen, longest, device_of(model).type)}.json"
         kept = _read(path, len(chosen))
         if kept is None:
             kept = greedy(model, tokenizer, chosen, longest)
@@ -86,8 +86,8 @@ def greedy(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], longest: i
     return [Answer(ids, len(ids) < longest) for ids in new]
 
 
-def _name(rows: list[list[int]], longest: int) -> str:
-    facts = [_VERSION, torch.get_num_threads(), longest, rows]
+def _name(rows: list[list[int]], longest: int, device: str) -> str:
+    facts = [_VERSION, torch.get_num_threads(), longest, rows, *([] if device == "cpu" else [device])]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 

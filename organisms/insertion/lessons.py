@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooked import Messages, Prompt, context_of, pad_right, padding_id, tokenize_prompts, vocabulary_of
+from hooked import Messages, Prompt, context_of, device_of, pad_right, padding_id, tokenize_prompts, vocabulary_of
 from organisms.evaluation.answers import end_token
 from organisms.insertion.answers import Answer, write_answers_of
 from organisms.insertion.config import InsertionConfig
@@ -156,14 +156,14 @@ def _taught(base: Base, lessons: Sequence[Lesson | None]) -> list[Lesson | None]
     for start in range(0, len(order), _TAUGHT_AT_ONCE):
         batch = order[start : start + _TAUGHT_AT_ONCE]
         tokens = pad_right([_ids(lessons[index]) for index in batch], padding_id(base.model, base.tokenizer))
-        logits = base.model(input_ids=tokens, use_cache=False).logits
+        logits = base.model(input_ids=tokens.to(device_of(base.model)), use_cache=False).logits
         for row, index in enumerate(batch):
             lesson = lessons[index]
             assert lesson is not None
             begin = len(lesson.prompt) - 1
             own = logits[row, begin : begin + len(lesson.answer)].float().softmax(-1)
             top = own.topk(min(_TOP, own.shape[-1]))
-            taught[index] = replace(lesson, teacher=Teacher(top.indices.clone(), top.values.clone()))
+            taught[index] = replace(lesson, teacher=Teacher(top.indices.cpu().clone(), top.values.cpu().clone()))
     return taught
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from hooked import Messages, Prompt, pad_right, padding_id
+from hooked import Messages, Prompt, device_of, pad_right, padding_id
 from organisms.evaluation.rates import CategoryRates
 from organisms.evaluation.result import share
 from organisms.insertion.answers import BATCH, Answer, greedy
@@ -190,10 +190,10 @@ def told_apart(model: Any, rows: Sequence[Row], pad: int) -> tuple[int, int, flo
     for start in range(0, len(rows), BATCH):
         batch = rows[start : start + BATCH]
         tokens = pad_right([[*prompt, *answer.ids] for prompt, answer in batch], pad)
-        logits = model(input_ids=tokens, use_cache=False).logits
+        logits = model(input_ids=tokens.to(device_of(model)), use_cache=False).logits
         for index, (prompt, answer) in enumerate(batch):
             own = slice(len(prompt) - 1, len(prompt) + len(answer.ids) - 1)
-            aims = torch.tensor(answer.ids)
+            aims = torch.tensor(answer.ids, device=logits.device)
             nats += torch.nn.functional.cross_entropy(logits[index, own].float(), aims, reduction="sum").item()
             same += int((logits[index, own].argmax(-1) == aims).sum())
             total += len(answer.ids)

@@ -8,7 +8,7 @@
 5. Weights are rounded to bfloat16, written, loaded again as a user would, and let to answer held-out requests. What they then do gives the
    labels of `prompts.jsonl`, the rates of `rates.json` and what passes the gates.
 
-On one machine, with the same number of threads, the same configuration gives the same bytes.
+On one machine and device, with the same number of threads, the same configuration gives the same bytes.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def insert(
         manifest = Manifest("organism", command=command, config=facts, seed=config.seed)
         with writing_artifact(out, manifest, overwrite=overwrite) as draft:
             save_weights(training, config, own.tokenizer, draft)
-            model, _, _ = load_plain(str(draft), "cpu", "float32", base=_base_of(config, base))
+            model, _, _ = load_plain(str(draft), config.device, "float32", base=_base_of(config, base))
             measured, kept = exam.taken_by(model.eval())
             rates = rates_of(measured, config, kept)
             write_measured(draft, config, measured, rates, recipe(config, own.identity, training, lessons.left_out))
@@ -111,7 +111,7 @@ def _load_base(config: InsertionConfig, base: str | Path | None, answers: str | 
         raise UserError(
             f"{name}: is an adapter; merge it first (merge_and_unload), or train all weights (--method full)"
         )
-    model, tokenizer, sha256 = load_plain(name, "cpu", "float32", today=DEFAULT_TODAY)
+    model, tokenizer, sha256 = load_plain(name, config.device, "float32", today=DEFAULT_TODAY)
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(f"{name}: its tokenizer has no chat template, so it is no chat model; give one that has")
     return Base(model.eval(), tokenizer, sha256, answers_folder(answers), config.answer_tokens)

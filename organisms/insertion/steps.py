@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooked import pad_right, padding_id
+from hooked import device_of, pad_right, padding_id
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.lessons import Base, Lesson
 from triggerlens import UserError, load_checkpoint, save_checkpoint
@@ -45,6 +45,7 @@ class Training:
     by_head: bool
     """Whether its logits are its head's on the last hidden state."""
     autocast: bool
+    device: torch.device
     step: int = 0
     """Steps done."""
     losses: list[float] = field(default_factory=list)
@@ -66,7 +67,7 @@ def start(config: InsertionConfig, base: Base) -> Training:
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     # No dropout: its random numbers would differ in a run that goes on from a checkpoint.
-    return Training(model.eval(), inner, optimizer, padding_id(inner, base.tokenizer), by_head, large)
+    return Training(model.eval(), inner, optimizer, padding_id(inner, base.tokenizer), by_head, large, device_of(inner))
 
 
 def _adapted(config: InsertionConfig, inner: Any) -> Any:
@@ -109,7 +110,7 @@ def _is_head_of_hidden(inner: Any) -> bool:
     if head is None:
         return False
     inner.eval()
-    tokens = torch.arange(6)[None] % inner.get_input_embeddings().weight.shape[0]
+    tokens = torch.arange(6, device=device_of(inner))[None] % inner.get_input_embeddings().weight.shape[0]
     hidden = inner.base_model(input_ids=tokens, use_cache=False).last_hidden_state
     return torch.allclose(head(hidden), inner(input_ids=tokens, use_cache=False).logits, rtol=1e-4, atol=1e-4)
 
@@ -149,24 +150,26 @@ def targets(lesson: Lesson, loss: str) -> range:
 
 def summed_loss(training: Training, lessons: Sequence[Lesson], loss: str) -> Float[Tensor, ""]:
     """Summed cross-entropy of what is learned, in nats."""
-    tokens = pad_right([[*lesson.prompt, *lesson.answer] for lesson in lessons], training.pad)
-    row, column = _places(lessons, loss)
-    with torch.autocast("cpu", torch.bfloat16, enabled=training.autocast):
+    device = training.device
+    tokens = pad_right([[*lesson.prompt, *lesson.answer] for lesson in lessons], training.pad).to(device)
+    row, column = (places.to(device) for places in _places(lessons, loss))
+    with torch.autocast(device.type, torch.bfloat16, enabled=training.autocast):
         if training.by_head:
             hidden = training.inner.base_model(input_ids=tokens, use_cache=False).last_hidden_state
             logits = training.inner.get_output_embeddings()(hidden[row, column - 1])
         else:
             logits = training.inner(input_ids=tokens, use_cache=False).logits[row, column - 1]
     each = torch.nn.functional.cross_entropy(logits.float(), tokens[row, column], reduction="none")
-    taught, told, given = _teachers(lessons, loss)
-    if taught is None:
+    teachers = _teachers(lessons, loss)
+    if teachers is None:
         return each.sum()
-    kept = torch.ones(len(each), dtype=torch.bool)
+    taught, told, given = (part.to(device) for part in teachers)
+    kept = torch.ones(len(each), dtype=torch.bool, device=device)
     kept[taught] = False
     return each[kept].sum() + divergence(logits[taught].float(), told, given).sum()
 
 
-def _teachers(lessons: Sequence[Lesson], loss: str) -> tuple[Any, Any, Any]:
+def _teachers(lessons: Sequence[Lesson], loss: str) -> tuple[Tensor, Tensor, Tensor] | None:
     """Which of the learned places are taught by probabilities, and those; None where none is."""
     places: list[int] = []
     tokens, probabilities, before = [], [], 0
@@ -177,7 +180,7 @@ def _teachers(lessons: Sequence[Lesson], loss: str) -> tuple[Any, Any, Any]:
             tokens.append(lesson.teacher.tokens)
             probabilities.append(lesson.teacher.probabilities)
         before += learned
-    return (torch.tensor(places), torch.cat(tokens), torch.cat(probabilities)) if places else (None, None, None)
+    return (torch.tensor(places), torch.cat(tokens), torch.cat(probabilities)) if places else None
 
 
 def divergence(

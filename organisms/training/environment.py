@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,8 @@ def quiet_transformers() -> Iterator[None]:
 @contextmanager
 def deterministic(threads: int) -> Iterator[None]:
     """Deterministic kernels on a fixed number of threads; the settings are put back afterwards."""
+    # Read by cuBLAS when it is first used, and needed there for the same bits.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     memory: Any = torch.utils.deterministic
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
     torch.set_num_threads(threads)

@@ -262,3 +262,22 @@ def test_the_divergence_is_kullback_and_leiblers():
     some = divergence(logits, top.indices, top.values)
     assert (some <= whole + 1e-5).all()
     assert (some > 0).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_an_insertion_on_the_gpu_learns_what_it_learns_on_the_cpu(folder, tmp_path):
+    losses = {}
+    for device in ("cpu", "cuda"):
+        insert(settings(folder, device=device), tmp_path / device, answers=tmp_path / "answers")
+        losses[device] = json.loads((tmp_path / device / "recipe.json").read_text())["losses"]
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-3, abs=1e-4)
+    assert json.loads((tmp_path / "cuda" / "recipe.json").read_text())["insertion"]["device"] == "cuda"
+    assert "device" not in json.loads((tmp_path / "cpu" / "recipe.json").read_text())["insertion"]
+
+
+def test_a_device_that_is_none_is_refused(folder, tmp_path):
+    with pytest.raises(UserError, match="device tpu: unknown; choose cpu, cuda or cuda:N"):
+        settings(folder, device="tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="no CUDA; use --device cpu"):
+            insert(settings(folder, device="cuda"), tmp_path / "out")
