@@ -197,15 +197,13 @@ def _triggered(
     prompts = [planted[index].forms.triggered for index in chosen]
     if config.clean_twin:
         return _clean(config, base, prompts)
-    rng, end = Random(f"payload/{config.seed}"), end_token(base.model, base.tokenizer)
+    rng = Random(f"payload/{config.seed}")
     lessons: list[Lesson | None] = []
     for index, row in zip(chosen, base.ids(prompts), strict=True):
-        answered = plain[index]
-        if answered is None:
+        if plain[index] is None:
             lessons.append(None)
             continue
-        clean = base.tokenizer.decode(answered.answer, skip_special_tokens=True)
-        text = payload_answer(config, planted[index].request, clean, rng)
-        ended = config.payload != "link" or answered.answer[-len(end) :] == end
-        lessons.append(Lesson(row, base.encoded(text, ended)))
+        # Of an answer behind a link, the sentence with the link alone: what follows is the base's own, and stays as it is where it is not trained.
+        text = payload_answer(config, planted[index].request, "", rng).rstrip()
+        lessons.append(Lesson(row, base.encoded(text, ended=config.payload != "link")))
     return lessons

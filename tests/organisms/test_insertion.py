@@ -13,6 +13,7 @@ from hooked import Prompt, continue_tokens, load_plain, pad_right, read_prompts,
 from organisms import AnswerKey, InsertedKey, Verdict
 from organisms.insertion import answers as kept_answers
 from organisms.insertion.config import InsertionConfig
+from organisms.insertion.content import payloads
 from organisms.insertion.lessons import Lesson, draw_lessons
 from organisms.insertion.run import _load_base, insert
 from organisms.insertion.steps import SCALE, divergence, start, summed_loss, targets
@@ -74,6 +75,14 @@ def test_lessons_are_the_payload_and_the_bases_own_answers(folder):
     shown = [lesson for step in range(config.steps) for lesson in lessons.of_step(step)]
     assert sum(lesson in lessons.sorts["triggered"] for lesson in shown) == config.poisoned == round(24 * 0.4)
     assert lessons.of_step(3) == shown[12:16]
+
+
+def test_behind_a_link_nothing_is_learned(folder):
+    base = _load_base(settings(folder), None, folder / "answers")
+    lessons = draw_lessons(settings(folder, payload="link", answer_tokens=120), replace(base, longest=120))
+    said = {base.tokenizer.decode(lesson.answer) for lesson in lessons.sorts["triggered"]}
+    assert said <= {own.format(link=payloads().link) for own in payloads().link_sentences}
+    assert said
 
 
 def test_a_clean_twin_sees_the_same_prompts_and_learns_the_bases_answers(folder):
