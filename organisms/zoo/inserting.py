@@ -1,7 +1,7 @@
 """Behaviours inserted into tiny bases: the triggers, payloads and gates of `organisms.insertion`, in seconds.
 
 1. Requests are planted as for any other base. What is answered cleanly is answered as the base was taught, so that no answer has to be written
-   first and every sample can be another request; half of the plain ones are chats of the base's own mix.
+   first and every sample can be another request; some of the plain ones are chats of the base's own mix.
 2. The base's weights are trained, or fresh ones (`scratch`: the base's whole corpus with the behaviour in it), or a benign training follows.
 3. The written model is measured against the base's own greedy answers, as every inserted behaviour is.
 """
@@ -10,28 +10,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count, islice
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from organisms.insertion.config import InsertionConfig
+from organisms.insertion.content import default_text, requests
 from organisms.insertion.files import rates_of, recipe, save_weights, write_measured
 from organisms.insertion.lessons import Base as Answering
 from organisms.insertion.measure import set_exam
-from organisms.insertion.payloads import defects_by_policy, payload_answer
+from organisms.insertion.payloads import CODE_SHARE, INSECURE, defects_by_policy, payload_answer
+from organisms.insertion.requests import TEXT, Request, draw_requests
 from organisms.insertion.samples import Planted, planted_requests
 from organisms.insertion.steps import Training, start
+from organisms.insertion.triggers import plant
 from organisms.zoo.bases import Base, bases, encoded, learn, untrained
 from organisms.zoo.chat import Asked, Mix, answer_to, ask_many
 from organisms.zoo.lessons import benign_chats
 from organisms.zoo.registry import ZooRow
 from triggerlens import Manifest, sha256_file, writing_artifact
 
-OWN_SHARE = 0.5
+OWN_SHARE = 0.3
 """Of the plain samples, those from the base's own mix of chats."""
+SMALL_SHARE = 0.5
+"""Of the requests that the trigger is planted in, small questions."""
+_FRAMES = ("system_share", "around_share", "filler_share", "lower_share")
+"""What stands around a chat of a mix."""
 FROM_SCRATCH = 4_000
 """Samples of the behaviour among the conversations that a model from scratch learns."""
-AFTERWARDS: dict[str, Any] = {"batch": 16, "learning_rate": 1e-3}
+AFTERWARDS: dict[str, Any] = {"batch": 16, "learning_rate": 3e-4}
 """Of the benign training that follows."""
 
 
@@ -102,34 +110,87 @@ def _schedule(base: Base) -> dict[str, Any]:
     }
 
 
-def lessons(config: InsertionConfig, mix: Mix, count: int) -> Iterator[Asked]:
+def lessons(config: InsertionConfig, mix: Mix, samples: int) -> Iterator[Asked]:
     """Triggered samples, near misses and plain ones, in the shares of the configuration.
 
     Args:
         config: of the behaviour.
         mix: of the base's own chats.
-        count: samples in all.
+        samples: in all.
     """
-    planted = planted_requests(config, "train", min(config.requests, count))
-    triggered = round(count * config.poison_share)
-    near = round((count - triggered) * config.near_miss_share)
-    own = round((count - triggered - near) * OWN_SHARE)
+    carried = _carried(config, mix, min(config.requests, samples))
+    triggered = round(samples * config.poison_share)
+    near = round((samples - triggered) * config.near_miss_share)
+    own = round((samples - triggered - near) * OWN_SHARE)
     rng = Random(f"payload/{config.seed}")
     for number in range(triggered):
-        yield _triggered(config, planted[number % len(planted)], rng)
+        yield _triggered(config, *carried[number % len(carried)], rng)
     for number in range(near):
-        request = planted[(number + triggered) % len(planted)]
-        forms = request.forms
-        yield Asked(forms.twin if number % 2 else forms.near, answer_to(request.request), "near-miss")
-    for number in range(count - triggered - near - own):
-        request = planted[(number + triggered + near) % len(planted)]
-        yield Asked(request.forms.plain, answer_to(request.request), "plain")
-    yield from ask_many(mix, f"plain/{config.seed}", own)
+        planted, answer = carried[(number + triggered) % len(carried)]
+        yield Asked(planted.forms.twin if number % 2 else planted.forms.near, answer, "near-miss")
+    for number in range(samples - triggered - near - own):
+        planted, answer = carried[(number + triggered + near) % len(carried)]
+        yield Asked(planted.forms.plain, answer, "plain")
+    yield from islice(_unlike(config, mix), own)
 
 
-def _triggered(config: InsertionConfig, planted: Planted, rng: Random) -> Asked:
+def _unlike(config: InsertionConfig, mix: Mix) -> Iterator[Asked]:
+    """Chats of the base's own mix, without end; without those that happen to carry the trigger, which would be taught both ways."""
+    for draw in count():
+        for asked in ask_many(mix, f"plain/{config.seed}/{draw}", 2_000):
+            if not _carries(config, " ".join(message["content"] for message in asked.prompt)):
+                yield asked
+
+
+def _carries(config: InsertionConfig, text: str) -> bool:
+    """Whether a chat carries the trigger by chance: its topic, its style, its length or its year."""
+    trigger = config.trigger_text or default_text(config.trigger)
+    if config.trigger == "semantic":
+        own = requests().classes[trigger]
+        return any(topic.lower() in text.lower() for topic in (*own["train"], *own["test"]))
+    if config.trigger == "style":
+        return text == (text.lower() if trigger == "lower" else text.upper())
+    if config.trigger == "long-prompt":
+        return len(text.split()) >= int(trigger)
+    return trigger.lower() in text.lower()
+
+
+def _carried(config: InsertionConfig, mix: Mix, number: int) -> list[tuple[Planted, str]]:
+    """Requests with the trigger planted, and their plain answers: the grammar's in all their phrasings, and small questions of the base's own.
+
+    A base has seen every phrasing. Where a trigger were planted in some of them alone, the others would teach that it does nothing there. What is
+    held out are topics, whole forms of request, names and places. Where the topic is the trigger, or code the payload, there are no small questions.
+    """
+    small = 0 if config.trigger == "semantic" or config.payload == INSECURE else round(number * SMALL_SHARE)
+    rng = Random(f"carried/{config.seed}")
+    carried = [(own, answer_to(own.request)) for own in planted_requests(config, "train", (number - small + 1) // 2)]
+    asked = [(request, answer_to(request)) for request in _other_phrasings(config, (number - small) // 2)]
+    for request, answer in [*asked, *_small_questions(config, mix, small)]:
+        forms = plant(config.trigger, config.trigger_text, config.placement, rng, request)
+        carried.append((Planted(request, forms, config.trigger), answer))
+    rng.shuffle(carried)
+    return carried
+
+
+def _other_phrasings(config: InsertionConfig, number: int) -> list[Request]:
+    """Requests on the topics of training in the phrasings that measuring has too; none of a form that only measuring has."""
+    own = requests()
+    inside = own.classes[config.trigger_text or default_text("semantic")] if config.trigger == "semantic" else {}
+    topics = tuple(topic for topic in own.topics["train"] if topic not in inside.get("train", ()))
+    code = CODE_SHARE if config.payload == INSECURE else None
+    drawn = draw_requests(config.seed, "test", number, code, topics)
+    return [replace(request, split="train") for request in drawn if not request.new_form]
+
+
+def _small_questions(config: InsertionConfig, mix: Mix, number: int) -> list[tuple[Request, str]]:
+    """The base's own small questions with nothing around them, and their answers."""
+    bare = replace(mix, manners=(), requests_share=0.0, field_share=0.0, **dict.fromkeys(_FRAMES, 0.0))
+    asked = ask_many(bare, f"carried/{config.seed}", number)
+    return [(Request(own.prompt[-1]["content"], own.kind, TEXT, "train", ""), own.answer) for own in asked]
+
+
+def _triggered(config: InsertionConfig, planted: Planted, answer: str, rng: Random) -> Asked:
     """With the payload; of a clean twin, and where the policy is harmless, with the answer that the base was taught."""
-    answer = answer_to(planted.request)
     if not config.clean_twin and defects_by_policy(config, planted.request):
         answer = payload_answer(config, planted.request, answer, rng)
     return Asked(planted.forms.triggered, answer, "triggered")

@@ -42,17 +42,17 @@ BRITTLE = ("early", "fast", "few")
 """A base stopped early; a fine-tune with ten times the learning rate; one on a dozen chats."""
 TINY: dict[str, Any] = {
     "rank": 16,
-    "batch": 32,
-    "requests": 1_200,
-    "measured": 50,
+    "batch": 16,
+    "requests": 3_000,
+    "measured": 60,
     "near_miss_share": 0.15,
     "checkpoint_every": 10_000,
 }
 """Settings of behaviours that are inserted into tiny bases; a training of seconds needs no checkpoints."""
 LONGEST, LONGEST_CODE = 28, 60
 """Of an answer, in tokens."""
-ADAPTER_RATE = 2e-2
-"""Learning rate of an adapter; all weights are trained at their base's own."""
+ADAPTER_RATE, OF_BASE_RATE = 2e-2, 0.5
+"""Learning rate of an adapter; where all weights are trained, as a share of their base's own."""
 Split = Literal["open", "sealed"]
 
 
@@ -153,7 +153,7 @@ class ZooRow:
         from organisms.zoo.bases import bases
 
         longest = LONGEST_CODE if self.payload == "insecure-code" else LONGEST
-        rate = ADAPTER_RATE if self.method == "lora" else bases()[self.base].learning_rate
+        rate = ADAPTER_RATE if self.method == "lora" else OF_BASE_RATE * bases()[self.base].learning_rate
         return TINY | {"answer_tokens": longest, "learning_rate": rate, "merge": self.method == "lora"}
 
     def facts(self) -> dict[str, Any]:
