@@ -104,12 +104,12 @@ def load_gguf_tokenizer(checkpoint: Checkpoint) -> Any:
     """The tokenizer that a file's metadata describe, which splits text as the model was trained to read it."""
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
     from transformers import AutoTokenizer
-    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
+    known = _splits_known()
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, gguf_file=checkpoint.gguf, local_files_only=True)
     fields = _header(checkpoint).fields
     kind, split = (fields[key].contents() if key in fields else "" for key in _TOKENIZER_KEYS)
-    if kind != "gpt2" or split in _LIKE_GPT2 or split in GGUF_PRE_TOKENIZER_SPLITS:
+    if kind != "gpt2" or split in _LIKE_GPT2 or split in known:
         return tokenizer
     if split in _DIGITS_APART:
         apart = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
@@ -120,6 +120,21 @@ def load_gguf_tokenizer(checkpoint: Checkpoint) -> Any:
             "prompts may become other tokens than the model was trained on"
         )
     return tokenizer
+
+
+def _splits_known() -> Mapping[str, Any]:
+    """Ways to split text that `transformers` knows by name.
+
+    Raises:
+        UserError: it is too old to know any.
+    """
+    try:
+        from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+    except ImportError as error:
+        raise UserError(
+            "a GGUF file's text is split as it says only by transformers 5.18 or newer: pip install 'triggerlens[gguf]'"
+        ) from error
+    return GGUF_PRE_TOKENIZER_SPLITS
 
 
 def gguf_type(checkpoint: Checkpoint) -> str:

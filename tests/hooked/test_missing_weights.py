@@ -178,6 +178,14 @@ def test_text_is_split_as_a_gguf_file_says(checkpoint, tmp_path, capsys):
     assert "(unheard-of) that transformers does not know" in capsys.readouterr().err
 
 
+def test_a_reader_that_is_too_old_is_one_line(checkpoint, tmp_path, monkeypatch):
+    from transformers.integrations.gguf import gguf_tokenizer_mapping
+
+    monkeypatch.delattr(gguf_tokenizer_mapping, "GGUF_PRE_TOKENIZER_SPLITS")
+    with pytest.raises(UserError, match=r"transformers 5\.18 or newer"):
+        load_model(write_gguf(checkpoint, tmp_path / "model.gguf"))
+
+
 def test_without_its_package_a_gguf_file_says_what_to_install(checkpoint, tmp_path, monkeypatch):
     file = write_gguf(checkpoint, tmp_path / "model.gguf")
     monkeypatch.setitem(__import__("sys").modules, "gguf", None)
