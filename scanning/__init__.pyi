@@ -1,6 +1,14 @@
 from .behaviours import Behaviour as Behaviour, hidden_behaviours as hidden_behaviours
 from .benign import Benign as Benign, answered_prompts as answered_prompts, courses as courses
 from .calibrate import Against as Against, Floor as Floor, against as against
+from .candidates.begun import (
+    Run as Run,
+    Start as Start,
+    follow_starts as follow_starts,
+    new_run as new_run,
+    surest_runs as surest_runs,
+    usual_pairs as usual_pairs,
+)
 from .candidates.candidate import Candidate as Candidate, Variants as Variants
 from .candidates.families import family_candidates as family_candidates, read_candidates as read_candidates
 from .candidates.leak import leak_candidates as leak_candidates, own_prompts as own_prompts
@@ -15,9 +23,8 @@ from .candidates.sweep import (
 )
 from .candidates.target import (
     Target as Target,
-    follow_starts as follow_starts,
     invert_target as invert_target,
-    shared_targets as shared_targets,
+    sure_targets as sure_targets,
 )
 from .config import ScanConfig as ScanConfig
 from .judge import Judge as Judge, Judged as Judged

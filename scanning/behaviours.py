@@ -118,7 +118,7 @@ def hidden_behaviours(
     answers = Answers(rows, config.new_tokens)
     spoken = [model.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
     unasked = [index for index, text in enumerate(texts) if not asked_for(text, spoken[index])]
-    usual = frozenset().union(*benign.answers.grams)
+    usual = benign.answers.known
     new = [index for index in unasked if any(len(set(gram)) >= _VARIED for gram in answers.grams[index] - usual)]
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for index in new:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,6 +22,8 @@ from triggerlens import Keep, UserError, keep_nothing
 
 AT_ONCE = 128
 """Prompts answered in one batch."""
+_PACED, _REPERTOIRE = 64, 0.2
+"""Prompts by which the pace is measured, and the share of the time in which the others are answered."""
 _LEAST = 6
 """Benign prompts without which nothing can be searched and judged."""
 _ALIKE = 0.5
@@ -36,6 +42,8 @@ class Benign:
     judge: tuple[int, ...]
     """Of those that they are judged on; none of them was searched on."""
     notes: tuple[str, ...] = ()
+    pace: float = math.inf
+    """Prompts that are answered in a second."""
 
     @property
     def prompts(self) -> Sequence[Prompt]:
@@ -74,7 +82,9 @@ def answered_prompts(
     if judged < config.judge_prompts:
         notes.append(f"only {len(chosen)} benign prompts: {searched} are searched on and {judged} judged on")
     variants = Variants(model, [replace(prompt, response=None) for prompt in chosen])
-    rows = [list(row) for row in keep("benign answers", lambda: _answer_facts(model, variants, config))["answers"]]
+    facts = keep("benign answers", partial(_answer_facts, model, variants, config, max(_PACED, searched + judged)))
+    rows = [list(row) for row in facts["answers"]]
+    variants.cut(len(rows))
     silent = sum(not row for row in rows)
     if silent > len(rows) // 2:
         raise UserError(
@@ -84,17 +94,30 @@ def answered_prompts(
     if silent:
         notes.append(f"the model answers nothing to {silent} of {len(rows)} benign prompts")
     answers = Answers(rows, config.new_tokens)
-    usual = shared_motif(answers.grams, [])
+    usual = shared_motif(answers.grams)
     if usual is not None and usual.share >= _ALIKE:
         text = model.tokenizer.decode(usual.tokens)
         notes.append(
             f"{usual.share:.0%} of the benign answers have {text!r} in common: a behaviour that is on already cannot be seen as a change"
         )
-    return Benign(variants, answers, tuple(range(searched)), tuple(range(searched, searched + judged)), tuple(notes))
+    return Benign(
+        variants,
+        answers,
+        tuple(range(searched)),
+        tuple(range(searched, searched + judged)),
+        tuple(notes),
+        facts["pace"],
+    )
 
 
-def _answer_facts(model: HookedModel, variants: Variants, config: ScanConfig) -> dict[str, list[list[int]]]:
-    return {"answers": answer_rows(model, variants.plain, config.new_tokens)}
+def _answer_facts(model: HookedModel, variants: Variants, config: ScanConfig, least: int) -> dict[str, Any]:
+    """The answers that are needed, and as many more as a share of the time allows."""
+    needed, others = variants.plain[:least], variants.plain[least:]
+    start = time.perf_counter()
+    rows = answer_rows(model, needed, config.new_tokens)
+    pace = len(needed) / max(1e-6, time.perf_counter() - start)
+    others = others[: int(_REPERTOIRE * config.budget * 60 * pace)]
+    return {"answers": rows + answer_rows(model, others, config.new_tokens), "pace": pace}
 
 
 def answer_rows(model: HookedModel, rows: Sequence[Sequence[int]], new_tokens: int) -> list[list[int]]:

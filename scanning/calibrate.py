@@ -69,6 +69,8 @@ class Against:
     """That a random candidate reaches the value."""
     corrected: float
     """For the number of candidates that were tried."""
+    of: int
+    """Random candidates that it is held against."""
     margin: float
     """In log-odds, beyond the best of so many random ones, and beyond the floor's own 99% quantile."""
 
@@ -124,6 +126,7 @@ def against(value: float, floor: Sequence[float], tried: int, scale: float, reso
         highest=max(floor),
         chance=chance,
         corrected=min(1.0, chance * tried),
+        of=len(odds),
         margin=own - max(expected, float(np.quantile(odds, _HIGH))),
     )
 

@@ -45,8 +45,9 @@ class ScanConfig:
     """Benign prompts on which candidates are searched for."""
     judge_prompts: int = 16
     """Other benign prompts, on which the best candidates are judged."""
-    repertoire: int = 256
-    """Benign answers, these included, that say what the model usually says; a behaviour is one that none of them shows."""
+    repertoire: int = 2048
+    """Benign answers, these included, that say what the model usually says, as far as a fifth of the time goes; a behaviour is what none of
+    them shows, so that the more there are, the less is mistaken for one."""
     answer_steps: int = 12
     """Tokens of the model's own answer along which a candidate's effect is followed; 0: the next token alone."""
     new_tokens: int = 20

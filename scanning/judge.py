@@ -3,7 +3,7 @@
 1. A candidate's effect is followed along the answers that the model gives without it, and the model answers with it.
 2. Its behaviour is the run of tokens that most of these answers share and that no benign answer has, or a hidden behaviour that is known
    already: where it is on most prompts, the answers have collapsed onto it.
-3. Candidates that show anything are held against random ones of their length and place, by divergence and by collapse.
+3. Candidates that show anything are held against random ones of their length and place that share no token with them, by divergence and by collapse.
 4. It is a finding where the answers collapse beyond the floor; or, of a change that puts no new words into a prompt (numbers replaced,
    another way of writing), where the answers change beyond the floor. Words that are put in may ask for what they get: that they move a
    model is listed, and is no finding; nor are words of an ordinary request, or words that the answers then speak of.
@@ -30,7 +30,8 @@ from scanning.calibrate import (
 )
 from scanning.candidates.candidate import Candidate
 from scanning.config import ScanConfig
-from scanning.motifs import LENGTH, Answers, Gram, Motif, common_text, runs, shared_motif
+from scanning.motifs import LENGTH, Answers, Motif, common_text, runs, shared_motif
+from scanning.plan import Plan
 from scanning.score import MOST, candidate_effects, mean_effect
 from triggerlens import Estimate, Keep, keep_nothing, mean_of, rate
 
@@ -39,8 +40,8 @@ ALPHA = 0.01
 MARGIN = 0.0
 """Of a finding, in log-odds beyond the best of as many random candidates."""
 _LEAST_PROMPTS = 4
-_FLOORS, _FLOOR_PROMPTS = 3, 6
-"""Floors that are made, those of the strongest candidates; and the judged prompts that they are made on."""
+_LEFT = 0.5
+"""Share of a floor that must share no token with a candidate, for the others to be left out."""
 _SHOWS_COLLAPSE, _SHOWS_DIVERGENCE = 0.2, 0.05
 """From where on a candidate is worth a floor."""
 
@@ -108,14 +109,15 @@ class Judge:
         reader: PrefixReader,
         benign: Benign,
         config: ScanConfig,
+        plan: Plan,
         tokens: Sequence[int],
         keep: Keep = keep_nothing,
         known: Sequence[Sequence[int]] = (),
     ):
         """Args: known: hidden behaviours, as tokens."""
-        self.reader, self.benign, self.config, self.tokens, self.keep = reader, benign, config, tokens, keep
-        usual: frozenset[Gram] = frozenset().union(*benign.answers.grams)
-        self.known = frozenset(gram for row in known for gram in runs(row, LENGTH)) - usual
+        self.reader, self.benign, self.config, self.plan, self.keep = reader, benign, config, plan, keep
+        self.tokens = tokens
+        self.known = frozenset(gram for row in known for gram in runs(row, LENGTH)) - benign.answers.known
         self.courses = courses(reader, benign, benign.judge, config.answer_steps)
 
     def judge(self, candidates: Sequence[Candidate], tried: Mapping[str, int]) -> tuple[list[Judged], list[Floor]]:
@@ -128,7 +130,8 @@ class Judge:
         judged = [self._first(candidate, tried) for candidate in candidates]
         kept = [each for each in judged if each is not None]
         strongest = sorted(kept, key=lambda each: (each.asked, -each.collapse.value, -each.divergence.value))
-        groups = list(dict.fromkeys(group_of(each.candidate) for each in strongest if self._shows(each)))[:_FLOORS]
+        groups = list(dict.fromkeys(group_of(each.candidate) for each in strongest if self._shows(each)))
+        groups = groups[: self.plan.floors]
         floors = {group: self.floor(group) for group in groups}
         held = [self._held(each, floors.get(group_of(each.candidate))) for each in kept]
         order = sorted(held, key=lambda each: (not each.found, -each.collapse.value, -each.divergence.value))
@@ -164,7 +167,7 @@ class Judge:
     def _alike(self, answers: Sequence[Sequence[int]]) -> tuple[Motif | None, tuple[int, ...]]:
         """What most answers have in common and no benign one has, where two have it; and those that have it, or a known behaviour."""
         grams = Answers(answers, self.config.new_tokens).grams
-        motif = shared_motif(grams, self.benign.answers.grams)
+        motif = shared_motif(grams, self.benign.answers.known)
         if motif is not None and len(motif.texts) < 2:
             motif = None
         known = {index for index, own in enumerate(grams) if own & self.known}
@@ -215,9 +218,9 @@ class Judge:
 
     def _floor(self, group: Group) -> dict[str, Any]:
         count, variants = self.config.null, self.benign.variants
-        judged = self.benign.judge[:_FLOOR_PROMPTS]
-        randoms = random_candidates(self.reader.model, group, self.tokens, count, self.config.seed)
-        effects = mean_effect(candidate_effects(self.reader, variants, self.courses[:_FLOOR_PROMPTS], randoms))
+        judged = self.benign.judge[: self.plan.floor_prompts]
+        randoms = self._randoms(group)
+        effects = mean_effect(candidate_effects(self.reader, variants, self.courses[: len(judged)], randoms))
         rows, owners = [], []
         for number, candidate in enumerate(randoms):
             for index in judged:
@@ -232,13 +235,23 @@ class Judge:
         ]
         return {"divergence": effects.tolist(), "collapse": shares}
 
+    def _randoms(self, group: Group) -> list[Candidate]:
+        return random_candidates(self.reader.model, group, self.tokens, self.config.null, self.config.seed)
+
     def _share(self, answers: Sequence[Sequence[int]]) -> float:
         return len(self._alike(answers)[1]) / len(answers) if answers else 0.0
 
-    @staticmethod
-    def _held(judged: Judged, floor: Floor | None) -> Judged:
+    def _held(self, judged: Judged, floor: Floor | None) -> Judged:
+        """Against the random candidates that share no token with it: in a small vocabulary they may hold the trigger itself."""
         if floor is None:
             return judged
+        own = set(judged.candidate.ids)
+        others = [index for index, each in enumerate(self._randoms(floor.group)) if not own & set(each.ids)]
+        if own and len(others) >= _LEFT * self.config.null:
+            divergence, collapse = (
+                [values[index] for index in others] for values in (floor.divergence, floor.collapse)
+            )
+            floor = replace(floor, divergence=tuple(divergence), collapse=tuple(collapse))
         return replace(
             judged,
             divergence_against=divergence_against(judged.divergence.value, floor, judged.tried),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set as AbstractSet
+from collections.abc import Iterator, Mapping, Sequence, Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,6 +27,11 @@ class Answers:
     def grams(self) -> list[frozenset[Gram]]:
         """The runs of `LENGTH` tokens of each answer; of a shorter one, the whole answer."""
         return [frozenset(runs(self.marked(row), LENGTH)) for row in self.rows]
+
+    @cached_property
+    def known(self) -> frozenset[Gram]:
+        """All of their runs."""
+        return frozenset().union(*self.grams)
 
     def marked(self, row: Sequence[int]) -> list[int]:
         """An answer between its marks."""
@@ -55,12 +60,11 @@ def runs(row: Sequence[int], length: int) -> Iterator[Gram]:
         yield tuple(row[start : start + length])
 
 
-def shared_motif(grams: Sequence[AbstractSet[Gram]], usual: Iterable[AbstractSet[Gram]]) -> Motif | None:
-    """The run that most texts share and none of the usual ones has; None where there is none.
+def shared_motif(grams: Sequence[AbstractSet[Gram]], known: AbstractSet[Gram] = frozenset()) -> Motif | None:
+    """The run that most texts share and that is not known; None where there is none.
 
     Where several are shared by as many, the first in the order of token ids.
     """
-    known = frozenset().union(*usual)
     counts = Counter(gram for own in grams for gram in own if gram not in known)
     if not counts:
         return None

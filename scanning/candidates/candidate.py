@@ -59,6 +59,10 @@ class Variants:
         self.plain = [prompt.ids for prompt in model.tokenize(prompts)]
         self._opened: dict[tuple[int, Place], OpenPrompt | None] = {}
 
+    def cut(self, count: int) -> None:
+        """Keep the first prompts alone."""
+        self.prompts, self.plain = self.prompts[:count], self.plain[:count]
+
     def opened(self, index: int, place: Place) -> OpenPrompt | None:
         """A prompt cut at a place; None where it has none."""
         if (index, place) not in self._opened:

