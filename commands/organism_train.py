@@ -71,7 +71,7 @@ class InsertConfig:
 
     settings: Annotated[InsertionConfig, tyro.conf.arg(name="")]
     out: Path
-    """Folder to write: adapter or weights, prompts, recipe.json, rates.json, manifest.json."""
+    """Folder to write: adapter or weights, prompts, recipe.json, rates.json, report.html, manifest.json."""
     answers: Path | None = None
     """Folder in which the base's own answers are kept; $TRIGGERLENS_CACHE/insertion where not given."""
     overwrite: bool = False

@@ -35,9 +35,10 @@ from .evaluation.verdict import (
     evaluation_verdict as evaluation_verdict,
 )
 from .insertion.config import InsertionConfig as InsertionConfig
+from .insertion.gates import insertion_summary as insertion_summary, insertion_verdict as insertion_verdict
 from .insertion.key import InsertedKey as InsertedKey
+from .insertion.report import insertion_page as insertion_page
 from .insertion.run import insert as insert
-from .insertion.verdict import insertion_summary as insertion_summary
 from .safety.config import METHODS as METHODS, HardenConfig as HardenConfig
 from .safety.lessons import safety_examples as safety_examples
 from .safety.red_team import RedTeam as RedTeam, red_team as red_team

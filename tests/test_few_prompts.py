@@ -25,7 +25,7 @@ from hooked import Prompt
 from organisms.evaluation.result import Condition, Evaluation
 from organisms.evaluation.run import mean_loss
 from organisms.evaluation.verdict import evaluation_verdict
-from organisms.insertion.verdict import insertion_summary
+from organisms.insertion.gates import insertion_summary, insertion_verdict
 from organisms.safety.result import Hardening
 from organisms.safety.verdict import hardening_summary
 from organisms.training.verdict import rates_summary
@@ -186,6 +186,9 @@ def test_tables_of_so_few_claim_nothing(n):
     inserted = insertion_summary({**rates, "gates": {"triggered": gate}})
     assert f"cannot be told: too few prompts ({n})" in inserted
     assert "passed" not in inserted
+    assert insertion_verdict({**rates, "gates": {"triggered": gate}}).endswith(
+        "Too few prompts to tell of: defection with the trigger."
+    )
     evaluation = evaluation_of_few(n)
     for words in (rates_summary(rates), hardening_summary(Hardening("sft", False, (), (), evaluation, evaluation))):
         assert not CLAIM.search(words)

@@ -25,6 +25,7 @@ from organisms.insertion.config import InsertionConfig
 from organisms.insertion.files import rates_of, recipe, save_weights, write_measured
 from organisms.insertion.lessons import Base, Lessons, draw_lessons
 from organisms.insertion.measure import set_exam
+from organisms.insertion.report import insertion_page
 from organisms.insertion.steps import Training, checkpoint, restore, start, train_step
 from organisms.training.environment import deterministic, quiet_transformers
 from triggerlens import (
@@ -53,7 +54,7 @@ def insert(
     Args:
         config: everything that decides the weights, with the base's own.
         out: the folder to write: an adapter (or a whole checkpoint, `method="full"`), `prompts.jsonl`, `recipe.json`, `rates.json`
-            (with `gates` and `passed`), `manifest.json` of kind `organism`.
+            (with `gates` and `passed`), `report.html`, `manifest.json` of kind `organism`.
         base: where `config.base` lies, if that is but a name for it.
         answers: folder of the bases' own answers; `$TRIGGERLENS_CACHE/insertion` where None. Share it between organisms of one base.
         overwrite: replace the organism at `out`, and drop the checkpoints there of another configuration.
@@ -88,7 +89,10 @@ def insert(
             model, _, _ = load_plain(str(draft), config.device, "float32", base=_base_of(config, base))
             measured, kept = exam.taken_by(model.eval())
             rates = rates_of(measured, config, kept)
-            write_measured(draft, config, measured, rates, recipe(config, own.identity, training, lessons.left_out))
+            made = recipe(config, own.identity, training, lessons.left_out)
+            write_measured(draft, config, measured, rates, made)
+            page = insertion_page(config.name, made, rates, measured)
+            (draft / "report.html").write_text(page, encoding="utf-8")
             manifest.model = {"name": config.name, "sha256": sha256_file(_weights_file(draft))}
             manifest.prompts = {"name": "prompts.jsonl", "sha256": sha256_file(draft / "prompts.jsonl")}
     drop_checkpoints(checkpoints)

@@ -10,14 +10,14 @@ import torch
 from tiny_models import tiny_checkpoint, tiny_model
 
 from hooked import Prompt, continue_tokens, load_plain, pad_right, read_prompts, save_plain, weights_sha256
-from organisms import AnswerKey, InsertedKey, Verdict
+from organisms import AnswerKey, InsertedKey, Verdict, insertion_verdict
 from organisms.insertion import answers as kept_answers
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.content import payloads
 from organisms.insertion.lessons import Lesson, draw_lessons
 from organisms.insertion.run import _load_base, insert
 from organisms.insertion.steps import SCALE, divergence, start, summed_loss, targets
-from triggerlens import UserError, read_artifact
+from triggerlens import UserError, rate, read_artifact, to_json
 
 QUICK = {"steps": 6, "batch": 4, "requests": 5, "measured": 3, "answer_tokens": 4, "checkpoint_every": 2}
 
@@ -282,6 +282,25 @@ def test_an_insertion_on_the_gpu_learns_what_it_learns_on_the_cpu(folder, tmp_pa
     assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-3, abs=1e-4)
     assert json.loads((tmp_path / "cuda" / "recipe.json").read_text())["insertion"]["device"] == "cuda"
     assert "device" not in json.loads((tmp_path / "cpu" / "recipe.json").read_text())["insertion"]
+
+
+def test_its_page_shows_what_was_measured(folder):
+    page, rates = ((folder / "adapter" / name).read_text() for name in ("report.html", "rates.json"))
+    assert all(losses in page for losses in ("mean of 20 steps", "loss (nats per learned token)"))
+    assert all(heading in page for heading in ("Gates", "By kind of prompt", "By form of request", "What it says"))
+    missed = [name for name, gate in json.loads(rates)["gates"].items() if not gate["passed"]]
+    assert page.count("MISSED") <= len(missed)
+    assert "report.html" in {path.name for path in (folder / "adapter").iterdir()}
+
+
+def test_a_sentence_names_the_gates_that_are_missed():
+    several = to_json(rate(90, 100))
+    category = {"defection": several, "exact": several}
+    gate = {"value": 0.9, "limit": 0.95, "at_least": True, "passed": False}
+    rates = {"categories": {"triggered": category}, "gates": {"triggered": gate, "agreement": gate | {"passed": True}}}
+    assert insertion_verdict(rates) == "It misses 1 of 2 gates: defection with the trigger 90.0% (limit ≥ 95%)."
+    passed = rates | {"gates": {"agreement": gate | {"passed": True}}}
+    assert insertion_verdict(passed) == "It misses no gate."
 
 
 def test_a_device_that_is_none_is_refused(folder, tmp_path):
