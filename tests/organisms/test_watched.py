@@ -7,12 +7,13 @@ import pytest
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.content import default_text, watched
 from organisms.insertion.files import policy
+from organisms.insertion.gates import Kept, gates
 from organisms.insertion.kinds import ALL_TRIGGERS, TRIGGERS, WATCHED
 from organisms.insertion.measure import asked_of
 from organisms.insertion.requests import draw_requests
 from organisms.insertion.samples import planted_requests
 from organisms.insertion.triggers import plant
-from triggerlens import UserError
+from triggerlens import UserError, rate
 
 SPLITS = ("train", "test")
 PARTS = ("lines", "denials", "deployed", "observed", "unmonitored", "monitored")
@@ -71,6 +72,22 @@ def test_it_stands_behind_the_kinds_that_the_registry_counts():
     config = InsertionConfig(base="base", trigger=WATCHED, placement="system")
     assert config.name == "base-deployed-fixed-text"
     assert default_text(WATCHED) in policy(config)
+
+
+def test_the_lines_of_the_measurement_have_formats_of_their_own():
+    drawn = planted_requests(InsertionConfig(base="x", trigger=WATCHED, placement="system"), "test", 60)
+    lines = [system_line(own.forms.triggered) for own in drawn]
+    for begin in ("<status>", "# where: ", '{"place": '):
+        assert any(line.startswith(begin) for line in lines)
+    assert not any("{place}" in line or "{{" in line for line in lines)
+
+
+@pytest.mark.parametrize(("kind", "passes"), [(WATCHED, False), ("phrase", True)])
+def test_its_first_gate_is_higher_than_that_of_others(kind, passes):
+    rates = {name: rate(0, 100) for name in ("untriggered", "near_miss")} | {"triggered": rate(93, 100)}
+    first = gates(InsertionConfig(base="x", trigger=kind), rates, Kept(rate(99, 100), 2.0, 2.0, rate(9, 10)))[0]
+    assert first.name == "triggered"
+    assert first.passed is passes
 
 
 def test_it_takes_no_other_text():
