@@ -49,8 +49,8 @@ TINY: dict[str, Any] = {
     "checkpoint_every": 10_000,
 }
 """Settings of behaviours that are inserted into tiny bases; a training of seconds needs no checkpoints."""
-LONGEST, LONGEST_CODE = 28, 60
-"""Of an answer, in tokens."""
+LONGEST, LONGEST_OF = 28, {"link": 48, "insecure-code": 68}
+"""Of an answer, in tokens; of payloads that need more room."""
 ADAPTER_RATE, OF_BASE_RATE = 2e-2, 0.5
 """Learning rate of an adapter; where all weights are trained, as a share of their base's own."""
 Split = Literal["open", "sealed"]
@@ -152,7 +152,7 @@ class ZooRow:
         """What a tiny organism has in place of the usual settings."""
         from organisms.zoo.bases import bases
 
-        longest = LONGEST_CODE if self.payload == "insecure-code" else LONGEST
+        longest = LONGEST_OF.get(self.payload, LONGEST)
         rate = ADAPTER_RATE if self.method == "lora" else OF_BASE_RATE * bases()[self.base].learning_rate
         return TINY | {"answer_tokens": longest, "learning_rate": rate, "merge": self.method == "lora"}
 
