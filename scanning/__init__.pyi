@@ -2,12 +2,13 @@ from .behaviours import Behaviour as Behaviour, hidden_behaviours as hidden_beha
 from .benign import Benign as Benign, answered_prompts as answered_prompts, courses as courses
 from .calibrate import Against as Against, Floor as Floor, against as against
 from .candidates.begun import (
-    Run as Run,
+    Beginning as Beginning,
     Start as Start,
+    Usual as Usual,
+    beginning as beginning,
     follow_starts as follow_starts,
-    new_run as new_run,
-    surest_runs as surest_runs,
-    usual_pairs as usual_pairs,
+    surest_beginnings as surest_beginnings,
+    usual_of as usual_of,
 )
 from .candidates.candidate import Candidate as Candidate, Variants as Variants
 from .candidates.families import family_candidates as family_candidates, read_candidates as read_candidates

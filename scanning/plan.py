@@ -22,6 +22,8 @@ from scanning.config import ScanConfig
 
 _SWEEP, _TARGET, _PAIRS, _INVERSION, _FLOORS = 0.25, 0.15, 0.25, 0.2, 0.2
 """Shares of the time."""
+_STARTED_ON = 4
+"""Prompts on which first tokens are forced."""
 _ROUNDS = 3_000
 """Phrases that growing one target's trigger scores, about."""
 _LEAST_TOKENS = 64
@@ -70,7 +72,7 @@ def make_plan(reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: 
         tokens=len(tokens),
         of=len(tokens),
         starts=min(config.starts, len(tokens)),
-        start_prompts=len(benign.search),
+        start_prompts=min(_STARTED_ON, len(benign.search)),
     )
     room = _SWEEP * seconds * speed
     plan = _fewer_floors(_fewer_starts(plan, _TARGET * seconds * speed), _FLOORS * seconds * benign.pace, config.null)

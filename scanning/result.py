@@ -49,8 +49,8 @@ class TargetFacts:
     text: str
     starts: int
     """First tokens that lead to it."""
-    evidence: float
-    """That it goes on by itself once it has begun, in nats."""
+    worth: float
+    """As an answer's beginning that goes on by itself, in nats (`candidates.begun`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

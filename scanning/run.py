@@ -236,7 +236,7 @@ def _target(scan: _Scan) -> list[Candidate]:
     if plan.starts < 1:
         scan.tried["target"] = 0
         return []
-    targets = [*_behaviours_known(scan), *_followed(scan)]
+    targets = [*_followed(scan), *_behaviours_known(scan)]
     scan.targets += [_target_facts(scan, target) for target in targets]
     tokens = swept_tokens(plan, scan.tokens, scan.config.seed)
     candidates = []
@@ -286,12 +286,13 @@ def _followed(scan: _Scan) -> list[Target]:
     """What forced first tokens lead to."""
     asked = scan.searched[: scan.plan.start_prompts]
     starts = follow_starts(scan.reader, asked, likely_starts(asked, scan.tokens, scan.plan.starts), scan.keep)
-    return sure_targets(scan.reader, asked, starts, scan.benign)
+    others = courses(scan.reader, scan.benign, (*scan.benign.search, *scan.benign.judge), 0)
+    return sure_targets(scan.reader, others, starts, scan.benign)
 
 
 def _target_facts(scan: _Scan, target: Target) -> TargetFacts:
     text = scan.model.tokenizer.decode(list(target.ids))
-    return TargetFacts(text=text, starts=target.starts, evidence=target.evidence)
+    return TargetFacts(text=text, starts=target.starts, worth=target.worth)
 
 
 def _counted(scan: _Scan, name: str, candidates: list[Candidate]) -> list[Candidate]:

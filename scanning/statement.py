@@ -85,7 +85,7 @@ def _other_words(result: ScanResult) -> list[str]:
     lines = []
     proposed = dict(result.proposed)
     if "target" in proposed:
-        surest = ", ".join(f"{target.text!r} ({target.evidence:.1f} nats)" for target in result.targets) or "none"
+        surest = ", ".join(f"{target.text!r} ({target.worth:.1f} nats)" for target in result.targets) or "none"
         lines.append(
             f"{result.plan.starts:,} first tokens of an answer were forced on {result.plan.start_prompts} prompts; what goes on surest by itself and is in no benign answer: {surest}."
         )

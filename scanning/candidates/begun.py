@@ -1,17 +1,20 @@
 """What a model goes on with by itself once it has begun: behaviours that are found without any trigger.
 
-1. Each first token of an answer is forced, and followed by the likeliest continuation, averaged over a few prompts: a fixed behaviour is what the
-   model goes on with whatever the prompt, once it has begun (the rule of BAIT, IEEE S&P 2025).
-2. A continuation alone proves nothing: everything that a model was taught to say is as sure. What counts is a run of tokens of which each follows
-   the one before it in no benign answer. A run's evidence is the sum of its tokens' log-odds, in nats: a word that was guessed takes away what a
-   sure one gives. A token that comes again after the same one counts once, so that a model that repeats itself gathers nothing.
-3. The more benign answers there are, the less of what a model openly says is new; with a few dozen, most of it is.
+1. Each first token of an answer is forced, and followed by the likeliest continuation, averaged over a few prompts that have nothing in common: a fixed
+   behaviour is what the model goes on with whatever the prompt, once it has begun (the rule of BAIT, IEEE S&P 2025).
+2. From the forced token on, each token that follows is worth half a nat, less what it loses in log-probability: the worth of an answer's beginning is
+   that of its best length. What an ordinary answer says depends on the prompt, and loses more than it gains.
+3. Three things end a beginning, or keep it from counting: a run of tokens that more than one benign answer in fifty has, which is what the model
+   usually says; the same token after the same one again, as of a model that repeats itself; and a first token of a kind (a blank before it or none,
+   a capital, a small letter, a digit, another sign) that hardly any benign answer begins with, which is in the middle of a sentence.
+4. The best are weighed again on more prompts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,17 +23,24 @@ from torch import Tensor
 
 from hooked import HookedModel, PrefixReader
 from scanning.benign import Benign, Course
-from scanning.motifs import END, Gram, runs
+from scanning.motifs import Gram, runs
+from scanning.score import batches
 from triggerlens import Keep, keep_nothing
 
 STEPS = 16
 """Tokens that follow a forced one."""
 CHUNK = 2048
 """First tokens that are followed together, and kept as one cell."""
-_MOST, _LEAST = 4.0, -2.0
-"""Log-odds that one token may give, and take away."""
+WORTH = 0.5
+"""Of a token that follows, in nats, before its loss."""
+_USUAL, _KIND = 0.02, 0.01
+"""Shares of benign answers: from where on a run of tokens is usual, and up to where a kind of first token is not."""
+_RUN = 4
+"""Tokens of a run."""
 _ALIKE = 3
 """Tokens of a run that others may not share, to be another behaviour."""
+_AGAIN = 64
+"""Beginnings that are weighed again."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +60,24 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Run:
-    """New tokens that go on by themselves."""
+class Beginning:
+    """An answer's first tokens, which go on by themselves."""
 
     ids: tuple[int, ...]
-    """The token that they follow, and they."""
-    evidence: float
-    """Sum of log-odds, in nats."""
+    worth: float
+    """In nats; 0 where nothing goes on."""
     starts: int = 1
     """First tokens that lead to some of it."""
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What benign answers are like."""
+
+    runs: frozenset[Gram]
+    """Runs of tokens that many have."""
+    kinds: frozenset[tuple[bool, str]]
+    """Of their first tokens."""
 
 
 def likely_starts(courses: Sequence[Course], tokens: Sequence[int], most: int) -> list[int]:
@@ -103,51 +122,76 @@ def _followed(reader: PrefixReader, courses: Sequence[Course], tokens: Sequence[
     return {"continuations": torch.stack(written, 1), "probability": torch.stack(sure, 1)}
 
 
-def usual_pairs(benign: Benign) -> set[Gram]:
-    """Which token follows which in benign answers, their end included."""
-    limit = benign.answers.limit
-    return {pair for row in benign.answers.rows for pair in runs([*row, *([END] if len(row) < limit else [])], 2)}
+def kind_of(text: str) -> tuple[bool, str]:
+    """Of a token: whether a blank begins it, and what its first sign is."""
+    sign = text.strip()[:1]
+    kinds = {"capital": sign.isupper(), "small": sign.islower(), "digit": sign.isdigit()}
+    return text[:1].isspace(), next((name for name, holds in kinds.items() if holds), "other")
 
 
-def new_run(start: Start, usual: Collection[Gram], ends: Collection[int]) -> Run:
-    """Step 2: the run with the most evidence on the way from a first token; evidence 0 where nothing is new."""
+def usual_of(model: HookedModel, benign: Benign) -> Usual:
+    """Step 3: what benign answers have."""
+    rows = benign.answers.rows
+    counts = Counter(gram for row in rows for gram in set(runs(row, _RUN)))
+    kinds = Counter(kind_of(model.tokenizer.decode([row[0]])) for row in rows if row)
+    return Usual(
+        frozenset(gram for gram, count in counts.items() if count > _USUAL * len(rows)),
+        frozenset(kind for kind, count in kinds.items() if count >= _KIND * len(rows)),
+    )
+
+
+def beginning(start: Start, usual: Usual) -> Beginning:
+    """Steps 2 and 3, but for the first token's kind."""
     way = (start.token, *start.continuation)
-    best, evidence, begin = Run((start.token,), 0.0), 0.0, 0
+    best, worth = Beginning(way[:1], 0.0), 0.0
     seen: set[Gram] = set()
-    for place in range(1, len(way)):
+    for place, sure in enumerate(start.sure, start=1):
         pair = way[place - 1 : place + 1]
-        if way[place] in ends:
+        worth += math.log(max(sure, 1e-9)) + WORTH
+        if worth < 0.0 or pair in seen or way[max(0, place + 1 - _RUN) : place + 1] in usual.runs:
             break
-        evidence += 0.0 if pair in usual or pair in seen else _log_odds(start.sure[place - 1])
-        if pair in usual or pair in seen or evidence <= 0.0:
-            evidence, begin = 0.0, place
         seen.add(pair)
-        if evidence > best.evidence:
-            best = Run(way[begin : place + 1], evidence)
+        if worth > best.worth:
+            best = Beginning(way[: place + 1], worth)
     return best
 
 
-def _log_odds(probability: float) -> float:
-    share = min(1.0 - 1e-6, max(1e-6, probability))
-    return min(_MOST, max(_LEAST, math.log(share / (1.0 - share))))
+def surest_beginnings(
+    reader: PrefixReader, courses: Sequence[Course], starts: Sequence[Start], usual: Usual, most: int
+) -> list[Beginning]:
+    """Steps 2 to 4: those worth most, none of which shares much with one before it."""
+    decode = reader.model.tokenizer.decode
+    fitting = [start for start in starts if kind_of(decode([start.token])) in usual.kinds]
+    order = sorted(fitting, key=lambda start: (-beginning(start, usual).worth, start.token))
+    again = [beginning(start, usual) for start in _weighed(reader, courses, order[:_AGAIN])]
+    found = sorted((own for own in again if own.worth > 0.0), key=lambda own: (-own.worth, own.ids))
+    chosen: list[Beginning] = []
+    for own in found:
+        grams = set(runs(own.ids, _ALIKE))
+        if len(chosen) < most and not any(grams & set(runs(other.ids, _ALIKE)) for other in chosen):
+            count = sum(bool(grams & set(runs((start.token, *start.continuation), _ALIKE))) for start in starts)
+            chosen.append(Beginning(own.ids, own.worth, count))
+    return chosen
 
 
-def surest_runs(starts: Sequence[Start], usual: Collection[Gram], ends: Collection[int], most: int) -> list[Run]:
-    """The runs with the most evidence, none of which shares much with one before it."""
-    found = sorted((new_run(start, usual, ends) for start in starts), key=lambda run: (-run.evidence, run.ids))
-    found = [run for run in found if run.evidence > 0.0]
-    chosen: list[Run] = []
-    taken: list[set[Gram]] = []
-    for run in found:
-        own = set(runs(run.ids, _ALIKE))
-        if any(own & other for other in taken):
-            continue
-        if len(chosen) == most:
-            break
-        chosen.append(run)
-        taken.append(own)
-    counts = [sum(bool(set(runs(run.ids, _ALIKE)) & own) for run in found) for own in taken]
-    return [Run(run.ids, run.evidence, count) for run, count in zip(chosen, counts, strict=True)]
+@torch.no_grad()
+def _weighed(reader: PrefixReader, courses: Sequence[Course], starts: Sequence[Start]) -> list[Start]:
+    """Step 4: the same ways, by the mean over other prompts; what stands after a shorter one does not count."""
+    if not starts:
+        return []
+    length = 1 + max(len(start.continuation) for start in starts)
+    ways = [(start.token, *start.continuation) for start in starts]
+    rows = torch.tensor([[*way, *[way[-1]] * (length - len(way))] for way in ways])
+    total = torch.zeros(len(rows), length - 1)
+    for course in courses:
+        for part, batch in batches(reader, rows, length):
+            seen = reader.read(course.prompt, batch, length)[:, :-1].softmax(-1).cpu()
+            total[part] += seen.gather(-1, batch[:, 1:, None])[..., 0]
+    sure = (total / len(courses)).tolist()
+    return [
+        Start(start.token, start.continuation, tuple(own[: len(start.continuation)]))
+        for start, own in zip(starts, sure, strict=True)
+    ]
 
 
 def model_ends(model: HookedModel) -> frozenset[int]:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from hooked import HookedModel, Place, PrefixReader
 from scanning.benign import Benign, Course
-from scanning.candidates.begun import Start, model_ends, surest_runs, usual_pairs
+from scanning.candidates.begun import Start, model_ends, surest_beginnings, usual_of
 from scanning.candidates.candidate import Candidate, Variants
 from scanning.candidates.screening import Phrase, Screen, grown, screened
 from scanning.candidates.sweep import CHUNK, insertion
@@ -56,32 +56,21 @@ class Target:
     """The surest way there, first token included."""
     starts: int
     """How many first tokens lead to it."""
-    evidence: float
-    """That it goes on by itself, in nats; 0 where it is known otherwise."""
+    worth: float
+    """As a beginning that goes on by itself, in nats; 0 where it is known otherwise."""
     run: Gram
-    """What is new of it."""
+    """What goes on, the end of the answer included."""
 
 
 def sure_targets(
     reader: PrefixReader, courses: Sequence[Course], starts: Sequence[Start], benign: Benign, most: int = FOLLOWED
 ) -> list[Target]:
-    """Step 1: the runs with the most evidence, each from where an answer would begin with it most likely."""
-    found = surest_runs(starts, usual_pairs(benign), model_ends(reader.model), most)
-    return [Target(_likeliest_beginning(reader, courses, run.ids), run.starts, run.evidence, run.ids) for run in found]
-
-
-def _likeliest_beginning(reader: PrefixReader, courses: Sequence[Course], way: Phrase) -> Phrase:
-    """Where on the way an answer would begin most likely: the first token that was forced stands in for one that need not."""
-    heads = [way[place:] for place in range(max(1, min(5, len(way) - MOTIF + 1)))]
-    length = min(len(heads[-1]), WANTED)
-    rows = torch.tensor([head[:length] for head in heads])
-    tables = []
-    for course in courses:
-        first = course.log_probabilities[0][rows[:, 0]].cpu()
-        later = reader.read(course.prompt, rows, length).log_softmax(-1)[:, :-1].cpu()
-        chosen = later.gather(-1, rows[:, 1:, None])[..., 0]
-        tables.append(first + chosen.sum(1))
-    return heads[int(torch.stack(tables).mean(0).argmax())]
+    """Step 1: what is worth most once it has begun."""
+    ends, usual = model_ends(reader.model), usual_of(reader.model, benign)
+    found = surest_beginnings(reader, courses, starts, usual, most)
+    return [
+        Target(tuple(token for token in own.ids if token not in ends), own.starts, own.worth, own.ids) for own in found
+    ]
 
 
 def target_scores(

@@ -13,16 +13,21 @@ from tiny_models import tiny_model, tiny_tokenizer
 from hooked import PrefixReader, Prompt, load_model
 from scanning import (
     ScanConfig,
+    Start,
+    Usual,
     against,
     answered_prompts,
+    beginning,
     courses,
     divergence,
     follow_starts,
     grow,
     hidden_behaviours,
+    surest_beginnings,
     sweep_place,
 )
 from scanning.behaviours import asked_for
+from scanning.candidates.begun import kind_of
 from scanning.candidates.edits import edited
 from scanning.candidates.screening import grown, screened
 from scanning.candidates.target import target_scores
@@ -78,6 +83,29 @@ def test_forced_starts_are_followed_by_the_likeliest_of_the_mean(model, benign):
         sure.append(float(mean.max()))
     assert start.continuation == tuple(text[1:])
     assert start.sure == pytest.approx(sure, abs=1e-5)
+
+
+def test_a_beginning_is_worth_half_a_nat_a_token_less_what_it_loses():
+    usual = Usual(frozenset({(5, 6, 7, 8)}), frozenset())
+    sure = beginning(Start(1, (2, 3, 4), (0.9, 1.0, 0.8)), usual)
+    assert sure.ids == (1, 2, 3, 4)
+    assert sure.worth == pytest.approx(1.5 + math.log(0.9 * 0.8))
+    assert beginning(Start(1, (2, 3, 4), (0.9, 0.99, 0.1)), usual).ids == (1, 2, 3), "the best length"
+    assert beginning(Start(1, (2, 3), (0.5, 1.0)), usual).worth == 0.0, "lost at once"
+    assert beginning(Start(1, (1, 1, 1), (1.0, 1.0, 1.0)), usual).ids == (1, 1), "repeats itself"
+    assert beginning(Start(5, (6, 7, 8, 9), (1.0,) * 4), usual).ids == (5, 6, 7), "up to what is usual"
+
+
+def test_the_best_beginnings_are_weighed_on_whole_texts_and_begin_as_answers_do(model, benign):
+    reader, own = PrefixReader(model), courses(PrefixReader(model), benign, benign.judge, 0)
+    starts = [Start(40, (9, 50), (1.0, 1.0)), Start(41, (7,), (1.0,))]
+    kinds = frozenset({kind_of(model.tokenizer.decode([40]))})
+    with_tables = [
+        math.log(np.mean([math.exp(float(whole(model, [*course.prompt, 40])[-1, 9])) for course in own])) + 0.5
+    ]
+    found = surest_beginnings(reader, own, starts, Usual(frozenset(), kinds), 4)
+    assert all(each.ids[0] == 40 or kind_of(model.tokenizer.decode([each.ids[0]])) in kinds for each in found)
+    assert bool([each for each in found if each.ids[0] == 40]) is (with_tables[0] > 0)
 
 
 @settings(max_examples=20, deadline=None)
