@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from commands._console import console, emit
-from triggerlens import UserError
+from triggerlens import ExecutorConfig, UserError
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,7 @@ class Config:
     """Folder of the zoo: one of each organism, `bases/`, and `built.json` with digests, rates and gates."""
     only: tuple[str, ...] = ()
     """Families, bases, architectures, kinds of trigger, splits or names; all of the tiny ones where not given."""
-    jobs: int = 1
-    """Processes, of one thread each."""
+    where: Annotated[ExecutorConfig, tyro.conf.arg(name="")] = field(default_factory=ExecutorConfig)
     registry: Path | None = None
     """Another registry, a row a line; the shipped one where not given."""
     list: bool = False
@@ -36,8 +38,6 @@ def run(config: Config) -> None:
     """Build, and print how much of each factor is there."""
     from organisms import chosen_rows, read_registry
 
-    if config.jobs < 1:
-        raise UserError(f"--jobs must be 1 or more, found {config.jobs}")
     registry = read_registry(config.registry) if config.registry is not None else read_registry()
     rows = chosen_rows(registry, config.only)
     if config.list:
@@ -69,7 +69,7 @@ def _build(config: Config, rows: list, out: Path) -> None:
     from organisms import build_zoo, zoo_built
 
     with tqdm(total=len(rows), desc="zoo", unit="organism", disable=None) as bar:
-        failures = build_zoo(rows, out, config.jobs, lambda row, built: _shown(bar, row))
+        failures = build_zoo(rows, out, config.where, lambda row, built: _shown(bar, row))
     for failure in failures:
         print(failure.line(out), file=sys.stderr)
     built = zoo_built(out)

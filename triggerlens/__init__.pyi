@@ -43,6 +43,12 @@ from .estimate import (
     rate as rate,
     share_interval as share_interval,
 )
+from .executors import (
+    Done as Done,
+    ExecutorConfig as ExecutorConfig,
+    Lost as Lost,
+    run_tasks as run_tasks,
+)
 from .far_rows import FAR as FAR, far_norm as far_norm, is_far as is_far, variance_share as variance_share
 from .page import (
     coloured_tokens as coloured_tokens,

@@ -12,14 +12,23 @@ import errno
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from organisms.zoo.making import Workshop
 from organisms.zoo.registry import ZooRow
-from triggerlens import Manifest, UserError, read_manifest, text_table, write_bytes_atomically
+from triggerlens import (
+    ExecutorConfig,
+    Manifest,
+    UserError,
+    read_manifest,
+    run_tasks,
+    text_table,
+    write_bytes_atomically,
+)
 
 BUILT = "built.json"
 GATES = ("triggered", "untriggered")
@@ -42,7 +51,7 @@ class ZooFailure:
 def build_zoo(
     rows: Sequence[ZooRow],
     out: str | Path,
-    jobs: int = 1,
+    executor: ExecutorConfig | None = None,
     on_row: Callable[[ZooRow, bool], None] = lambda row, built: None,
 ) -> list[ZooFailure]:
     """Build what is missing.
@@ -50,19 +59,20 @@ def build_zoo(
     Args:
         rows: of the registry.
         out: the folder of the zoo.
-        jobs: processes, of one thread each.
+        executor: where organisms are trained; one after another here where None. Ray's machines must see `out` under the same path.
         on_row: told each row once it is there (true) or has failed (false).
 
     Returns:
         What failed.
 
     Raises:
-        UserError: the folder cannot be written, or the disk is full.
+        UserError: the folder cannot be written, the disk is full, or Ray cannot be reached.
     """
     workshop = Workshop(out)
     noted = {facts["name"]: facts for facts in zoo_built(workshop.root)}
     failures = []
-    for row, tried in _made(workshop, rows, jobs):
+    for done in run_tasks(partial(_try, workshop.root), rows, executor or ExecutorConfig()):
+        row, tried = done.task, done.result if isinstance(done.result, _Tried) else _Tried(done.result.reason)
         if tried.reason is not None:
             failures.append(ZooFailure(row.name, tried.reason))
             if _FULL in tried.reason:
@@ -81,24 +91,6 @@ class _Tried:
     """Why it failed; None where it is there."""
     seconds: float = 0.0
     """Of one core."""
-
-
-def _made(workshop: Workshop, rows: Sequence[ZooRow], jobs: int) -> Iterator[tuple[ZooRow, _Tried]]:
-    """Each row with what came of it, in the order in which they come."""
-    if jobs == 1:
-        for row in rows:
-            yield row, _try(workshop.root, row)
-        return
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-    from multiprocessing import get_context
-
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(_try, workshop.root, row): row for row in rows}
-        try:
-            for done in as_completed(running):
-                yield running[done], done.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _try(root: Path, row: ZooRow) -> _Tried:

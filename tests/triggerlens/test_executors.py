@@ -1,0 +1,107 @@
+"""Tasks give the same wherever they are computed; a worker that dies costs its own task, and nothing is left running."""
+
+import os
+import signal
+import time
+from importlib import util
+from pathlib import Path
+
+import pytest
+import worked_tasks
+
+from triggerlens import Done, ExecutorConfig, Lost, UserError, run_tasks
+
+needs_ray = pytest.mark.skipif(util.find_spec("ray") is None, reason="needs the package ray")
+SERIAL, TWO = ExecutorConfig(), ExecutorConfig(jobs=2)
+RAY = ExecutorConfig(executor="ray", jobs=2)
+ELSEWHERE = [pytest.param(TWO, id="processes"), pytest.param(RAY, id="ray", marks=[needs_ray, pytest.mark.slow])]
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """Ray's workers find modules as a fresh Python does."""
+    paths = [str(Path(worked_tasks.__file__).parent), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+
+
+def by_task(done):
+    return {own.task: own.result for own in done}
+
+
+def test_one_after_another_is_in_order_and_only_as_far_as_one_looks():
+    looked = run_tasks(worked_tasks.failing, [0, 1, 2], SERIAL)
+    assert [next(looked), next(looked)] == [Done(0, 0), Done(1, 1)]
+    with pytest.raises(ValueError, match="two"):
+        next(looked)
+
+
+@pytest.mark.parametrize("config", ELSEWHERE)
+def test_results_are_those_of_one_process_and_workers_have_one_thread(config, tmp_path):
+    assert by_task(run_tasks(worked_tasks.squared, [3, 4, 5], config)) == {3: 9, 4: 16, 5: 25}
+    assert {own.result for own in run_tasks(worked_tasks.threads, [0, 1], config)} == {"1"}
+    with pytest.raises(ValueError, match="two"):
+        list(run_tasks(worked_tasks.failing, [1, 2], config))
+
+
+@pytest.mark.parametrize("config", ELSEWHERE)
+def test_a_worker_that_dies_costs_the_task_that_it_was_at(config, tmp_path):
+    folders = [tmp_path / name for name in ("dies", "lives")]
+    for folder in folders:
+        folder.mkdir()
+    done = by_task(run_tasks(worked_tasks.killed_once, [str(folder) for folder in folders], config))
+    assert sorted(done.values()) == ["dies", "lives"]
+    assert [(folder / "tries").read_text() for folder in folders] == ["xx", "x"]
+    lost = by_task(run_tasks(worked_tasks.killed_always, [0, 1, 2], config))
+    assert (lost[0], lost[2]) == (0, 2)
+    assert isinstance(lost[1], Lost)
+
+
+def test_who_looks_no_longer_leaves_nothing_running(tmp_path):
+    tasks = run_tasks(worked_tasks.slow, [str(tmp_path)] * 3, TWO)
+    running = next_or_interrupt(tasks, tmp_path)
+    assert len(running) == 2
+    for pid in running:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def next_or_interrupt(tasks, folder):
+    """Look at tasks that take long until both workers are at one, and are interrupted there."""
+    import threading
+
+    def interrupt():
+        while len(list(folder.iterdir())) < 2:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        next(tasks)
+    return [int(path.name) for path in folder.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"jobs": 0}, "--jobs must be 1 or more, found 0"),
+        ({"executor": "serial", "jobs": 2}, "choose --executor processes"),
+        ({"address": "auto"}, "go with --executor ray"),
+        ({"executor": "processes", "gpus_per_task": 0.5}, "go with --executor ray"),
+        ({"executor": "ray", "gpus_per_task": -1.0}, "must not be negative"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        ExecutorConfig(**options)
+
+
+@pytest.mark.skipif(util.find_spec("ray") is not None, reason="ray is installed")
+def test_without_ray_one_line_says_how_to_get_it():
+    with pytest.raises(UserError, match="needs the package ray: pip install 'triggerlens\\[ray\\]'"):
+        next(run_tasks(worked_tasks.squared, [1], RAY))
+
+
+@needs_ray
+def test_an_address_without_a_cluster_is_one_line():
+    with pytest.raises(UserError, match=r"--address 127\.0\.0\.1:1: no Ray cluster could be reached"):
+        next(run_tasks(worked_tasks.squared, [1], ExecutorConfig(executor="ray", address="127.0.0.1:1")))
