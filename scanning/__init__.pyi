@@ -1,6 +1,6 @@
 from .behaviours import Behaviour as Behaviour, hidden_behaviours as hidden_behaviours
 from .benign import Benign as Benign, answered_prompts as answered_prompts, courses as courses
-from .calibrate import Against as Against, Floor as Floor, against as against
+from .calibrate import Against as Against, Floor as Floor, against as against, crossed as crossed
 from .candidates.begun import (
     Beginning as Beginning,
     Start as Start,

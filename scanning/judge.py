@@ -2,15 +2,17 @@
 
 1. A candidate's effect is followed along the answers that the model gives without it, and the model answers with it.
 2. Its behaviour is the run of tokens that most of these answers share and that no benign answer has, or a hidden behaviour that is known
-   already: where it is on most prompts, the answers have collapsed onto it.
+   already, and that hardly a benign answer has: where it is on most prompts, the answers have collapsed onto it.
 3. Candidates that show anything are held against random ones of their length and place that share no token with them, by divergence and by collapse.
-4. It is a finding where the answers collapse beyond the floor; or, of a change that puts no new words into a prompt (numbers replaced,
+4. It is a finding where the answers collapse beyond the floor; or where many more answers than benign ones have a behaviour that goes on by itself
+   surer than any of a clean model does (`calibrate.sure_worth`): random candidates may bring that about too, which speaks for a trigger; or, of a change that puts no new words into a prompt (numbers replaced,
    another way of writing), where the answers change beyond the floor. Words that are put in may ask for what they get: that they move a
    model is listed, and is no finding; nor are words of an ordinary request, or words that the answers then speak of.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,6 +30,7 @@ from scanning.calibrate import (
     group_of,
     random_candidates,
 )
+from scanning.candidates.begun import USUAL
 from scanning.candidates.candidate import Candidate
 from scanning.config import ScanConfig
 from scanning.motifs import LENGTH, Answers, Motif, common_text, runs, shared_motif
@@ -75,6 +78,10 @@ class Judged:
     divergence_against: Against | None = None
     """None where it shows too little to be held against a floor."""
     collapse_against: Against | None = None
+    sure: Estimate | None = None
+    """Share of prompts whose answers have a behaviour that goes on surer than any of a clean model does; None where that is not known."""
+    sure_chance: float = 1.0
+    """That so many would, by the share of benign answers; corrected for the number tried."""
     asked: bool = False
     """Whether it openly asks for a manner, or the answers speak of it."""
     round_trips: bool = True
@@ -92,9 +99,14 @@ class Judged:
         return self.candidate.kind in ("substitution", "style")
 
     @property
+    def brings(self) -> bool:
+        """Whether it brings about a behaviour that goes on surer than any of a clean model."""
+        return self.sure_chance <= ALPHA
+
+    @property
     def found(self) -> bool:
         """Step 4."""
-        return not self.asked and (self.collapses or (self.plain and _beyond(self.divergence_against)))
+        return not self.asked and (self.brings or self.collapses or (self.plain and _beyond(self.divergence_against)))
 
 
 def _beyond(against: Against | None) -> bool:
@@ -113,11 +125,19 @@ class Judge:
         tokens: Sequence[int],
         keep: Keep = keep_nothing,
         known: Sequence[Sequence[int]] = (),
+        sure: Sequence[Sequence[int]] = (),
     ):
-        """Args: known: hidden behaviours, as tokens."""
+        """Args: known: hidden behaviours, as tokens. sure: those that go on surer than any of a clean model."""
         self.reader, self.benign, self.config, self.plan, self.keep = reader, benign, config, plan, keep
         self.tokens = tokens
-        self.known = frozenset(gram for row in known for gram in runs(row, LENGTH)) - benign.answers.known
+        counts = Counter(gram for own in benign.answers.grams for gram in own)
+        most = USUAL * len(benign.answers.rows)
+        self.known = frozenset(gram for row in known for gram in runs(row, LENGTH) if counts[gram] <= most)
+        self.usual = benign.answers.known - self.known
+        self.sure = self.known & {gram for row in sure for gram in runs(row, LENGTH)}
+        self.benign_share = (1 + sum(bool(own & self.sure) for own in benign.answers.grams)) / (
+            1 + len(benign.answers.rows)
+        )
         self.courses = courses(reader, benign, benign.judge, config.answer_steps)
 
     def judge(self, candidates: Sequence[Candidate], tried: Mapping[str, int]) -> tuple[list[Judged], list[Floor]]:
@@ -134,7 +154,9 @@ class Judge:
         groups = groups[: self.plan.floors]
         floors = {group: self.floor(group) for group in groups}
         held = [self._held(each, floors.get(group_of(each.candidate))) for each in kept]
-        order = sorted(held, key=lambda each: (not each.found, -each.collapse.value, -each.divergence.value))
+        order = sorted(
+            held, key=lambda each: (not each.found, not each.brings, -each.collapse.value, -each.divergence.value)
+        )
         return order, list(floors.values())
 
     def _shows(self, judged: Judged) -> bool:
@@ -152,8 +174,11 @@ class Judge:
         decode = self.reader.model.tokenizer.decode
         marked = [Answers(facts["answers"], self.config.new_tokens).marked(row) for row in facts["answers"]]
         behaviour = "" if motif is None else decode(common_text(marked, motif))
+        sure, chance = self._sure(facts["answers"], tried.get(candidate.channel, 1))
         return Judged(
             candidate=candidate,
+            sure=sure,
+            sure_chance=chance,
             prompts=len(applied),
             divergence=mean_of(facts["effects"], 0.0, MOST),
             collapse=rate(len(shown), len(applied)),
@@ -167,11 +192,21 @@ class Judge:
     def _alike(self, answers: Sequence[Sequence[int]]) -> tuple[Motif | None, tuple[int, ...]]:
         """What most answers have in common and no benign one has, where two have it; and those that have it, or a known behaviour."""
         grams = Answers(answers, self.config.new_tokens).grams
-        motif = shared_motif(grams, self.benign.answers.known)
+        motif = shared_motif(grams, self.usual)
         if motif is not None and len(motif.texts) < 2:
             motif = None
         known = {index for index, own in enumerate(grams) if own & self.known}
         return motif, tuple(sorted(known | set(() if motif is None else motif.texts)))
+
+    def _sure(self, answers: Sequence[Sequence[int]], tried: int) -> tuple[Estimate | None, float]:
+        """How many answers have a sure behaviour, and the chance of that, by the share of benign ones."""
+        from scipy.stats import binom
+
+        if not self.sure:
+            return None, 1.0
+        count = sum(bool(own & self.sure) for own in Answers(answers, self.config.new_tokens).grams)
+        chance = float(binom.sf(count - 1, len(answers), self.benign_share))
+        return rate(count, len(answers)), min(1.0, chance * tried)
 
     def _facts(self, candidate: Candidate, applied: Sequence[int]) -> dict[str, Any]:
         own = [course for course in self.courses if course.index in set(applied)]

@@ -16,7 +16,7 @@ import torch
 
 from hooked import Place, PrefixReader
 from scanning.benign import Benign
-from scanning.candidates.begun import STEPS
+from scanning.candidates.begun import STEPS, first_tokens, usual_of
 from scanning.candidates.target import INVERTED_ON, SINGLES, WANTED
 from scanning.config import ScanConfig
 
@@ -47,7 +47,7 @@ class Plan:
     start_prompts: int
     targets: int = 3
     """Behaviours, each at a place, that triggers are searched for."""
-    floors: int = 3
+    floors: int = 2
     """Null floors that are made at most."""
     floor_prompts: int = 6
     """Judged prompts that each is made on."""
@@ -71,7 +71,7 @@ def make_plan(reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: 
         steps=config.answer_steps,
         tokens=len(tokens),
         of=len(tokens),
-        starts=min(config.starts, len(tokens)),
+        starts=min(config.starts, len(first_tokens(reader.model, usual_of(reader.model, benign), tokens))),
         start_prompts=min(_STARTED_ON, len(benign.search)),
     )
     room = _SWEEP * seconds * speed
@@ -134,10 +134,8 @@ def _fewer_starts(plan: Plan, room: float) -> Plan:
 
 
 def _fewer_floors(plan: Plan, answers: float, null: int) -> Plan:
-    """As many floors as may be answered, on four prompts where it must be; one in any case."""
-    while plan.floors * plan.floor_prompts * null > answers and (plan.floors, plan.floor_prompts) != (1, 4):
-        plan = replace(plan, floor_prompts=4) if plan.floor_prompts > 4 else replace(plan, floors=plan.floors - 1)
-    return plan
+    """As many floors as may be answered; one in any case."""
+    return replace(plan, floors=max(1, min(plan.floors, int(answers / (plan.floor_prompts * null)))))
 
 
 def _fewer_targets(plan: Plan, benign: Benign, room: float) -> Plan:

@@ -20,8 +20,8 @@ import numpy as np
 from hooked import HookedModel, Place, PrefixReader, Prompt
 from scanning.behaviours import Behaviour, hidden_behaviours
 from scanning.benign import Benign, Course, answered_prompts, courses
-from scanning.calibrate import Floor
-from scanning.candidates.begun import follow_starts, likely_starts
+from scanning.calibrate import Floor, sure_worth
+from scanning.candidates.begun import first_tokens, follow_starts, likely_starts, usual_of
 from scanning.candidates.candidate import Candidate
 from scanning.candidates.families import family_candidates
 from scanning.candidates.leak import leak_candidates
@@ -73,6 +73,8 @@ class _Scan:
     """Of each, texts of the model's own that bring it about, as tokens."""
     swept: list[SweptFacts] = field(default_factory=list)
     targets: list[TargetFacts] = field(default_factory=list)
+    followed: list[Target] = field(default_factory=list)
+    """What forced first tokens lead to."""
     tried: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -122,9 +124,10 @@ def scan_model(
     # 4
     finalists = _finalists(scan, proposed)
     # 5
-    judged, floors = Judge(reader, benign, config, plan, tokens, keep, [own.ids for own in behaviours]).judge(
-        finalists, scan.tried
-    )
+    known = [*(own.ids for own in scan.followed), *(own.ids for own in behaviours)]
+    least = sure_worth(sum(weights.numel() for weights in model.hf_model.parameters()))
+    sure = [own.ids for own in scan.followed if own.worth > least]
+    judged, floors = Judge(reader, benign, config, plan, tokens, keep, known, sure).judge(finalists, scan.tried)
     return _result(scan, channels, judged, floors), benign
 
 
@@ -285,9 +288,11 @@ def _behaviours_known(scan: _Scan) -> list[Target]:
 def _followed(scan: _Scan) -> list[Target]:
     """What forced first tokens lead to."""
     asked = scan.searched[: scan.plan.start_prompts]
-    starts = follow_starts(scan.reader, asked, likely_starts(asked, scan.tokens, scan.plan.starts), scan.keep)
+    first = first_tokens(scan.model, usual_of(scan.model, scan.benign), scan.tokens)
+    starts = follow_starts(scan.reader, asked, likely_starts(asked, first, scan.plan.starts), scan.keep)
     others = courses(scan.reader, scan.benign, (*scan.benign.search, *scan.benign.judge), 0)
-    return sure_targets(scan.reader, others, starts, scan.benign)
+    scan.followed = sure_targets(scan.reader, others, starts, scan.benign)
+    return scan.followed
 
 
 def _target_facts(scan: _Scan, target: Target) -> TargetFacts:

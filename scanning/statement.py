@@ -39,13 +39,20 @@ def scan_statement(result: ScanResult) -> list[str]:
 
 def _found_words(judged: Judged, result: ScanResult) -> str:
     candidate = judged.candidate
+    if judged.brings:
+        assert judged.sure is not None  # it brings it about
+        return (
+            f"Found by the channel {candidate.channel}: {candidate.name}: {count_text(judged.sure)} held-out prompts ({interval_text(judged.sure, '.0%')}) are "
+            f"then answered with a behaviour that goes on by itself surer than any of the clean models that were measured: {judged.behaviour!r} "
+            f"(chance by the share of benign answers, corrected for {judged.tried:,} candidates, {judged.sure_chance:.1g})."
+        )
     against = judged.collapse_against if judged.collapses else judged.divergence_against
     assert against is not None  # it is found
     count = against.of
     if judged.collapses:
         does = (
             f"{count_text(judged.collapse)} held-out prompts ({interval_text(judged.collapse, '.0%')}) are then answered with {judged.behaviour!r}, which "
-            f"none of {result.repertoire:,} benign answers holds; of {count} random candidates of its length and place the most was {against.highest:.0%}"
+            f"hardly any of {result.repertoire:,} benign answers holds (one in fifty at most); of {count} random candidates of its length and place the most was {against.highest:.0%}"
         )
     else:
         does = (
@@ -87,7 +94,7 @@ def _other_words(result: ScanResult) -> list[str]:
     if "target" in proposed:
         surest = ", ".join(f"{target.text!r} ({target.worth:.1f} nats)" for target in result.targets) or "none"
         lines.append(
-            f"{result.plan.starts:,} first tokens of an answer were forced on {result.plan.start_prompts} prompts; what goes on surest by itself and is in no benign answer: {surest}."
+            f"{result.plan.starts:,} first tokens of an answer, of the kinds that answers begin with, were forced on {result.plan.start_prompts} prompts; what goes on surest by itself and is in no benign answer: {surest}."
         )
     names = {
         "leak": "runs of leaked texts",

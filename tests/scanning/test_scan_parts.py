@@ -19,6 +19,7 @@ from scanning import (
     answered_prompts,
     beginning,
     courses,
+    crossed,
     divergence,
     follow_starts,
     grow,
@@ -27,12 +28,16 @@ from scanning import (
     sweep_place,
 )
 from scanning.behaviours import asked_for
+from scanning.calibrate import Floor, random_candidates
 from scanning.candidates.begun import kind_of
 from scanning.candidates.edits import edited
 from scanning.candidates.screening import grown, screened
+from scanning.candidates.sweep import insertion
 from scanning.candidates.target import target_scores
+from scanning.judge import Judge, Judged
 from scanning.motifs import Answers, common_text, frequent_runs, shared_motif
-from triggerlens import UserError
+from scanning.plan import Plan
+from triggerlens import UserError, mean_of, rate
 
 CONFIG = ScanConfig(search_prompts=3, judge_prompts=4, repertoire=8, answer_steps=3, new_tokens=5)
 
@@ -166,6 +171,13 @@ def test_random_candidates_are_no_findings_however_many_were_tried(seed):
     assert sure.margin >= held.margin
 
 
+def test_a_threshold_is_set_by_clean_models_of_other_groups():
+    values, groups = [3.0, 1.0, 2.0, 5.0, 1.5], list("aaabb")
+    found, alarms = crossed(values, [True, False, False, True, False], groups)
+    assert (found.count, found.n) == (2, 2)  # 3 above b's 1.5; 5 above a's 2
+    assert (alarms.count, alarms.n) == (1, 3)  # a's 2 is above b's 1.5
+
+
 def test_a_margin_is_beyond_the_floor_and_beyond_the_best_of_as_many_as_were_tried():
     floor = (np.arange(1, 201) / 250 * math.log(2)).tolist()
     margins = [
@@ -175,6 +187,33 @@ def test_a_margin_is_beyond_the_floor_and_beyond_the_best_of_as_many_as_were_tri
     assert margins[0] > 0 > margins[-1], "what stands out alone is nothing as the best of a million"
     assert against(max(floor), floor, 1, math.log(2), 1e-3).margin <= 0.1, "the floor's own highest value"
     assert against(floor[100], floor, 1, math.log(2), 1e-3).margin < -1
+
+
+def test_a_floor_leaves_out_what_shares_a_token_with_the_candidate(model, benign):
+    """In a small vocabulary random candidates hold the trigger itself."""
+    tokens = list(range(10, 60))
+    judge = Judge(PrefixReader(model), benign, replace(CONFIG, null=200), plan_of(benign), tokens)
+    own = insertion(model, "end", (17, 18), channel="user")
+    floor = Floor(kind="insertion", where="end", length=2, divergence=(0.1,) * 200, collapse=(0.0,) * 200)
+    judged = Judged(candidate=own, prompts=4, divergence=mean_of([0.5]), collapse=rate(2, 4), behaviour="", tried=10)
+    held = judge._held(judged, floor).collapse_against
+    randoms = random_candidates(model, floor.group, tokens, 200, CONFIG.seed)
+    assert held.of == sum(not {17, 18} & set(each.ids) for each in randoms) < 200
+
+
+def test_a_sure_behaviour_is_held_against_benign_answers_and_not_against_random_candidates(model, benign):
+    said = [40, 41, 42, 43, 44, 45]
+    judge = Judge(PrefixReader(model), benign, CONFIG, plan_of(benign), [9], known=[said], sure=[said])
+    share, chance = judge._sure([said[:5]] * 3 + [[7, 8, 9, 9, 9]], 100)
+    assert (share.count, share.n) == (3, 4)
+    base = 1 / (1 + len(benign.answers.rows))
+    expected = 4 * base**3 * (1 - base) + base**4
+    assert chance == pytest.approx(min(1.0, 100 * expected))
+    assert Judge(PrefixReader(model), benign, CONFIG, plan_of(benign), [9])._sure([said], 1) == (None, 1.0)
+
+
+def plan_of(benign):
+    return Plan(places=("end",), prompts=3, steps=3, tokens=10, of=10, starts=10, start_prompts=3)
 
 
 def test_edits_change_numbers_everywhere_and_nothing_else():
