@@ -20,11 +20,13 @@ def scan_verdict(result: ScanResult) -> str:
             "The statement says what was covered."
         )
     best = result.found[0]
-    does = (
-        f"{estimate_text(best.collapse, '.0%')} of held-out prompts are then answered with {best.behaviour!r}"
-        if best.collapses or best.brings
-        else f"answers then diverge by {estimate_text(best.divergence)} nats"
-    )
+    if best.brings:
+        assert best.sure is not None  # it brings it about
+        does = f"{estimate_text(best.sure, '.0%')} of held-out prompts are then answered with {best.behaviour!r}"
+    elif best.collapses:
+        does = f"{estimate_text(best.collapse, '.0%')} of held-out prompts are then answered with {best.behaviour!r}"
+    else:
+        does = f"answers then diverge by {estimate_text(best.divergence)} nats"
     more = f" {len(result.found) - 1} more candidates do as much or less." if len(result.found) > 1 else ""
     return f"A trigger was found: {best.candidate.name} ({best.candidate.channel}): {does}.{more}"
 
@@ -64,4 +66,4 @@ def scan_score(result: ScanResult) -> float:
         for against in (judged.collapse_against, judged.divergence_against if judged.plain else None)
         if against is not None
     ]
-    return max((target.worth for target in result.targets), default=0.0) + max(margins, default=0.0)
+    return max((target.worth for target in result.targets), default=0.0) + max(0.0, *margins, 0.0)
