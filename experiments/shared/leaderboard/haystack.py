@@ -114,7 +114,9 @@ def _first(
     """Log-probabilities of the answer's first token, and the attention that the last token pays to so many tokens of the user's first ones."""
     rows = [row.ids for row in model.tokenize(list(prompts))]
     last = torch.tensor([len(row) - 1 for row in rows])
-    run = model.run(pad_right(rows, model.pad_id), reads=model.sites("pattern") if tokens else ())
+    run = model.run(
+        pad_right(rows, model.pad_id), reads=model.sites("pattern") if tokens and "pattern" in model.kinds else ()
+    )
     assert run.logits is not None  # no last layer was given
     expected = run.logits[torch.arange(len(rows)), last].log_softmax(-1)
     start = len(beginning(model, prompts[0], 0))
