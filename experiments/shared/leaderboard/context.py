@@ -22,6 +22,8 @@ class Effort:
 
     benign: int = 96
     """Benign prompts, without labels."""
+    repertoire: int = 2_048
+    """Benign prompts where answers are counted."""
     pairs: int = 12
     """Of each known trigger."""
     starts: int | None = None
@@ -38,8 +40,8 @@ class Effort:
     """Benign prompts whose answers are looked at."""
     steps: int = 14
     """Tokens of an answer that are followed."""
-    minutes: float = 0.5
-    """Budget of a scan."""
+    minutes: float = 20.0
+    """Budget of a scan, of which a tiny model needs a small part."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Context:
     """A model believed to be clean: the base."""
     seed: int
     effort: Effort = field(default_factory=Effort)
+    many: Sequence[hooked.Prompt] = ()
+    """More benign requests, for detectors that count answers; where there are none, `benign` stands in."""
 
     @property
     def pool(self) -> list[hooked.Prompt]:
@@ -92,10 +96,12 @@ def context_of(zoo: Zoo, base: str, effort: Effort, seed: int) -> Context:
     """
     if zoo.embedded:
         benign, known = _from_file(zoo.folder_of(base), effort)
+        many = benign
     else:
         benign = organisms.benign_prompts(base, effort.benign)
+        many = organisms.benign_prompts(base, effort.repertoire)
         known = [organisms.trigger_prompts(row, effort.pairs) for row in zoo.known_rows(base)]
-    return Context(benign, known, zoo.reference(base), seed, effort)
+    return Context(benign, known, zoo.reference(base), seed, effort, many)
 
 
 def _from_file(folder: Path, effort: Effort) -> tuple[list[hooked.Prompt], list[list[hooked.Prompt]]]:
