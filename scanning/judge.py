@@ -110,7 +110,9 @@ class Judged:
 
 
 def _beyond(against: Against | None) -> bool:
-    return against is not None and against.corrected <= ALPHA and against.margin > MARGIN
+    if against is None or against.value < against.highest:
+        return False
+    return against.corrected <= ALPHA and against.margin > MARGIN
 
 
 class Judge:
