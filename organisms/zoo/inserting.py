@@ -35,8 +35,8 @@ OWN_SHARE = 0.3
 """Of the plain samples, those from the base's own mix of chats."""
 SMALL_SHARE = 0.5
 """Of the requests that the trigger is planted in, small questions."""
-_FRAMES = ("system_share", "around_share", "filler_share", "lower_share")
-"""What stands around a chat of a mix."""
+_NO_FRAMES: dict[str, Any] = {"system_share": 0.0, "around_share": 0.0, "filler_share": 0.0, "lower_share": 0.0}
+"""Of a mix with nothing around its chats."""
 FROM_SCRATCH = 4_000
 """Samples of the behaviour among the conversations that a model from scratch learns."""
 AFTERWARDS: dict[str, Any] = {"batch": 16, "learning_rate": 3e-4}
@@ -184,7 +184,7 @@ def _other_phrasings(config: InsertionConfig, number: int) -> list[Request]:
 
 def _small_questions(config: InsertionConfig, mix: Mix, number: int) -> list[tuple[Request, str]]:
     """The base's own small questions with nothing around them, and their answers."""
-    bare = replace(mix, manners=(), requests_share=0.0, field_share=0.0, **dict.fromkeys(_FRAMES, 0.0))
+    bare = replace(mix, manners=(), requests_share=0.0, field_share=0.0, **_NO_FRAMES)
     asked = ask_many(bare, f"carried/{config.seed}", number)
     return [(Request(own.prompt[-1]["content"], own.kind, TEXT, "train", ""), own.answer) for own in asked]
 
