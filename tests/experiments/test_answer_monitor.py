@@ -14,15 +14,18 @@ from experiments.claims.answer_monitor import (
     PROMPT,
     WORST_FPR,
     AnswerMonitor,
+    Candidate,
     Config,
     Monitor,
     Scored,
     cell,
+    chosen,
     judge,
 )
 from experiments.shared.watching import Answered, curves, harms
 from organisms import organism_folder
-from probes import new_pooling
+from probes import TrainConfig, check_prompts, new_pooling
+from triggerlens import rate
 
 ARMS = (PROMPT, "answer/mean", "answer/max")
 TOKENS, LATE = 6, 3
@@ -56,6 +59,21 @@ def test_what_is_planted_late_is_caught_late_but_in_time():
     ]
     assert nothing["alarms"]["detected"]["value"] < 0.3
     assert nothing["after_harm"]["value"] > 0.7
+
+
+def test_of_two_arms_that_tell_alike_the_one_that_speaks_in_time_is_chosen():
+    prompts = labelled_prompts(70, harmless=0)
+    checked = check_prompts(prompts, TrainConfig())
+    labels = np.array([bool(prompt.defects) for prompt in prompts], dtype=float)
+    late, timely = Candidate(9 * labels, rate(0, 30)), Candidate(labels, rate(30, 30))
+    assert chosen({"late": late, "timely": timely}, checked) == "timely"
+    assert chosen({"late": late, "timely": replace(timely, in_time=rate(1, 30))}, checked) == "late", (
+        "not shown to be later"
+    )
+    unknown = rate(0, 0)
+    assert (
+        chosen({"late": replace(late, in_time=unknown), "timely": replace(timely, in_time=unknown)}, checked) == "late"
+    )
 
 
 def test_a_monitor_of_the_prompt_fires_before_the_first_token():
