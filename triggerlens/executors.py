@@ -23,7 +23,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from triggerlens.errors import UserError
 
-Task, Result = TypeVar("Task"), TypeVar("Result")
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 ExecutorName = Literal["serial", "processes", "ray"]
 ATTEMPTS = 2
 """How often a task is tried whose worker dies."""

@@ -86,7 +86,7 @@ def rate_rows(groups: Mapping[str, Any]) -> list[tuple[str, ...]]:
     Args:
         groups: `categories`, `families` or another part of `rates.json`.
     """
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, group in groups.items():
         defection, exact = (from_json(Estimate, group[key], "rates.json") for key in ("defection", "exact"))
         interval = f"{defection.low:.2%}–{defection.high:.2%}"
