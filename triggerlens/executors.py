@@ -170,14 +170,14 @@ def _on_ray(
     errors: Any = ray.exceptions
     lost = (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError, errors.RaySystemError)
     options = {"num_cpus": 1, "num_gpus": config.gpus_per_task, "max_retries": ATTEMPTS - 1}
-    remote, waiting = ray.remote(**options)(function), deque(enumerate(tasks))
+    remote, waiting = ray.remote(**options)(_applied), deque(enumerate(tasks))
     room = config.jobs if config.address is None else max(1, int(ray.cluster_resources().get("CPU", 1)))
     running: dict[Any, int] = {}
     try:
         while waiting or running:
             while waiting and len(running) < room:
                 number, task = waiting.popleft()
-                running[remote.remote(task)] = number
+                running[remote.remote(function, task)] = number
             done, _ = ray.wait(list(running))
             for reference in done:
                 number = running.pop(reference)
@@ -192,6 +192,11 @@ def _on_ray(
         for reference in running:
             ray.cancel(reference, force=True)
         ray.shutdown()
+
+
+def _applied(function: Callable[[Any], Any], task: Any) -> Any:
+    """What Ray calls: it takes no partial function itself."""
+    return function(task)
 
 
 def _ray(config: ExecutorConfig) -> Any:
