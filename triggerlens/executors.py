@@ -107,18 +107,26 @@ class _Worker:
     """A process that does one task at a time; another one takes its place where it dies."""
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Start a process, in place of one that died."""
         # A pool of one: where a process of a larger pool dies, all others lose their tasks with it.
         self.pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin)
         self.pid = self.pool.submit(os.getpid)
 
     def do(self, function: Callable[[Any], Any], task: Any) -> Future[Any]:
-        return self.pool.submit(function, task)
+        """Begin a task; where the process has died since the last one, in another."""
+        try:
+            return self.pool.submit(function, task)
+        except BrokenProcessPool:
+            self.begin()
+            return self.pool.submit(function, task)
 
-    def end(self, now: bool) -> None:
-        """Let it go; `now` also where it is at a task."""
-        if now:
-            with suppress(BrokenProcessPool, ProcessLookupError):
-                os.kill(self.pid.result(), signal.SIGTERM)
+    def end(self) -> None:
+        """Let it go, also where it is at a task."""
+        with suppress(BrokenProcessPool, ProcessLookupError):
+            os.kill(self.pid.result(), signal.SIGTERM)
         self.pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -132,7 +140,8 @@ def _in_processes(
     function: Callable[[Task], Result], tasks: Sequence[Task], config: ExecutorConfig
 ) -> Iterator[Done[Task, Result]]:
     waiting, tried = deque(enumerate(tasks)), [0] * len(tasks)
-    idle = [_Worker() for _ in range(min(config.jobs, len(tasks)))]
+    workers = [_Worker() for _ in range(min(config.jobs, len(tasks)))]
+    idle = list(workers)
     running: dict[Future[Result], tuple[_Worker, int]] = {}
     try:
         while waiting or running:
@@ -143,21 +152,18 @@ def _in_processes(
                 running[worker.do(function, task)] = worker, number
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 worker, number = running.pop(future)
+                idle.append(worker)
                 try:
                     result: Result | Lost = future.result()
                 except BrokenProcessPool:
-                    worker.end(now=False)
-                    idle.append(_Worker())
                     if tried[number] < ATTEMPTS:
                         waiting.appendleft((number, tasks[number]))
                         continue
                     result = Lost("its process was killed each time (out of memory?)")
-                else:
-                    idle.append(worker)
                 yield Done(tasks[number], result)
     finally:
-        for worker in (*idle, *(worker for worker, _ in running.values())):
-            worker.end(now=True)
+        for worker in workers:
+            worker.end()
 
 
 # --- Ray -----------------------------------------------------------------------------------------------------------
@@ -216,7 +222,12 @@ def _ray(config: ExecutorConfig) -> Any:
         ray.init(address=config.address, log_to_driver=False, logging_level="ERROR", **local)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise UserError(f"--address {config.address or 'none'}: no Ray cluster could be reached: {reason}") from error
+        where = (
+            "Ray could not be started here"
+            if config.address is None
+            else f"--address {config.address}: no Ray cluster could be reached"
+        )
+        raise UserError(f"{where}: {reason}") from error
     return ray
 
 

@@ -5,6 +5,7 @@ import signal
 import time
 from functools import partial
 from importlib import util
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,13 @@ def test_who_looks_no_longer_leaves_nothing_running(tmp_path):
     for pid in running:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_a_task_that_raises_leaves_nothing_running():
+    before = set(active_children())
+    with pytest.raises(ValueError, match="two"):
+        list(run_tasks(worked_tasks.failing, [2, 1], TWO))
+    assert not set(active_children()) - before
 
 
 def next_or_interrupt(tasks, folder):
