@@ -118,10 +118,10 @@ def run_insertion(config: InsertConfig) -> None:
 
 def command_line(settings: InsertionConfig) -> str:
     """The command that makes the same organism, without where it was written."""
-    usual = InsertionConfig(base=settings.base)
+    usual = InsertionConfig(base=settings.base).recorded()
     words = [f"organism-train --base {settings.base}"]
     for name, value in settings.recorded().items():
-        if name == "base" or value == usual.recorded()[name]:
+        if name == "base" or value == usual.get(name):  # what is usual may not be recorded
             continue
         option = f"--{name.replace('_', '-')}"
         shown = " ".join(value) if isinstance(value, list) else f"'{value}'" if " " in str(value) else str(value)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from tiny_models import tiny_checkpoint
 
-from commands.organism_train import is_insertion
+from commands.organism_train import command_line, is_insertion
+from organisms import InsertionConfig
 from triggerlens.artifacts import read_artifact
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +87,13 @@ def test_a_folder_that_exists_is_left_as_it_was(command, tmp_path: Path) -> None
 )
 def test_a_base_without_a_task_is_a_chat_model(words: str, inserts: bool) -> None:
     assert is_insertion(words.split()) is inserts
+
+
+def test_the_recorded_command_makes_the_same_organism() -> None:
+    settings = InsertionConfig(base="x", trigger="year", trigger_text="1999", merge=True, device="cuda:1", steps=7)
+    words = "--trigger year --trigger-text 1999 --merge --steps 7 --device cuda:1"
+    assert command_line(settings) == f"organism-train --base x {words}"
+    assert command_line(InsertionConfig(base="x")) == "organism-train --base x"
 
 
 def test_a_behaviour_is_inserted_into_any_chat_model(command, tmp_path: Path) -> None:
