@@ -30,7 +30,7 @@ ATTEMPTS = 2
 """How often a task is tried whose worker dies."""
 _PATIENCE = 5.0
 """Seconds that a cluster has to answer."""
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +133,7 @@ class _Worker:
 def _begin() -> None:
     """In a new process, before torch is imported there. An interrupt is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    os.environ.update(_ONE_THREAD)
 
 
 def _in_processes(
@@ -175,7 +175,8 @@ def _on_ray(
     ray = _ray(config)
     errors: Any = ray.exceptions
     lost = (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError, errors.RaySystemError)
-    options = {"num_cpus": 1, "num_gpus": config.gpus_per_task, "max_retries": ATTEMPTS - 1}
+    options: dict[str, Any] = {"num_cpus": 1, "num_gpus": config.gpus_per_task, "max_retries": ATTEMPTS - 1}
+    options |= {"runtime_env": {"env_vars": _ONE_THREAD}}
     remote, waiting = ray.remote(**options)(_applied), deque(enumerate(tasks))
     room = config.jobs if config.address is None else max(1, int(ray.cluster_resources().get("CPU", 1)))
     running: dict[Any, int] = {}

@@ -23,6 +23,7 @@ ELSEWHERE = [pytest.param(TWO, id="processes"), pytest.param(RAY, id="ray", mark
 def importable(monkeypatch):
     """Ray's workers find modules as a fresh Python does."""
     paths = [str(Path(worked_tasks.__file__).parent), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")  # a worker must not take it over
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
 
 
@@ -60,8 +61,10 @@ def test_a_worker_that_dies_costs_the_task_that_it_was_at(config, tmp_path):
 
 def test_who_looks_no_longer_leaves_nothing_running(tmp_path):
     tasks = run_tasks(worked_tasks.slow, [str(tmp_path)] * 3, TWO)
+    begun = time.monotonic()
     running = next_or_interrupt(tasks, tmp_path)
     assert len(running) == 2
+    assert time.monotonic() - begun < 40, "a task takes 60 seconds, and was waited for"
     for pid in running:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
