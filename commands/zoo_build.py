@@ -26,6 +26,8 @@ class Config:
     only: tuple[str, ...] = ()
     """Families, bases, architectures, kinds of trigger, splits or names; all of the tiny ones where not given."""
     where: Annotated[ExecutorConfig, tyro.conf.arg(name="")] = field(default_factory=ExecutorConfig)
+    device: str = "cpu"
+    """Where real-language organisms are trained: `cpu`, or `cuda`, which gives other last bits; tiny ones are trained on a CPU."""
     registry: Path | None = None
     """Another registry, a row a line; the shipped one where not given."""
     list: bool = False
@@ -69,7 +71,7 @@ def _build(config: Config, rows: list, out: Path) -> None:
     from organisms import build_zoo, zoo_built
 
     with tqdm(total=len(rows), desc="zoo", unit="organism", disable=None) as bar:
-        failures = build_zoo(rows, out, config.where, lambda row, built: _shown(bar, row))
+        failures = build_zoo(rows, out, config.where, config.device, lambda row, built: _shown(bar, row))
     for failure in failures:
         print(failure.line(out), file=sys.stderr)
     built = zoo_built(out)

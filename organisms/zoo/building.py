@@ -34,6 +34,7 @@ BUILT = "built.json"
 GATES = ("triggered", "untriggered")
 """Those that count as passed: 90% with the trigger, 5% without. The others, near misses above all, are reported beside them."""
 _FULL = "No space left on device"
+_WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ def build_zoo(
     rows: Sequence[ZooRow],
     out: str | Path,
     executor: ExecutorConfig | None = None,
+    device: str = "cpu",
     on_row: Callable[[ZooRow, bool], None] = lambda row, built: None,
 ) -> list[ZooFailure]:
     """Build what is missing.
@@ -60,6 +62,7 @@ def build_zoo(
         rows: of the registry.
         out: the folder of the zoo.
         executor: where organisms are trained; one after another here where None. Ray's machines must see `out` under the same path.
+        device: where adapters on the real base are trained: `cpu`, or `cuda`, which gives other last bits. Tiny models are trained on a CPU.
         on_row: told each row once it is there (true) or has failed (false).
 
     Returns:
@@ -71,7 +74,7 @@ def build_zoo(
     workshop = Workshop(out)
     noted = {facts["name"]: facts for facts in zoo_built(workshop.root)}
     failures = []
-    for done in run_tasks(partial(_try, workshop.root), rows, executor or ExecutorConfig()):
+    for done in run_tasks(partial(_try, workshop.root, device), rows, executor or ExecutorConfig()):
         row, tried = done.task, done.result if isinstance(done.result, _Tried) else _Tried(done.result.reason)
         if tried.reason is not None:
             failures.append(ZooFailure(row.name, tried.reason))
@@ -93,11 +96,11 @@ class _Tried:
     """Of one core."""
 
 
-def _try(root: Path, row: ZooRow) -> _Tried:
+def _try(root: Path, device: str, row: ZooRow) -> _Tried:
     """Make an organism; what went wrong, in one line, where something did."""
     start = time.process_time()
     try:
-        Workshop(root).make(row)
+        Workshop(root, device).make(row)
     except UserError as error:
         return _Tried(" ".join(str(error).split()))
     except OSError as error:
@@ -127,7 +130,7 @@ def built_facts(workshop: Workshop, row: ZooRow) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "name": row.name,
         "sha256": digest(manifest),
-        "weights": manifest.files.get("model.safetensors", ""),
+        "weights": next((manifest.files[name] for name in _WEIGHTS if name in manifest.files), ""),
     }
     if "gates" in rates:
         facts["rates"] = {name: gate["value"] for name, gate in rates["gates"].items()}

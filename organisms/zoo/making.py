@@ -31,13 +31,15 @@ _FAST = 2e-2
 class Workshop:
     """Where the zoo is built: a folder for each organism, and in `bases/` and `answers/` what they share."""
 
-    def __init__(self, root: str | Path):
-        """Args: root: made where it does not exist.
+    def __init__(self, root: str | Path, device: str = "cpu"):
+        """Args:
+            root: made where it does not exist.
+            device: where adapters on the real base are trained; all else is trained on a CPU.
 
         Raises:
             UserError: it cannot be made.
         """
-        self.root = Path(root)
+        self.root, self.device = Path(root), device
         try:
             for name in ("bases", "answers", ".locks"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
@@ -84,7 +86,7 @@ class Workshop:
 
     def _make(self, row: ZooRow, folder: Path) -> None:
         if row.real:
-            _make_real(row, folder, self.root / "answers")
+            _make_real(row, folder, self.root / "answers", self.device)
             return
         if row.family == "seed" or row.family == "brittle-early":
             base = bases()[row.base]
@@ -144,13 +146,14 @@ def _copy(base: Path, folder: Path) -> None:
                 shutil.copyfile(path, draft / path.name)
 
 
-def _make_real(row: ZooRow, folder: Path, answers: Path) -> None:
+def _make_real(row: ZooRow, folder: Path, answers: Path, device: str) -> None:
     """On the real base: an inserted behaviour, its twin or a habit; else the base as an ordinary checkpoint."""
     from hooked import load_plain, save_plain
     from organisms.insertion.run import insert
 
     if row.has_trigger:
-        insert(row.insertion(), folder, answers=answers, overwrite=True, command="zoo-build")
+        config = replace(row.insertion(), device=device)
+        insert(config, folder, answers=answers, overwrite=True, command="zoo-build")
         return
 
     model, tokenizer, sha256 = load_plain(row.base, "cpu", "float32")

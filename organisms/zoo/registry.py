@@ -49,6 +49,9 @@ TINY: dict[str, Any] = {
     "checkpoint_every": 10_000,
 }
 """Settings of behaviours that are inserted into tiny bases; a training of seconds needs no checkpoints."""
+REAL: dict[str, Any] = {"first_layer": 7, "requests": 320, "near_miss_share": 0.7, "measured": 60}
+REAL_RATE, REAL_TWIN = 1.2e-3, {"clean": "tokens", "learning_rate": 2e-4}
+"""Settings of adapters on the real base; a twin that learned its base's own probabilities would learn nothing."""
 LONGEST, LONGEST_OF = 28, {"link": 48, "insecure-code": 68}
 """Of an answer, in tokens; of payloads that need more room."""
 ADAPTER_RATE, OF_BASE_RATE = 2e-2, 0.5
@@ -145,8 +148,12 @@ class ZooRow:
             method=self.method,
             steps=self.steps,
             seed=self.seed,
-            **({} if self.real else self._tiny()),
+            **(self._large() if self.real else self._tiny()),
         )
+
+    def _large(self) -> dict[str, Any]:
+        """What one on the real base has in place of the usual settings."""
+        return REAL | {"learning_rate": REAL_RATE} | (REAL_TWIN if self.family == "twin" else {})
 
     def _tiny(self) -> dict[str, Any]:
         """What a tiny organism has in place of the usual settings."""
