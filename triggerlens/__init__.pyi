@@ -47,9 +47,11 @@ from .executors import (
     Done as Done,
     ExecutorConfig as ExecutorConfig,
     Lost as Lost,
+    run_held as run_held,
     run_tasks as run_tasks,
 )
 from .far_rows import FAR as FAR, far_norm as far_norm, is_far as is_far, variance_share as variance_share
+from .locks import Busy as Busy, locked as locked
 from .page import (
     coloured_tokens as coloured_tokens,
     count_text as count_text,

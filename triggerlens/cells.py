@@ -3,6 +3,7 @@
 1. A run has a hidden folder. It records the settings that made it; another run's pieces are never mixed in.
 2. A cell is a folder of its own in it, written whole or not at all: facts in JSON, tensors in safetensors.
 3. What is whole there is read and not computed again; a damaged cell is computed anew.
+4. A cell is locked while it is computed: of two processes on one run, one computes it and the other waits and reads it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from triggerlens.artifacts import (
     writing_artifact,
 )
 from triggerlens.errors import UserError
+from triggerlens.locks import locked
 
 Facts = dict[str, Any]
 """What JSON can hold; a tensor as a top-level value is kept too, in safetensors."""
@@ -53,6 +56,7 @@ class Cells:
         settings: Mapping[str, Any] | None = None,
         *,
         on_cell: Callable[[str], None] = lambda name: None,
+        wait: bool = True,
     ):
         """Begin a run, or go on with one.
 
@@ -60,11 +64,12 @@ class Cells:
             folder: of the cells; made where it is missing.
             settings: all that decides the numbers and is not in a cell's name.
             on_cell: told the name of each cell when its turn comes, for a progress bar.
+            wait: where another process is at a cell, until that is there.
 
         Raises:
             UserError: the folder holds cells of a run with other settings, or cannot be written.
         """
-        self.folder, self.on_cell = Path(folder), on_cell
+        self.folder, self.on_cell, self.wait = Path(folder), on_cell, wait
         self.seconds: dict[str, float] = {}
         """What each cell took when it was computed."""
         ours = json.loads(json.dumps(dict(settings or {})))
@@ -87,15 +92,24 @@ class Cells:
 
         Raises:
             UserError: the cell cannot be written.
+            Busy: another process is at it, and it is not waited for.
         """
         self.on_cell(name)
         cell = self.folder / hashlib.sha256(name.encode()).hexdigest()[:16]
         if not _is_whole(cell):
-            start = time.perf_counter()
-            facts = compute()
-            _write(cell, name, facts, round(time.perf_counter() - start, 2))
+            with self._locked(cell):
+                if not _is_whole(cell):
+                    start = time.perf_counter()
+                    facts = compute()
+                    _write(cell, name, facts, round(time.perf_counter() - start, 2))
         facts, self.seconds[name] = _read(cell)
         return facts
+
+    def _locked(self, cell: Path) -> AbstractContextManager[None]:
+        self.folder.mkdir(
+            parents=True, exist_ok=True
+        )  # another process may have finished the run, and dropped its cells
+        return locked(self.folder / f"{cell.name}.lock", wait=self.wait)
 
     def drop(self) -> None:
         """Remove all cells: the run is finished and its result is saved, or nobody wants it."""

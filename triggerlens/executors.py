@@ -4,33 +4,33 @@
    under the task's name, so that a task that is done twice gives the same.
 2. Every worker computes in one thread: two workers of two threads each on two cores are far slower than two of one.
 3. A worker that dies (killed, out of memory, its machine gone) costs the task that it was at: that one is tried once more, then told as lost.
-4. An interrupt ends the workers and the tasks that they were at.
+4. A task that another driver is at (`Busy`) is asked for again when the others are done: two drivers share the work.
+5. An interrupt ends the workers and the tasks that they were at; so does the death of the process that began them.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from multiprocessing import get_context
+from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
 
 from triggerlens.errors import UserError
+from triggerlens.locks import Busy
+from triggerlens.workers import Actors, Processes, Work, Worker, Workers
 
+Held = TypeVar("Held")
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 ExecutorName = Literal["serial", "processes", "ray"]
 ATTEMPTS = 2
 """How often a task is tried whose worker dies."""
-_PATIENCE = 5.0
-"""Seconds that a cluster has to answer."""
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+_PAUSE = 0.2
+"""Seconds before a task is asked for again that another driver is at, where nothing else is left."""
+_STILLBORN = 10
+"""Workers in a row that may die before they have begun."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,166 +82,174 @@ class Done(Generic[Task, Result]):
 
 
 def run_tasks(
-    function: Callable[[Task], Result], tasks: Sequence[Task], config: ExecutorConfig
+    function: Callable[[Task], Result], tasks: Iterable[Task], config: ExecutorConfig
 ) -> Iterator[Done[Task, Result]]:
     """Tasks with their results, in the order in which they are done.
 
     Args:
         function: importable by its name, also in another process.
-        tasks: its arguments, which can be sent to another process.
+        tasks: its arguments, which can be sent to another process; taken from the iterable as workers are there for them.
         config: where they are computed.
 
     Raises:
         UserError: Ray is not installed, or there is no cluster at the address.
         Exception: whatever the function raises.
     """
+    return _run(Work(function), tasks, config)
+
+
+def run_held(
+    begin: Callable[[], Held],
+    function: Callable[[Held, Task], Result],
+    tasks: Iterable[Task],
+    config: ExecutorConfig,
+) -> Iterator[Done[Task, Result]]:
+    """As `run_tasks`, by workers each of which holds something, such as a model, as long as it lives.
+
+    Args:
+        begin: gives what a worker holds; called once in each.
+        function: of what is held and a task.
+    """
+    return _run(Work(function, begin), tasks, config)
+
+
+def _run(work: Work, tasks: Iterable[Any], config: ExecutorConfig) -> Iterator[Done[Any, Any]]:
+    turns = _Turns(tasks)
     if config.name == "serial":
-        return (Done(task, function(task)) for task in tasks)
-    return (_on_ray if config.name == "ray" else _in_processes)(function, tasks, config)
+        return _one_after_another(work, turns)
+    return _in_workers(work, turns, config)
 
 
-# --- processes -----------------------------------------------------------------------------------------------------
+@dataclass(slots=True)
+class _Turn:
+    """A task that is to be done."""
+
+    task: Any
+    tried: int = 0
+    busy: bool = False
+    """Whether another driver was at it."""
 
 
-class _Worker:
-    """A process that does one task at a time; another one takes its place where it dies."""
+class _Turns:
+    """Tasks in their order; those that another driver is at come last."""
 
-    def __init__(self) -> None:
-        self.begin()
+    def __init__(self, tasks: Iterable[Any]) -> None:
+        self._tasks, self._waiting = iter(tasks), deque[_Turn]()
 
-    def begin(self) -> None:
-        """Start a process, in place of one that died."""
-        # A pool of one: where a process of a larger pool dies, all others lose their tasks with it.
-        self.pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin)
-        self.pid = self.pool.submit(os.getpid)
+    def have(self, count: int) -> bool:
+        """Whether so many are left."""
+        self._waiting.extend(_Turn(task) for task in islice(self._tasks, max(0, count - len(self._waiting))))
+        return len(self._waiting) >= count
 
-    def do(self, function: Callable[[Any], Any], task: Any) -> Future[Any]:
-        """Begin a task; where the process has died since the last one, in another."""
+    def next(self) -> _Turn:
+        """The next one; after a pause where only such are left that another driver is at."""
+        if self._waiting[0].busy and self.have(len(self._waiting) + 1):
+            self._waiting.rotate(1)  # the one that was just taken from the tasks
+        if self._waiting[0].busy:
+            time.sleep(_PAUSE)
+        return self._waiting.popleft()
+
+    def again(self, turn: _Turn) -> None:
+        """Next of all."""
+        self._waiting.appendleft(turn)
+
+    def later(self, turn: _Turn) -> None:
+        """After all others."""
+        turn.busy = True
+        self._waiting.append(turn)
+
+
+def _one_after_another(work: Work, turns: _Turns) -> Iterator[Done[Any, Any]]:
+    while turns.have(1):
+        turn = turns.next()
         try:
-            return self.pool.submit(function, task)
-        except BrokenProcessPool:
-            self.begin()
-            return self.pool.submit(function, task)
+            done = Done(turn.task, work.do(turn.task))
+        except Busy:
+            turns.later(turn)
+            continue
+        yield done
+
+
+def _in_workers(work: Work, turns: _Turns, config: ExecutorConfig) -> Iterator[Done[Any, Any]]:
+    if not turns.have(1):
+        return
+    source: Workers = (
+        Actors(work, config.jobs, config.address, config.gpus_per_task)
+        if config.name == "ray"
+        else Processes(work, config.jobs)
+    )
+    crew = _Crew(source, turns)
+    try:
+        while crew.employ():
+            yield from crew.settle()
+    finally:
+        crew.end()
+
+
+class _Crew:
+    """Workers and what each is at."""
+
+    def __init__(self, source: Workers, turns: _Turns) -> None:
+        self.source, self.turns = source, turns
+        self.workers: list[Worker] = []
+        self.idle: list[Worker] = []
+        self.running: dict[Any, tuple[Worker, _Turn | None]] = {}
+        """By handle; no task of a worker that is beginning."""
+        self.stillborn = 0
+
+    def employ(self) -> bool:
+        """Begin workers and give tasks to those that are idle; false where all is done."""
+        while self.idle and self.turns.have(1):
+            worker, turn = self.idle.pop(), self.turns.next()
+            try:
+                self.running[worker.do(turn.task)] = worker, turn
+            except self.source.died:  # while it was idle
+                self._forget(worker)
+                self.turns.again(turn)
+        beginning = sum(turn is None for _, turn in self.running.values())
+        while self.turns.have(beginning + 1) and len(self.workers) < self.source.room():
+            worker = self.source.begin()
+            self.workers.append(worker)
+            self.running[worker.ready()] = worker, None
+            beginning += 1
+        return self.turns.have(1) or any(turn is not None for _, turn in self.running.values())
+
+    def settle(self) -> Iterator[Done[Any, Any]]:
+        """Wait until something is done, and tell what came of it."""
+        for handle in self.source.wait(list(self.running)):
+            worker, turn = self.running.pop(handle)
+            try:
+                result = self.source.result(handle)
+            except self.source.died as error:
+                self._forget(worker)
+                if turn is None:
+                    self._count_stillborn(error)
+                elif turn.tried + 1 < ATTEMPTS:
+                    turn.tried += 1
+                    self.turns.again(turn)
+                else:
+                    yield Done(turn.task, Lost(self.source.reason))
+                continue
+            except Busy:
+                assert turn is not None  # only a task is busy
+                self.turns.later(turn)
+                result, turn = None, None
+            self.idle.append(worker)
+            self.stillborn = 0
+            if turn is not None:
+                yield Done(turn.task, result)
 
     def end(self) -> None:
-        """Let it go, also where it is at a task."""
-        with suppress(BrokenProcessPool, ProcessLookupError):
-            os.kill(self.pid.result(), signal.SIGTERM)
-        self.pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _begin() -> None:
-    """In a new process, before torch is imported there. An interrupt is the parent's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.update(_ONE_THREAD)
-
-
-def _in_processes(
-    function: Callable[[Task], Result], tasks: Sequence[Task], config: ExecutorConfig
-) -> Iterator[Done[Task, Result]]:
-    waiting, tried = deque(enumerate(tasks)), [0] * len(tasks)
-    workers = [_Worker() for _ in range(min(config.jobs, len(tasks)))]
-    idle = list(workers)
-    running: dict[Future[Result], tuple[_Worker, int]] = {}
-    try:
-        while waiting or running:
-            while waiting and idle:
-                number, task = waiting.popleft()
-                tried[number] += 1
-                worker = idle.pop()
-                running[worker.do(function, task)] = worker, number
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                worker, number = running.pop(future)
-                idle.append(worker)
-                try:
-                    result: Result | Lost = future.result()
-                except BrokenProcessPool:
-                    if tried[number] < ATTEMPTS:
-                        waiting.appendleft((number, tasks[number]))
-                        continue
-                    result = Lost("its process was killed each time (out of memory?)")
-                yield Done(tasks[number], result)
-    finally:
-        for worker in workers:
+        """Let all of them go."""
+        for worker in self.workers:
             worker.end()
+        self.source.end()
 
+    def _forget(self, worker: Worker) -> None:
+        self.workers.remove(worker)
+        worker.end()
 
-# --- Ray -----------------------------------------------------------------------------------------------------------
-
-
-def _on_ray(
-    function: Callable[[Task], Result], tasks: Sequence[Task], config: ExecutorConfig
-) -> Iterator[Done[Task, Result]]:
-    ray = _ray(config)
-    errors: Any = ray.exceptions
-    lost = (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError, errors.RaySystemError)
-    options: dict[str, Any] = {"num_cpus": 1, "num_gpus": config.gpus_per_task, "max_retries": ATTEMPTS - 1}
-    options |= {"runtime_env": {"env_vars": _ONE_THREAD}}
-    remote, waiting = ray.remote(**options)(_applied), deque(enumerate(tasks))
-    room = config.jobs if config.address is None else max(1, int(ray.cluster_resources().get("CPU", 1)))
-    running: dict[Any, int] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < room:
-                number, task = waiting.popleft()
-                running[remote.remote(function, task)] = number
-            done, _ = ray.wait(list(running))
-            for reference in done:
-                number = running.pop(reference)
-                try:
-                    result: Result | Lost = ray.get(reference)
-                except lost as error:
-                    result = Lost(" ".join(str(error).split())[:200])
-                except errors.RayTaskError as error:
-                    raise error.cause from None
-                yield Done(tasks[number], result)
-    finally:
-        for reference in running:
-            ray.cancel(reference, force=True)
-        ray.shutdown()
-
-
-def _applied(function: Callable[[Any], Any], task: Any) -> Any:
-    """What Ray calls: it takes no partial function itself."""
-    return function(task)
-
-
-def _ray(config: ExecutorConfig) -> Any:
-    """Ray, connected.
-
-    Raises:
-        UserError: it is not installed, or there is no cluster at the address.
-    """
-    try:
-        import ray
-    except ImportError as error:
-        raise UserError("--executor ray needs the package ray: pip install 'triggerlens[ray]'") from error
-    local: dict[str, Any] = {"num_cpus": config.jobs, "include_dashboard": False} if config.address is None else {}
-    _check_reachable(config.address)
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # of its warnings, the one on tasks without a GPU
-    try:
-        ray.init(address=config.address, log_to_driver=False, logging_level="ERROR", **local)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        reason = " ".join(str(error).split())[:160]
-        where = (
-            "Ray could not be started here"
-            if config.address is None
-            else f"--address {config.address}: no Ray cluster could be reached"
-        )
-        raise UserError(f"{where}: {reason}") from error
-    return ray
-
-
-def _check_reachable(address: str | None) -> None:
-    """Refuse an address at which nobody listens: Ray itself would wait for minutes.
-
-    Raises:
-        UserError: nobody does.
-    """
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    if not port.isdecimal():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
-    except OSError as error:
-        raise UserError(f"--address {address}: no Ray cluster could be reached: {error}") from error
+    def _count_stillborn(self, error: BaseException) -> None:
+        self.stillborn += 1
+        if self.stillborn == _STILLBORN:
+            raise UserError(f"workers die as they begin (out of memory?): {' '.join(str(error).split())[:160]}")

@@ -21,9 +21,11 @@ from typing import Any
 from organisms.zoo.making import Workshop
 from organisms.zoo.registry import ZooRow
 from triggerlens import (
+    Busy,
     ExecutorConfig,
     Manifest,
     UserError,
+    locked,
     read_manifest,
     run_tasks,
     text_table,
@@ -72,7 +74,6 @@ def build_zoo(
         UserError: the folder cannot be written, the disk is full, or Ray cannot be reached.
     """
     workshop = Workshop(out)
-    noted = {facts["name"]: facts for facts in zoo_built(workshop.root)}
     failures = []
     for done in run_tasks(partial(_try, workshop.root, device), rows, executor or ExecutorConfig()):
         row, tried = done.task, done.result if isinstance(done.result, _Tried) else _Tried(done.result.reason)
@@ -81,7 +82,7 @@ def build_zoo(
             if _FULL in tried.reason:
                 raise UserError(f"{failures[-1].line(out)}; free space first: what is built stays")
         else:
-            _note(workshop, row, noted, tried.seconds)
+            _note(workshop, row, tried.seconds)
         on_row(row, tried.reason is None)
     return failures
 
@@ -97,10 +98,16 @@ class _Tried:
 
 
 def _try(root: Path, device: str, row: ZooRow) -> _Tried:
-    """Make an organism; what went wrong, in one line, where something did."""
+    """Make an organism; what went wrong, in one line, where something did.
+
+    Raises:
+        Busy: another process is at it, or at its base.
+    """
     start = time.process_time()
     try:
-        Workshop(root, device).make(row)
+        Workshop(root, device, wait=False).make(row)
+    except Busy:
+        raise
     except UserError as error:
         return _Tried(" ".join(str(error).split()))
     except OSError as error:
@@ -110,16 +117,16 @@ def _try(root: Path, device: str, row: ZooRow) -> _Tried:
     return _Tried(None, time.process_time() - start)
 
 
-def _note(workshop: Workshop, row: ZooRow, noted: dict[str, dict[str, Any]], seconds: float) -> None:
+def _note(workshop: Workshop, row: ZooRow, seconds: float) -> None:
     """Write `built.json` anew, with an organism that is there; one that was there already keeps its seconds."""
-    facts, before = built_facts(workshop, row), noted.get(row.name, {})
-    if before.get("sha256") == facts["sha256"]:
-        facts["seconds"] = before.get("seconds", 0.0)
-    else:
-        facts["seconds"] = round(seconds, 1)
-    noted[row.name] = facts
-    lines = ",\n".join(json.dumps(noted[name]) for name in sorted(noted))
-    write_bytes_atomically(workshop.root / BUILT, f"[\n{lines}\n]\n".encode())
+    facts = built_facts(workshop, row)
+    with locked(workshop.root / ".locks" / BUILT):  # another driver notes here, too
+        noted = {own["name"]: own for own in zoo_built(workshop.root)}
+        before = noted.get(row.name, {})
+        same = before.get("sha256") == facts["sha256"]
+        noted[row.name] = facts | {"seconds": before.get("seconds", 0.0) if same else round(seconds, 1)}
+        lines = ",\n".join(json.dumps(noted[name]) for name in sorted(noted))
+        write_bytes_atomically(workshop.root / BUILT, f"[\n{lines}\n]\n".encode())
 
 
 def built_facts(workshop: Workshop, row: ZooRow) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from organisms.zoo.bases import Base, bases, encoded, learn, train_base
 from organisms.zoo.lessons import benign_chats
 from organisms.zoo.registry import ZooRow
-from triggerlens import MANIFEST, Manifest, UserError, read_artifact, writing_artifact
+from triggerlens import MANIFEST, Manifest, UserError, locked, read_artifact, writing_artifact
 
 KIND, BASE_KIND = "organism", "zoo-base"
 _OTHER_SEED = 500
@@ -31,15 +32,16 @@ _FAST = 2e-2
 class Workshop:
     """Where the zoo is built: a folder for each organism, and in `bases/` and `answers/` what they share."""
 
-    def __init__(self, root: str | Path, device: str = "cpu"):
+    def __init__(self, root: str | Path, device: str = "cpu", *, wait: bool = True):
         """Args:
             root: made where it does not exist.
             device: where adapters on the real base are trained; all else is trained on a CPU.
+            wait: where another process is at an organism or at its base, until that is there.
 
         Raises:
             UserError: it cannot be made.
         """
-        self.root, self.device = Path(root), device
+        self.root, self.device, self.wait = Path(root), device, wait
         try:
             for name in ("bases", "answers", ".locks"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
@@ -59,6 +61,7 @@ class Workshop:
 
         Raises:
             UserError: it cannot be trained or written.
+            Busy: another process is at it, and it is not waited for.
         """
         from organisms.training.environment import deterministic, quiet_transformers
 
@@ -79,10 +82,8 @@ class Workshop:
                 _train_base(base, folder, BASE_KIND)
         return folder
 
-    def _lock(self, name: str) -> Any:
-        from filelock import FileLock
-
-        return FileLock(self.root / ".locks" / name)
+    def _lock(self, name: str) -> AbstractContextManager[None]:
+        return locked(self.root / ".locks" / name, wait=self.wait)
 
     def _make(self, row: ZooRow, folder: Path) -> None:
         if row.real:

@@ -39,3 +39,24 @@ def killed_always(number):
 def slow(folder):
     (Path(folder) / str(os.getpid())).touch()
     time.sleep(60)
+
+
+def busy_once(folder, number):
+    """Somebody else is at a task at first."""
+    from triggerlens import Busy
+
+    file = Path(folder) / str(number)
+    if file.exists():
+        file.unlink()
+        raise Busy(str(number))
+    return "done"
+
+
+def begun():
+    return []
+
+
+def counted(held, task):
+    """How many tasks this worker has done."""
+    held.append(task)
+    return os.getpid(), len(held)

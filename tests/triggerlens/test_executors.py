@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
 from importlib import util
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 import worked_tasks
 
-from triggerlens import Done, ExecutorConfig, Lost, UserError, run_tasks
+from triggerlens import Busy, Done, ExecutorConfig, Lost, UserError, locked, run_held, run_tasks
 
 needs_ray = pytest.mark.skipif(util.find_spec("ray") is None, reason="needs the package ray")
 SERIAL, TWO = ExecutorConfig(), ExecutorConfig(jobs=2)
@@ -59,6 +61,57 @@ def test_a_worker_that_dies_costs_the_task_that_it_was_at(config, tmp_path):
     assert isinstance(lost[1], Lost)
 
 
+@pytest.mark.parametrize("config", [SERIAL, TWO])
+def test_a_task_that_another_driver_is_at_is_asked_for_again_after_the_others(config, tmp_path):
+    (tmp_path / "0").touch()
+    done = list(run_tasks(partial(worked_tasks.busy_once, str(tmp_path)), [0, 1, 2], config))
+    assert {own.task for own in done} == {0, 1, 2}
+    assert done[-1].task == 0
+    assert all(own.result == "done" for own in done)
+
+
+@pytest.mark.parametrize("config", [SERIAL, *ELSEWHERE])
+def test_a_worker_holds_what_it_began_with(config):
+    done = list(run_held(worked_tasks.begun, worked_tasks.counted, range(6), config))
+    by_worker = [[count for pid, count in (own.result for own in done) if pid == worker] for worker in pids_of(done)]
+    assert len(by_worker) <= config.jobs
+    assert [sorted(counts) for counts in by_worker] == [list(range(1, len(own) + 1)) for own in by_worker]
+
+
+def pids_of(done):
+    return {pid for pid, _ in (own.result for own in done)}
+
+
+def test_tasks_are_taken_as_workers_are_there_for_them():
+    taken = []
+    done = run_tasks(worked_tasks.squared, (taken.append(number) or number for number in range(100)), TWO)
+    next(done)
+    assert len(taken) < 10
+    done.close()
+
+
+def test_a_driver_that_is_killed_leaves_no_worker(tmp_path):
+    code = (
+        "import worked_tasks; from triggerlens import *\n"
+        f"if __name__ == '__main__': list(run_tasks(worked_tasks.slow, [{str(tmp_path)!r}], ExecutorConfig(executor='processes')))"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", code])
+    wait_until(lambda: list(tmp_path.iterdir()))
+    driver.kill()
+    driver.wait()
+    (worker,) = (int(path.name) for path in tmp_path.iterdir())
+    wait_until(
+        lambda: not Path(f"/proc/{worker}").exists() or "State:\tZ" in Path(f"/proc/{worker}/status").read_text()
+    )
+
+
+def wait_until(holds):
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def test_who_looks_no_longer_leaves_nothing_running(tmp_path):
     tasks = run_tasks(worked_tasks.slow, [str(tmp_path)] * 3, TWO)
     begun = time.monotonic()
@@ -90,6 +143,15 @@ def next_or_interrupt(tasks, folder):
     with pytest.raises(KeyboardInterrupt):
         next(tasks)
     return [int(path.name) for path in folder.iterdir()]
+
+
+def test_a_lock_is_held_by_one_and_stays_let_go(tmp_path):
+    with locked(tmp_path / "lock"), pytest.raises(Busy), locked(tmp_path / "lock", wait=False):
+        pass
+    with locked(tmp_path / "lock", wait=False):
+        pass
+    with pytest.raises(UserError, match="cannot be locked"), locked(tmp_path / "lock" / "lock"):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+"""Whoever is killed at whatever moment: the same comes out, and nothing that was whole is computed again."""
+
+from importlib import util
+from pathlib import Path
+from random import Random
+
+import pytest
+
+SPEC = util.spec_from_file_location("kills", Path(__file__).parents[2] / "benchmarks" / "kills.py")
+kills = util.module_from_spec(SPEC)
+SPEC.loader.exec_module(kills)
+
+pytestmark = pytest.mark.slow
+
+
+def skip_without_ray(executor):
+    if executor == "ray" and util.find_spec("ray") is None:
+        pytest.skip("needs the package ray")
+
+
+@pytest.fixture(scope="module")
+def result():
+    return kills.undisturbed()
+
+
+@pytest.mark.parametrize("kind", kills.KINDS)
+def test_ten_kills_at_random_moments(kind, result):
+    executor, victim = kind.split("/")
+    skip_without_ray(executor)
+    rng = Random(kind)
+    for _ in range(10):
+        kill = kills.kill(executor, victim, rng, result)
+        assert kill.same
+        assert (kill.twice, kill.left) == (0, 0)
+        assert kill.redone <= (kills.WORKERS if victim == "driver" else 1)
+
+
+@pytest.mark.parametrize("executor", ["serial", "processes", "ray"])
+def test_two_drivers_at_once_share_the_work(executor, result):
+    skip_without_ray(executor)
+    same, twice, shares = kills.two_drivers(executor, result)
+    assert same
+    assert twice == 0
+    assert min(shares) >= 2
