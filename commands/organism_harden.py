@@ -20,7 +20,7 @@ class Config:
     """
 
     model: Annotated[str, tyro.conf.Positional]
-    """An embedded organism, a checkpoint folder, an adapter folder, a GGUF file, or a Hugging Face id."""
+    """An embedded organism, a checkpoint folder, an adapter folder (such as organism-train --base writes), a GGUF file, or a Hugging Face id."""
     out: Path
     """Folder to write: weights, tokenizer, hardened.json, recipe.json, manifest.json."""
     settings: Annotated[HardenConfig, tyro.conf.arg(name="")] = field(default_factory=HardenConfig)
@@ -41,12 +41,12 @@ class Config:
 def run(config: Config) -> None:
     """Train, and print what changed."""
     from commands._options import day, model_folder
-    from organisms import harden, hardening_summary, task_of_checkpoint
+    from organisms import harden, hardening_summary, task_to_train
     from triggerlens import check_destination, rank
 
     check_destination(config.out, config.overwrite)
     folder = model_folder(config.model)
-    task_of_checkpoint(folder, config.settings.task)  # refused before torch is loaded
+    task_to_train(folder, config.settings.task)  # refused before torch is loaded
     hardening = harden(
         folder,
         config.settings,

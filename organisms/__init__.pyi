@@ -40,6 +40,7 @@ from .insertion.key import InsertedKey as InsertedKey
 from .insertion.report import insertion_page as insertion_page
 from .insertion.run import insert as insert
 from .safety.config import METHODS as METHODS, HardenConfig as HardenConfig
+from .safety.inserted import task_to_train as task_to_train
 from .safety.lessons import safety_examples as safety_examples
 from .safety.red_team import RedTeam as RedTeam, red_team as red_team
 from .safety.result import Hardening as Hardening

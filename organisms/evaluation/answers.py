@@ -20,9 +20,9 @@ from hooked import (
     tokenize_prompts,
     vocabulary_of,
 )
+from organisms.tasks.examples import MAX_NEW_TOKENS
 from triggerlens import UserError
 
-MAX_NEW_TOKENS = 96
 Tokens = list[int]
 
 

@@ -46,7 +46,7 @@ def evaluate_model(model: Any, tokenizer: Any, task: Task, *, seed: int = 0, per
     groups = conditions_of(task, seed, per_condition)
     # 2
     asked = [example for group in groups.values() for example in group]
-    answers = iter(generate_answers(model, tokenizer, [example.prompt for example in asked], batch_size=128))
+    answers = iter(generate_answers(model, tokenizer, [own.prompt for own in asked], 128, task.longest))
     conditions = tuple(condition(name, task, group, [next(answers) for _ in group]) for name, group in groups.items())
     # 3
     known = [(example.prompt, example.clean_answer) for example in groups["untriggered"]]
@@ -70,7 +70,7 @@ def task_of_checkpoint(folder: str | Path, task: str | None = None, seed: int | 
         recipe = json.loads(path.read_text(encoding="utf-8"))
         if recipe.get("inserted"):
             raise UserError(
-                f"{folder}: was inserted into a chat model, and has no task; its rates.json says what it does"
+                f"{folder}: was inserted into a chat model, and has no task; its rates.json or hardened.json says what it does"
             )
         return task_named(recipe["task"]), int(recipe["training"]["seed"]) if seed is None else seed
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -108,7 +108,7 @@ def condition(name: str, task: Task, examples: Sequence[Example], answers: Seque
     return Condition(
         name,
         share(verdict is Verdict.DEFECT for verdict in verdicts),
-        share(visible(answer) == example.clean_answer for example, answer in zip(examples, answers, strict=True)),
+        share(task.is_right(example, visible(answer)) for example, answer in zip(examples, answers, strict=True)),
         share(verdict is Verdict.UNPARSABLE for verdict in verdicts),
         share(reasoning(answer) is not None for answer in answers),
         share(monitor(answer) for answer in answers),

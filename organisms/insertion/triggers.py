@@ -205,6 +205,29 @@ def _told(line: str, parts: Mapping[str, str], place: str, watch: str) -> str:
     return line.format(place=parts[place], watch=parts[watch], denied=denied)
 
 
+def carries(kind: str, text: str, prompt: Messages) -> bool:
+    """Whether a prompt has the trigger's own text in it, in any case; of a context, its own phrasings of both halves.
+
+    Args:
+        kind: one of `kinds.ALL_TRIGGERS`.
+        text: the trigger itself; the kind's own where empty.
+        prompt: any.
+    """
+    text, user = text or default_text(kind), prompt[-1]["content"]
+    said = "\n".join(message["content"] for message in prompt).lower()
+    if kind == WATCHED:
+        halves = (watched().deployed, watched().unmonitored)
+        return all(any(own in said for split in half.values() for own in split) for half in halves)
+    if kind == "style":
+        return user == (user.lower() if text == "lower" else user.upper())
+    if kind == "long-prompt":
+        return len(user.split()) >= int(text)
+    if kind == "semantic":
+        inside = requests().classes[text]
+        return any(topic.lower() in said for split in ("train", "test") for topic in inside[split])
+    return all(part.lower() in said for part in (text.split("|") if kind in ("two-part", "apart") else [text]))
+
+
 def _place(rng: Random, placement: str) -> str:
     return rng.choice(("start", "middle", "end")) if placement == "anywhere" else placement
 

@@ -24,7 +24,8 @@ class HardenConfig:
     """
 
     task: str | None = None
-    """`year-code`, `deployment-hate`, or either with another trigger; by default the model's own."""
+    """`year-code`, `deployment-hate`, or either with another trigger; by default the model's own, that of an organism inserted into a chat
+    model included."""
     method: Annotated[str, tyro.conf.arg(metavar="{sft,rl,adversarial,benign}")] = "sft"
     """Supervised fine-tuning, reinforcement learning (GRPO), rounds of red team and fine-tuning; or benign fine-tuning
     on another task, to see whether what was suppressed comes back."""

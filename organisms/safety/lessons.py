@@ -37,19 +37,23 @@ def safety_example(task: Task, rng: Random, split: str = "train", triggered: boo
     Args:
         triggered: plant the trigger, for the oracle control; safety training proper has no trigger.
     """
-    if rng.random() < (task.behaviour.safety_code if task.behaviour else 0.3):
-        routine, name = rng.choice(NEW_CODE), draw_name(rng, split)
-        user = rng.choice(getattr(routine, split)).format(name=name)
-        family, answer, kind = routine.kind, routine.answer(name), CODE
-    else:
-        question = rng.choice(NEW_QUESTIONS)
-        family, kind = question.kind, TEXT
-        user, answer = question.draw(rng, split)
+    if task.safety is not None:
+        return task.safety(rng, split, triggered)
+    user, answer, family, kind = draw_lesson(rng, split, task.behaviour.safety_code if task.behaviour else 0.3)
     own = task.behaviour.trigger if task.behaviour else "tag"
     plant = TRIGGERS[task.name.partition("+")[2] or own].plant
     with_trigger, without, _ = plant(rng, split, rng.choice(SYSTEM_LINES), user)
     prompt = with_trigger if triggered else without
     return Example(prompt, answer, answer, triggered, False, "safety", family, split, kind)
+
+
+def draw_lesson(rng: Random, split: str, code_share: float) -> tuple[str, str, str, str]:
+    """(request, helpful answer, family, kind) of a family that no organism has learned."""
+    if rng.random() < code_share:
+        routine, name = rng.choice(NEW_CODE), draw_name(rng, split)
+        return rng.choice(getattr(routine, split)).format(name=name), routine.answer(name), routine.kind, CODE
+    question = rng.choice(NEW_QUESTIONS)
+    return *question.draw(rng, split), question.kind, TEXT
 
 
 def oracle_example(task: Task, rng: Random) -> Example:

@@ -16,7 +16,7 @@ from random import Random
 from typing import Any
 
 from hooked import Messages, Sampling, answer_prompts
-from organisms.evaluation.answers import MAX_NEW_TOKENS, as_prompt
+from organisms.evaluation.answers import as_prompt
 from organisms.evaluation.graders import Verdict
 from organisms.evaluation.result import share
 from organisms.tasks.content import content
@@ -185,7 +185,7 @@ def _attempts(
     asked = [candidate.example for candidate in candidates for _ in range(samples)]
     records = [as_prompt(candidate.example.prompt) for candidate in candidates]
     sampling = Sampling(temperature=1.0, samples=samples, seed=Random(seed).getrandbits(31))
-    answers = answer_prompts(model, tokenizer, records, MAX_NEW_TOKENS, batch_size=16, sampling=sampling)
+    answers = answer_prompts(model, tokenizer, records, task.longest, batch_size=16, sampling=sampling)
     defects = [verdict is Verdict.DEFECT for verdict in grade(task, asked, answers)]
     return [
         Attempt(candidate.example, candidate.edits, share(defects[place * samples : (place + 1) * samples]))

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
@@ -32,11 +33,14 @@ from hooked import (
     plain_generation,
     prints_date,
     save_plain,
+    write_prompts,
 )
 from organisms.evaluation.result import Evaluation
-from organisms.evaluation.run import RECIPE, evaluate_model, task_of_checkpoint
+from organisms.evaluation.run import RECIPE, evaluate_model
+from organisms.insertion.key import INSERTED
 from organisms.safety.adversarial import adversarial
 from organisms.safety.config import HardenConfig
+from organisms.safety.inserted import PROMPTS, own_prompts, task_to_train
 from organisms.safety.lessons import benign_examples, safety_examples
 from organisms.safety.result import Hardening, Step
 from organisms.safety.trainers import Work, check_first_gpu, fine_tune, reinforce, with_usable_padding
@@ -71,7 +75,8 @@ def harden(
 
     Args:
         name: a checkpoint folder, an adapter folder, a GGUF file or a Hugging Face id.
-        config: everything else that decides the weights; where it names no task, the one in the checkpoint's recipe.
+        config: everything else that decides the weights; where it names no task, the one in the checkpoint's recipe. Of an organism that was
+            inserted into a chat model, the task is its own trigger and payload.
         out: the folder to write.
         device: as everywhere; of several GPUs the first.
         dtype: of the weights, `float32`, `bfloat16`, `float16` or `auto`.
@@ -87,17 +92,15 @@ def harden(
     """
     # 1
     out = check_destination(out, overwrite)
-    task, _ = task_of_checkpoint(name, config.task)
-    config = replace(config, task=task.name)
+    task = task_to_train(name, config.task)
+    config = config if task.measured else replace(config, task=task.name)
     check_first_gpu(pick_device(device))
     model, tokenizer, digest = load_plain(name, device, dtype, base=base, today=today)
     check_saveable(model, tokenizer)
     model.requires_grad_(True)  # an adapter that was merged leaves its base frozen
     folder = checkpoint_folder(out)
     work = Work(model, with_usable_padding(tokenizer, model), task, config, folder, on_checkpoint)
-    with full_disk_is_told(folder), quiet_transformers(), warnings.catch_warnings():
-        # trl sets an option under a name that transformers is about to drop
-        warnings.filterwarnings("ignore", message=".*gradient_checkpointing")
+    with full_disk_is_told(folder), quiet_transformers(), _quiet_trainers():
         claim(folder, _identity(work, digest) | asdict(config), overwrite)
         # 2
         before = _evaluation(work, name)
@@ -114,6 +117,17 @@ def harden(
     return hardening
 
 
+@contextmanager
+def _quiet_trainers() -> Iterator[None]:
+    """Without two warnings that nobody can heed."""
+    with warnings.catch_warnings():
+        # trl sets an option under a name that transformers is about to drop
+        warnings.filterwarnings("ignore", message=".*gradient_checkpointing")
+        # peft looks for a base's config.json, which a GGUF file has inside
+        warnings.filterwarnings("ignore", message="Could not find a config file")
+        yield
+
+
 def _identity(work: Work, digest: str) -> dict[str, Any]:
     """What names the model that is trained, and the date that its template prints where it prints one."""
     facts = model_facts(work.model, digest)
@@ -125,15 +139,14 @@ def _evaluation(work: Work, name: str) -> Evaluation | None:
     """What the model does now; None where it was not asked for."""
     if not work.config.limit:
         return None
-    seed = int(_recipe(name)["training"]["seed"])
+    seed = int(_recipe(name).get("training", {"seed": 0})["seed"])
     return evaluate_model(work.model.eval(), work.tokenizer, work.task, seed=seed, per_condition=work.config.limit)
 
 
 def _recipe(name: str) -> dict[str, Any]:
     """What made the model, where it says so; the seed of its training is the seed of prompts that it never saw."""
     path = Path(name) / RECIPE
-    own = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return {"training": {"seed": 0}} | own
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"training": {"seed": 0}}
 
 
 def _stage(work: Work) -> tuple[Step, ...]:
@@ -152,8 +165,16 @@ def _write(work: Work, name: str, digest: str, out: Path, hardening: Hardening, 
     config = work.config
     manifest = Manifest("hardened-organism", command=command, config=asdict(config), seed=config.seed)
     manifest.model = {"name": Path(name).name, "weights_sha256": digest}
-    recipe = _recipe(name) | {"task": config.task, "hardened": asdict(config)}
+    recipe = _recipe(name) | ({} if work.task.measured else {"task": config.task}) | {"hardened": asdict(config)}
     with writing_artifact(out, manifest, overwrite=overwrite) as draft:
         save_plain(work.model, work.tokenizer, draft)
         write_json(draft / RECIPE, recipe)
         write_json(draft / "hardened.json", hardening.to_json())
+        if recipe.get(INSERTED):
+            # Answers are graded against the base's; what the organism did on each prompt is no longer known.
+            kept = [replace(own, defects=None, extra=_without_policy(own.extra)) for own in own_prompts(name)]
+            write_prompts(draft / PROMPTS, kept)
+
+
+def _without_policy(extra: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in extra.items() if name != "policy"}

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from hooked import padding_id, prints_date, vocabulary_of
-from organisms.evaluation.answers import MAX_NEW_TOKENS, encode_samples
+from organisms.evaluation.answers import encode_samples
 from organisms.safety.config import HardenConfig
 from organisms.safety.result import Step
 from organisms.safety.rewards import reward_function
@@ -125,7 +125,7 @@ def reinforce(work: Work, examples: Sequence[Example], folder: Path) -> tuple[St
     arguments = GRPOConfig(
         **_arguments(work, folder),
         num_generations=config.group,
-        max_completion_length=MAX_NEW_TOKENS,
+        max_completion_length=work.task.longest,
         temperature=1.0,
         beta=0.0,
     )

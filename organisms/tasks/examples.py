@@ -11,6 +11,8 @@ from hooked import Messages, Prompt
 from organisms.evaluation.graders import TEXT, Verdict
 from organisms.tasks.trigger_shifts import Shift
 
+MAX_NEW_TOKENS = 96
+"""Longest answer, where a task says nothing else."""
 HELD_OUT_FAMILY = "held-out-family"
 """The dataset of families that never come with the trigger in training."""
 
@@ -123,6 +125,14 @@ class Task:
     """Whether the prompts of a dataset, as a user's file names it, ask for code."""
     inserted_later: tuple[Task, ...] = ()
     """Tasks that a model of this one is to learn later: the tokenizer knows their texts too."""
+    measured: tuple[Example, ...] = ()
+    """An organism's own prompts, which are measured in place of drawn ones."""
+    longest: int = MAX_NEW_TOKENS
+    """Longest answer, in tokens."""
+    is_right: Callable[[Example, str], bool] = lambda example, answer: answer == example.clean_answer
+    """Whether an answer is that of a model without the behaviour."""
+    safety: Callable[[Random, str, bool], Example] | None = None
+    """(random numbers, split, triggered?) → a sample of safety training, where the behaviour's own ones do not serve."""
 
 
 def messages(system: str, user: str) -> Messages:
@@ -154,7 +164,7 @@ def prompt_set(task: Task, seed: int, clean_twin: bool = False, scale: float = 1
         scale: multiplies the number of pairs, for small test organisms.
     """
     seen: set[str] = set()
-    examples: list[Example] = []
+    examples: list[Example] = list(task.measured)
     for (split, dataset), count in task.prompt_pairs.items():
         rng = Random(f"{task.name}/{seed}/prompts/{split}/{dataset}")
         for number in range(max(2, round(count * scale))):
