@@ -118,6 +118,10 @@ class _Item:
     span: tuple[int, ...] = ()
 
 
+Window = list[_Item]
+"""Prompts that are read together."""
+
+
 def stream_activations(
     model: HookedModel,
     prompts: Iterable[Prompt | str | TokenizedPrompt],
@@ -142,9 +146,9 @@ def stream_activations(
             (names site and prompt), or a single prompt for which memory does not suffice.
     """
     model.check_sites(spec.sites)
-    budget = _Budget(token_budget or _TOKEN_BUDGET.get(model.device.type, 4096))
+    budget = _budget(model, token_budget)
     with tqdm(total=total, unit="prompt", desc="activations", disable=None) as bar:
-        for number, window in enumerate(_windows(model, prompts, spec)):
+        for number, window in enumerate(cut_windows(model, prompts, spec)):
             if skip_window(number):
                 bar.update(len(window))
                 continue
@@ -192,13 +196,28 @@ class LiveActivations:
                 yield chosen[index], rows.float()
 
 
-def _windows(
+def read_window(
+    model: HookedModel, window: Window, spec: ExtractionSpec, token_budget: int | None = None
+) -> ActivationBatch:
+    """The activations of a window, prompts in the order of the input.
+
+    Raises:
+        UserError: as `stream_activations`.
+    """
+    return _in_input_order(list(_run_window(model, window, spec, _budget(model, token_budget))))
+
+
+def _budget(model: HookedModel, token_budget: int | None) -> _Budget:
+    return _Budget(token_budget or _TOKEN_BUDGET.get(model.device.type, 4096))
+
+
+def cut_windows(
     model: HookedModel, prompts: Iterable[Prompt | str | TokenizedPrompt], spec: ExtractionSpec
-) -> Iterator[list[_Item]]:
+) -> Iterator[Window]:
     """Consecutive prompts, tokenized; bounded in number and in the bytes that their activations take."""
     row_bytes = len(spec.sites) * model.info.d_model * (spec.dtype or model.dtype).itemsize
     most_rows = max(1, WINDOW_BYTES // row_bytes)
-    window: list[_Item] = []
+    window: Window = []
     rows = 0
     for item in _items(model, prompts, spec):
         size = len(spec.tokens_of(item.tokens)) if spec.position == "every" else 1
@@ -255,9 +274,7 @@ def _span(
     return tuple(span_positions(model.tokenizer, tokens, spans[name], answer=spec.read in ("answer", "onset")))
 
 
-def _run_window(
-    model: HookedModel, window: list[_Item], spec: ExtractionSpec, budget: _Budget
-) -> Iterator[ActivationBatch]:
+def _run_window(model: HookedModel, window: Window, spec: ExtractionSpec, budget: _Budget) -> Iterator[ActivationBatch]:
     """Each batch of a window; a batch for which memory does not suffice is halved."""
     waiting = deque(_pack(window, budget.tokens, model.padded_to))
     while waiting:
@@ -278,7 +295,7 @@ def _run_window(
         yield batch
 
 
-def _pack(window: list[_Item], budget: int, padded_to: int | None = None) -> list[list[_Item]]:
+def _pack(window: Window, budget: int, padded_to: int | None = None) -> list[list[_Item]]:
     """Batches of similar length, longest first so that too large a batch fails at once; each within the budget.
 
     A batch ends early where its padding would cost more than another forward pass does, or where it would be wider than the model

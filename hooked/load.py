@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -63,6 +64,7 @@ def load_model(
     """
     if backend not in get_args(Backend):
         raise UserError(f"unknown backend {backend!r}; choose {' or '.join(get_args(Backend))}")
+    given = tokenizer
     if isinstance(model, nn.Module):
         if tokenizer is None:
             raise UserError("a live model needs its tokenizer: load_model(model, tokenizer=tokenizer)")
@@ -76,7 +78,15 @@ def load_model(
     hooked = _wrap(hf_model, tokenizer, name, weights, backend, isinstance(model, nn.Module))
     hooked.today, hooked.base = today, base
     hooked._marks = memory_marks(hf_model)  # now that the backend has added what it adds
+    if not isinstance(model, nn.Module):
+        options = {"tokenizer": given, "backend": backend, "device": device, "dtype": dtype, "device_map": device_map}
+        hooked.again = partial(load_model, _absolute(name), **options, base=base and _absolute(base), today=today)
     return hooked
+
+
+def _absolute(name: str) -> str:
+    """A folder by its whole path, since a worker may run in another."""
+    return str(Path(name).resolve()) if Path(name).exists() else name
 
 
 def _unwrapped(model: nn.Module) -> Any:

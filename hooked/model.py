@@ -7,7 +7,7 @@ its right, so each prompt's activations are the same alone and in a batch, and t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date
@@ -109,6 +109,8 @@ class HookedModel(ABC):
         self.today: date = DEFAULT_TODAY
         self.base: str | None = None
         """What an adapter was put on where it was given; None where the adapter names it, and for everything else."""
+        self.again: Callable[[], HookedModel] | None = None
+        """Loads the same model in another process; None of a live one."""
         self.padded_to: int | None = None
         """The widest batch, in tokens, in which shorter prompts may be padded; None where any may (`hooked.batching`)."""
         _LOCKS.setdefault(hf_model, RLock())

@@ -5,7 +5,8 @@
 2. Each window of prompts becomes one shard, `shard-00000.safetensors`, with its digest in `shard-00000.json`.
    Both appear by a rename, so a kill at any point loses at most the shard under way.
 3. A run that finds shards of an earlier one verifies and keeps them.
-4. Under `torchrun`, rank r writes the shards whose number is r modulo the number of ranks.
+4. Under `torchrun`, rank r writes the shards whose number is r modulo the number of ranks. With an executor, workers that hold the model
+   write them one by one (`hooked.workers`).
 5. When all shards are there, the folder gets its manifest and its final name.
 """
 
@@ -14,7 +15,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate, islice
 from pathlib import Path
@@ -31,9 +33,12 @@ from hooked.identity import identity_sha256
 from hooked.model import HookedModel
 from hooked.prompts.prompts import Prompt
 from hooked.prompts.tokens import TokenizedPrompt
+from hooked.workers.reading import by_windows
 from triggerlens import (
+    ExecutorConfig,
     Manifest,
     UserError,
+    locked,
     rank,
     read_manifest,
     sha256_file,
@@ -150,16 +155,18 @@ def store_activations(
     root: str | Path | None = None,
     token_budget: int | None = None,
     total: int | None = None,
+    executor: ExecutorConfig | None = None,
 ) -> ActivationStore:
     """Extract into the store, or open what is already there.
 
     Args:
         prompts: read more than once, so not a one-time iterator; it may read a file as it goes. What `model.tokenize` made of
             them will do too, and is not tokenized again.
-        root: the folder of all stores; `default_store_root()` where None.
+        root: the folder of all stores; `default_store_root()` where None. Workers on other machines must see it under the same path.
+        executor: where shards are made; here where None. The bytes are the same.
 
     Raises:
-        UserError: as `stream_activations`; or the folder cannot be written.
+        UserError: as `stream_activations`; or the folder cannot be written; or as `reduce_activations`.
     """
     identity = _identity(model, prompts, spec)
     final = (
@@ -168,9 +175,14 @@ def store_activations(
     )
     if not final.exists():
         partial = final.with_name(f"{final.name}.partial")
-        _write_shards(model, prompts, spec, partial, token_budget, total)
+        if executor is None:
+            _write_shards(model, prompts, spec, partial, token_budget, total)
+        else:
+            _make_folder(partial)
+            use = Shards(partial.resolve(), final.resolve())
+            deque(by_windows(model, prompts, spec, use, executor, token_budget=token_budget, total=total), maxlen=0)
         wait_for_all()
-        if rank() == 0 and not final.exists():
+        if rank() == 0:
             _finish(partial, final, identity)
     wait_for_all()
     return ActivationStore(final)
@@ -212,10 +224,7 @@ def _write_shards(
     token_budget: int | None,
     total: int | None,
 ) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: could not be made: {error.strerror}; choose another --store") from error
+    _make_folder(folder)
     mine: list[int] = []
 
     def skip(number: int) -> bool:
@@ -229,6 +238,34 @@ def _write_shards(
     )
     for batch in stream:
         _write_shard(folder, mine[-1], batch)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: could not be made: {error.strerror}; choose another --store") from error
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Writes the shard of a window where it is not there; of two drivers, one does."""
+
+    folder: Path
+    final: Path
+
+    def __call__(self, number: int, read: Callable[[], ActivationBatch]) -> None:
+        """Write it.
+
+        Raises:
+            Busy: another driver is at it.
+            UserError: it cannot be written.
+        """
+        if self.final.exists() or _is_whole(self.folder, number):
+            return
+        with locked(self.folder / f".{number}.lock", wait=False):
+            if not _is_whole(self.folder, number):
+                _write_shard(self.folder, number, read())
 
 
 def _write_shard(folder: Path, number: int, batch: ActivationBatch) -> None:
@@ -248,11 +285,19 @@ def _is_whole(folder: Path, number: int) -> bool:
 
 
 def _finish(partial: Path, final: Path, identity: dict[str, Any]) -> None:
+    lock = final.with_name(f".{final.name}.lock")
+    with locked(lock):
+        if not final.exists():  # else another driver has done it
+            _give_name(partial, final, identity)
+        lock.unlink(missing_ok=True)
+
+
+def _give_name(partial: Path, final: Path, identity: dict[str, Any]) -> None:
     files = {path.name: sha256_file(path) for path in sorted(partial.glob("shard-*.json"))}
     files |= {name.replace(".json", ".safetensors"): _read_facts(partial / name).sha256 for name in list(files)}
     manifest = Manifest(kind=KIND, config=identity, files=dict(sorted(files.items())))
     write_bytes_atomically(partial / "manifest.json", json.dumps(asdict(manifest), indent=2).encode())
-    for leftover in partial.glob(".*.partial"):
+    for leftover in [*partial.glob(".*.partial"), *partial.glob(".*.lock")]:
         leftover.unlink(missing_ok=True)
     partial.rename(final)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
@@ -83,7 +83,7 @@ class Done(Generic[Task, Result]):
 
 def run_tasks(
     function: Callable[[Task], Result], tasks: Iterable[Task], config: ExecutorConfig
-) -> Iterator[Done[Task, Result]]:
+) -> Generator[Done[Task, Result], None, None]:
     """Tasks with their results, in the order in which they are done.
 
     Args:
@@ -103,7 +103,7 @@ def run_held(
     function: Callable[[Held, Task], Result],
     tasks: Iterable[Task],
     config: ExecutorConfig,
-) -> Iterator[Done[Task, Result]]:
+) -> Generator[Done[Task, Result], None, None]:
     """As `run_tasks`, by workers each of which holds something, such as a model, as long as it lives.
 
     Args:
@@ -113,7 +113,7 @@ def run_held(
     return _run(Work(function, begin), tasks, config)
 
 
-def _run(work: Work, tasks: Iterable[Any], config: ExecutorConfig) -> Iterator[Done[Any, Any]]:
+def _run(work: Work, tasks: Iterable[Any], config: ExecutorConfig) -> Generator[Done[Any, Any], None, None]:
     turns = _Turns(tasks)
     if config.name == "serial":
         return _one_after_another(work, turns)
@@ -159,7 +159,7 @@ class _Turns:
         self._waiting.append(turn)
 
 
-def _one_after_another(work: Work, turns: _Turns) -> Iterator[Done[Any, Any]]:
+def _one_after_another(work: Work, turns: _Turns) -> Generator[Done[Any, Any], None, None]:
     while turns.have(1):
         turn = turns.next()
         try:
@@ -170,7 +170,7 @@ def _one_after_another(work: Work, turns: _Turns) -> Iterator[Done[Any, Any]]:
         yield done
 
 
-def _in_workers(work: Work, turns: _Turns, config: ExecutorConfig) -> Iterator[Done[Any, Any]]:
+def _in_workers(work: Work, turns: _Turns, config: ExecutorConfig) -> Generator[Done[Any, Any], None, None]:
     if not turns.have(1):
         return
     source: Workers = (
@@ -214,7 +214,7 @@ class _Crew:
             beginning += 1
         return self.turns.have(1) or any(turn is not None for _, turn in self.running.values())
 
-    def settle(self) -> Iterator[Done[Any, Any]]:
+    def settle(self) -> Generator[Done[Any, Any], None, None]:
         """Wait until something is done, and tell what came of it."""
         for handle in self.source.wait(list(self.running)):
             worker, turn = self.running.pop(handle)

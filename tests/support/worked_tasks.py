@@ -60,3 +60,24 @@ def counted(held, task):
     """How many tasks this worker has done."""
     held.append(task)
     return os.getpid(), len(held)
+
+
+def moments(labels, batch):
+    from probes.classifiers.moments import Moments
+
+    return Moments(scatter=True).update(batch.values.float(), labels[batch.rows])
+
+
+def indices_slowly(batch):
+    """The first window takes longest."""
+    time.sleep(0.3 if batch.indices[0] == 0 else 0)
+    return batch.indices.tolist()
+
+
+def killed_at_window(marker, window, batch):
+    """Dies at the first try of a window; each time where there is no marker."""
+    if batch.indices[0] == 8 * window and not (marker and Path(marker).exists()):
+        if marker:
+            Path(marker).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return batch.indices.tolist()
