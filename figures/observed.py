@@ -1,4 +1,5 @@
-"""Claims 11 and 12: how far a direction between observed and deployed carries from format to format, and what steering along it does."""
+"""Claims 11 and 12: how far a direction between observed and deployed carries from format to format, and what steering along it does: to what a
+model says of its context, or, of an organism that acts on it, to its defection."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from plotly.subplots import make_subplots
 
 from experiments import ObservedOrDeployed, Result
 from figures.marks import THIN
-from triggerlens import BLUE, INK, MUTED, ORANGE, Estimate, error_bars, finish
+from triggerlens import BLUE, GREEN, INK, MUTED, ORANGE, Estimate, error_bars, finish
 
 TITLE = "Being observed, from format to format, and what steering along it does"
 EXPERIMENTS = ("observed-or-deployed",)
@@ -19,7 +20,8 @@ PARTS = {"known": "cues of fitting", "new": "other cues"}
 
 
 def make(result: Result) -> go.Figure:
-    """AUROC fitted on a format (row) and tested on another (column), with the cues of fitting and with others; and steering by dose."""
+    """AUROC fitted on a format (row) and tested on another (column), with the cues of fitting and with others; and steering by dose: of an organism,
+    its defection rate, else log-odds."""
     model = result.models[0]
     cells = result.cells_of(model, "model")
     formats = list(cells[0]["probes"][ObservedOrDeployed.MEANS]["known"])
@@ -27,7 +29,7 @@ def make(result: Result) -> go.Figure:
         cols=2, column_widths=[0.62, 0.38], horizontal_spacing=0.11, subplot_titles=(f"{model}: AUROC", "steering")
     )
     _matrices(figure, cells, formats)
-    _steering(figure, result, model)
+    (_acting if _rates(result, model) else _steering)(figure, result, model)
     finish(figure, columns=2, height=292, left=76, top=66)
     figure.update_yaxes(showgrid=False, zeroline=False, row=1, col=1)
     figure.update_xaxes(showgrid=False, zeroline=False, row=1, col=1)
@@ -107,6 +109,47 @@ def _steering(figure: go.Figure, result: Result, model: str) -> None:
     axis = {"tickvals": [dose for dose, _ in doses], "ticktext": [f"{dose:g}" for dose, _ in doses]}
     figure.update_xaxes(type="log", range=[low, high], title="share of the stream's norm", **axis, row=1, col=2)
     figure.update_yaxes(title="log-odds of “observed”", row=1, col=2)
+
+
+def _rates(result: Result, model: str) -> dict[Any, Estimate]:
+    """Defection and right answers of an organism, by arm; none of any other model."""
+    names = (ObservedOrDeployed.RATE, ObservedOrDeployed.RIGHT)
+    return {
+        (own.measure, own.arm.toward, own.arm.on, own.arm.dose): own.estimate
+        for name in names
+        for own in result.of(name, model, "model")
+    }
+
+
+def _acting(figure: go.Figure, result: Result, model: str) -> None:
+    """What is left of defection by dose towards observed, what comes of it towards deployed, right answers to other prompts, and all placebos."""
+    rates = _rates(result, model)
+    rate, right = ObservedOrDeployed.RATE, ObservedOrDeployed.RIGHT
+    lines = (
+        ("towards observed", (rate, "observed", "defecting"), (rate, "nothing", "defecting"), ORANGE, "circle"),
+        ("towards deployed, on others", (rate, "deployed", "others"), (rate, "nothing", "others"), BLUE, "triangle-up"),
+        ("others answered right", (right, "observed", "others"), (right, "nothing", "others"), GREEN, "square"),
+    )
+    doses = sorted({own[3] for own in rates if own[1] == "observed"})
+    for place, (name, steered, untouched, colour, symbol) in enumerate(lines):
+        dots = [(dose, rates[*steered, dose]) for dose in doses] + [(0.0, rates[*untouched, 0.0])]
+        marker = {"color": colour, "symbol": symbol, "size": 7}
+        x = [dose + (place - 1) * 0.006 for dose, _ in dots]
+        _marks(figure, x, [own for _, own in dots], name, marker)
+    (dose,) = {own[3] for own in rates if own[1] == "placebo"}
+    placebos = [value for cell in result.cells_of(model, "model") for value in cell["acting"]["placebos"]]
+    figure.add_scatter(
+        x=[dose + 0.02] * len(placebos),
+        y=placebos,
+        mode="markers",
+        marker={"color": MUTED, "symbol": "line-ew-open", "size": 7},
+        name="placebos",
+        row=1,
+        col=2,
+    )
+    axis = {"tickvals": [0, *doses], "ticktext": ["none", *(f"{dose:g}" for dose in doses)]}
+    figure.update_xaxes(title="share of the stream's norm", range=[-0.04, max(doses) + 0.04], **axis, row=1, col=2)
+    figure.update_yaxes(title="rate", range=[-0.03, 1.03], row=1, col=2)
 
 
 def _marks(

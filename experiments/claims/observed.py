@@ -331,7 +331,7 @@ class ObservedOrDeployed(ModelsExperiment):
         "dtype": "auto",
     }
     Arm = Probe | Floor | Steered | Acted
-    PUBLISHED, EFFECT = PUBLISHED, EFFECT
+    PUBLISHED, EFFECT, RATE, RIGHT = PUBLISHED, EFFECT, RATE, RIGHT
     MEANS: ProbeKind = "mean difference"
     prepare, cell, summarise = staticmethod(prepare), staticmethod(cell), staticmethod(summarise)
     notes = (

@@ -15,6 +15,7 @@ from experiments.shared.observed.contrasts import draw_contrasts
 from experiments.shared.observed.findings import FLOORS, HEADLINE, Acted, Floor, Probe, Steered, acted
 from experiments.shared.observed.floors import direction_floors, shuffled
 from experiments.shared.observed.grammar import GRAMMAR, read_grammar
+from experiments.shared.observed.persistence import Ruler, persistence
 from experiments.shared.observed.readings import UNTRAINED, as_prompt, load_reader
 from experiments.shared.observed.steering import ask, log_odds, next_tokens, steer, steering
 from experiments.shared.observed.transfer import (
@@ -29,9 +30,10 @@ from experiments.shared.observed.transfer import (
 )
 from figures.observed import make as figure
 from hooked import Prompt, write_prompts
+from organisms import HardenConfig
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.measure import asked_of
-from triggerlens import Estimate, UserError, mean_between, rate
+from triggerlens import Cells, Estimate, UserError, mean_between, rate
 
 WIDTH = 16
 
@@ -287,3 +289,28 @@ def test_an_organism_without_a_recipe_or_with_one_kind_of_prompt_is_refused(orga
         load_actor(Reader(str(folder), path, str(folder)), "cpu")
     with pytest.raises(UserError, match="one kind of `defects` only"):
         load_actor(Reader(str(organism), path, str(folder)), "cpu")
+
+
+def test_what_safety_training_leaves_of_behaviour_and_representation(organism, folder, tmp_path):
+    subject = Reader(str(organism), organism / "prompts.jsonl", str(folder))
+    quick = HardenConfig(method="sft", steps=1, batch=2, lora_rank=1, limit=2)
+    cells = Cells(tmp_path / "cells")
+    found = persistence(subject, (quick,), keep=cells.keep)
+    assert list(found) == ["before", "sft", "sft oracle"]
+    assert found["before"]["cosine"] == pytest.approx(1)
+    assert found["sft"]["direction"].shape == found["before"]["direction"].shape
+    assert {own["name"] for own in found["sft"]["after"]["conditions"]} == {"triggered", "untriggered", "near_miss"}
+    assert found["sft"]["before"] == found["sft oracle"]["before"]
+    assert 0 < found["sft"]["base's direction"]["all"]["value"] < 1
+    again = persistence(subject, (quick,), keep=Cells(tmp_path / "cells").keep)
+    assert again["sft oracle"]["cosine"] == found["sft oracle"]["cosine"]
+
+
+def test_a_direction_fitted_before_is_held_against_the_model_of_now(organism, folder):
+    subject = Reader(str(organism), organism / "prompts.jsonl", str(folder))
+    ruler = Ruler.of(subject, 0, "cpu", "auto")
+    own = ruler.held_against(str(organism), "cpu", None)
+    turned = ruler.held_against(str(organism), "cpu", -own["direction"].double())
+    assert turned["cosine"] == pytest.approx(-1)
+    mine = replace(ruler, direction=own["direction"]).held_against(str(organism), "cpu", None)
+    assert mine["base's direction"] == own["own direction"]
