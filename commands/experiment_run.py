@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from commands._console import console, emit
-from triggerlens import UserError, text_table
+from triggerlens import ExecutorConfig, UserError, text_table
 
 if TYPE_CHECKING:
     from experiments import Experiment, Result
@@ -58,6 +58,7 @@ class Config:
     """Folder of results; the project's own where not given."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    where: Annotated[ExecutorConfig, tyro.conf.arg(name="")] = field(default_factory=ExecutorConfig)
     json: bool = False
     """Print one JSON object instead of a table."""
 
@@ -84,7 +85,7 @@ def run(config: Config) -> None:
     if config.experiment is None:
         raise UserError("which experiment? give its name, or --list to see them")
     experiment = experiment_named(config.experiment)
-    result, folder = run_experiment(experiment, experiment_config(config, experiment), root)
+    result, folder = run_experiment(experiment, experiment_config(config, experiment), root, config.where)
     emit(
         result.to_json() | {"folder": str(folder)},
         as_json=config.json,

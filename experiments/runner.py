@@ -3,7 +3,7 @@
 1. The key is a hash of the configuration (files by their content), the experiment's `VERSION`, and the weights' sha256.
 2. A whole folder under that key is read, not computed again.
 3. An experiment hands each measurement (a cell, mostly one model × seed) to `keep`, which writes it as soon as it is there:
-   a run that was stopped goes on with the first cell that is missing.
+   a run that was stopped goes on with the first cell that is missing. Workers share the cells, where there are any (`sharing`).
 4. The folder holds `result.json`, the same bytes whenever it is computed; `tensors.safetensors` where cells have tensors;
    `timing.json`, which is what the clock said; and `manifest.json`.
 """
@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ from experiments.saved_results import KIND, RESULTS, read_result
 from experiments.shared.later import torch
 from experiments.shared.leaderboard.entrants import Zoo
 from experiments.shared.subjects import ExperimentConfig, Subject
+from experiments.sharing import Finished, share_cells, unless_finished
 from triggerlens import (
     Cells,
+    ExecutorConfig,
     Manifest,
     UserError,
     cells_folder,
+    locked,
     sha256_file,
     tensors_of,
     without_tensors,
@@ -39,8 +43,19 @@ from triggerlens import (
 )
 
 
-def run_experiment(experiment: Experiment, config: ExperimentConfig, root: str | Path = RESULTS) -> tuple[Result, Path]:
+def run_experiment(
+    experiment: Experiment,
+    config: ExperimentConfig,
+    root: str | Path = RESULTS,
+    executor: ExecutorConfig | None = None,
+) -> tuple[Result, Path]:
     """The result under this configuration's key, computed where it is not there yet, and its folder.
+
+    Args:
+        experiment: which.
+        config: everything that decides its numbers.
+        root: the folder of results.
+        executor: where its cells are computed; one after another here where None. Two drivers on one result share its cells.
 
     Raises:
         UserError: a model or file that cannot be used, a damaged result, or a folder that cannot be written.
@@ -52,12 +67,32 @@ def run_experiment(experiment: Experiment, config: ExperimentConfig, root: str |
         return read_result(folder), folder
     with tqdm(desc=experiment.name, unit="cell", disable=None) as bar:
         cells = Cells(cells_folder(folder), on_cell=lambda name: _show(bar, name))
-        measured = experiment.run(config, cells.keep)
+        try:
+            if executor is not None and executor.name != "serial":
+                share_cells(experiment, config, cells.folder, folder, executor)
+            measured = experiment.run(
+                config, lambda name, compute: cells.keep(name, partial(unless_finished, folder, compute))
+            )
+        except (Finished, OSError):
+            if not folder.exists():
+                raise
+            cells.drop()
+            return read_result(folder), folder
+    _save(experiment, config, measured, folder, cells.seconds)
+    cells.drop()
+    return read_result(folder), folder
+
+
+def _save(
+    experiment: Experiment, config: ExperimentConfig, measured: Result, folder: Path, seconds: Mapping[str, float]
+) -> None:
+    """Write what was measured, where no other driver has."""
+    facts = config_facts(config)
     result = dataclasses.replace(
         measured,
         cells={name: without_tensors(cell) for name, cell in measured.cells.items()},
         experiment=experiment.name,
-        key=key,
+        key=folder.name,
         version=experiment.VERSION,
         preset=preset_of(experiment, config),
         config=json_config(config),
@@ -65,9 +100,11 @@ def run_experiment(experiment: Experiment, config: ExperimentConfig, root: str |
     tensors = {
         f"{name}/{fact}": value for name, cell in measured.cells.items() for fact, value in tensors_of(cell).items()
     }
-    write_result(folder, result, tensors, cells.seconds, facts)
-    cells.drop()
-    return read_result(folder), folder
+    lock = folder.with_name(f".{folder.name}.lock")
+    with locked(lock):
+        if not folder.exists():
+            write_result(folder, result, tensors, seconds, facts)
+        lock.unlink(missing_ok=True)
 
 
 def preset_of(experiment: Experiment, config: ExperimentConfig) -> str:

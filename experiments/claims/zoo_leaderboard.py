@@ -83,14 +83,16 @@ def measure(config: Config, keep: Keep) -> dict[str, Facts]:
     entrants = config.zoo.entrants()
     context = cache(partial(_context, config))
     sample = _sample(entrants, config.slow_clean)
-    said: dict[str, dict[str, Any]] = {name: {} for name in config.detectors}
+    kept: dict[str, dict[str, Facts]] = {name: {} for name in config.detectors}
     for entrant in entrants:
         with _Visit(config, entrant, context) as visit:
             for name in config.detectors:
                 entry = entry_named(name)
                 if not entry.slow or entrant.name in sample:
-                    facts = keep(f"{entrant.name}/{name}/{entry.version}", partial(visit.cell, entry))
-                    said[name][entrant.name] = facts["score"]
+                    kept[name][entrant.name] = keep(
+                        f"{entrant.name}/{name}/{entry.version}", partial(visit.cell, entry)
+                    )
+    said = {name: {model: facts["score"] for model, facts in own.items()} for name, own in kept.items()}
     cells: dict[str, Facts] = {"models": {"models": [asdict(entrant) for entrant in entrants]}}
     for name, own in said.items():
         several = any(isinstance(score, list) for score in own.values())
