@@ -6,6 +6,7 @@ from .candidates.begun import (
     Start as Start,
     Usual as Usual,
     beginning as beginning,
+    first_tokens as first_tokens,
     follow_starts as follow_starts,
     surest_beginnings as surest_beginnings,
     usual_of as usual_of,
