@@ -106,7 +106,11 @@ def emit(value: Any, *, as_json: bool, text: str) -> None:
         ) from error
 
 
-def config_dict(config: Any, *, without: Sequence[str] = ("out", "overwrite", "json", "store")) -> dict[str, Any]:
+NO_PART = ("out", "overwrite", "json", "store", "more_models", "executor", "jobs", "address", "gpus_per_task")
+"""Options that change no result: where it is computed and written."""
+
+
+def config_dict(config: Any, *, without: Sequence[str] = NO_PART) -> dict[str, Any]:
     """The part of a configuration that can change a result, for the manifest: every option under its own name.
 
     A room's settings that a command embeds are options like its own; what is no option is left out. Paths are as the user

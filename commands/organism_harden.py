@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from commands._console import console, emit
+from commands.several.models import Many, emit_many, over_models
 from organisms import HardenConfig
 
 
@@ -32,6 +34,7 @@ class Config:
     """Of an adapter: the model that it was trained on, in place of the one that it names."""
     today: str = "2025-01-01"
     """The date that a chat template is told where it prints today's, so that a prompt is the same text on every day."""
+    many: Annotated[Many, tyro.conf.arg(name="")] = field(default_factory=Many)
     overwrite: bool = False
     """Replace a finished run in the same folder, and drop the checkpoints there of a run with other settings."""
     json: bool = False
@@ -40,6 +43,9 @@ class Config:
 
 def run(config: Config) -> None:
     """Train, and print what changed."""
+    if config.many.more_models:
+        emit_many(over_models(run, config), _facts, as_json=config.json)
+        return
     from commands._options import day, model_folder
     from organisms import harden, hardening_summary, task_to_train
     from triggerlens import check_destination, rank
@@ -61,6 +67,19 @@ def run(config: Config) -> None:
     if rank() == 0:
         result = {"model": config.model, "out": str(config.out), **hardening.to_json()}
         emit(result, as_json=config.json, text=hardening_summary(hardening))
+
+
+def _facts(out: Path) -> dict[str, Any]:
+    """What safety training left of a model, in a table."""
+    result = json.loads((out / "hardened.json").read_text(encoding="utf-8"))
+    looks = {when: _defection(result.get(when)) for when in ("before", "after")}
+    return {"method": result["method"], **{f"defection {when}": look for when, look in looks.items()}}
+
+
+def _defection(evaluation: dict[str, Any] | None) -> str:
+    """Rates of an evaluation, where there is one."""
+    conditions = (evaluation or {}).get("conditions", [])
+    return ", ".join(f"{own['name']} {own['defection']['value']:.0%}" for own in conditions[:2])
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import tyro
 
 from commands._console import config_dict, console, emit
 from commands._options import ModelOptions, model_folder
+from commands.several.models import Many, emit_many, over_models
 from scanning import ScanConfig
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Config(ModelOptions):
     """Texts of your own to try, one a line, or JSON objects with `text` and `place`; adds the channel `user`."""
     then: tuple[Literal["trace", "probe", "ablate"], ...] = ()
     """What goes on from the best candidate found: `patch-trace`, `probe-train`, `patch-ablate`, each in a folder beside --out."""
+    many: Annotated[Many, tyro.conf.arg(name="")] = field(default_factory=Many)
     grade: str | None = None
     """Also judge the answers to the strongest candidates by what they say: a grader's name, as `probe-train --grade` takes it."""
 
@@ -53,6 +55,9 @@ def main() -> None:
 
 def run(config: Config) -> None:
     """Check the input, scan, write, print, and exit by what was found."""
+    if config.many.more_models:
+        _scan_many(config)
+        return
     from scanning import (
         KIND,
         found_prompts,
@@ -87,6 +92,20 @@ def run(config: Config) -> None:
     if pairs:
         _go_on(config)
     if result.outcome == "found":
+        sys.exit(FOUND)
+
+
+def _scan_many(config: Config) -> None:
+    """Scan each model in a folder of its own, and exit as if all were one."""
+    from scanning import read_scan
+
+    def facts(out: Path) -> dict[str, Any]:
+        result = read_scan(out)
+        return {"outcome": result.outcome, "found": ", ".join(judged.candidate.name for judged in result.found)}
+
+    told = over_models(run, config)
+    emit_many(told, facts, as_json=config.json)
+    if any(read_scan(own.out).outcome == "found" for own in told):
         sys.exit(FOUND)
 
 

@@ -1,6 +1,7 @@
 """`organism-harden` as a user runs it."""
 
 import json
+from pathlib import Path
 
 import pytest
 from tiny_models import tiny_checkpoint
@@ -44,3 +45,32 @@ def test_a_folder_that_is_no_causal_model_is_named(command, tmp_path) -> None:
     done = command("organism-harden", tmp_path / "model", "--task", "year-code", "--out", tmp_path / "out")
     assert (done.code, len(done.err.splitlines())) == (2, 1)
     assert "is no causal language model" in done.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", [["--executor", "serial"], ["--jobs", 2]])
+def test_several_models_are_trained_each_as_alone_and_one_that_fails_is_named(command, tmp_path, executor) -> None:
+    models = [tiny_checkpoint(tmp_path / name, "llama", seed=seed, context=512) for seed, name in enumerate("ab")]
+    options = ("--task", "deployment-hate", "--steps", 2, "--batch", 4, "--limit", 0)
+    alone = tmp_path / "alone"
+    assert command("organism-harden", models[1], *options, "--out", alone).code == 0
+    out = tmp_path / "out"
+    arguments = (models[0], *options, "--out", out, "--more-models", models[1], tmp_path / "none", *executor)
+    done = command("organism-harden", *arguments, "--json")
+    assert done.code == 2
+    assert "1 of 3 models failed (none); each is named above" in done.err
+    assert "none: no such model" in done.err
+    assert f"alone: give {tmp_path / 'none'} --out {out / 'none'}" in done.err
+    assert [Path(own["out"]).name for own in json.loads(done.out)["models"]] == ["a", "b", "none"]
+    same = [read_artifact(folder, "hardened-organism").files for folder in (out / "b", alone)]
+    assert same[0] == same[1]
+    written = (out / "a" / "manifest.json").stat().st_mtime_ns
+    assert command("organism-harden", *arguments).code == 2
+    assert (out / "a" / "manifest.json").stat().st_mtime_ns == written
+
+
+def test_one_model_is_one_task_and_two_of_one_name_are_refused(command, tmp_path) -> None:
+    done = command("organism-harden", "year-code", "--out", tmp_path / "out", "--jobs", 2)
+    assert (done.code, "one model is one task" in done.err) == (2, True)
+    twice = command("organism-harden", "x/year-code", "--out", tmp_path / "out", "--more-models", "y/year-code")
+    assert (twice.code, "two models are called year-code" in twice.err) == (2, True)

