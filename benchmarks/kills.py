@@ -119,6 +119,8 @@ def until(holds: Callable[[], Any], seconds: float) -> bool:
 class Kill:
     """What came of one."""
 
+    landed: bool
+    """Whether it came while tasks were left; else it is drawn again."""
     same: bool
     twice: int
     """Tasks that were whole when it came, and were computed again."""
@@ -142,12 +144,12 @@ def kill(executor: str, victim: str, rng: Random, result: dict[str, Any]) -> Kil
         run = driver(folder, executor)
         assert until(lambda: at_work(folder), 120), "no task was begun"
         time.sleep(rng.uniform(0, TASKS * SECONDS / workers))
+        until(lambda: at_work(folder) or run.poll() is not None, 10)
+        landed = bool(working := sorted(at_work(folder)))
         if victim == "driver":
             run.kill()
-        else:
-            until(lambda: at_work(folder) or run.poll() is not None, 10)
-            for pid in rng.sample(sorted(at_work(folder)), 1) if at_work(folder) else ():
-                os.kill(pid, signal.SIGKILL)
+        elif landed:
+            os.kill(rng.choice(working), signal.SIGKILL)
         before, begun = whole(folder), Counter(number for what, number, _ in journal_of(folder) if what == "begun")
         left = 0
         if victim == "driver":
@@ -162,7 +164,18 @@ def kill(executor: str, victim: str, rng: Random, result: dict[str, Any]) -> Kil
         twice = sum(f"task {number}" in before for number in again)
         assert all(count == 1 for number, count in again.items()), again
         assert len(again) <= sum(begun.values())
-        return Kill(code == 0 and whole(folder) == result, twice, len(again) - twice, left)
+        return Kill(landed, code == 0 and whole(folder) == result, twice, len(again) - twice, left)
+
+
+def landed_kills(count: int, kind: str, result: dict[str, Any]) -> Iterator[Kill]:
+    """So many kills of a kind that came while tasks were left."""
+    executor, victim = kind.split("/")
+    rng = Random(kind)
+    while count:
+        own = kill(executor, victim, rng, result)
+        count -= own.landed
+        if own.landed:
+            yield own
 
 
 def two_drivers(executor: str, result: dict[str, Any]) -> tuple[bool, int, list[int]]:
@@ -199,8 +212,8 @@ def main() -> None:
         executor, victim = kind.split("/")
         if executor == "ray" and util.find_spec("ray") is None:
             continue
-        start, rng = time.monotonic(), Random(kind)
-        kills = [kill(executor, victim, rng, result) for _ in range(options.kills)]
+        start = time.monotonic()
+        kills = list(landed_kills(options.kills, kind, result))
         facts = (
             sum(own.same for own in kills),
             *(sum(getattr(own, n) for own in kills) for n in ("twice", "redone", "left")),

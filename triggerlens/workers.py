@@ -196,7 +196,8 @@ class Actors:
     """Of a Ray cluster. Where a machine leaves it, there is room for fewer; where one joins, for more."""
 
     def __init__(self, work: Work, jobs: int, address: str | None, gpus_per_task: float) -> None:
-        self.ray, self.work = _ray(jobs, address), work
+        self.ray, self.ours = _ray(jobs, address)
+        self.work = work
         errors: Any = self.ray.exceptions
         self.died: tuple[type[BaseException], ...] = (
             errors.RayActorError,
@@ -211,6 +212,10 @@ class Actors:
         self.jobs = jobs if address is None else 0
         self._room, self._asked = 0, -_LOOK_AGAIN
         self._gpus = gpus_per_task
+        there = self.ray.cluster_resources().get("GPU", 0)
+        if gpus_per_task > there:
+            self.end()
+            raise UserError(f"--gpus-per-task {gpus_per_task}: Ray has {there:g} GPUs there")
 
     def room(self) -> int:
         if self.jobs:
@@ -234,11 +239,12 @@ class Actors:
             raise error.cause from None
 
     def end(self) -> None:
-        self.ray.shutdown()
+        if self.ours:
+            self.ray.shutdown()
 
 
-def _ray(jobs: int, address: str | None) -> Any:
-    """Ray, connected.
+def _ray(jobs: int, address: str | None) -> tuple[Any, bool]:
+    """Ray, connected, and whether that was done here: a notebook may be connected already.
 
     Raises:
         UserError: it is not installed, or there is no cluster at the address.
@@ -247,6 +253,8 @@ def _ray(jobs: int, address: str | None) -> Any:
         import ray
     except ImportError as error:
         raise UserError("--executor ray needs the package ray: pip install 'triggerlens[ray]'") from error
+    if ray.is_initialized():
+        return ray, False
     local: dict[str, Any] = {"num_cpus": jobs, "include_dashboard": False} if address is None else {}
     _check_reachable(address)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # of its warnings, the one on tasks without a GPU
@@ -260,7 +268,7 @@ def _ray(jobs: int, address: str | None) -> Any:
             else f"--address {address}: no Ray cluster could be reached"
         )
         raise UserError(f"{where}: {reason}") from error
-    return ray
+    return ray, True
 
 
 def _check_reachable(address: str | None) -> None:

@@ -2,7 +2,6 @@
 
 from importlib import util
 from pathlib import Path
-from random import Random
 
 import pytest
 
@@ -27,9 +26,7 @@ def result():
 def test_ten_kills_at_random_moments(kind, result):
     executor, victim = kind.split("/")
     skip_without_ray(executor)
-    rng = Random(kind)
-    for _ in range(10):
-        kill = kills.kill(executor, victim, rng, result)
+    for kill in kills.landed_kills(10, kind, result):
         assert kill.same
         assert (kill.twice, kill.left) == (0, 0)
         assert kill.redone <= (kills.WORKERS if victim == "driver" else 1)

@@ -107,3 +107,26 @@ def test_a_worker_whose_model_is_another_refuses(tmp_path):
         model.hf_model.get_input_embeddings().weight.add_(1)
     with pytest.raises(UserError, match="a worker's model is not this one"):
         store_activations(model, prompts(), ExtractionSpec(SITES), root=tmp_path, executor=TWO)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(util.find_spec("ray") is None, reason="needs the package ray")
+def test_a_machine_that_leaves_the_cluster_costs_its_window(model, tmp_path):
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    second = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    try:
+        executor = ExecutorConfig(executor="ray", address=cluster.address)
+        use = partial(worked_tasks.noted_window, str(tmp_path))
+        parts = reduce_activations(model, prompts(160), ExtractionSpec(SITES), use, executor)
+        read = [next(parts)]
+        while len({path.name.split("-")[0] for path in tmp_path.iterdir()}) < 2:  # both machines are at work
+            read.append(next(parts))
+        cluster.remove_node(second)
+        read += parts
+    finally:
+        cluster.shutdown()
+    assert [index for own in read for index in own] == list(range(160))
+    assert 20 <= len(list(tmp_path.iterdir())) <= 21, "twenty windows, and at most the one under way again"

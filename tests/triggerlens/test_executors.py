@@ -176,6 +176,29 @@ def test_without_ray_one_line_says_how_to_get_it():
 
 
 @needs_ray
+@pytest.mark.slow
+def test_gpus_that_are_not_there_are_not_waited_for():
+    import ray
+
+    with pytest.raises(UserError, match=r"--gpus-per-task 0\.5: Ray has 0 GPUs there"):
+        next(run_tasks(worked_tasks.squared, [1], ExecutorConfig(executor="ray", gpus_per_task=0.5)))
+    assert not ray.is_initialized()
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_ray_that_was_connected_before_stays_connected():
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False)
+    try:
+        assert by_task(run_tasks(worked_tasks.squared, [2, 3], RAY)) == {2: 4, 3: 9}
+        assert ray.is_initialized()
+    finally:
+        ray.shutdown()
+
+
+@needs_ray
 def test_an_address_without_a_cluster_is_one_line():
     with pytest.raises(UserError, match=r"--address 127\.0\.0\.1:1: no Ray cluster could be reached"):
         next(run_tasks(worked_tasks.squared, [1], ExecutorConfig(executor="ray", address="127.0.0.1:1")))
