@@ -46,7 +46,6 @@ def share_cells(
     folder: Path,
     finished: Path,
     executor: ExecutorConfig,
-    on_worker: Callable[[], None] = lambda: None,
 ) -> None:
     """Compute what is missing of an experiment's cells.
 
@@ -56,7 +55,6 @@ def share_cells(
         folder: of the cells; workers on other machines must see it under the same path.
         finished: what is there once the run's result is.
         executor: where.
-        on_worker: told when a worker finds nothing more to do.
 
     Raises:
         UserError: as the executor, and as the experiment.
@@ -67,7 +65,6 @@ def share_cells(
         partial(_help, experiment, config, folder.resolve(), finished.resolve()), _helpers(ended), executor
     ):
         ended.append(done.task)
-        on_worker()
 
 
 def _helpers(ended: list[int]) -> Iterator[int]:
