@@ -38,4 +38,13 @@ from .shared.latent_effects import ablation_meter as ablation_meter
 from .shared.leaderboard.context import Context as Context
 from .shared.leaderboard.entrants import Zoo as Zoo
 from .shared.leaderboard.entries import enter as enter
+from .shared.observed.contrasts import draw_contrasts as draw_contrasts
+from .shared.observed.grammar import GRAMMAR as GRAMMAR, read_grammar as read_grammar
+from .shared.observed.persistence import persistence_of as persistence_of
+from .shared.observed.readings import read_contrasts as read_contrasts
+from .shared.observed.transfer import (
+    fit_formats as fit_formats,
+    setting_estimates as setting_estimates,
+    transfer_matrix as transfer_matrix,
+)
 from .shared.subjects import ExperimentConfig as ExperimentConfig, ModelsConfig as ModelsConfig, Subject as Subject

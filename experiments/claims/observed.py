@@ -53,9 +53,9 @@ from experiments.shared.observed.transfer import (
     Reading,
     curves,
     fit,
-    fits_needed,
-    matrix,
+    fit_formats,
     setting_estimates,
+    transfer_matrix,
 )
 from experiments.shared.subjects import ModelsConfig, Subject, checkpoint
 from triggerlens import Facts, UserError, sha256_file, to_json
@@ -144,8 +144,7 @@ def prepare(config: Config, subject: Subject, name: str) -> Prepared:
 def cell(config: Config, prepared: Prepared, seed: int) -> Facts:
     """One draw of the prompts: what probes and controls reach on them, and what steering does."""
     own, tokens = _read(config, prepared, "observed", config.per_cell, seed)
-    needed = dict(fits_needed(own.contrasts.formats))
-    fitted = {kind: {name: fit(own, kind, many) for name, many in needed.items()} for kind in PROBES}
+    fitted = {kind: fit_formats(own, kind) for kind in PROBES}
     means, sites = fitted["mean difference"], prepared.model.sites("resid_post")
     facts: Facts = {
         "prompts": len(tokens),
@@ -156,8 +155,8 @@ def cell(config: Config, prepared: Prepared, seed: int) -> Facts:
     if not prepared.trained:
         return facts
     other, _ = _read(config, prepared, "unrelated", config.unrelated_per_cell, seed)
-    unrelated = {name: fit(other, "mean difference", many) for name, many in needed.items()}
-    there = {name: replace(means[name], coef=unrelated[name].coef) for name in needed}
+    unrelated = fit_formats(other)
+    there = {name: replace(means[name], coef=own_fit.coef) for name, own_fit in unrelated.items()}
     whole = [fit(reading, "mean difference", own.contrasts.formats) for reading in (own, other)]
     if prepared.actor is not None:
         facts["acting"] = _acting(config, prepared.actor, whole[0], seed)
@@ -198,8 +197,8 @@ def probe_facts(reading: Reading, fitted: Mapping[str, Fitted], sites: Sequence[
     return {
         "layers": {name: sites[own.layer] for name, own in fitted.items()},
         "settings": to_json(setting_estimates(reading, fitted)),
-        "known": to_json(matrix(reading, fitted, "known")),
-        "new": to_json(matrix(reading, fitted, "new")),
+        "known": to_json(transfer_matrix(reading, fitted, "known")),
+        "new": to_json(transfer_matrix(reading, fitted, "new")),
         "curves": curves(reading, fitted),
     }
 
@@ -331,7 +330,7 @@ class ObservedOrDeployed(ModelsExperiment):
         "dtype": "auto",
     }
     Arm = Probe | Floor | Steered | Acted
-    PUBLISHED, EFFECT, RATE, RIGHT = PUBLISHED, EFFECT, RATE, RIGHT
+    PUBLISHED, EFFECT, RATE, RIGHT, PREDICTS = PUBLISHED, EFFECT, RATE, RIGHT, PREDICTS
     MEANS: ProbeKind = "mean difference"
     prepare, cell, summarise = staticmethod(prepare), staticmethod(cell), staticmethod(summarise)
     notes = (

@@ -15,18 +15,17 @@ from experiments.shared.observed.contrasts import draw_contrasts
 from experiments.shared.observed.findings import FLOORS, HEADLINE, Acted, Floor, Probe, Steered, acted
 from experiments.shared.observed.floors import direction_floors, shuffled
 from experiments.shared.observed.grammar import GRAMMAR, read_grammar
-from experiments.shared.observed.persistence import Ruler, persistence
+from experiments.shared.observed.persistence import Ruler, persistence_of
 from experiments.shared.observed.readings import UNTRAINED, as_prompt, load_reader
 from experiments.shared.observed.steering import ask, log_odds, next_tokens, steer, steering
 from experiments.shared.observed.transfer import (
     SETTINGS,
     Reading,
     coefficients,
-    fit,
-    fits_needed,
-    matrix,
+    fit_formats,
     mean_of_formats,
     setting_estimates,
+    transfer_matrix,
 )
 from figures.observed import make as figure
 from hooked import Prompt, write_prompts
@@ -55,22 +54,18 @@ def planted(contrasts, strength, *, formats=None, cues=True):
     return Reading(contrasts, values)
 
 
-def fits(reading, kind="mean difference"):
-    return {name: fit(reading, kind, many) for name, many in fits_needed(reading.contrasts.formats)}
-
-
 @pytest.mark.parametrize("kind", ["mean difference", "logistic"])
 def test_a_direction_of_all_formats_carries_to_those_left_out(contrasts, kind):
     reading = planted(contrasts, 3.0)
-    found = fits(reading, kind)
+    found = fit_formats(reading, kind)
     assert {own.layer for own in found.values()} == {1}
     assert all(estimate.value > 0.98 for estimate in setting_estimates(reading, found).values())
 
 
 def test_a_direction_of_each_format_stays_within_it(contrasts):
     reading = planted(contrasts, 3.0, formats="each its own")
-    found = fits(reading)
-    by_format = matrix(reading, found, "known")
+    found = fit_formats(reading)
+    by_format = transfer_matrix(reading, found, "known")
     assert all(by_format[name][name].value > 0.98 for name in by_format)
     crossed = [by_format[one][other].value for one in by_format for other in by_format if one != other]
     assert np.mean(crossed) < 0.85
@@ -78,7 +73,7 @@ def test_a_direction_of_each_format_stays_within_it(contrasts):
 
 
 def test_a_direction_of_the_cues_does_not_carry_to_other_cues(contrasts):
-    found = setting_estimates(reading := planted(contrasts, 3.0, cues=False), fits(reading))
+    found = setting_estimates(reading := planted(contrasts, 3.0, cues=False), fit_formats(reading))
     assert found["across formats"].value > 0.9
     assert found["across formats, new cues"].low < 0.5 < found["across formats, new cues"].high
 
@@ -93,7 +88,7 @@ def test_the_logistic_direction_is_the_one_of_unscaled_activations(contrasts):
 
 def test_directions_that_know_nothing_are_near_chance(contrasts):
     reading = planted(contrasts, 0.0)
-    found = fits(reading)
+    found = fit_formats(reading)
     floors = direction_floors(reading, found, 24, 0)
     for setting in SETTINGS:
         either, mixed = (floors[name][setting] for name in ("random directions", "shuffled labels"))
@@ -101,7 +96,7 @@ def test_directions_that_know_nothing_are_near_chance(contrasts):
         assert 0.5 <= either["median"] < 0.6
         assert 0.4 < mixed["median"] < 0.6
         assert either["best"] >= either["median"]
-    mixed = shuffled(planted(contrasts, 9.0), fits(planted(contrasts, 9.0))["chat"], 24, 0)
+    mixed = shuffled(planted(contrasts, 9.0), fit_formats(planted(contrasts, 9.0))["chat"], 24, 0)
     true = coefficients("mean difference", planted(contrasts, 9.0).values[:, 1:2], contrasts.positive)
     assert mixed.norm(dim=-1).max() < 0.6 * true.norm()
 
@@ -295,14 +290,14 @@ def test_what_safety_training_leaves_of_behaviour_and_representation(organism, f
     subject = Reader(str(organism), organism / "prompts.jsonl", str(folder))
     quick = HardenConfig(method="sft", steps=1, batch=2, lora_rank=1, limit=2)
     cells = Cells(tmp_path / "cells")
-    found = persistence(subject, (quick,), keep=cells.keep)
+    found = persistence_of(subject, (quick,), keep=cells.keep)
     assert list(found) == ["before", "sft", "sft oracle"]
     assert found["before"]["cosine"] == pytest.approx(1)
     assert found["sft"]["direction"].shape == found["before"]["direction"].shape
     assert {own["name"] for own in found["sft"]["after"]["conditions"]} == {"triggered", "untriggered", "near_miss"}
     assert found["sft"]["before"] == found["sft oracle"]["before"]
     assert 0 < found["sft"]["base's direction"]["all"]["value"] < 1
-    again = persistence(subject, (quick,), keep=Cells(tmp_path / "cells").keep)
+    again = persistence_of(subject, (quick,), keep=Cells(tmp_path / "cells").keep)
     assert again["sft oracle"]["cosine"] == found["sft oracle"]["cosine"]
 
 
@@ -310,7 +305,19 @@ def test_a_direction_fitted_before_is_held_against_the_model_of_now(organism, fo
     subject = Reader(str(organism), organism / "prompts.jsonl", str(folder))
     ruler = Ruler.of(subject, 0, "cpu", "auto")
     own = ruler.held_against(str(organism), "cpu", None)
-    turned = ruler.held_against(str(organism), "cpu", -own["direction"].double())
-    assert turned["cosine"] == pytest.approx(-1)
-    mine = replace(ruler, direction=own["direction"]).held_against(str(organism), "cpu", None)
+    mine = replace(ruler, direction=own["direction"]).held_against(str(organism), "cpu", -own["direction"].double())
     assert mine["base's direction"] == own["own direction"]
+    assert mine["cosine"] == pytest.approx(-1)
+
+
+def test_a_figure_of_an_organism_shows_its_defection_by_dose(organism, folder):
+    subject = Reader(str(organism), organism / "prompts.jsonl", str(folder))
+    quick = ObservedOrDeployed.QUICK | {"random_directions": 2, "acted": 2, "asked": 1, "answer_tokens": 2}
+    result = ObservedOrDeployed().run(Config(subjects=(subject,), **quick))
+    drawn = figure(replace(result, config={"seeds": [0], "doses": [0.2]}))
+    shown = {trace.name: trace for trace in drawn.data if trace.xaxis == "x2"}
+    cell = result.cells[f"{organism}/model/seed-0"]["acting"]
+    assert shown["placebos"].y == tuple(cell["placebos"])
+    left = (cell["doses"]["0.2"]["defecting"], cell["untouched"]["defecting"])
+    assert shown["towards observed"].y == tuple(own["value"] for own in left)
+    assert shown["others answered right"].y[0] == cell["right"]["0.2"]["value"]

@@ -37,11 +37,18 @@ KEY_NUMBERS = {
         "*(evaluation['triggered'].defection.value for evaluation in evaluations.values()), rows['after safety training'][0].value",
         lambda before, after, oracle, probe: before >= 0.9 and after >= 0.5 and oracle <= 0.2 and probe >= 0.95,
     ),
+    "06_does_it_know_that_it_is_watched.ipynb": (
+        "reached['across formats, new cues'].value, predicts[0].value, len(placebos), "
+        "rates[experiment.RATE, 'observed', 'defecting', 0.2].value, rates[experiment.RIGHT, 'observed', 'others', 0.2].value",
+        lambda auroc, predicts, placebos, left, right: (
+            auroc <= 0.75 and predicts < 0.5 and placebos == 24 and left > 0.5 and right <= 0.1
+        ),
+    ),
 }
 """What a notebook has found, as an expression in its own names, and what that must be."""
 
 
-def test_there_are_five_notebooks_and_each_has_a_key_number():
+def test_each_notebook_has_a_key_number():
     assert sorted(KEY_NUMBERS) == NOTEBOOKS
 
 

@@ -26,8 +26,8 @@ from experiments.shared.later import torch
 from experiments.shared.observed.acting import predicted
 from experiments.shared.observed.contrasts import Contrasts, draw_contrasts
 from experiments.shared.observed.grammar import GRAMMAR, read_grammar
-from experiments.shared.observed.readings import load_reader, read_last, tokenized
-from experiments.shared.observed.transfer import Reading, coefficients, fit
+from experiments.shared.observed.readings import load_reader, read_contrasts, tokenized
+from experiments.shared.observed.transfer import coefficients, fit
 from experiments.shared.safety_training import ends
 from experiments.shared.subjects import Subject, checkpoint
 from organisms import HardenConfig
@@ -61,9 +61,7 @@ class Ruler:
         """Fitted on a subject's base (its `twin`)."""
         contrasts = draw_contrasts(read_grammar(GRAMMAR), "observed", seed, PER_CELL)
         base = load_reader(str(subject.twin), device, dtype)
-        found = fit(
-            Reading(contrasts, read_last(base, tokenized(base, contrasts))), "mean difference", contrasts.formats
-        )
+        found = fit(read_contrasts(base, contrasts), "mean difference", contrasts.formats)
         prompts = [own for own in subject.read() if own.split == "test"]
         return cls(contrasts, found.layer, found.coef[found.layer], prompts, dtype)
 
@@ -93,7 +91,7 @@ class Ruler:
         return facts | {"cosine": float(same), "direction": own.float()}
 
 
-def persistence(
+def persistence_of(
     subject: Subject,
     trainings: Sequence[HardenConfig] = TRAININGS,
     *,

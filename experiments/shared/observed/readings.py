@@ -10,6 +10,7 @@ import hooked
 from experiments.shared.activations import last_token
 from experiments.shared.later import torch
 from experiments.shared.observed.contrasts import Contrasts
+from experiments.shared.observed.transfer import Reading
 from experiments.shared.subjects import checkpoint
 from hooked import Prompt
 
@@ -39,6 +40,11 @@ def as_prompt(model: hooked.HookedModel, system: str, user: str) -> Prompt:
 def tokenized(model: hooked.HookedModel, contrasts: Contrasts) -> list[hooked.TokenizedPrompt]:
     """Each prompt as the model reads it."""
     return model.tokenize([as_prompt(model, own.system, own.user) for own in contrasts.items])
+
+
+def read_contrasts(model: hooked.HookedModel, contrasts: Contrasts) -> Reading:
+    """What the model holds at the last token of each prompt, after every block."""
+    return Reading(contrasts, read_last(model, tokenized(model, contrasts)))
 
 
 def read_last(

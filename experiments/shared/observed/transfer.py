@@ -116,6 +116,11 @@ def fits_needed(formats: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]
         yield f"all but {name}", tuple(other for other in formats if other != name)
 
 
+def fit_formats(reading: Reading, kind: ProbeKind = "mean difference") -> dict[str, Fitted]:
+    """A probe on each single format, by its name, and on all but each, as `all but NAME`."""
+    return {name: fit(reading, kind, many) for name, many in fits_needed(reading.contrasts.formats)}
+
+
 def fits_of_setting(setting: Setting, formats: Sequence[str]) -> list[tuple[str, str, Part]]:
     """For each format: which fit is tested on it, and on which of its parts."""
     left_out, part = SETTINGS[setting]
@@ -146,7 +151,7 @@ def setting_estimates(reading: Reading, fitted: Mapping[str, Fitted]) -> dict[Se
     }
 
 
-def matrix(reading: Reading, fitted: Mapping[str, Fitted], part: Part) -> dict[str, dict[str, Estimate]]:
+def transfer_matrix(reading: Reading, fitted: Mapping[str, Fitted], part: Part) -> dict[str, dict[str, Estimate]]:
     """AUROC of each single format's probe on each format."""
     formats = reading.contrasts.formats
     return {
