@@ -56,18 +56,26 @@ def extract(way: str, count: int, root: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     model = load_model(str(organism_folder("year-code")), device="cpu")
     spec = ExtractionSpec((model.sites("resid_post")[0],))
-    there = len(list(root.glob("*/shard-*.json")))
-    start = time.perf_counter()
+    there = len(list(root.glob("*.partial/shard-*.json")))
+    start, spent = time.perf_counter(), cpu_seconds(resource.RUSAGE_SELF)
     store = store_activations(model, Prompts(count), spec, root=root, total=count, executor=WAYS[way])
     return {
         "way": way,
         "prompts": count,
         "seconds": round(time.perf_counter() - start, 1),
         "shards_that_were_there": there,
+        "cpu_seconds": round(cpu_seconds(resource.RUSAGE_SELF) - spent, 1),
+        "worker_cpu_seconds": round(cpu_seconds(resource.RUSAGE_CHILDREN), 1),
         "driver_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "worker_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
         "digest": digest(store.folder),
     }
+
+
+def cpu_seconds(who: int) -> float:
+    """Of this process since it began, or of its children that have ended."""
+    usage = resource.getrusage(who)
+    return usage.ru_utime + usage.ru_stime
 
 
 def digest(folder: Path) -> str:
