@@ -159,28 +159,43 @@ def _check_pattern(model: HookedModel, layer: int, tokens: Tensor) -> None:
 
 
 def _check_reach(model: HookedModel, layer: int, tokens: Tensor, kind: str) -> None:
-    """Edit the last but two position of the last head."""
+    """Edit heads at the last but two position, from the last head on, until one shows that the edit acts where it should.
+
+    A head whose attention is all on another position shows nothing of an edit there: it proves nothing, and the next one is tried.
+    """
     written = [f"head_out.{layer}.{head}" for head in range(model.info.n_heads)]
-    position, edited = PROBE_LENGTH - 3, model.heads(kind) - 1
-    group = model.info.n_heads // model.heads(kind)
+    before = model.run(tokens, reads=written, last_layer=layer).activations
+    for edited in reversed(range(model.heads(kind))):
+        if _reaches(model, layer, tokens, kind, edited, before):
+            return
+    raise _failed(model, f"no edit at {kind}.{layer} acts on what the heads write")
+
+
+def _reaches(model: HookedModel, layer: int, tokens: Tensor, kind: str, edited: int, before: dict[str, Tensor]) -> bool:
+    """Whether an edit of one head moves what the heads of its group write.
+
+    Raises:
+        UserError: it moves another head, or another position than it can.
+    """
+    position, group = PROBE_LENGTH - 3, model.info.n_heads // model.heads(kind)
     bump = torch.zeros(1, PROBE_LENGTH, model.info.d_head, device=model.device)
     bump[0, position] = torch.linspace(-1, 2, model.info.d_head)
     edits: dict[str, Edit] = {
         f"{kind}.{layer}.{edited}": lambda value: value + (1 + value.abs().max()) * bump.to(value)
     }
-    before = model.run(tokens, reads=written, last_layer=layer).activations
-    after = model.run(tokens, reads=written, edits=edits, last_layer=layer).activations
+    after = model.run(tokens, reads=list(before), edits=edits, last_layer=layer).activations
     reached = range(position, position + 1) if kind == "q" else range(position, PROBE_LENGTH)
-    for head, name in enumerate(written):
+    shown = True
+    for head, name in enumerate(before):
         moved = (before[name] != after[name]).any(-1)[0].tolist()
-        beyond = any(moved[row] for row in range(PROBE_LENGTH) if row not in reached)
-        expected = head // group == edited and bool(
-            model.head_weights(layer, head).any()
-        )  # a pruned head shows nothing
-        if beyond or moved[position] != expected:
+        mine = head // group == edited
+        if any(moved[row] for row in range(PROBE_LENGTH) if row not in reached) or (moved[position] and not mine):
             raise _failed(
                 model, f"an edit at {kind}.{layer}.{edited} does not act on what the heads write as it should"
             )
+        # A pruned head shows nothing.
+        shown = shown and (moved[position] or not mine or not model.head_weights(layer, head).any())
+    return shown
 
 
 def _check_block(model: HookedModel, values: dict[str, Tensor], layer: int) -> None:

@@ -50,3 +50,15 @@ def test_streams_are_those_of_transformers(name, backend, tmp_path):
 def test_a_model_without_attention_is_refused_in_a_line(name, tmp_path):
     with pytest.raises(UserError, match="not supported"):
         load_model(build(name), tokenizer=tiny_tokenizer(tmp_path))
+
+
+@torch.no_grad()
+def test_a_head_that_attends_to_one_position_alone_hides_no_kind_of_site(tmp_path):
+    """An edit elsewhere shows nothing in such a head, of which the others must then tell how heads stand."""
+    name = "llama"
+    plain, saturated = build(name), build(name)
+    attention = saturated.model.layers[-1].self_attn
+    attention.q_proj.weight[-attention.head_dim :] *= 1e4
+    kinds = [load_model(model, tokenizer=tiny_tokenizer(tmp_path)).kinds for model in (plain, saturated)]
+    assert kinds[0] == kinds[1]
+    assert {"q", "k", "v", "pattern"} <= set(kinds[1])
