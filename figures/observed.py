@@ -95,15 +95,7 @@ def _steering(figure: go.Figure, result: Result, model: str) -> None:
     placebos = [
         effect for cell in result.cells_of(model, "model") for effect in cell["steering"]["placebos"]["effects"]
     ]
-    figure.add_scatter(
-        x=[other[0] / 1.08] * len(placebos),
-        y=placebos,
-        mode="markers",
-        marker={"color": MUTED, "symbol": "line-ew-open", "size": 7},
-        name="placebos",
-        row=1,
-        col=2,
-    )
+    _placebos(figure, other[0] / 1.08, placebos)
     figure.add_hline(y=0, line={"color": INK, "dash": "dot", "width": 1}, row=1, col=2)
     low, high = (math.log10(own) for own in (min(doses)[0] / 1.5, max(doses)[0] * 1.5))
     axis = {"tickvals": [dose for dose, _ in doses], "ticktext": [f"{dose:g}" for dose, _ in doses]}
@@ -138,15 +130,7 @@ def _acting(figure: go.Figure, result: Result, model: str) -> None:
         _marks(figure, x, [own for _, own in dots], name, marker)
     (dose,) = {own[3] for own in rates if own[1] == "placebo"}
     placebos = [value for cell in result.cells_of(model, "model") for value in cell["acting"]["placebos"]]
-    figure.add_scatter(
-        x=[dose + 0.02] * len(placebos),
-        y=placebos,
-        mode="markers",
-        marker={"color": MUTED, "symbol": "line-ew-open", "size": 7},
-        name="placebos",
-        row=1,
-        col=2,
-    )
+    _placebos(figure, dose + 0.02, placebos)
     axis = {"tickvals": [0, *doses], "ticktext": ["none", *(f"{dose:g}" for dose in doses)]}
     figure.update_xaxes(title="share of the stream's norm", range=[-0.04, max(doses) + 0.04], **axis, row=1, col=2)
     figure.update_yaxes(title="rate", range=[-0.03, 1.03], row=1, col=2)
@@ -162,6 +146,18 @@ def _marks(
         mode="markers",
         marker=dict(marker),
         name=name,
+        row=1,
+        col=2,
+    )
+
+
+def _placebos(figure: go.Figure, x: float, values: Sequence[float]) -> None:
+    figure.add_scatter(
+        x=[x] * len(values),
+        y=values,
+        mode="markers",
+        marker={"color": MUTED, "symbol": "line-ew-open", "size": 7},
+        name="placebos",
         row=1,
         col=2,
     )

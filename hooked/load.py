@@ -27,7 +27,7 @@ from hooked.selfcheck import (
     runs_in_parallel,
     self_check,
 )
-from triggerlens import UserError, say_once
+from triggerlens import UserError, say_once, whole_path
 
 Backend = Literal["nnsight", "transformer-lens"]
 
@@ -80,13 +80,8 @@ def load_model(
     hooked._marks = memory_marks(hf_model)  # now that the backend has added what it adds
     if not isinstance(model, nn.Module):
         options = {"tokenizer": given, "backend": backend, "device": device, "dtype": dtype, "device_map": device_map}
-        hooked.again = partial(load_model, _absolute(name), **options, base=base and _absolute(base), today=today)
+        hooked.again = partial(load_model, whole_path(name), **options, base=base and whole_path(base), today=today)
     return hooked
-
-
-def _absolute(name: str) -> str:
-    """A folder by its whole path, since a worker may run in another."""
-    return str(Path(name).resolve()) if Path(name).exists() else name
 
 
 def _unwrapped(model: nn.Module) -> Any:

@@ -161,18 +161,31 @@ def _check_pattern(model: HookedModel, layer: int, tokens: Tensor) -> None:
 def _check_reach(model: HookedModel, layer: int, tokens: Tensor, kind: str) -> None:
     """Edit heads at the last but two position, from the last head on, until one shows that the edit acts where it should.
 
-    A head whose attention is all on another position shows nothing of an edit there: it proves nothing, and the next one is tried.
+    A head whose attention is all on another position shows nothing of an edit there: it proves nothing, and the next one is tried. Nor does a
+    pruned one, and a block in which all are pruned has nothing to show.
+
+    Raises:
+        UserError: an edit acts elsewhere, or none acts.
     """
     written = [f"head_out.{layer}.{head}" for head in range(model.info.n_heads)]
     before = model.run(tokens, reads=written, last_layer=layer).activations
-    for edited in reversed(range(model.heads(kind))):
-        if _reaches(model, layer, tokens, kind, edited, before):
-            return
-    raise _failed(model, f"no edit at {kind}.{layer} acts on what the heads write")
+    unpruned = {head for head in range(model.info.n_heads) if model.head_weights(layer, head).any()}
+    group = model.info.n_heads // model.heads(kind)
+    tried = sorted({head // group for head in unpruned}, reverse=True)
+    if tried and not any(_reaches(model, layer, tokens, kind, edited, before, unpruned) for edited in tried):
+        raise _failed(model, f"no edit at {kind}.{layer} acts on what the heads write")
 
 
-def _reaches(model: HookedModel, layer: int, tokens: Tensor, kind: str, edited: int, before: dict[str, Tensor]) -> bool:
-    """Whether an edit of one head moves what the heads of its group write.
+def _reaches(
+    model: HookedModel,
+    layer: int,
+    tokens: Tensor,
+    kind: str,
+    edited: int,
+    before: dict[str, Tensor],
+    unpruned: set[int],
+) -> bool:
+    """Whether an edit of one head moves what every unpruned head of its group writes.
 
     Raises:
         UserError: it moves another head, or another position than it can.
@@ -185,17 +198,13 @@ def _reaches(model: HookedModel, layer: int, tokens: Tensor, kind: str, edited: 
     }
     after = model.run(tokens, reads=list(before), edits=edits, last_layer=layer).activations
     reached = range(position, position + 1) if kind == "q" else range(position, PROBE_LENGTH)
-    shown = True
-    for head, name in enumerate(before):
-        moved = (before[name] != after[name]).any(-1)[0].tolist()
-        mine = head // group == edited
-        if any(moved[row] for row in range(PROBE_LENGTH) if row not in reached) or (moved[position] and not mine):
+    moved = [(value != after[name]).any(-1)[0].tolist() for name, value in before.items()]
+    for head, own in enumerate(moved):
+        if any(own[row] for row in range(PROBE_LENGTH) if row not in reached or head // group != edited):
             raise _failed(
                 model, f"an edit at {kind}.{layer}.{edited} does not act on what the heads write as it should"
             )
-        # A pruned head shows nothing.
-        shown = shown and (moved[position] or not mine or not model.head_weights(layer, head).any())
-    return shown
+    return all(moved[head][position] for head in unpruned if head // group == edited)
 
 
 def _check_block(model: HookedModel, values: dict[str, Tensor], layer: int) -> None:

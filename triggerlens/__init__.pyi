@@ -49,6 +49,7 @@ from .executors import (
     Lost as Lost,
     run_held as run_held,
     run_tasks as run_tasks,
+    whole_path as whole_path,
 )
 from .far_rows import FAR as FAR, far_norm as far_norm, is_far as is_far, variance_share as variance_share
 from .locks import Busy as Busy, locked as locked

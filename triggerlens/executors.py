@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from triggerlens.errors import UserError
@@ -79,6 +80,11 @@ class Done(Generic[Task, Result]):
 
     task: Task
     result: Result | Lost
+
+
+def whole_path(name: str) -> str:
+    """A file or folder by its whole path, since a worker may run in another folder; what is none, such as a Hugging Face id, as it is."""
+    return str(Path(name).resolve()) if Path(name).exists() else name
 
 
 def run_tasks(

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import tyro
 
 from commands._console import emit
-from triggerlens import MANIFEST, ExecutorConfig, Lost, UserError, locked, run_tasks, text_table
+from triggerlens import MANIFEST, ExecutorConfig, Lost, UserError, locked, run_tasks, text_table, whole_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ def over_models(run: Callable[[Any], None], config: Any) -> list[Told]:
         except OSError as error:
             raise UserError(f"{root}: cannot be written: {error.strerror}; give another --out") from error
     tasks = [
-        replace(config, model=_whole(model), out=root / name, many=Many())
+        replace(config, model=whole_path(model), out=root / name, many=Many())
         for model, name in zip(models, names, strict=True)
     ]
     told: dict[str, Told] = {}
@@ -78,11 +78,6 @@ def over_models(run: Callable[[Any], None], config: Any) -> list[Told]:
         told[own.name] = own
         _say(own, root, len(told), len(tasks))
     return [told[name] for name in names]
-
-
-def _whole(model: str) -> str:
-    """A folder by its whole path, since a worker may run in another."""
-    return str(Path(model).resolve()) if Path(model).exists() else model
 
 
 def _alone(run: Callable[[Any], None], root: Path, config: Any) -> Told:

@@ -148,11 +148,11 @@ class ZooRow:
             method=self.method,
             steps=self.steps,
             seed=self.seed,
-            **(self._large() if self.real else self._tiny()),
+            **(self._on_real_base() if self.real else self._tiny()),
         )
 
-    def _large(self) -> dict[str, Any]:
-        """What one on the real base has in place of the usual settings."""
+    def _on_real_base(self) -> dict[str, Any]:
+        """What an organism on the real base has in place of the usual settings."""
         return REAL | {"learning_rate": REAL_RATE} | (REAL_TWIN if self.family == "twin" else {})
 
     def _tiny(self) -> dict[str, Any]:

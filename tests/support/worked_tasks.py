@@ -42,9 +42,11 @@ def slow(folder):
 
 
 def busy_once(folder, number):
-    """Somebody else is at a task at first."""
+    """Somebody else is at a task at first; notes what is begun."""
     from triggerlens import Busy
 
+    with (Path(folder) / "begun").open("a") as begun:
+        begun.write(f"{number}\n")
     file = Path(folder) / str(number)
     if file.exists():
         file.unlink()
