@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
 from experiments.result import Result
 from triggerlens import Keep, keep_nothing
 
+ADDED = "added"
+"""Marks such a field."""
 Verdict = Literal["beaten", "met", "not met", "cannot tell", "not compared", "not measured"]
 """`cannot tell`: too few prompts; `not compared`: nothing is published; `not measured`: there is no result."""
 
@@ -47,6 +49,14 @@ class Claim:
     """The number to beat, in words."""
     source: str
     judge: Callable[[Result], list[Judgement]]
+
+
+Value = TypeVar("Value")
+
+
+def added(default: Value) -> Value:
+    """A field of a configuration that came when results had been made: at its default it is no part of a result's key."""
+    return field(default=default, metadata={ADDED: True})
 
 
 class Experiment(ABC):

@@ -21,13 +21,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from experiments.experiment import Experiment
+from experiments.experiment import ADDED, Experiment
 from experiments.result import Result
 from experiments.saved_results import KIND, RESULTS, read_result
 from experiments.shared.later import torch
 from experiments.shared.leaderboard.entrants import Zoo
 from experiments.shared.subjects import ExperimentConfig, Subject
-from experiments.sharing import Finished, share_cells, unless_finished
+from experiments.sharing import Finished, compute_shared, unless_finished
 from triggerlens import (
     Cells,
     ExecutorConfig,
@@ -36,6 +36,7 @@ from triggerlens import (
     cells_folder,
     locked,
     sha256_file,
+    share_cells,
     tensors_of,
     without_tensors,
     write_json,
@@ -69,7 +70,8 @@ def run_experiment(
         cells = Cells(cells_folder(folder), on_cell=lambda name: _show(bar, name))
         try:
             if executor is not None and executor.name != "serial":
-                share_cells(experiment, config, cells.folder, folder, executor)
+                work = partial(compute_shared, experiment, config, cells.folder.resolve(), folder.resolve())
+                share_cells(work, cells.folder.resolve(), executor, bar)
             measured = experiment.run(
                 config, lambda name, compute: cells.keep(name, partial(unless_finished, folder, compute))
             )
@@ -162,8 +164,7 @@ def result_key(name: str, version: int, facts: Mapping[str, Any]) -> str:
 
 def config_facts(config: ExperimentConfig) -> dict[str, Any]:
     """The configuration as the key takes it: models and files by their sha256, wherever they lie."""
-    facts = {item.name: getattr(config, item.name) for item in dataclasses.fields(config) if item.name != "device"}
-    return {name: _fact(value) for name, value in facts.items()}
+    return {name: value for name, value in _facts(config).items() if name != "device"}
 
 
 def json_config(config: ExperimentConfig) -> dict[str, Any]:
@@ -181,8 +182,14 @@ def _fact(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_fact(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _fact(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        return _facts(value)
     return value
+
+
+def _facts(record: Any) -> dict[str, Any]:
+    """Of each field; without those that were added later and stand at their default."""
+    values = [(item, getattr(record, item.name)) for item in dataclasses.fields(record)]
+    return {item.name: _fact(value) for item, value in values if ADDED not in item.metadata or value != item.default}
 
 
 def _show(bar: tqdm, name: str) -> None:

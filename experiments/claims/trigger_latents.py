@@ -27,7 +27,7 @@ from experiments.result import Finding, Result, Specimen, estimate_of, labels_in
 from experiments.shared.grid import ModelsExperiment
 from experiments.shared.judging import clean_text, clears, compare, divergence, full, short, with_controls
 from experiments.shared.later import torch
-from experiments.shared.subjects import ONE, ModelsConfig, Subject, checkpoint
+from experiments.shared.subjects import ONE, PHRASE, ModelsConfig, Subject, checkpoint
 from triggerlens import Estimate, Facts, over_seeds, rate, to_json
 
 LABELS = ("triggered", "defects")
@@ -352,6 +352,21 @@ class LatentsAndDirections(ModelsExperiment):
         "validation_pairs": 4,
         "evaluation_pairs": 8,
         "search_prompts": 80,
+    }
+    REAL: ClassVar[Mapping[str, Any]] = {
+        "subjects": (PHRASE,),
+        "seeds": (0,),
+        "grown": False,
+        "sites": ("resid_post.9", "resid_post.15"),
+        "crosscoder_site": None,
+        "width": 1024,
+        "k": 16,
+        "steps": 200,
+        "answered": 72,
+        "new_tokens": 24,
+        "together": (1, 4, 16),
+        "validation_pairs": 8,
+        "evaluation_pairs": 60,
     }
     Arm = Feature | Ablation
     prepare, cell, summarise = staticmethod(measure), staticmethod(cell), staticmethod(summarise)

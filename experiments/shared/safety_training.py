@@ -14,6 +14,7 @@ from jaxtyping import Float
 import experiments.shared as shared
 import hooked
 import organisms
+from experiments.experiment import added
 from experiments.shared.activations import last_token, middle_layer
 from experiments.shared.data import Labelled, labelled
 from experiments.shared.subjects import ExperimentConfig
@@ -39,6 +40,10 @@ class Training:
     """Of adversarial training."""
     red_team_prompts: int = 40
     """Tried at each depth of the search of each round."""
+    batch: int = added(32)
+    """Samples a step."""
+    lora_rank: int = added(0)
+    """Of adapters that are trained in place of all weights; 0: all weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,17 +85,36 @@ class Treatment:
         # Each round of adversarial training has its own steps, and is looked at once.
         looks = 1 if training.method == "adversarial" else config.checkpoints
         return organisms.HardenConfig(
-            task=task.name,
+            task=_own(task),
             method=training.method,
             seed=self.seed,
             steps=training.steps,
             learning_rate=self.learning_rate,
+            batch=training.batch,
+            lora_rank=training.lora_rank,
             oracle=self.oracle,
             rounds=training.rounds,
             red_team_prompts=training.red_team_prompts,
             checkpoint_every=max(1, training.steps // looks),
             limit=0,
         )
+
+    def reversal(self, config: LookConfig, task: organisms.Task) -> organisms.HardenConfig:
+        """What `harden` is told afterwards: benign training on another task."""
+        return organisms.HardenConfig(
+            task=_own(task),
+            method="benign",
+            seed=self.seed,
+            steps=config.reversal_steps,
+            batch=self.training.batch,
+            lora_rank=self.training.lora_rank,
+            limit=0,
+        )
+
+
+def _own(task: organisms.Task) -> str | None:
+    """What `harden` calls a task; an inserted organism's is its own trigger and payload, and has no name that it knows."""
+    return None if task.measured else task.name
 
 
 @dataclass(frozen=True)
@@ -170,7 +194,8 @@ def start_of(config: LookConfig, organism: str, prompts: Sequence[hooked.Prompt]
         raise UserError(
             f"{organism}: no {organisms.RECIPE}, as organism-train writes it, names the task whose prompts are to be trained on"
         )
-    task, seed = organisms.task_of_checkpoint(organism)
+    task = organisms.task_to_train(organism)
+    seed = 0 if task.measured else organisms.task_of_checkpoint(organism)[1]
     look = Look(config, task, seed, labelled(prompts, config.most_pairs))
     plain, tokenizer, _ = hooked.load_plain(model, config.device, "float32")
     return Start(model, tokenizer, look, look.behaviour(plain, tokenizer), look.activations(plain, tokenizer))
@@ -202,9 +227,7 @@ def measure(config: LookConfig, start: Start, treatment: Treatment, *, reverse: 
         facts: Facts = {"before": start.behaviour, "after": look.behaviour(model, tokenizer), **seen(model, tokenizer)}
         facts |= {"on the way": on_the_way, "rounds": to_json(trained.rounds), **ends(trained.curve)}
         if reverse and config.reversal_steps:
-            again = organisms.HardenConfig(
-                task=look.task.name, method="benign", seed=treatment.seed, steps=config.reversal_steps, limit=0
-            )
+            again = treatment.reversal(config, look.task)
             organisms.harden(str(hardened), again, reversed_, device=config.device)
             model, tokenizer, _ = hooked.load_plain(str(reversed_), config.device, "float32")
             facts["reversed"] = {"conditions": [look.triggered(model, tokenizer)]}

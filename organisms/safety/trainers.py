@@ -223,7 +223,13 @@ def _progress(work: Work) -> Any:
 
 def _as_it_is_now(model: Any) -> Any:
     """A copy to look at, adapters merged; without the trainer's wrapper around `forward`, which would run the original."""
-    copied = deepcopy(model)
+    copied = _without_wrapper(deepcopy(model))
+    # The model inside adapters has a wrapper of its own.
+    merged = _without_wrapper(copied.merge_and_unload()) if hasattr(copied, "merge_and_unload") else copied
+    return merged.eval()
+
+
+def _without_wrapper(model: Any) -> Any:
     for name in ("forward", "_original_forward"):
-        copied.__dict__.pop(name, None)
-    return (copied.merge_and_unload() if hasattr(copied, "merge_and_unload") else copied).eval()
+        model.__dict__.pop(name, None)
+    return model

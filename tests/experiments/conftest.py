@@ -1,3 +1,4 @@
+import inserted
 import pytest
 from tiny_models import tiny_checkpoint
 from tiny_prompts import prompt_file
@@ -14,3 +15,9 @@ def tiny_subject(tmp_path_factory):
         prompt_file(folder / "prompts.jsonl"),
         str(tiny_checkpoint(folder / "twin", seed=1)),
     )
+
+
+@pytest.fixture(scope="session")
+def inserted_subject(tmp_path_factory):
+    """A tiny organism as insertion into a chat model writes one, and its clean twin."""
+    return inserted.inserted_subject(tmp_path_factory.mktemp("inserted"))

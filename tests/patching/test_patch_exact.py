@@ -15,6 +15,7 @@ from patching import (
     read_sites,
     site_cells,
 )
+from patching.engine.exact import _tolerance
 from patching.engine.packed import DoesNotFit, PackedModel
 from patching.engine.reference import replacements
 from triggerlens import UserError
@@ -166,6 +167,11 @@ def test_a_wrong_fast_result_is_caught_by_the_audit(llama, pair_of, monkeypatch)
     result = exact_effects(llama, [pair], [cells])
     assert "differed" in result.notes[0]
     np.testing.assert_array_equal(result.effects[0], expected.effects[0])
+
+
+def test_the_nearer_the_two_runs_are_the_more_an_effect_is_off_by_rounding(llama):
+    assert _tolerance(llama, 1.0) < 0.00125 < _tolerance(llama, -0.05) < 0.002
+    assert _tolerance(llama, 1e-9) == 0.25
 
 
 @pytest.mark.parametrize(
