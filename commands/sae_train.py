@@ -11,7 +11,7 @@ import tyro
 from commands._console import console, emit
 from commands._options import ModelOptions
 from sae import GridConfig, LatentsConfig, TrainConfig
-from triggerlens import text_table
+from triggerlens import ExecutorConfig, text_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,8 @@ class Config(ModelOptions):
 
     PROMPTS is a prompts.jsonl, a text file, or a folder of text files. Where prompts are labelled, the latents that tell triggered
     and defecting ones are ranked beside simple baselines. Where several architectures,
-    widths, values of k or seeds are given, every combination is trained on the same batches. A run that was killed goes on from
+    widths, values of k or seeds are given, every combination is trained on the same batches. With --jobs, workers run the model: they write
+    the store, or, with --no-keep-activations, compute what is trained on next. A run that was killed goes on from
     its last checkpoint when the same command is given again, and ends with the same bytes.
     """
 
@@ -47,6 +48,7 @@ class Config(ModelOptions):
     """Write activations to the store, 4 bytes × width a token; otherwise the model runs anew in every pass."""
     store: Path | None = None
     """Folder of the activation store; by default $TRIGGERLENS_CACHE/activations."""
+    where: Annotated[ExecutorConfig, tyro.conf.arg(name="")] = field(default_factory=ExecutorConfig)
 
 
 def main() -> None:
@@ -89,6 +91,7 @@ def _train(config: Config, models: Sequence[HookedModel], texts: Sequence[Prompt
         store=config.store,
         keep=config.keep_activations,
         answer_tokens=ANSWER_TOKENS if answered else 0,
+        executor=None if config.where.name == "serial" else config.where,
         checkpoints=checkpoint_folder(config.out),
         restart=config.overwrite,
     )

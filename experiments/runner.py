@@ -27,7 +27,7 @@ from experiments.saved_results import KIND, RESULTS, read_result
 from experiments.shared.later import torch
 from experiments.shared.leaderboard.entrants import Zoo
 from experiments.shared.subjects import ExperimentConfig, Subject
-from experiments.sharing import Finished, share_cells, unless_finished
+from experiments.sharing import Finished, compute_shared, unless_finished
 from triggerlens import (
     Cells,
     ExecutorConfig,
@@ -36,6 +36,7 @@ from triggerlens import (
     cells_folder,
     locked,
     sha256_file,
+    share_cells,
     tensors_of,
     without_tensors,
     write_json,
@@ -69,7 +70,8 @@ def run_experiment(
         cells = Cells(cells_folder(folder), on_cell=lambda name: _show(bar, name))
         try:
             if executor is not None and executor.name != "serial":
-                share_cells(experiment, config, cells.folder, folder, executor)
+                work = partial(compute_shared, experiment, config, cells.folder.resolve(), folder.resolve())
+                share_cells(work, cells.folder.resolve(), executor, bar)
             measured = experiment.run(
                 config, lambda name, compute: cells.keep(name, partial(unless_finished, folder, compute))
             )

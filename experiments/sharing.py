@@ -10,14 +10,13 @@ So an experiment needs to know nothing of workers, as long as it asks for all ce
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from experiments.experiment import Experiment
-from triggerlens import Busy, Cells, ExecutorConfig, Facts, run_tasks
+from triggerlens import Busy, Cells, Facts
 
 
 class Elsewhere(Exception):
@@ -40,43 +39,15 @@ class OpenCell(Facts):
     get = items = keys = values = __iter__ = __len__ = __contains__ = __or__ = __ror__ = copy = _refuse
 
 
-def share_cells(
-    experiment: Experiment,
-    config: Any,
-    folder: Path,
-    finished: Path,
-    executor: ExecutorConfig,
-) -> None:
-    """Compute what is missing of an experiment's cells.
+def compute_shared(experiment: Experiment, config: Any, folder: Path, finished: Path) -> None:
+    """In a worker: compute cells that nobody is at, until there is none.
 
     Args:
         experiment: which.
         config: of it.
-        folder: of the cells; workers on other machines must see it under the same path.
+        folder: of the cells.
         finished: what is there once the run's result is.
-        executor: where.
-
-    Raises:
-        UserError: as the executor, and as the experiment.
     """
-    ended: list[int] = []
-
-    for done in run_tasks(
-        partial(_help, experiment, config, folder.resolve(), finished.resolve()), _helpers(ended), executor
-    ):
-        ended.append(done.task)
-
-
-def _helpers(ended: list[int]) -> Iterator[int]:
-    """As many as there is room for, until one has found nothing more to do."""
-    for number in count():
-        if ended:
-            return
-        yield number
-
-
-def _help(experiment: Experiment, config: Any, folder: Path, finished: Path, number: int) -> None:
-    """In a worker: compute cells that nobody is at, until there is none."""
     cells = Cells(folder, wait=False)
 
     def keep(name: str, compute: Callable[[], Facts]) -> Facts:

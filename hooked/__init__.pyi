@@ -94,4 +94,4 @@ from .store import (
     default_store_root as default_store_root,
     store_activations as store_activations,
 )
-from .workers.reading import reduce_activations as reduce_activations
+from .workers.reading import loaded_again as loaded_again, reduce_activations as reduce_activations

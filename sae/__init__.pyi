@@ -1,3 +1,4 @@
+from .ahead import AheadSource as AheadSource
 from .architectures.batch_topk import BatchTopK as BatchTopK
 from .architectures.core import Losses as Losses, Moment as Moment, SparseAutoencoder as SparseAutoencoder
 from .architectures.crosscoder import Crosscoder as Crosscoder

@@ -1,7 +1,8 @@
 """From a model and texts to trained and measured autoencoders.
 
 1. Prompts are split into those to train on and those to measure on, and brought into a random order.
-2. Activations of every token come from the store, written once, or from the model itself, which then runs in every pass.
+2. Activations of every token come from the store, written once, or from the model itself, which then runs in every pass. Either is done
+   here, or by workers.
 3. All autoencoders are trained on the same batches.
 4. Each is measured on the held-out prompts, and where seeds differ alone, they are held against each other.
 """
@@ -24,6 +25,7 @@ from hooked import (
     provenance_of,
     store_activations,
 )
+from sae.ahead import AheadSource
 from sae.architectures.core import SparseAutoencoder
 from sae.architectures.crosscoder import Crosscoder
 from sae.architectures.registry import architecture_class, build_sae
@@ -36,7 +38,7 @@ from sae.stream import ActivationSource, ModelSource, SideBySide, StoreSource
 from sae.texts import TextPieces, train_and_held_out
 from sae.train import CurvePoint, train_saes
 from sae.trigger_latents.stability import Stability, stability
-from triggerlens import UserError, rank, say_once, world_size
+from triggerlens import ExecutorConfig, UserError, rank, say_once, world_size
 
 _STABLE_WIDTH = 4096
 """The widest autoencoders that are matched across seeds: matching takes the cube of the width."""
@@ -54,6 +56,7 @@ def train_on_model(
     store: Path | None = None,
     keep: bool = True,
     answer_tokens: int = 0,
+    executor: ExecutorConfig | None = None,
     **options: Any,
 ) -> SaeResult:
     """Train and measure autoencoders of one site.
@@ -69,6 +72,7 @@ def train_on_model(
         store: folder of all stores.
         keep: write the activations to the store; otherwise the model runs in every pass.
         answer_tokens: as in `evaluate_cross_entropy`.
+        executor: whose workers run the model, for the store or ahead of the training; here where None.
         **options: `checkpoints` and `restart` of `train_saes`.
 
     Returns:
@@ -87,7 +91,7 @@ def train_on_model(
         source: ActivationSource = StoreSource(stored, site)
         notes.append(_of_another_model(stored, model))
     else:
-        source = _source(models, train, site, store=store, keep=keep)
+        source = _source(models, train, site, store=store, keep=keep, executor=executor)
     saes = [_fresh(recipe, models, site) for recipe in wanted]
     identity = {"site": site, "activations": _origin(models, train, activations)}
     curves = train_saes(source, saes, config, identity=identity, **options)  # 3
@@ -159,18 +163,27 @@ def _fresh(recipe: Recipe, models: Sequence[HookedModel], site: str) -> SparseAu
 
 
 def _source(
-    models: Sequence[HookedModel], prompts: Sequence[Prompt], site: str, *, keep: bool, store: Path | None = None
+    models: Sequence[HookedModel],
+    prompts: Sequence[Prompt],
+    site: str,
+    *,
+    keep: bool,
+    store: Path | None = None,
+    executor: ExecutorConfig | None = None,
 ) -> ActivationSource:
     """One model's activations, or several models' side by side."""
-    sources: list[ActivationSource] = []
     least = 2 * world_size() if world_size() > 1 else 1  # two for each process, so that passes differ
-    for model in models:
-        if keep:
-            spec = ExtractionSpec((site,), "every")
-            stored = store_activations(model, prompts, spec, root=store, total=len(prompts))
-            sources.append(StoreSource(stored, site, least=least))
-        else:
-            sources.append(ModelSource(model, prompts, site, least=least))
+    if not keep:
+        live = [ModelSource(model, prompts, site, least=least) for model in models]
+        return _side_by_side(live) if executor is None else AheadSource(live, executor)
+    spec = ExtractionSpec((site,), "every")
+    stores = [
+        store_activations(model, prompts, spec, root=store, total=len(prompts), executor=executor) for model in models
+    ]
+    return _side_by_side([StoreSource(stored, site, least=least) for stored in stores])
+
+
+def _side_by_side(sources: Sequence[ActivationSource]) -> ActivationSource:
     return sources[0] if len(sources) == 1 else SideBySide(sources)
 
 

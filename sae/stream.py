@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -39,9 +40,17 @@ class ActivationSource(Protocol):
 
     def block(self, number: int) -> Float[Tensor, "row d_in"]:
         """A block's rows, the models' activations side by side."""
+        ...
+
+    def in_order(self, order: Iterator[int]) -> Blocks:
+        """Block after block in an order that is known beforehand, and may have no end."""
+        yield from map(self.block, order)
 
 
-class TensorSource:
+Blocks = Generator[Float[Tensor, "row d_in"], None, None]
+
+
+class TensorSource(ActivationSource):
     """Activations in memory."""
 
     def __init__(self, rows: Float[Tensor, "row d_in"], block_rows: int = BLOCK_ROWS):
@@ -55,7 +64,7 @@ class TensorSource:
         return self._blocks[number].float()
 
 
-class StoreSource:
+class StoreSource(ActivationSource):
     """One site of an activation store; each block is a run of prompts."""
 
     def __init__(
@@ -89,7 +98,7 @@ class StoreSource:
         )
 
 
-class ModelSource:
+class ModelSource(ActivationSource):
     """Activations of every token of some prompts, computed from the model when they are asked for; none is kept."""
 
     def __init__(
@@ -133,12 +142,23 @@ class ModelSource:
         return math.ceil(len(self.prompts) / self._prompts)
 
     def block(self, number: int) -> Float[Tensor, "row d_in"]:
-        chosen = [self.prompts[index] for index in _run_of(number, self._prompts, len(self.prompts))]
-        spec = ExtractionSpec((self.site,), "every")
-        parts = []
-        for batch in stream_activations(self.model, chosen, spec, token_budget=self.token_budget, whole_windows=True):
-            parts.append(batch.values[_place_in_prompt(batch.counts) >= self.skip_first, 0].float())
-        return torch.cat(parts)
+        return read_rows(self.model, self.prompts_of(number), self.site, self.skip_first, self.token_budget)
+
+    def prompts_of(self, number: int) -> list[Prompt | str]:
+        """A block's prompts."""
+        return [self.prompts[index] for index in _run_of(number, self._prompts, len(self.prompts))]
+
+
+def read_rows(
+    model: HookedModel, prompts: Sequence[Prompt | str], site: str, skip_first: int, token_budget: int | None
+) -> Float[Tensor, "row d_model"]:
+    """The activations of every token but the first ones of each prompt, in float32."""
+    parts = []
+    for batch in stream_activations(
+        model, prompts, ExtractionSpec((site,), "every"), token_budget=token_budget, whole_windows=True
+    ):
+        parts.append(batch.values[_place_in_prompt(batch.counts) >= skip_first, 0].float())
+    return torch.cat(parts)
 
 
 def _a_block(prompts: float, of: int, least: int) -> int:
@@ -146,7 +166,7 @@ def _a_block(prompts: float, of: int, least: int) -> int:
     return max(1, min(int(prompts), of // least))
 
 
-class SideBySide:
+class SideBySide(ActivationSource):
     """The same tokens seen by several models: what a crosscoder reads."""
 
     def __init__(self, sources: Sequence[ActivationSource]):
@@ -164,10 +184,18 @@ class SideBySide:
         return len(self.sources[0])
 
     def block(self, number: int) -> Float[Tensor, "row d_in"]:
-        blocks = [source.block(number) for source in self.sources]
-        if len({len(rows) for rows in blocks}) != 1:
-            raise UserError("a crosscoder's models must split the prompts into the same tokens")
-        return torch.cat(blocks, dim=1)
+        return beside([source.block(number) for source in self.sources])
+
+
+def beside(blocks: Sequence[Tensor]) -> Float[Tensor, "row d_in"]:
+    """One block of several models.
+
+    Raises:
+        UserError: they have different numbers of rows.
+    """
+    if len({len(rows) for rows in blocks}) != 1:
+        raise UserError("a crosscoder's models must split the prompts into the same tokens")
+    return torch.cat(list(blocks), dim=1)
 
 
 @dataclass
@@ -206,7 +234,13 @@ class ShuffledBatches:
             raise UserError(f"{len(source)} blocks of activations are too few for {ranks} processes")
         self.source, self.batch, self.seed, self.rank, self.ranks = source, batch, seed, rank, ranks
         self.position = position or Position(carried=torch.empty(0, sum(source.widths)))
+        self._numbers, order = itertools.tee(self._order())
+        self._blocks = source.in_order(order)
         self._rows = self._load()
+
+    def close(self) -> None:
+        """No more batches are wanted: who computes blocks beforehand stops."""
+        self._blocks.close()
 
     def __next__(self) -> Float[Tensor, "batch d_in"]:
         """The next batch.
@@ -233,11 +267,18 @@ class ShuffledBatches:
         self._rows = self._load()
 
     def _load(self) -> Float[Tensor, "row d_in"]:
-        position = self.position
-        number = int(self._generator(position.passes, 0).permutation(len(self.source))[position.place + self.rank])
-        rows = torch.cat([position.carried, checked(self.source.block(number), self.source, number)])
+        position, number = self.position, next(self._numbers)
+        rows = torch.cat([position.carried, checked(next(self._blocks), self.source, number)])
         order = self._generator(position.passes, 1 + number).permutation(len(rows))
         return rows[torch.from_numpy(order)]
+
+    def _order(self) -> Iterator[int]:
+        """This process's blocks from its position on, without end."""
+        passes, place = self.position.passes, self.position.place
+        while True:
+            order = self._generator(passes, 0).permutation(len(self.source))
+            yield from order[place + self.rank :: self.ranks].tolist()
+            passes, place = passes + 1, 0
 
     def _generator(self, *what: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *what])

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,8 @@ def train_saes(
         if on_step is not None:
             on_step(session.step)
 
-    _run_steps(session, config, after_step)
+    with closing(session.batches):
+        _run_steps(session, config, after_step)
     for sae in saes:
         sae.fold_scale(session.scale)
     return [state.curve for state in states]

@@ -18,7 +18,9 @@ from .cells import (
     Keep as Keep,
     cells_folder as cells_folder,
     drop_cells as drop_cells,
+    in_turn as in_turn,
     keep_nothing as keep_nothing,
+    share_cells as share_cells,
     tensors_of as tensors_of,
     without_tensors as without_tensors,
 )

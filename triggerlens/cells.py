@@ -3,7 +3,9 @@
 1. A run has a hidden folder. It records the settings that made it; another run's pieces are never mixed in.
 2. A cell is a folder of its own in it, written whole or not at all: facts in JSON, tensors in safetensors.
 3. What is whole there is read and not computed again; a damaged cell is computed anew.
-4. A cell is locked while it is computed: of two processes on one run, one computes it and the other waits and reads it.
+4. A cell is locked while it is computed: of two processes on one run, one computes it and the other waits and reads it, or does others
+   meanwhile (`in_turn`).
+5. Workers that all do the same run share its cells so (`share_cells`).
 """
 
 from __future__ import annotations
@@ -11,11 +13,16 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from tqdm import tqdm
 
 from triggerlens.artifacts import (
     Manifest,
@@ -26,7 +33,8 @@ from triggerlens.artifacts import (
     writing_artifact,
 )
 from triggerlens.errors import UserError
-from triggerlens.locks import locked
+from triggerlens.executors import ExecutorConfig, run_tasks
+from triggerlens.locks import Busy, locked
 
 Facts = dict[str, Any]
 """What JSON can hold; a tensor as a top-level value is kept too, in safetensors."""
@@ -34,7 +42,12 @@ Facts = dict[str, Any]
 Keep = Callable[[str, Callable[[], Facts]], Facts]
 """Gives the facts of a cell by name: those kept, or those that the function computes now."""
 
+Value = TypeVar("Value")
 _RUN = "run.json"
+_PAUSE = 0.2
+"""Seconds before cells are asked for again, where other processes are at all that are left."""
+_LOOK = 1.0
+"""Seconds between two looks at how many cells are there."""
 
 
 def keep_nothing(name: str, compute: Callable[[], Facts]) -> Facts:
@@ -114,6 +127,95 @@ class Cells:
     def drop(self) -> None:
         """Remove all cells: the run is finished and its result is saved, or nobody wants it."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def in_turn(asks: Sequence[Callable[[], Value]]) -> list[Value]:
+    """What each of them gives, in their order. One that another process is at is asked again after the others, until it is there.
+
+    Args:
+        asks: each raises `Busy` where another process is at its cell, as `Cells.keep` does where it does not wait.
+    """
+    given: dict[int, Value] = {}
+    while len(given) < len(asks):
+        before = len(given)
+        for number, ask in enumerate(asks):
+            if number not in given:
+                try:
+                    given[number] = ask()
+                except Busy:
+                    continue
+        if len(given) == before:
+            time.sleep(_PAUSE)
+    return [given[number] for number in range(len(asks))]
+
+
+def share_cells(work: Callable[[], None], folder: Path, executor: ExecutorConfig, bar: tqdm[Any]) -> None:
+    """Workers compute what is missing of a run's cells.
+
+    Args:
+        work: what each does, importable by its name: compute cells that nobody is at until there is none.
+        folder: of the cells; workers on other machines must see it under the same path. What a worker prints goes to a log in it.
+        executor: where.
+        bar: counts the cells that are there; begins anew for who reads them.
+
+    Raises:
+        UserError: as the executor.
+        Exception: what the work raises.
+    """
+    ended: list[int] = []
+    with _counted(folder, bar):
+        for done in run_tasks(partial(_logged, work, folder), _numbers(executor, ended), executor):
+            ended.append(done.task)
+    bar.reset()
+
+
+def _numbers(executor: ExecutorConfig, ended: list[int]) -> Iterator[int]:
+    """As many workers as were asked for; of a cluster as many as there is room for, until one has found nothing more to do."""
+    for number in range(executor.jobs) if executor.address is None else count():
+        if ended:
+            return
+        yield number
+
+
+def _logged(work: Callable[[], None], folder: Path, number: int) -> None:
+    """In a worker."""
+    with (
+        (folder / f"worker-{number}.log").open("a", encoding="utf-8") as log,
+        redirect_stdout(log),
+        redirect_stderr(log),
+    ):
+        work()
+
+
+@contextmanager
+def _counted(folder: Path, bar: tqdm[Any]) -> Iterator[None]:
+    """Show on a bar how many cells are there, and the newest."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(_LOOK):
+            there = sorted(folder.glob("*/cell.json"), key=_written)
+            bar.n = len(there)
+            bar.set_postfix_str(_name_of(there[-1].parent) if there else "workers begin")
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _name_of(cell: Path) -> str:
+    return str(((_read_json(cell / "manifest.json") or {}).get("config") or {}).get("name", ""))
 
 
 def cells_folder(out: str | Path) -> Path:

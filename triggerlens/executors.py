@@ -187,7 +187,12 @@ def _in_workers(work: Work, turns: _Turns, config: ExecutorConfig) -> Generator[
     crew = _Crew(source, turns)
     try:
         while crew.employ():
-            yield from crew.settle()
+            settled, failure = crew.settle()
+            if failure is None:
+                crew.employ()  # so that nobody is idle while what was done is looked at
+            yield from settled
+            if failure is not None:
+                raise failure
     finally:
         crew.end()
 
@@ -220,8 +225,10 @@ class _Crew:
             beginning += 1
         return self.turns.have(1) or any(turn is not None for _, turn in self.running.values())
 
-    def settle(self) -> Generator[Done[Any, Any], None, None]:
-        """Wait until something is done, and tell what came of it."""
+    def settle(self) -> tuple[list[Done[Any, Any]], Exception | None]:
+        """Wait until something is done, and tell what came of it, and what a task raised."""
+        settled: list[Done[Any, Any]] = []
+        failure: Exception | None = None
         for handle in self.source.wait(list(self.running)):
             worker, turn = self.running.pop(handle)
             try:
@@ -234,16 +241,20 @@ class _Crew:
                     turn.tried += 1
                     self.turns.again(turn)
                 else:
-                    yield Done(turn.task, Lost(self.source.reason))
+                    settled.append(Done(turn.task, Lost(self.source.reason)))
                 continue
             except Busy:
                 assert turn is not None  # only a task is busy
                 self.turns.later(turn)
                 result, turn = None, None
+            except Exception as error:  # the task's own
+                failure = error
+                continue
             self.idle.append(worker)
             self.stillborn = 0
             if turn is not None:
-                yield Done(turn.task, result)
+                settled.append(Done(turn.task, result))
+        return settled, failure
 
     def end(self) -> None:
         """Let all of them go."""

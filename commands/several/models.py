@@ -18,7 +18,8 @@ from typing import Annotated, Any
 import tyro
 
 from commands._console import emit
-from triggerlens import MANIFEST, ExecutorConfig, Lost, UserError, locked, run_tasks, text_table, whole_path
+from commands._options import whole
+from triggerlens import MANIFEST, ExecutorConfig, Lost, UserError, locked, run_tasks, text_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ def over_models(run: Callable[[Any], None], config: Any) -> list[Told]:
         except OSError as error:
             raise UserError(f"{root}: cannot be written: {error.strerror}; give another --out") from error
     tasks = [
-        replace(config, model=whole_path(model), out=root / name, many=Many())
+        whole(replace(config, model=model, out=root / name, many=Many()))
         for model, name in zip(models, names, strict=True)
     ]
     told: dict[str, Told] = {}

@@ -85,11 +85,7 @@ def by_windows(
         use: of a window's number, and of what gives its activations: it need not ask for them.
     """
     model.check_sites(spec.sites)
-    if model.again is None:
-        raise UserError(
-            f"{model.info.name}: a live model is not loaded again by workers; save it, and load it by its folder"
-        )
-    begin = partial(_begin, model.again, identity_sha256(model.identity()), spec, token_budget)
+    begin = partial(_begin, loaded_again(model), spec, token_budget)
     sizes: dict[int, int] = {}
     windows = _counted(cut_windows(model, prompts, spec), sizes)
     with (
@@ -116,15 +112,32 @@ def _result(done: Done[tuple[int, Window], Any]) -> Any:
     return done.result
 
 
-def _begin(again: Callable[[], HookedModel], identity: str, spec: ExtractionSpec, token_budget: int | None) -> _Reader:
-    """In a worker."""
+def loaded_again(model: HookedModel) -> Callable[[], HookedModel]:
+    """What gives this model in a worker, and can be sent there.
+
+    Raises:
+        UserError: it is a live one; or, in the worker, what was loaded there is another.
+    """
+    if model.again is None:
+        raise UserError(
+            f"{model.info.name}: a live model is not loaded again by workers; save it, and load it by its folder"
+        )
+    return partial(_again, model.again, identity_sha256(model.identity()))
+
+
+def _again(again: Callable[[], HookedModel], identity: str) -> HookedModel:
     model = again()
     if identity_sha256(model.identity()) != identity:
         raise UserError(
             f"{model.info.name}: a worker's model is not this one (its weights, its kind of device, or versions of libraries); "
             "give the same --device, and install the same versions everywhere"
         )
-    return _Reader(model, spec, token_budget)
+    return model
+
+
+def _begin(again: Callable[[], HookedModel], spec: ExtractionSpec, token_budget: int | None) -> _Reader:
+    """In a worker."""
+    return _Reader(again(), spec, token_budget)
 
 
 def _use(use: Callable[[int, Callable[[], ActivationBatch]], Any], reader: _Reader, task: tuple[int, Window]) -> Any:

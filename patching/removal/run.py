@@ -53,7 +53,7 @@ from patching.removal.route import Route, find_route
 from patching.removal.screening import Kind, screen
 from patching.removal.subject import RememberingSubject, Settled, Subject
 from patching.removal.weights import EditableModel, plain_answers, save_edited
-from triggerlens import Cells, Facts, Keep, UserError, from_json, keep_nothing, to_json
+from triggerlens import Cells, Facts, Keep, UserError, from_json, in_turn, keep_nothing, to_json
 
 OWN_ANSWERS = "the model's own answers"
 
@@ -93,7 +93,7 @@ def patch_ablate(
         methods: what is tried.
         checkpoint: folder to write the best weight edit to; not written where None.
         progress: folder of `triggerlens.Cells` that keeps each result as it comes, so that the same call goes on where it
-            stopped; yours to remove once the scoreboard is saved (`triggerlens.drop_cells`).
+            stopped, and calls in several processes share the work; yours to remove once the scoreboard is saved (`triggerlens.drop_cells`).
         name: what to call the model; its own name where None.
 
     Raises:
@@ -106,7 +106,7 @@ def patch_ablate(
         return board
     screening = screening if screening is not None and screening.screen == "on" else None
     identity = removal.identity(tried) | ({} if screening is None else {"screening": to_json(screening)})
-    keep: Keep = keep_nothing if progress is None else Cells(progress, identity).keep
+    keep: Keep = keep_nothing if progress is None else Cells(progress, identity, wait=False).keep
     return removal.fill(board, tried, keep, checkpoint, screening)
 
 
@@ -201,7 +201,8 @@ class _Removal:
         screening: Screening | None,
     ) -> Scoreboard:
         """Steps 2 to 4."""
-        route = from_json(RouteFacts, keep("route", lambda: {"route": to_json(self.route())})["route"], "route")
+        (found,) = in_turn([lambda: keep("route", lambda: {"route": to_json(self.route())})])
+        route = from_json(RouteFacts, found["route"], "route")
         trials = _Trials(self, Route.of(route), keep)
         left, notes = self.admitted(methods)
         screened = None
@@ -210,7 +211,8 @@ class _Removal:
             names = {method.name for method in screened.went_on}
             left = [method for method in left if method.name in names]
         ranked = sorted(trials.run_all(left), key=lambda method: (method.is_placebo, method.rank(self.config.target)))
-        oracle = from_json(OracleResult, keep("oracle", lambda: {"oracle": to_json(self.oracle())})["oracle"], "oracle")
+        (bound,) = in_turn([lambda: keep("oracle", lambda: {"oracle": to_json(self.oracle())})])
+        oracle = from_json(OracleResult, bound["oracle"], "oracle")
         notes = (*board.notes, *notes, *trials.notes)
         board = replace(board, methods=tuple(ranked), oracle=oracle, route=route, notes=notes, screen=screened)
         if checkpoint is not None and board.best is not None:
@@ -336,13 +338,15 @@ class _Trials:
     def screen(self, methods: Sequence[Method], screening: Screening) -> ScreenResult:
         """With the first seed: which methods are worth measuring."""
         seed, pairs = self.removal.config.seeds[0], len(self.removal.validation.pairs)
-        kinds = {method.name: kind for method in methods if (kind := self._kind(method, seed)) is not None}
+        found = in_turn([partial(self._kind, method, seed) for method in methods])
+        kinds = {method.name: kind for method, kind in zip(methods, found, strict=True) if kind is not None}
         by_name = {method.name: method for method in methods}
         with tqdm(desc="screening", unit="edit", disable=None, leave=False) as bar:
 
             def look(name: str, count: int) -> EditOutcome:
+                outcome = self._look(by_name[name], seed, count)
                 bar.update()
-                return self._look(by_name[name], seed, count)
+                return outcome
 
             target = self.removal.config.target
             result = screen(kinds, screening, pairs, look, target=target, seed=seed)
@@ -358,13 +362,9 @@ class _Trials:
         total = len(seeds) * sum(1 + (method.placebo is not None) for method in methods)
         with tqdm(total=total, desc="methods × seeds", unit="edit", disable=None) as bar:
             for seed in seeds:
-                for method in methods:
-                    try:
-                        for name, placebo_of, result in self._results(method, seed):
-                            rows.setdefault((name, placebo_of), []).append(result)
-                            bar.update()
-                    except _NotFitted as reason:
-                        self._leave_out(method, reason)
+                for own in in_turn([partial(self._results, method, seed, bar) for method in methods]):
+                    for name, placebo_of, result in own:
+                        rows.setdefault((name, placebo_of), []).append(result)
         return [MethodResult(name, placebo_of, tuple(own)) for (name, placebo_of), own in rows.items()]
 
     def fitted(self, method: Method, seed: int) -> WeightEdit:
@@ -434,17 +434,23 @@ class _Trials:
             return None
         return screened.outcome if screened.outcome.n == len(self.removal.validation.pairs) else None
 
-    def _results(self, method: Method, seed: int) -> Iterator[tuple[str, str | None, SeedResult]]:
-        """A method's row and its placebo's; edits are made only where a result is missing."""
-        result = self._kept(method.name, seed, partial(self._edit, method, seed), placebo=False)
+    def _results(self, method: Method, seed: int, bar: tqdm[Any]) -> list[tuple[str, str | None, SeedResult]]:
+        """A method's row and its placebo's, or none where this model does not admit it; edits are made only where a result is missing."""
+        try:
+            result = self._kept(method.name, seed, partial(self._edit, method, seed), placebo=False)
+        except _NotFitted as reason:
+            self._leave_out(method, reason)
+            return []
         made = self._made.get((method.name, seed))
         if isinstance(made, WeightEdit):
             self._remember(method.name, result, made)
-        yield method.name, None, result
+        rows: list[tuple[str, str | None, SeedResult]] = [(method.name, None, result)]
         if method.placebo is not None:
             name = f"placebo:{method.name}"
-            yield name, method.name, self._kept(name, seed, partial(self._placebo, method, seed), placebo=True)
+            rows.append((name, method.name, self._kept(name, seed, partial(self._placebo, method, seed), placebo=True)))
         self._made.pop((method.name, seed), None)
+        bar.update(len(rows))
+        return rows
 
     def _placebo(self, method: Method, seed: int) -> AnyEdit:
         assert method.placebo is not None

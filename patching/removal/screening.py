@@ -17,10 +17,12 @@ on noise: Jamieson and Talwalkar 2016, https://arxiv.org/abs/1502.07943.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, get_args
 
 from patching.removal.config import Screening
 from patching.removal.result import EditOutcome, ScreenedMethod, ScreenResult, rank_of
+from triggerlens import in_turn
 
 Kind = Literal["weights", "activations"]
 
@@ -50,7 +52,7 @@ def screen(
         kinds: each method's name and what it edits.
         screening: how many go on, of each kind.
         pairs: validation pairs that there are.
-        look: measures; called once for each method and round.
+        look: measures; called once for each method and round, and again where another process was at it (`triggerlens.Busy`).
         target: as the scoreboard's.
         seed: that the edits were made with, for the record.
     """
@@ -66,7 +68,11 @@ def screen(
         rounds[kind] = rounds_of(len(names), max(1, survivors), pairs) or once
         left = [ScreenedMethod(name, kind, seed, 0, None) for name in names]
         for number, (count, kept) in enumerate(rounds[kind], start=1):
-            seen = [ScreenedMethod(method.name, kind, seed, number, look(method.name, count)) for method in left]
+            outcomes = in_turn([partial(look, method.name, count) for method in left])
+            seen = [
+                ScreenedMethod(method.name, kind, seed, number, outcome)
+                for method, outcome in zip(left, outcomes, strict=True)
+            ]
             ranked = _ranked(seen, target)
             left, dropped = ranked[:kept], ranked[kept:]
             out = dropped + out

@@ -1,6 +1,9 @@
 """`patch-ablate` end to end on real checkpoints."""
 
 import json
+import subprocess
+import sys
+from importlib import util
 
 import pytest
 from calling import called
@@ -102,6 +105,28 @@ def test_the_edited_checkpoint_can_be_looked_at_like_any_other(command, finished
     )
     assert again.code in (0, 2), again.err  # 2: the answers no longer part
     assert "Traceback" not in again.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "where",
+    [
+        ("--jobs", 2),
+        pytest.param(
+            ("--executor", "ray", "--jobs", 2),
+            marks=pytest.mark.skipif(util.find_spec("ray") is None, reason="needs the package ray"),
+        ),
+    ],
+)
+def test_workers_that_share_the_methods_come_to_the_same_scoreboard(where, checkpoint, prompts, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    boards = []
+    for name, options in (("one", ()), ("shared", where)):
+        command = [sys.executable, "-m", "commands.patch_ablate", checkpoint, prompts, "--out", tmp_path / name, *SMALL]
+        subprocess.run(list(map(str, [*command, *options])), check=True, capture_output=True)
+        boards.append((tmp_path / name / "scoreboard.json").read_bytes())
+    assert boards[0] == boards[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "shared"]
 
 
 def test_a_finished_run_is_kept(command, checkpoint, prompts, finished):

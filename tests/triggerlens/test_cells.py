@@ -1,9 +1,11 @@
 """Cells of a long run: what is there is not computed again, what is damaged is, and another run's are never mixed in."""
 
+from functools import partial
+
 import pytest
 import torch
 
-from triggerlens import Busy, Cells, UserError
+from triggerlens import Busy, Cells, UserError, in_turn
 
 
 def test_a_cell_is_computed_once_and_read_back(tmp_path):
@@ -48,6 +50,19 @@ def test_dropped_cells_are_gone(tmp_path):
     cells.keep("one", lambda: {"value": 1})
     cells.drop()
     assert not (tmp_path / "cells").exists()
+
+
+def test_what_is_busy_is_asked_again_after_the_others_and_all_come_in_their_order():
+    asked = []
+
+    def ask(name):
+        asked.append(name)
+        if name == "b" and asked.count("b") < 3:
+            raise Busy
+        return name.upper()
+
+    assert in_turn([partial(ask, name) for name in "abc"]) == ["A", "B", "C"]
+    assert asked == ["a", "b", "c", "b", "b"]
 
 
 def test_a_cell_that_another_process_is_at_is_not_computed_beside_it(tmp_path) -> None:

