@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from importlib import util
+from pathlib import Path
 
 import pytest
 from calling import called
@@ -122,7 +123,14 @@ def test_workers_that_share_the_methods_come_to_the_same_scoreboard(where, check
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     boards = []
     for name, options in (("one", ()), ("shared", where)):
-        command = [sys.executable, "-m", "commands.patch_ablate", checkpoint, prompts, "--out", tmp_path / name, *SMALL]
+        command = [
+            Path(sys.executable).with_name("patch-ablate"),
+            checkpoint,
+            prompts,
+            "--out",
+            tmp_path / name,
+            *SMALL,
+        ]
         subprocess.run(list(map(str, [*command, *options])), check=True, capture_output=True)
         boards.append((tmp_path / name / "scoreboard.json").read_bytes())
     assert boards[0] == boards[1]
