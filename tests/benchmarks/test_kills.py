@@ -21,14 +21,14 @@ def skip_without_ray(executor):
 
 @pytest.fixture(scope="module")
 def result():
-    return kills.undisturbed()
+    return {victim: kills.undisturbed(victim) for victim in ("worker", "actor")}
 
 
 @pytest.mark.parametrize("kind", kills.KINDS)
 def test_ten_kills_at_random_moments(kind, result):
     executor, victim = kind.split("/")
     skip_without_ray(executor)
-    for kill in kills.landed_kills(10, kind, result):
+    for kill in kills.landed_kills(10, kind, result["actor" if victim == "actor" else "worker"]):
         assert kill.same
         assert (kill.twice, kill.left) == (0, 0)
         assert kill.redone <= (kills.WORKERS if victim == "driver" else 1)
@@ -37,7 +37,7 @@ def test_ten_kills_at_random_moments(kind, result):
 @pytest.mark.parametrize("executor", ["serial", "processes", "ray"])
 def test_two_drivers_at_once_share_the_work(executor, result):
     skip_without_ray(executor)
-    same, twice, shares = kills.two_drivers(executor, result)
+    same, twice, shares = kills.two_drivers(executor, result["worker"])
     assert same
     assert twice == 0
     assert min(shares) >= 2
