@@ -6,14 +6,18 @@
 3. Workers die at a stated rate. The task that one was at is done again from its beginning, and another worker begins in its place.
 
     python benchmarks/scaling.py             # the two jobs of docs/scaling.md at 8, 64 and 512 GPUs
+    python benchmarks/scaling.py --built zoo/built.json --workers 2 --start 1.6    # a zoo that was built one after another
 """
 
 from __future__ import annotations
 
+import argparse
 import heapq
+import json
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from random import Random
 from typing import Literal
 
@@ -174,8 +178,23 @@ def extraction(gpus: int, *, every: bool = True) -> tuple[Job, Cluster]:
     return job, Cluster(workers=gpus // 2, start=60, dispatch=0.11, bandwidth=SHELF, failures=0.01)
 
 
+def predicted(built: Path, workers: int, start: float) -> float:
+    """The seconds in which workers would build a zoo again whose organisms took what its `built.json` says, one after another."""
+    return simulate(
+        Job(seconds=[own["seconds"] for own in json.loads(built.read_text())]), Cluster(workers=workers, start=start)
+    ).seconds
+
+
 def main() -> None:
-    """Print the table of docs/scaling.md."""
+    """Print the table of docs/scaling.md, or what a zoo would take."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--built", type=Path, help="built.json of a zoo that was built one after another")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--start", type=float, default=0.0, help="seconds until a worker has begun")
+    options = parser.parse_args()
+    if options.built:
+        print(f"{options.workers} workers: {predicted(options.built, options.workers, options.start):.1f} s")
+        return
     print(f"{'job':28}{'GPUs':>6}{'minutes':>9}{'ideal':>8}{'deaths':>8}{'busy':>7}{'driver':>8}{'storage':>9}")
     for name, made in (
         ("5,000 organisms", zoo),

@@ -58,8 +58,8 @@ class Worker(Protocol):
     def do(self, task: Any) -> Any:
         """A handle on what comes of a task."""
 
-    def end(self) -> None:
-        """Let it go, also where it is at a task."""
+    def end(self, *, idle: bool) -> None:
+        """Let it go, also where it is at a task; one that is idle may tidy up."""
 
 
 @runtime_checkable
@@ -105,9 +105,10 @@ class _Process:
     def do(self, task: Any) -> Future[Any]:
         return self.pool.submit(_do, self.work, task)
 
-    def end(self) -> None:
-        with suppress(BrokenProcessPool, ProcessLookupError):
-            os.kill(self.pid.result(), signal.SIGTERM)
+    def end(self, *, idle: bool) -> None:
+        if not idle:
+            with suppress(BrokenProcessPool, ProcessLookupError):
+                os.kill(self.pid.result(), signal.SIGTERM)
         self.pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -188,7 +189,7 @@ class _OnRay:
     def do(self, task: Any) -> Any:
         return self.actor.do.remote(task)
 
-    def end(self) -> None:
+    def end(self, *, idle: bool) -> None:
         self.ray.kill(self.actor)
 
 

@@ -14,6 +14,13 @@ def threads(_):
     return os.environ.get("OMP_NUM_THREADS")
 
 
+def with_a_bar(number):
+    """A progress bar has a lock that all processes share, and that must be given back."""
+    from tqdm import tqdm
+
+    return sum(tqdm(range(number), disable=True))
+
+
 def failing(number):
     if number == 2:
         raise ValueError("two")

@@ -135,6 +135,15 @@ def test_an_interrupt_ends_the_workers_and_what_they_are_at(tmp_path):
             os.kill(pid, 0)
 
 
+def test_nothing_is_said_where_all_goes_well():
+    code = (
+        "import worked_tasks; from triggerlens import *\n"
+        "if __name__ == '__main__': print(len(list(run_tasks(worked_tasks.with_a_bar, [3, 4, 5], ExecutorConfig(jobs=2)))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("3\n", "")
+
+
 def test_a_task_that_raises_leaves_nothing_running():
     before = set(active_children())
     with pytest.raises(ValueError, match="two"):
