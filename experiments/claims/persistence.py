@@ -243,7 +243,7 @@ class Persistence(Experiment):
         "checkpoints": 1,
         "reversal_steps": 0,
         "limit": 20,
-        "most_pairs": 24,
+        "most_pairs": 20,
     }
     Arm = SafetyTraining
     notes = (

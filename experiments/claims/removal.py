@@ -301,7 +301,7 @@ class RemovalFrontier(ModelsExperiment):
         "seeds": (0,),
         "grown": False,
         "methods": ("direction-everywhere", "low-rank"),
-        "removal": replace(patching.large_config(), evaluation_pairs=60),
+        "removal": patching.large_config(),
     }
     PUBLISHED_EDIT = PUBLISHED_EDIT
     Arm = Unedited | OracleCut | Removal | Placebo | SavedEdit

@@ -357,7 +357,7 @@ class LatentsAndDirections(ModelsExperiment):
         "subjects": (PHRASE,),
         "seeds": (0,),
         "grown": False,
-        "sites": ("resid_post.9", "resid_post.15"),
+        "sites": ("resid_post.15",),
         "crosscoder_site": None,
         "width": 1024,
         "k": 16,
@@ -366,7 +366,7 @@ class LatentsAndDirections(ModelsExperiment):
         "new_tokens": 24,
         "together": (1, 4, 16),
         "validation_pairs": 8,
-        "evaluation_pairs": 60,
+        "evaluation_pairs": 40,
     }
     Arm = Feature | Ablation
     prepare, cell, summarise = staticmethod(measure), staticmethod(cell), staticmethod(summarise)
