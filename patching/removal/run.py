@@ -361,10 +361,10 @@ class _Trials:
         rows: dict[tuple[str, str | None], list[SeedResult]] = {}
         total = len(seeds) * sum(1 + (method.placebo is not None) for method in methods)
         with tqdm(total=total, desc="methods × seeds", unit="edit", disable=None) as bar:
-            for seed in seeds:
-                for own in in_turn([partial(self._results, method, seed, bar) for method in methods]):
-                    for name, placebo_of, result in own:
-                        rows.setdefault((name, placebo_of), []).append(result)
+            asks = [partial(self._results, method, seed, bar) for seed in seeds for method in methods]
+            for own in in_turn(asks):
+                for name, placebo_of, result in own:
+                    rows.setdefault((name, placebo_of), []).append(result)
         return [MethodResult(name, placebo_of, tuple(own)) for (name, placebo_of), own in rows.items()]
 
     def fitted(self, method: Method, seed: int) -> WeightEdit:
