@@ -86,7 +86,7 @@ def counts_of_verdicts():
     for number, real in dict.fromkeys((row.claim, row.real) for row in rows):
         mine = [row for row in rows if (row.claim, row.real) == (number, real)]
         counts = [sum(row.verdict == verdict for row in mine) for verdict in ("beaten", "met", "not met")]
-        title = "in a real chat model" if real else mine[0].title
+        title = "in SmolLM2" if real else mine[0].title
         lines.append(f"| {number}. {title} | {' | '.join(str(count or '–') for count in counts)} |")
     return lines
 

@@ -239,7 +239,7 @@ class Persistence(Experiment):
         "subjects": (PHRASE,),
         "seeds": (0,),
         "grown": False,
-        "trainings": (Training(method="sft", steps=40, learning_rates=(1e-3,), batch=8, lora_rank=8),),
+        "trainings": (Training(method="sft", steps=24, learning_rates=(1e-3,), clean=False, batch=8, lora_rank=8),),
         "checkpoints": 1,
         "reversal_steps": 0,
         "limit": 20,
@@ -250,7 +250,7 @@ class Persistence(Experiment):
         "seeds repeat the safety training of one organism; the seed of its insertion is one",
         "the embedded organisms are small models trained from scratch on templates: compare the order of the methods, not the rates, "
         "with the paper's (SFT 28 to 60%, RL 94 to 100%, adversarial 99 to 100% with the trigger)",
-        "models that never defect get the supervised training alone; what their fresh probes reach is the prompts' text",
+        "models that never defect get the supervised training alone, and none where a run has few steps to give; what their fresh probes reach is the prompts' text",
         "where clean accuracy falls as far as defection does, the training has made the model forget how to answer, not how "
         "to defect",
     )

