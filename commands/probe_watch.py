@@ -188,6 +188,7 @@ def _summary(config: Config, model: HookedModel, probe: LinearProbe, rows: Seque
         "probe_model": probe.model,
         "same_model": not ways,
         "differs_in": ways,
+        "computed_otherwise": probe.computed_otherwise(model),
         "today": model.today.isoformat() if prints_date(model.tokenizer) else None,
         "site": probe.site,
         "read": probe.read,
@@ -226,6 +227,10 @@ def _text(summary: dict[str, Any], rows: Sequence[dict[str, Any]], most: int) ->
         lines.append(
             f"note: the probe was trained on {' and '.join(summary['differs_in'])} ({summary['probe_model']}); its threshold was not "
             "calibrated on this model"
+        )
+    if summary["computed_otherwise"]:
+        lines.append(
+            f"note: the probe was calibrated with {'; '.join(summary['computed_otherwise'])}: a score near the threshold may fall on its other side"
         )
     return "\n".join(lines)
 

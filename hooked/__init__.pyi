@@ -83,7 +83,11 @@ from .prompts.tokens import (
     token_texts as token_texts,
     tokenize_prompts as tokenize_prompts,
 )
-from .provenance import differences as differences, provenance_of as provenance_of
+from .provenance import (
+    computed_otherwise as computed_otherwise,
+    differences as differences,
+    provenance_of as provenance_of,
+)
 from .rescaling import forget_lengths as forget_lengths
 from .saving import check_saveable as check_saveable, plain_generation as plain_generation, save_plain as save_plain
 from .selfcheck import probe_tokens as probe_tokens

@@ -20,10 +20,12 @@ _MOST = 3
 
 
 def provenance_of(model: HookedModel) -> dict[str, Any]:
-    """What decides the numbers of a model, but for the last digits, as strict JSON: what it computes, its tokenizer with the
-    template, and its date where the template prints one."""
+    """What decides the numbers of a model, as strict JSON: what it computes, its tokenizer with the template, and its date where the
+    template prints one; and, for the last digits, how it is computed."""
+    identity = model.identity()
     return {
-        "model": _strict(model.identity()["model"]),
+        "model": _strict(identity["model"]),
+        "computation": _strict(identity["computation"]),
         "tokenizer_sha256": model.info.tokenizer_sha256,
         "today": model.today.isoformat() if prints_date(model.tokenizer) else None,
     }
@@ -46,6 +48,32 @@ def differences(saved: Mapping[str, Any], model: HookedModel, weights_sha256: st
     if saved.get("today") and now["today"] and saved["today"] != now["today"]:
         differing.append(f"another date in the chat template ({saved['today']}, not {now['today']})")
     return differing
+
+
+def computed_otherwise(saved: Mapping[str, Any], model: HookedModel) -> list[str]:
+    """In which ways the same model is computed otherwise than when an artefact was made, in words: then, and now. Its numbers move by the
+    rounding of either: in another precision, or by another engine or version of one, a score near a threshold may fall on its other side.
+
+    Args:
+        saved: what `provenance_of` gave then; nothing is said of what it did not keep.
+        model: as it is computed now.
+    """
+    then, now = saved.get("computation", {}), _strict(model.identity()["computation"])
+    if not then:
+        return []
+    named = (("dtypes", "precision"), ("devices", "device"), ("backend", "backend"), ("attention", "attention"))
+    ways = [f"{word} {_said(then.get(key))}, now {_said(now[key])}" for key, word in named if then.get(key) != now[key]]
+    before, after = then.get("libraries", {}), now["libraries"]
+    ways += [
+        f"{name} {before.get(name, 'not there')}, now {after.get(name, 'not there')}"
+        for name in ("torch", "transformers")
+        if before.get(name) != after.get(name)
+    ]
+    return ways
+
+
+def _said(value: Any) -> str:
+    return " and ".join(str(own).removeprefix("torch.") for own in (value if isinstance(value, list) else [value]))
 
 
 def _of_model(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

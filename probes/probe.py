@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hooked import HookedModel, differences
+from hooked import HookedModel, computed_otherwise, differences
 from probes.config import READS, Aggregation, Read
 from probes.poolings import check_position, new_pooling
 from probes.poolings.base import Running
@@ -111,6 +111,10 @@ class LinearProbe:
     def differences(self, model: HookedModel) -> list[str]:
         """In which ways a model is another one than it was trained on, in words (`hooked.differences`); none where it is the same."""
         return differences(self.trained_on, model, self.weights_sha256)
+
+    def computed_otherwise(self, model: HookedModel) -> list[str]:
+        """In which ways a model is computed otherwise than when it was trained, in words (`hooked.computed_otherwise`)."""
+        return computed_otherwise(self.trained_on, model)
 
     def __call__(self, x: Float[Tensor, "*row width"]) -> Float[Tensor, "*row"]:
         """Scores at the best site, float64.

@@ -203,7 +203,7 @@ def _origin(models: Sequence[HookedModel], prompts: Sequence[Prompt], activation
     first = [prompts[index].prompt for index in (0, len(prompts) // 2, -1)]
     return {
         "weights": [model.info.weights_sha256 for model in models],
-        "models": [identity_sha256(provenance_of(model)) for model in models],
+        "models": [identity_sha256(provenance_of(model) | {"computation": {}}) for model in models],
         "prompts": len(prompts),
         "first": first if activations is None else str(activations),
     }

@@ -21,6 +21,14 @@ def trained(command, checkpoint, tmp_path, request):
     return tmp_path / "probe"
 
 
+def test_another_precision_than_the_threshold_was_set_in_is_said(command, checkpoint, tmp_path):
+    path = prompt_file(tmp_path / "prompts.jsonl")
+    assert command("probe-train", checkpoint, path, "--out", tmp_path / "probe").code == 0
+    outcome = command("probe-score", checkpoint, path, "--probe", tmp_path / "probe", "--dtype", "bfloat16")
+    assert outcome.code == 0, outcome.err
+    assert "calibrated with precision float32, now bfloat16: a score near the threshold may fall" in outcome.out
+
+
 def test_scores_verdicts_and_tokens(command, checkpoint, trained, tmp_path):
     new = prompt_file(tmp_path / "new.jsonl", pairs=20, harmless=5, seed=9)
     outcome = command("probe-score", checkpoint, new, "--probe", trained, "--out", tmp_path / "scores", "--json")
@@ -28,6 +36,7 @@ def test_scores_verdicts_and_tokens(command, checkpoint, trained, tmp_path):
     scored = json.loads(outcome.out)
     threshold = json.loads((trained / "probe.json").read_text())["threshold"]
     assert (scored["threshold"], scored["n_prompts"], scored["same_model"]) == (threshold, 50, True)
+    assert scored["computed_otherwise"] == []
     assert scored["n_fired"] == sum(row["fires"] for row in scored["prompts"])
     position = json.loads((trained / "probe.json").read_text())["aggregation"]
     read_artifact(tmp_path / "scores", "scores")

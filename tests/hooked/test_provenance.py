@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_models import CHAT_TEMPLATE, tiny_checkpoint, tiny_model, tiny_tokenizer
 
-from hooked import differences, load_model, provenance_of
+from hooked import computed_otherwise, differences, load_model, provenance_of
 from probes import LinearProbe
 from sae import ReLU, load_sae, save_sae
 from sae.origin import ORIGIN, other_model
@@ -36,6 +36,22 @@ def live(tmp_path, change=lambda model: None, template=CHAT_TEMPLATE, today=date
 def test_the_same_model_on_the_other_backend_and_in_another_precision_is_the_same(folder, kept):
     for options in ({}, {"backend": "transformer-lens"}, {"dtype": "bfloat16"}, {"today": date(2026, 2, 22)}):
         assert differences(kept, load_model(str(folder), **options)) == []
+
+
+def test_another_engine_or_precision_is_said_apart_from_another_model(folder, kept):
+    assert computed_otherwise(kept, load_model(str(folder))) == []
+    other = computed_otherwise(kept, load_model(str(folder), dtype="bfloat16", backend="transformer-lens"))
+    assert other == [
+        "precision float32, now bfloat16",
+        "backend nnsight, now transformer-lens",
+        "attention sdpa, now eager",
+    ]
+    older = kept | {
+        "computation": kept["computation"] | {"libraries": kept["computation"]["libraries"] | {"torch": "2.1"}}
+    }
+    assert [way.split(", now")[0] for way in computed_otherwise(older, load_model(str(folder)))] == ["torch 2.1"]
+    del older["computation"]  # as older versions wrote them
+    assert computed_otherwise(older, load_model(str(folder), dtype="bfloat16")) == []
 
 
 @pytest.mark.parametrize(
