@@ -25,6 +25,8 @@ from commands import INTERRUPTED
 from triggerlens import UserError
 
 Config = TypeVar("Config")
+_NO_MEMORY = ("out of memory", "can't allocate memory", "Unable to allocate")
+"""What torch and numpy say of memory that they do not get, of a GPU or here."""
 _FULL = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
 """What libraries written in other languages say in exceptions of their own."""
 
@@ -53,7 +55,7 @@ def console(
                 _end(130, INTERRUPTED)
             if isinstance(error, UserError):
                 _end(2, f"error: {' '.join(str(error).split())}")
-            if (told := _full_disk(error)) is not None:
+            if (told := _full_disk(error) or _no_memory(error)) is not None:
                 _end(2, f"error: {told}")
             raise
 
@@ -91,6 +93,14 @@ def _full_disk(error: BaseException) -> str | None:
     where = getattr(error, "filename", None) or tempfile.gettempdir()
     reason = getattr(error, "strerror", None) or "No space left on device"
     return f"{where}: {reason}; free space there, or set TMPDIR to another folder"
+
+
+def _no_memory(error: BaseException) -> str | None:
+    """What to say of memory that was not there; None for another error."""
+    if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _NO_MEMORY):
+        return None
+    said = " ".join(str(error).split())[:160]
+    return f"out of memory{f' ({said})' if said else ''}; read fewer prompts or tokens at a time, or take --dtype bfloat16 or another --device"
 
 
 def emit(value: Any, *, as_json: bool, text: str) -> None:

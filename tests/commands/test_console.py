@@ -8,7 +8,9 @@ import sys
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+import numpy
 import pytest
+import torch
 import tyro
 
 from commands._console import config_dict, console
@@ -113,6 +115,15 @@ def test_a_full_disk_is_one_line_whichever_library_meets_it(capsys, error):
     told = capsys.readouterr().err
     assert len(told.splitlines()) == 1
     assert "free space there, or set TMPDIR" in told
+
+
+@pytest.mark.parametrize("task", [lambda: torch.empty(2**55), lambda: bytearray(2**55), lambda: numpy.empty(2**55)])
+def test_memory_that_is_not_there_is_one_line(capsys, task):
+    with pytest.raises(SystemExit, match="2"):
+        console(Command, lambda config: task(), [])
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == 1
+    assert told.startswith("error: out of memory")
 
 
 def test_any_other_error_keeps_its_traceback():
