@@ -218,7 +218,11 @@ _Read = tuple[tuple[int, ...], tuple[int, ...]]
 
 @dataclass(frozen=True)
 class RememberingSubject(Subject):
-    """The unedited model, run once for each prompt and answer: its logits are kept, up to a gigabyte of them."""
+    """The unedited model, run once for each prompt and answer: its logits are kept, up to a gigabyte of them.
+
+    Each is run by itself: in a batch with others, the last digits would hang on which of them were known before, and so on what this process has
+    done; a run that goes on, and workers that share one, would give other bytes.
+    """
 
     _known: dict[_Read, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -230,11 +234,8 @@ class RememberingSubject(Subject):
             return super().logits(prompts, continuations)
         keys = [(prompt.ids, tuple(tail)) for prompt, tail in zip(prompts, continuations, strict=True)]
         new = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._known}
-        fresh: dict[_Read, Tensor] = {}
-        if new:
-            rows = super().logits(list(new.values()), [tail for _, tail in new])
-            fresh = dict(zip(new, rows.split([len(tail) for _, tail in new]), strict=True))
-            self._keep(fresh)
+        fresh = {key: self._logits([prompt], [key[1]]) for key, prompt in new.items()}
+        self._keep(fresh)
         return torch.cat([fresh[key] if key in fresh else self._known[key] for key in keys])
 
     def _keep(self, fresh: Mapping[_Read, Tensor]) -> None:

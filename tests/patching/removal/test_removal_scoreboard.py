@@ -143,6 +143,24 @@ def test_what_another_process_is_at_comes_last_and_is_done_once(llama, prompts, 
     assert shared == patch_ablate(llama, prompts, config=config, methods=methods)
 
 
+def test_what_a_process_has_measured_before_moves_no_digit(llama, prompts, config, tmp_path):
+    """The second seed alone, as a run that goes on measures it, or a worker that took it, beside both seeds in one process."""
+    (trained,) = (method for method in METHODS if method.name == "low-rank")
+    two = replace(config, seeds=(0, 1))
+
+    def first_seed_alone(fit):
+        if fit.seed == 1:
+            raise KeyboardInterrupt
+        return trained.make(fit)
+
+    with pytest.raises(KeyboardInterrupt):
+        patch_ablate(
+            llama, prompts, config=two, methods=[replace(trained, make=first_seed_alone)], progress=tmp_path / "cells"
+        )
+    resumed = patch_ablate(llama, prompts, config=two, methods=[trained], progress=tmp_path / "cells")
+    assert resumed == patch_ablate(llama, prompts, config=two, methods=[trained])
+
+
 def test_a_damaged_result_is_made_again(llama, prompts, config, tmp_path):
     folder = cells_folder(tmp_path / "out")
     stop = Method("stop", lambda fit: (_ for _ in ()).throw(KeyboardInterrupt()))
