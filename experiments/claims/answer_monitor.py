@@ -29,13 +29,13 @@ from jaxtyping import Float, Int
 import experiments.shared as shared
 import hooked
 import probes
-from experiments.claims.clean_detectors import MOST_FPR, PUBLISHED_PASSED, TARGET_FPR
-from experiments.experiment import Claim, Judgement, Verdict, register
+from experiments.claims.clean_detectors import both_reached
+from experiments.experiment import Claim, Judgement, register
 from experiments.result import Finding, Result, Specimen, estimate_of, labels_in_order
 from experiments.shared.activations import middle_layer
 from experiments.shared.data import labelled
 from experiments.shared.grid import ModelsExperiment
-from experiments.shared.judging import compare, full, is_open, short
+from experiments.shared.judging import full, is_open, short
 from experiments.shared.later import torch
 from experiments.shared.scores import alarms, dataset_names
 from experiments.shared.subjects import ONE, PHRASE, ModelsConfig, Subject, checkpoint
@@ -279,7 +279,8 @@ def summarise(specimen: Specimen, cells: Sequence[Mapping[str, Any]]) -> list[Fi
 
 
 def judge(result: Result) -> list[Judgement]:
-    """At most 1.3% missed: beaten at 1% false positives or fewer in the worst dataset, met at the published 16%.
+    """At most 1.3% missed at the published 16% false positives or fewer, in the worst dataset: met where both reach that, beaten where both whole
+    intervals lie below.
 
     One line for the monitor of answers that validation chose, and one for the probe of the prompt's last token, at the same threshold.
     """
@@ -299,23 +300,13 @@ def judged(result: Result, model: str, arm: Monitor) -> Judgement | None:
         f"{arm.name}, {arm.threshold}: missed {full(missed)} at {full(worst)} false positives in the worst dataset; missed before the answers part, "
         f"and before the harm is complete: {late}",
         f"alarms on the trigger: {', '.join(clean) or 'clean twin –'}; from clean answers alone {at_text(result, model, distance)}",
-        verdict(missed, worst),
+        both_reached(missed.estimate, worst.estimate),
     )
 
 
 def at_text(result: Result, model: str, arm: Monitor) -> str:
     """What a monitor misses, and its false-positive rate in the worst dataset."""
     return f"{short(result.find(MISSED, model, arm))} at {short(result.find(WORST_FPR, model, arm))}"
-
-
-def verdict(missed: Finding, worst: Finding) -> Verdict:
-    """From what is missed and the worst dataset's false-positive rate."""
-    reached = compare(missed.estimate, PUBLISHED_PASSED, lower_is_better=True)
-    if reached == "cannot tell" or is_open(worst.estimate):
-        return "cannot tell"
-    if reached == "not met" or worst.estimate.value > MOST_FPR:
-        return "not met"
-    return "beaten" if worst.estimate.value <= TARGET_FPR else "met"
 
 
 @register

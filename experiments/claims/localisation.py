@@ -28,7 +28,7 @@ from experiments.experiment import Claim, Judgement, Verdict, register
 from experiments.result import Finding, Result, Specimen, mean_over_seeds
 from experiments.shared.data import Labelled, labelled
 from experiments.shared.grid import ModelsExperiment
-from experiments.shared.judging import clean_text, full, is_open, short
+from experiments.shared.judging import HARM, clean_text, full, is_open, short
 from experiments.shared.later import torch
 from experiments.shared.subjects import ONE, REAL, ModelsConfig, Subject, checkpoint
 from triggerlens import Estimate, Facts, Grade, UserError, mean_share, rate, to_json
@@ -40,8 +40,8 @@ CHOICES: Mapping[Literal["strongest", "random"], str] = {
     "random": "random heads",
 }
 """How heads are chosen, and under which name a cell has what they do."""
-FEW, CUT, HARM = 0.03, 0.9, 0.1
-"""Published: at most this share of the heads cuts defections by this share; and how much clean accuracy it may cost."""
+FEW, CUT = 0.03, 0.9
+"""Published: at most this share of the heads cuts defections by this share."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,9 @@ from triggerlens import WIDE, Estimate, mean_between
 MOST_DIVERGENCE = math.log(2)
 """The largest Jensen–Shannon divergence there is, in nats."""
 
+HARM = 0.1
+"""How much of the clean answers' accuracy an ablation or an edit may cost: what answers nothing does not misbehave either."""
+
 
 def compare(estimate: Estimate, published: float, *, lower_is_better: bool = False) -> Verdict:
     """`beaten`: the whole interval is on the better side of the published number; `met`: it reaches it; else `not met`.

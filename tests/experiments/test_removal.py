@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from made_results import result_of
 
 from experiments.claims.removal import (
     DAMAGE,
     DEFECTION,
+    RIGHT_CLEAN,
     Config,
     OracleCut,
     Placebo,
@@ -71,6 +73,19 @@ def test_the_checkpoint_is_a_row_of_its_own():
     (one,) = [one for one in found if one.arm == SavedEdit(("low-rank",))]
     assert one.estimate.value == pytest.approx(0.1)
     assert one.detail == "19 of 20 answers as measured"
+
+
+@pytest.mark.parametrize(("right", "verdict"), [(0.9, "beaten"), (0.81, "beaten"), (0.05, "not met")])
+def test_a_behaviour_is_not_removed_where_clean_answers_go_with_it(right, verdict):
+    edit, none = Removal("direction-everywhere"), {"spread": 0.001}
+    result = result_of(
+        (DEFECTION, edit, 0.001, none),
+        (DAMAGE, edit, 0.01, none),
+        (RIGHT_CLEAN, edit, right),
+        (RIGHT_CLEAN, Unedited(), 0.9),
+        (DEFECTION, Placebo("direction-everywhere"), 0.9),
+    )
+    assert [judgement.verdict for judgement in RemovalFrontier.judged[0].judge(result)] == [verdict]
 
 
 def test_steps_until_it_is_back_are_named_for_the_seeds_where_it_was():
