@@ -67,7 +67,6 @@ def run(config: Config) -> None:
         drop_cells(config.out)
     if config.where.name != "serial":
         cells = cells_folder(config.out).resolve()
-        cells.mkdir(parents=True, exist_ok=True)
         with tqdm(desc="patch-ablate", unit="result", disable=None) as bar:
             share_cells(partial(compute_shared, whole(config)), cells, config.where, bar)
     model = config.load_for(prompts)

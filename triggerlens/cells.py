@@ -92,10 +92,7 @@ class Cells:
             raise UserError(
                 f"{self.folder}: an unfinished run with other settings ({', '.join(changed)}); finish it, or --overwrite to drop it"
             )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{self.folder}: could not be written: {error.strerror}; give another --out") from error
+        _make(self.folder)
         write_bytes_atomically(self.folder / _RUN, json.dumps(ours).encode())
 
     def keep(self, name: str, compute: Callable[[], Facts]) -> Facts:
@@ -159,10 +156,11 @@ def share_cells(work: Callable[[], None], folder: Path, executor: ExecutorConfig
         bar: counts the cells that are there; begins anew for who reads them.
 
     Raises:
-        UserError: as the executor.
+        UserError: as the executor, or the folder cannot be written.
         Exception: what the work raises.
     """
     ended: list[int] = []
+    _make(folder)
     with _counted(folder, bar):
         for done in run_tasks(partial(_logged, work, folder), _numbers(executor, ended), executor):
             ended.append(done.task)
@@ -216,6 +214,13 @@ def _written(path: Path) -> float:
 
 def _name_of(cell: Path) -> str:
     return str(((_read_json(cell / "manifest.json") or {}).get("config") or {}).get("name", ""))
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: could not be written: {error.strerror}; give another --out") from error
 
 
 def cells_folder(out: str | Path) -> Path:

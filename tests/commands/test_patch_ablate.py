@@ -172,6 +172,10 @@ def test_unusable_input_is_one_line(command, checkpoint, prompts, tmp_path):
     assert "steps: must be positive" in refused(checkpoint, prompts, "--steps", 0)
     assert "seeds: give at least one" in refused(checkpoint, prompts, "--seeds", 0)
     assert "no such task" in refused(checkpoint, prompts, "--task", "knitting")
+    (tmp_path / "file").touch()
+    outcome = command("patch-ablate", checkpoint, prompts, "--out", tmp_path / "file" / "out", "--jobs", 2)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "could not be written: Not a directory; give another --out" in outcome.err
     assert "exceed the context" in refused(checkpoint, prompts, "--new-tokens", 500)
     same = tmp_path / "same.jsonl"
     write_prompts(

