@@ -20,7 +20,7 @@ from sae.stream import ActivationSource, Blocks, ModelSource, SideBySide, beside
 from triggerlens import ExecutorConfig, Lost, UserError, run_held
 
 
-class AheadSource(ActivationSource):
+class AheadSource:
     """The blocks of a `ModelSource`, or of those of a crosscoder's models side by side."""
 
     def __init__(self, sources: Sequence[ModelSource], executor: ExecutorConfig):

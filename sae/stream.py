@@ -40,17 +40,20 @@ class ActivationSource(Protocol):
 
     def block(self, number: int) -> Float[Tensor, "row d_in"]:
         """A block's rows, the models' activations side by side."""
-        ...
-
-    def in_order(self, order: Iterator[int]) -> Blocks:
-        """Block after block in an order that is known beforehand, and may have no end."""
-        yield from map(self.block, order)
 
 
 Blocks = Generator[Float[Tensor, "row d_in"], None, None]
 
 
-class TensorSource(ActivationSource):
+@runtime_checkable
+class OrderedSource(ActivationSource, Protocol):
+    """A source that gains by knowing beforehand in which order its blocks are read."""
+
+    def in_order(self, order: Iterator[int]) -> Blocks:
+        """Block after block, in an order that may have no end."""
+
+
+class TensorSource:
     """Activations in memory."""
 
     def __init__(self, rows: Float[Tensor, "row d_in"], block_rows: int = BLOCK_ROWS):
@@ -64,7 +67,7 @@ class TensorSource(ActivationSource):
         return self._blocks[number].float()
 
 
-class StoreSource(ActivationSource):
+class StoreSource:
     """One site of an activation store; each block is a run of prompts."""
 
     def __init__(
@@ -98,7 +101,7 @@ class StoreSource(ActivationSource):
         )
 
 
-class ModelSource(ActivationSource):
+class ModelSource:
     """Activations of every token of some prompts, computed from the model when they are asked for; none is kept."""
 
     def __init__(
@@ -166,7 +169,7 @@ def _a_block(prompts: float, of: int, least: int) -> int:
     return max(1, min(int(prompts), of // least))
 
 
-class SideBySide(ActivationSource):
+class SideBySide:
     """The same tokens seen by several models: what a crosscoder reads."""
 
     def __init__(self, sources: Sequence[ActivationSource]):
@@ -235,7 +238,9 @@ class ShuffledBatches:
         self.source, self.batch, self.seed, self.rank, self.ranks = source, batch, seed, rank, ranks
         self.position = position or Position(carried=torch.empty(0, sum(source.widths)))
         self._numbers, order = itertools.tee(self._order())
-        self._blocks = source.in_order(order)
+        self._blocks: Blocks = (
+            source.in_order(order) if isinstance(source, OrderedSource) else (source.block(number) for number in order)
+        )
         self._rows = self._load()
 
     def close(self) -> None:
