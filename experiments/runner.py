@@ -75,8 +75,8 @@ def run_experiment(
             measured = experiment.run(
                 config, lambda name, compute: cells.keep(name, partial(unless_finished, folder, compute))
             )
-        except (Finished, OSError):
-            if not folder.exists():
+        except (Finished, OSError, UserError):
+            if not folder.exists():  # else another driver has finished the run, and dropped its cells under our hands
                 raise
             cells.drop()
             return read_result(folder), folder

@@ -1,6 +1,7 @@
 """Workers share the cells of an experiment: the same result, and no cell twice."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -12,7 +13,7 @@ import worked_experiment
 
 from experiments import EXPERIMENTS, run_experiment
 from experiments.sharing import Elsewhere, OpenCell
-from triggerlens import ExecutorConfig, cells_folder
+from triggerlens import Cells, ExecutorConfig, UserError, cells_folder
 
 TWO, RAY = ExecutorConfig(jobs=2), ExecutorConfig(executor="ray", jobs=2)
 needs_ray = [pytest.mark.skipif(util.find_spec("ray") is None, reason="needs the package ray"), pytest.mark.slow]
@@ -84,6 +85,20 @@ def test_two_drivers_at_once_compute_no_cell_twice(journal, tmp_path):
     drivers = [subprocess.Popen(command) for _ in range(2)]
     assert [driver.wait() for driver in drivers] == [0, 0]
     assert computed(journal)[0] == Counter(range(20))
+
+
+def test_a_run_that_another_driver_has_finished_meanwhile_is_read(journal, tmp_path, monkeypatch):
+    """It drops its cells when it has, and locks among them."""
+    _, one = run_experiment(TOSS, config(journal), tmp_path / "one")
+
+    def finished_elsewhere(cells, name, compute):
+        shutil.copytree(one, tmp_path / "two" / "toss" / one.name)
+        raise UserError("the lock is gone")
+
+    monkeypatch.setattr(Cells, "keep", finished_elsewhere)
+    result, two = run_experiment(TOSS, config(journal), tmp_path / "two")
+    assert (result.key, two.name) == (one.name, one.name)
+    assert [path.name for path in two.parent.iterdir()] == [one.name]
 
 
 def test_an_open_cell_has_no_facts():
