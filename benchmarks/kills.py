@@ -126,7 +126,7 @@ def whole(folder: Path) -> dict[str, Any]:
     found = {}
     for path in (folder / "store").glob("*/shard-*.json"):
         found[f"task {int(path.stem.rpartition('-')[2])}"] = json.loads(path.read_text())
-    for path in (folder / "cells").glob("*/cell.json"):
+    for path in (folder / "cells").glob("[!.]*/cell.json"):  # a hidden one is being written
         manifest = json.loads((path.parent / "manifest.json").read_text())
         found[manifest["config"]["name"]] = json.loads(path.read_text())["facts"]
     return found

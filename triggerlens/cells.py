@@ -192,7 +192,7 @@ def _counted(folder: Path, bar: tqdm[Any]) -> Iterator[None]:
 
     def look() -> None:
         while not over.wait(_LOOK):
-            there = sorted(folder.glob("*/cell.json"), key=_written)
+            there = sorted(folder.glob("[!.]*/cell.json"), key=_written)
             bar.n = len(there)
             bar.set_postfix_str(_name_of(there[-1].parent) if there else "workers begin")
 
