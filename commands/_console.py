@@ -100,7 +100,7 @@ def _no_memory(error: BaseException) -> str | None:
     if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _NO_MEMORY):
         return None
     said = " ".join(str(error).split())[:160]
-    return f"out of memory{f' ({said})' if said else ''}; read fewer prompts or tokens at a time, or take --dtype bfloat16 or another --device"
+    return f"out of memory{f' ({said})' if said else ''}; read fewer prompts or tokens at a time, or take --dtype bfloat16 or another --device, where the command has them"
 
 
 def emit(value: Any, *, as_json: bool, text: str) -> None:

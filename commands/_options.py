@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import date
 from pathlib import Path
@@ -14,6 +14,7 @@ from triggerlens import UserError, whole_path
 
 if TYPE_CHECKING:
     from hooked import HookedModel, Prompt
+    from probes import LinearProbe
     from triggerlens import Manifest
 
 
@@ -130,7 +131,29 @@ def day(text: str | None) -> date:
         raise UserError(f"--today {text}: must be a date such as 2025-01-01") from error
 
 
-def whole(config: Options) -> Options:
+def facts_on_model(probe: LinearProbe, model: HookedModel) -> dict[str, Any]:
+    """Whether a probe is applied to the model that it was trained on, in which ways not, and how else that is computed now."""
+    ways = probe.differences(model)
+    return {"same_model": not ways, "differs_in": ways, "computed_otherwise": probe.computed_otherwise(model)}
+
+
+def notes_on_model(summary: Mapping[str, Any]) -> list[str]:
+    """Lines on what `facts_on_model` found; none where all is as it was."""
+    notes = []
+    if summary["differs_in"]:
+        notes.append(
+            f"note: the probe was trained on {' and '.join(summary['differs_in'])} ({summary['probe_model']}); its threshold was not "
+            "calibrated on this model"
+        )
+    if summary["computed_otherwise"]:
+        ways = "; ".join(summary["computed_otherwise"])
+        notes.append(
+            f"note: the probe was calibrated with {ways}: a score near the threshold may fall on its other side"
+        )
+    return notes
+
+
+def with_whole_paths(config: Options) -> Options:
     """A command's configuration with whole paths, for a worker that may run in another folder."""
     from organisms import shipped_names
 

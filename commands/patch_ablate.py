@@ -13,7 +13,7 @@ import tyro
 from tqdm import tqdm
 
 from commands._console import console, emit
-from commands._options import ModelOptions, model_folder, whole
+from commands._options import ModelOptions, model_folder, with_whole_paths
 from patching import AblateConfig, Screening, quick_config
 from triggerlens import ExecutorConfig, text_table
 
@@ -68,7 +68,7 @@ def run(config: Config) -> None:
     if config.where.name != "serial":
         cells = cells_folder(config.out).resolve()
         with tqdm(desc="patch-ablate", unit="result", disable=None) as bar:
-            share_cells(partial(compute_shared, whole(config)), cells, config.where, bar)
+            share_cells(partial(compute_shared, with_whole_paths(config)), cells, config.where, bar)
     model = config.load_for(prompts)
     manifest = config.manifest("patch-ablate", "patch-ablate", model)
     with writing_artifact(config.out, manifest, overwrite=config.overwrite) as folder:

@@ -11,7 +11,7 @@ import tyro
 
 from commands._answers import AnswerOptions
 from commands._console import console, emit
-from commands._options import ModelOptions
+from commands._options import ModelOptions, facts_on_model, notes_on_model
 from triggerlens import UserError, text_table
 
 if TYPE_CHECKING:
@@ -63,7 +63,6 @@ def run(config: Config) -> None:
     check_fits(model, probe)
     if config.answering.answers:
         prompts = config.answering.written(prompts, model, config.seed, config.store)
-    ways = probe.differences(model)
     scores = sorted(
         score_prompts(model, probe, prompts, token_budget=config.token_budget), key=lambda score: score.index
     )
@@ -76,9 +75,7 @@ def run(config: Config) -> None:
     summary = {
         "model": config.model,
         "probe_model": probe.model,
-        "same_model": not ways,
-        "differs_in": ways,
-        "computed_otherwise": probe.computed_otherwise(model),
+        **facts_on_model(probe, model),
         "today": model.today.isoformat() if prints_date(model.tokenizer) else None,
         "site": probe.site,
         "read": probe.read,
@@ -126,13 +123,4 @@ def _text(summary: dict[str, Any], most: int) -> str:
     ]
     if len(shown) < summary["n_prompts"]:
         lines.append(f"… and {summary['n_prompts'] - len(shown)} more, all lower; --json or --out give every one")
-    if not summary["same_model"]:
-        lines.append(
-            f"note: the probe was trained on {' and '.join(summary['differs_in'])} ({summary['probe_model']}); its threshold was not "
-            "calibrated on this model"
-        )
-    if summary["computed_otherwise"]:
-        lines.append(
-            f"note: the probe was calibrated with {'; '.join(summary['computed_otherwise'])}: a score near the threshold may fall on its other side"
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, *notes_on_model(summary)])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands._console import console, emit
-from commands._options import ModelOptions
+from commands._options import ModelOptions, facts_on_model, notes_on_model
 from triggerlens import UserError, text_table
 
 if TYPE_CHECKING:
@@ -182,13 +182,10 @@ def _summary(config: Config, model: HookedModel, probe: LinearProbe, rows: Seque
     from hooked import prints_date
     from probes import threshold_of
 
-    ways = probe.differences(model)
     return {
         "model": config.model,
         "probe_model": probe.model,
-        "same_model": not ways,
-        "differs_in": ways,
-        "computed_otherwise": probe.computed_otherwise(model),
+        **facts_on_model(probe, model),
         "today": model.today.isoformat() if prints_date(model.tokenizer) else None,
         "site": probe.site,
         "read": probe.read,
@@ -223,16 +220,7 @@ def _text(summary: dict[str, Any], rows: Sequence[dict[str, Any]], most: int) ->
     ]
     if len(shown) < len(rows):
         lines.append(f"… and {len(rows) - len(shown)} more, all lower; --json or --out give every one")
-    if not summary["same_model"]:
-        lines.append(
-            f"note: the probe was trained on {' and '.join(summary['differs_in'])} ({summary['probe_model']}); its threshold was not "
-            "calibrated on this model"
-        )
-    if summary["computed_otherwise"]:
-        lines.append(
-            f"note: the probe was calibrated with {'; '.join(summary['computed_otherwise'])}: a score near the threshold may fall on its other side"
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, *notes_on_model(summary)])
 
 
 def _verdict(row: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """A model's activations computed by workers beforehand: while one block is trained on, they compute the next ones.
 
 1. In which order blocks are read is known beforehand (`ShuffledBatches`); each worker takes the next one.
-2. Nothing is written: as many blocks are held here as there are workers, about, and each worker holds the model once.
+2. Nothing is written: as many blocks are held here as there are workers, about, and more while one worker is far slower than the others. Each
+   worker holds the model once.
 3. What comes is what the model gives here, in the same order, so a run may go on with more workers, or without.
 """
 

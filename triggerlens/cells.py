@@ -33,8 +33,9 @@ from triggerlens.artifacts import (
     writing_artifact,
 )
 from triggerlens.errors import UserError
-from triggerlens.executors import ExecutorConfig, run_tasks
+from triggerlens.executors import ExecutorConfig, Lost, run_tasks
 from triggerlens.locks import Busy, locked
+from triggerlens.notices import say_once
 
 Facts = dict[str, Any]
 """What JSON can hold; a tensor as a top-level value is kept too, in safetensors."""
@@ -164,6 +165,8 @@ def share_cells(work: Callable[[], None], folder: Path, executor: ExecutorConfig
     with _counted(folder, bar):
         for done in run_tasks(partial(_logged, work, folder), _numbers(executor, ended), executor):
             ended.append(done.task)
+            if isinstance(done.result, Lost):
+                say_once(f"a worker was lost: {done.result.reason}; what it leaves is computed by the others, or here")
     bar.reset()
 
 

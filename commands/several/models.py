@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import tyro
 
 from commands._console import emit
-from commands._options import whole
+from commands._options import with_whole_paths
 from triggerlens import MANIFEST, ExecutorConfig, Lost, UserError, locked, run_tasks, text_table
 
 
@@ -69,7 +69,7 @@ def over_models(run: Callable[[Any], None], config: Any) -> list[Told]:
         except OSError as error:
             raise UserError(f"{root}: cannot be written: {error.strerror}; give another --out") from error
     tasks = [
-        whole(replace(config, model=model, out=root / name, many=Many()))
+        with_whole_paths(replace(config, model=model, out=root / name, many=Many()))
         for model, name in zip(models, names, strict=True)
     ]
     told: dict[str, Told] = {}

@@ -137,6 +137,17 @@ def test_workers_that_share_the_methods_come_to_the_same_scoreboard(where, check
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "shared"]
 
 
+@pytest.mark.slow
+def test_the_workers_measure_and_the_command_reads(checkpoint, prompts, tmp_path, monkeypatch):
+    def here(*_, **__):
+        raise AssertionError("measured in this process")
+
+    monkeypatch.setattr("patching.removal.run._Trials._try", here)
+    outcome = called("patch-ablate", checkpoint, prompts, "--out", tmp_path / "out", "--executor", "processes", *SMALL)
+    assert outcome.code == 0, outcome.err
+    assert load_scoreboard(tmp_path / "out").methods
+
+
 def test_a_finished_run_is_kept(command, checkpoint, prompts, finished):
     out, _ = finished
     before = (out / "scoreboard.json").read_bytes()

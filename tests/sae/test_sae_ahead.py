@@ -41,11 +41,13 @@ def taken(source, count):
 
 
 @pytest.mark.parametrize("executor", EVERYWHERE)
-def test_batches_are_the_same_over_several_passes(live, executor):
+def test_batches_are_the_same_over_several_passes(live, executor, monkeypatch):
     rows = sum(len(live.block(number)) for number in range(len(live)))
     count = 2 * rows // 64
     assert len(live) > 4
-    assert torch.equal(taken(AheadSource([live], executor), count), taken(live, count))
+    expected = taken(live, count)
+    monkeypatch.setattr(live, "block", None)  # it is not this process's model that gives them
+    assert torch.equal(taken(AheadSource([live], executor), count), expected)
 
 
 @pytest.mark.parametrize("executor", EVERYWHERE)
