@@ -259,12 +259,12 @@ class _Crew:
     def end(self) -> None:
         """Let all of them go."""
         for worker in self.workers:
-            worker.end(idle=worker in self.idle)
+            worker.end()
         self.source.end()
 
     def _forget(self, worker: Worker) -> None:
         self.workers.remove(worker)
-        worker.end(idle=False)
+        worker.end()
 
     def _count_stillborn(self, error: BaseException) -> None:
         self.stillborn += 1

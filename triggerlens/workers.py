@@ -21,6 +21,8 @@ from multiprocessing.connection import wait as wait_for
 from time import monotonic
 from typing import Any, Protocol, runtime_checkable
 
+from tqdm import tqdm
+
 from triggerlens.errors import UserError
 
 _PATIENCE = 5.0
@@ -58,8 +60,8 @@ class Worker(Protocol):
     def do(self, task: Any) -> Any:
         """A handle on what comes of a task."""
 
-    def end(self, *, idle: bool) -> None:
-        """Let it go, also where it is at a task; one that is idle may tidy up."""
+    def end(self) -> None:
+        """Let it go, also where it is at a task."""
 
 
 @runtime_checkable
@@ -105,10 +107,9 @@ class _Process:
     def do(self, task: Any) -> Future[Any]:
         return self.pool.submit(_do, self.work, task)
 
-    def end(self, *, idle: bool) -> None:
-        if not idle:
-            with suppress(BrokenProcessPool, ProcessLookupError):
-                os.kill(self.pid.result(), signal.SIGTERM)
+    def end(self) -> None:
+        with suppress(BrokenProcessPool, ProcessLookupError):
+            os.kill(self.pid.result(), signal.SIGTERM)
         self.pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -141,6 +142,8 @@ def _begin() -> None:
     """In a new process, before torch is imported there. An interrupt is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(_ONE_THREAD)
+    # The lock of progress bars is a semaphore of all processes, of which Python warns where a worker ends without giving it back.
+    tqdm.set_lock(threading.RLock())
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -189,7 +192,7 @@ class _OnRay:
     def do(self, task: Any) -> Any:
         return self.actor.do.remote(task)
 
-    def end(self, *, idle: bool) -> None:
+    def end(self) -> None:
         self.ray.kill(self.actor)
 
 
