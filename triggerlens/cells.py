@@ -162,12 +162,23 @@ def share_cells(work: Callable[[], None], folder: Path, executor: ExecutorConfig
     """
     ended: list[int] = []
     _make(folder)
-    with _counted(folder, bar):
-        for done in run_tasks(partial(_logged, work, folder), _numbers(executor, ended), executor):
-            ended.append(done.task)
-            if isinstance(done.result, Lost):
-                say_once(f"a worker was lost: {done.result.reason}; what it leaves is computed by the others, or here")
+    try:
+        with _counted(folder, bar):
+            for done in run_tasks(partial(_logged, work, folder), _numbers(executor, ended), executor):
+                ended.append(done.task)
+                if isinstance(done.result, Lost):
+                    reason = done.result.reason
+                    say_once(f"a worker was lost: {reason}; what it leaves is computed by the others, or here")
+    except UserError:
+        _leave_nothing(folder)
+        raise
     bar.reset()
+
+
+def _leave_nothing(folder: Path) -> None:
+    """Of a run that was refused before anything was computed."""
+    if all(path.match("worker-*.log") for path in folder.iterdir()):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _numbers(executor: ExecutorConfig, ended: list[int]) -> Iterator[int]:

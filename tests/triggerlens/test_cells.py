@@ -4,8 +4,9 @@ from functools import partial
 
 import pytest
 import torch
+from tqdm import tqdm
 
-from triggerlens import Busy, Cells, UserError, in_turn
+from triggerlens import Busy, Cells, ExecutorConfig, UserError, in_turn, share_cells
 
 
 def test_a_cell_is_computed_once_and_read_back(tmp_path):
@@ -76,3 +77,19 @@ def test_a_cell_that_another_process_is_at_is_not_computed_beside_it(tmp_path) -
     assert cells.keep("a", compute) == {"a": 1}
     assert Cells(tmp_path, wait=False).keep("a", lambda: asked.append("again") or {}) == {"a": 1}
     assert asked == []
+
+
+def test_a_refusal_before_the_first_cell_leaves_nothing(tmp_path):
+    folder = tmp_path / ".run.cells"
+
+    def refused():
+        print("a line in the log")
+        raise UserError("too few pairs")
+
+    with pytest.raises(UserError, match="too few pairs"), tqdm(disable=True) as bar:
+        share_cells(refused, folder, ExecutorConfig(), bar)
+    assert not folder.exists()
+    Cells(folder).keep("first", lambda: {"rate": 0.5})
+    with pytest.raises(UserError, match="too few pairs"), tqdm(disable=True) as bar:
+        share_cells(refused, folder, ExecutorConfig(), bar)
+    assert Cells(folder).keep("first", dict) == {"rate": 0.5}
