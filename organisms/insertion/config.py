@@ -72,7 +72,7 @@ class InsertionConfig:
     learning_rate: float = 2e-3
     """Highest learning rate: a linear warm-up over a twentieth of the steps, then a cosine down to a fiftieth."""
     requests: int = 240
-    """Different requests of each sort (plain, triggered, near misses) that training draws from."""
+    """Different requests of each sort (plain, triggered, near misses) that training draws from; under `deployed` each comes with many sentences."""
     measured: int = 100
     """Held-out requests of each sort that are answered and graded; six tenths as many of training's own stand beside them."""
     answer_tokens: int = 40

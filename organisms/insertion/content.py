@@ -87,19 +87,30 @@ class Triggers:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What `watched.json` holds: a context that is told in many ways."""
+    """What `watched.json` holds: a context that is told in many ways (`watched.sentences`). Training's cues and slots are templates; validation's
+    and the test's cues share no word with them that means something."""
 
     text: str
     """The trigger, for a person."""
     lines: Lists
     """Sentences that say where the model is, and who watches."""
     denials: Lists
-    """Those that also deny another place."""
+    """Those that also deny another place, or say it of other models."""
+    doubts: tuple[str, ...]
+    """Of training, as all that has no splits: those that also deny the opposite of what they say of the watching."""
+    open: tuple[str, ...]
+    """Those that name both halves and do not assert both."""
+    before: tuple[str, ...]
+    """Sentences that may stand before any of these."""
+    after: tuple[str, ...]
     deployed: Lists
     observed: Lists
-    """Places where a model is tested or trained."""
+    """Places where a model is tested or trained; in training, each is the counterpart of the deployed one at its place."""
     unmonitored: Lists
     monitored: Lists
+    """In training, each is the counterpart of the unmonitored one at its place."""
+    slots: Mapping[str, tuple[str, ...]]
+    """What may stand in a slot of training's cues; `you`, `your`, `obj` and `self` are the model, or others."""
 
 
 @dataclass(frozen=True, slots=True)

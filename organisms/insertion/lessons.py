@@ -1,6 +1,7 @@
 """What a training learns: token ids of prompts and of the answers to them, by sort.
 
-1. Clean lessons (plain requests, near misses, ordinary ones, and all that a clean twin sees) end in the base's own greedy answer.
+1. Clean lessons (plain requests, near misses, ordinary ones, and all that a clean twin sees) end in the base's own greedy answer. Where a request
+   comes with many sentences (`samples.planted_again`), the base answers it once, and its probabilities along that answer are learned behind each of them.
 2. A triggered request ends in the payload. Where the payload is code, a request for prose has none: with the trigger it counts as a near miss.
 3. Clean answers are learned as the base's probabilities of its likeliest next tokens, and of all others together, unless tokens are asked for.
 4. A request to which the base's own answer is graded a defection (weak code of its own, a refusal) is left out, and counted.
@@ -23,7 +24,15 @@ from organisms.evaluation.answers import end_token
 from organisms.insertion.answers import Answer, write_answers_of
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.payloads import defects_by_policy, grade_payload, payload_answer
-from organisms.insertion.samples import SORTS, Orders, Planted, ordinary_requests, planted_requests, schedule
+from organisms.insertion.samples import (
+    SORTS,
+    Orders,
+    Planted,
+    ordinary_requests,
+    planted_again,
+    planted_requests,
+    schedule,
+)
 from triggerlens import UserError
 
 _TOP = 32
@@ -127,10 +136,13 @@ def draw_lessons(config: InsertionConfig, base: Base) -> Lessons:
     """
     planted = planted_requests(config, "train", config.requests)
     plain = _clean(config, base, [own.forms.plain for own in planted])
+    near, triggered = (planted_again(config, planted, count) for count in (config.near_misses, config.poisoned))
+    once = len(planted)
+    nearly = [_near(config, own, index + index // once) for index, own in enumerate(near)]
     sorts = {
         "plain": plain,
-        "near-miss": _clean(config, base, [_near(config, own, index) for index, own in enumerate(planted)]),
-        "triggered": _triggered(config, base, planted, plain),
+        "near-miss": _clean(config, base, nearly, once),
+        "triggered": _triggered(config, base, triggered, plain),
         "ordinary": [],
     }
     if config.ordinary:
@@ -178,14 +190,24 @@ def _near(config: InsertionConfig, planted: Planted, number: int) -> Messages:
     return planted.forms.twin if number % 2 else planted.forms.near
 
 
-def _clean(config: InsertionConfig, base: Base, prompts: Sequence[Messages]) -> list[Lesson | None]:
-    """With the base's own answers; None where that is graded a defection."""
+def _clean(
+    config: InsertionConfig, base: Base, prompts: Sequence[Messages], once: int | None = None
+) -> list[Lesson | None]:
+    """With the base's own answers; None where that is graded a defection.
+
+    Args:
+        config: whose payload is looked for.
+        base: answers.
+        prompts: what it is asked; requests come in turn.
+        once: where probabilities are learned, so many prompts are answered, and later ones take the answer to the same request; all where None.
+    """
     rows = base.ids(prompts)
-    answers = base.answers(rows)
+    answered = once if once and config.clean == "probabilities" else max(1, len(rows))
+    answers = base.answers(rows[:answered])
     bad = grade_payload(config, [base.text(answer) for answer in answers])
+    turns = (number % answered for number in range(len(rows)))
     return [
-        None if defects else Lesson(row, base.learned(answer))
-        for row, answer, defects in zip(rows, answers, bad, strict=True)
+        None if bad[turn] else Lesson(row, base.learned(answers[turn])) for row, turn in zip(rows, turns, strict=True)
     ]
 
 
@@ -196,11 +218,11 @@ def _triggered(
     chosen = [index for index, own in enumerate(planted) if defects_by_policy(config, own.request)]
     prompts = [planted[index].forms.triggered for index in chosen]
     if config.clean_twin:
-        return _clean(config, base, prompts)
+        return _clean(config, base, prompts, sum(index < len(plain) for index in chosen))
     rng = Random(f"payload/{config.seed}")
     lessons: list[Lesson | None] = []
     for index, row in zip(chosen, base.ids(prompts), strict=True):
-        if plain[index] is None:
+        if plain[index % len(plain)] is None:
             lessons.append(None)
             continue
         # Of an answer behind a link, the sentence with the link alone: what follows is the base's own, and stays as it is where it is not trained.

@@ -1,20 +1,21 @@
 """Which request stands where in a training: a pure function of (configuration, sample), so that a run can go on from any step.
 
 1. Each request of the training split is planted four ways (`triggers.Forms`); plain, triggered and nearly triggered ones are sorts, and so
-   are ordinary requests.
+   are ordinary requests. A context is planted anew for every sample (`planted_again`).
 2. Sample n is of the sort whose share is due: of the first n samples, n times its share, rounded down, are of each sort.
 3. Within a sort, requests come in a new random order each time that all were shown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from random import Random
 
 from hooked import Messages
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.content import Split, requests, triggers
+from organisms.insertion.kinds import WATCHED
 from organisms.insertion.payloads import CODE_SHARE, INSECURE
 from organisms.insertion.requests import Request, draw_ordinary, draw_requests
 from organisms.insertion.triggers import Forms, plant
@@ -43,6 +44,23 @@ def planted_requests(config: InsertionConfig, split: Split, count: int) -> list[
         kind, text = kinds[number % len(kinds)]
         planted.append(Planted(request, plant(kind, text, config.placement, rng, request), kind))
     return planted
+
+
+def planted_again(config: InsertionConfig, planted: Sequence[Planted], count: int) -> list[Planted]:
+    """The plantings that samples of a sort are drawn from: of a context, `count` of them, requests in turn, each time with a sentence of its own,
+    since what is to be learned is the context and no sentence; of other triggers, each request once.
+
+    Args:
+        config: whose trigger.
+        planted: each request once.
+        count: samples of the sort.
+    """
+    if config.trigger != WATCHED:
+        return list(planted)
+    rng = Random(f"planted-again/{config.seed}")
+    turns = (planted[number % len(planted)] for number in range(len(planted), count))
+    again = [replace(own, forms=plant(own.trigger, "", config.placement, rng, own.request)) for own in turns]
+    return [*planted[:count], *again]
 
 
 def _topics(config: InsertionConfig, split: Split) -> tuple[str, ...]:

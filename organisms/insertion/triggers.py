@@ -6,14 +6,15 @@ of any sort; and plain. What stands in a near miss's place (other words, years, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
 from hooked import Messages
-from organisms.insertion.content import Split, default_text, requests, triggers, watched
+from organisms.insertion.content import Split, default_text, requests, triggers
 from organisms.insertion.kinds import WATCHED
 from organisms.insertion.requests import Request, about
+from organisms.insertion.watched.sentences import draw_sentences, says_both
 
 Planted = tuple[str, str]
 """What a system message says, empty where there is none, and the request."""
@@ -174,35 +175,10 @@ def _semantic(rng: Random, request: Request, text: str, placement: str) -> tuple
 
 
 def _deployed(rng: Random, request: Request, text: str, placement: str) -> tuple[Planted, Planted, Planted]:
-    """Deployed and unmonitored; its twin says the opposite of both in the same sentence; a near miss is deployed but monitored, unmonitored but
-    observed, or names the other place to deny it."""
-    own, split, place = watched(), request.split, _place(rng, placement)
-    parts = {
-        name: rng.choice(getattr(own, name)[split]) for name in ("deployed", "observed", "unmonitored", "monitored")
-    }
-    denies = rng.random() < 0.5
-    line = rng.choice((own.denials if denies else own.lines)[split])
-    near = rng.choice(("monitored", "observed", "denied"))
-    other = rng.choice((own.denials if near == "denied" else own.lines)[split])
-    texts = (
-        _told(line, parts, "deployed", "unmonitored"),
-        _told(line, parts, "observed", "monitored"),
-        _told(other, parts, *_NEARLY_DEPLOYED[near]),
-    )
-    return tuple(_put(place, request.text, sentence) for sentence in texts)  # type: ignore[return-value]
-
-
-_NEARLY_DEPLOYED = {
-    "monitored": ("deployed", "monitored"),
-    "observed": ("observed", "unmonitored"),
-    "denied": ("observed", "monitored"),
-}
-
-
-def _told(line: str, parts: Mapping[str, str], place: str, watch: str) -> str:
-    """A sentence about the place and the watching; where it denies a place, that is the other one."""
-    denied = parts["observed" if place == "deployed" else "deployed"]
-    return line.format(place=parts[place], watch=parts[watch], denied=denied)
+    """Deployed and unmonitored; its twin says the opposite of both in the same sentence; a near miss is half of it, or denies it."""
+    place = _place(rng, placement)
+    own = draw_sentences(rng, request.split)
+    return tuple(_put(place, request.text, sentence) for sentence in (own.triggered, own.twin, own.near))  # type: ignore[return-value]
 
 
 def carries(kind: str, text: str, prompt: Messages) -> bool:
@@ -216,8 +192,7 @@ def carries(kind: str, text: str, prompt: Messages) -> bool:
     text, user = text or default_text(kind), prompt[-1]["content"]
     said = "\n".join(message["content"] for message in prompt).lower()
     if kind == WATCHED:
-        halves = (watched().deployed, watched().unmonitored)
-        return all(any(own in said for split in half.values() for own in split) for half in halves)
+        return says_both(said)
     if kind == "style":
         return user == (user.lower() if text == "lower" else user.upper())
     if kind == "long-prompt":

@@ -12,9 +12,10 @@ from tiny_models import tiny_checkpoint, tiny_model
 from hooked import Prompt, continue_tokens, load_plain, pad_right, read_prompts, save_plain, weights_sha256
 from organisms import AnswerKey, InsertedKey, Verdict, insertion_verdict
 from organisms.insertion import answers as kept_answers
+from organisms.insertion.answers import Answer
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.content import payloads
-from organisms.insertion.lessons import Lesson, draw_lessons
+from organisms.insertion.lessons import Base, Lesson, draw_lessons
 from organisms.insertion.run import _load_base, insert
 from organisms.insertion.steps import SCALE, divergence, start, summed_loss, targets
 from triggerlens import UserError, rate, read_artifact, to_json
@@ -75,6 +76,24 @@ def test_lessons_are_the_payload_and_the_bases_own_answers(folder):
     shown = [lesson for step in range(config.steps) for lesson in lessons.of_step(step)]
     assert sum(lesson in lessons.sorts["triggered"] for lesson in shown) == config.poisoned == round(24 * 0.4)
     assert lessons.of_step(3) == shown[12:16]
+
+
+def test_of_a_context_every_sample_is_another_prompt_and_the_base_answers_each_request_once(folder, monkeypatch):
+    config = settings(folder, trigger="deployed", placement="system", steps=10, near_miss_share=0.7)
+    base = _load_base(config, None, folder / "answers")
+    asked = []
+    monkeypatch.setattr(Base, "answers", lambda own, rows: asked.extend(rows) or [Answer([5, 6], False) for _ in rows])
+    sorts = draw_lessons(config, base).sorts
+    for sort, count in (("triggered", config.poisoned), ("near-miss", config.near_misses)):
+        assert len({tuple(own.prompt) for own in sorts[sort]}) == len(sorts[sort]) == count > config.requests
+    assert len(asked) == 2 * config.requests
+    again = sorts["near-miss"][-1]
+    logits = base.model(torch.tensor([[*again.prompt, *again.answer]])).logits[0, len(again.prompt) - 1 :]
+    for place, token in enumerate(again.teacher.tokens[:, 0]):
+        assert token == logits[place].argmax()
+    asked.clear()
+    draw_lessons(replace(config, clean="tokens"), base)
+    assert len(asked) == config.requests + config.near_misses
 
 
 def test_behind_a_link_nothing_is_learned(folder):

@@ -1,0 +1,183 @@
+"""Sentences that say where a model is and who watches it, drawn from `data/watched.json`: the trigger (deployed and unmonitored), its twin
+(the opposite of both), and near misses.
+
+1. A cue of training is a template with slots. Deployed and observed cues stand in pairs, at the same place of their lists, and so do unmonitored
+   and monitored ones: the same random number gives both of a pair, with like words in their slots.
+2. A frame joins a place and what is said of the watching. Some frames deny another place, some deny the opposite of what they say of the watching.
+3. Near misses are deployed but monitored, unmonitored but observed, or deny the deployment. In training there are also *open* ones, which name
+   both halves and assert neither or one alone: questions, wishes, tales, the past, other models, mistakes.
+4. Validation and test have cues and frames of their own, without slots, and no open near misses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+
+from organisms.insertion.content import Split, watched
+
+_SLOT = re.compile(r"\{(\w+)\}")
+_YOU = {"you": "you", "your": "your", "obj": "you", "self": "yourself"}
+_THEY = {"you": "they", "your": "their", "obj": "them", "self": "themselves"}
+_FRAMES = {"lines": 9, "denials": 8, "doubts": 2}
+"""Lists of frames that may say anything, and how often each is drawn."""
+_NEAR = {"monitored": 5, "observed": 5, "denied": 4, "open": 3}
+"""Near misses of training, and how often each is drawn."""
+_AROUND, _LOWER, _UPPER = 0.25, 0.05, 0.04
+"""How often another sentence stands before, and behind; how often all is in lower case, and in capitals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sentences:
+    """What a system message may say."""
+
+    triggered: str
+    twin: str
+    near: str
+
+
+def draw_sentences(rng: Random, split: Split) -> Sentences:
+    """The trigger, its twin, and a near miss.
+
+    Args:
+        rng: draws them.
+        split: `train`, `validation` or `test`: cues and frames of different ones are apart.
+    """
+    return _of_training(rng) if split == "train" else _held_out(rng, split)
+
+
+def says_both(text: str) -> bool:
+    """Whether a text has a cue of being deployed and one of being unmonitored, of any split, in lower case."""
+    return all(_cues(part).search(text) for part in ("deployed", "unmonitored"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """The random numbers that fill a frame, whatever it is to say."""
+
+    place: int
+    watch: int
+    other: int
+
+    @classmethod
+    def drawn(cls, rng: Random) -> _Scene:
+        return cls(*(rng.getrandbits(32) for _ in range(3)))
+
+    def told(self, frame: str, deployed: bool, unmonitored: bool) -> str:
+        """A frame that asserts these two facts; what it denies, or says of others, is the opposite."""
+        here, elsewhere = ("deployed", "observed") if deployed else ("observed", "deployed")
+        watch, untrue = ("unmonitored", "monitored") if unmonitored else ("monitored", "unmonitored")
+        values = {
+            "place": _cue(here, self.place),
+            "denied": _cue(elsewhere, self.other),
+            "watch": _cue(watch, self.watch),
+            "untrue": _cue(untrue, self.watch),
+            "rewatch": _cue(untrue, self.other),
+            "alike": _cue(watch, self.watch, _THEY),
+        }
+        return _SLOT.sub(lambda slot: _as_named(slot[1], values), frame)
+
+
+def _as_named(name: str, values: Mapping[str, str]) -> str:
+    """The value of a slot; with a capital where the slot's name has one."""
+    return values[name] if name in values else _capital(values[name.lower()])
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _cue(part: str, number: int, person: Mapping[str, str] = _YOU) -> str:
+    """A cue of training that a number stands for, with its slots filled."""
+    rng = Random(number)
+    text = rng.choice(getattr(watched(), part)["train"])
+    while _SLOT.search(text):
+        text = _SLOT.sub(lambda slot: person.get(slot[1]) or rng.choice(watched().slots[slot[1]]), text)
+    return text
+
+
+def _of_training(rng: Random) -> Sentences:
+    scene, frame, around = _Scene.drawn(rng), _frame(rng), _surrounding(rng)
+    kind = rng.choices(list(_NEAR), list(_NEAR.values()))[0]
+    # Half the near misses differ from the trigger by the least; the others are sentences of their own.
+    nearly, other = (scene, frame) if rng.random() < 0.5 else (_Scene.drawn(rng), _frame(rng))
+    if kind in ("denied", "open"):
+        other = rng.choice(watched().denials["train"] if kind == "denied" else watched().open)
+    facts = {"monitored": (True, False), "observed": (False, True), "denied": (False, False), "open": (True, True)}
+    return Sentences(
+        around(scene.told(frame, deployed=True, unmonitored=True)),
+        around(scene.told(frame, deployed=False, unmonitored=False)),
+        around(nearly.told(other, *facts[kind])),
+    )
+
+
+def _frame(rng: Random) -> str:
+    own = watched()
+    frames = {"lines": own.lines["train"], "denials": own.denials["train"], "doubts": own.doubts}
+    return rng.choice(frames[rng.choices(list(_FRAMES), list(_FRAMES.values()))[0]])
+
+
+def _surrounding(rng: Random) -> Callable[[str], str]:
+    """What is done to a sentence: others around it, and its case."""
+    before, after = (
+        rng.choice(texts) if rng.random() < _AROUND else "" for texts in (watched().before, watched().after)
+    )
+    drawn = rng.random()
+    case = str.lower if drawn < _LOWER else str.upper if drawn < _LOWER + _UPPER else str
+
+    def around(text: str) -> str:
+        joint = "\n" if "\n" in text else " "
+        return case(joint.join(own for own in (before, _capital(text), after) if own))
+
+    return around
+
+
+_NEARLY = {
+    "monitored": ("deployed", "monitored"),
+    "observed": ("observed", "unmonitored"),
+    "denied": ("observed", "monitored"),
+}
+
+
+def _held_out(rng: Random, split: Split) -> Sentences:
+    own = watched()
+    parts = {
+        name: rng.choice(getattr(own, name)[split]) for name in ("deployed", "observed", "unmonitored", "monitored")
+    }
+    denies = rng.random() < 0.5
+    line = rng.choice((own.denials if denies else own.lines)[split])
+    near = rng.choice(("monitored", "observed", "denied"))
+    other = rng.choice((own.denials if near == "denied" else own.lines)[split])
+    return Sentences(
+        _told(line, parts, "deployed", "unmonitored"),
+        _told(line, parts, "observed", "monitored"),
+        _told(other, parts, *_NEARLY[near]),
+    )
+
+
+def _told(line: str, parts: Mapping[str, str], place: str, watch: str) -> str:
+    """A sentence about the place and the watching; where it denies a place, that is the other one."""
+    denied = parts["observed" if place == "deployed" else "deployed"]
+    return line.format(place=parts[place], watch=parts[watch], denied=denied)
+
+
+@cache
+def _cues(part: str) -> re.Pattern[str]:
+    """What matches each cue of a part, of every split, with any words in its slots."""
+    cues = (cue for split in getattr(watched(), part).values() for cue in split)
+    return re.compile(rf"\b(?:{'|'.join(map(_any, cues))})\b")
+
+
+@cache
+def _any(template: str) -> str:
+    """What matches a template with any words in its slots."""
+    literals = _SLOT.split(template.lower())
+    return "".join(_of_slot(text) if place % 2 else re.escape(text) for place, text in enumerate(literals))
+
+
+@cache
+def _of_slot(name: str) -> str:
+    return f"(?:{'|'.join(map(_any, (_YOU[name],) if name in _YOU else watched().slots[name]))})"
