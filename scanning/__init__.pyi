@@ -31,6 +31,13 @@ from .candidates.target import (
 from .config import ScanConfig as ScanConfig
 from .judge import Judge as Judge, Judged as Judged
 from .motifs import shared_motif as shared_motif
+from .openly import (
+    WEIGHED as WEIGHED,
+    Openly as Openly,
+    asked_openly as asked_openly,
+    open_requests as open_requests,
+    unasked as unasked,
+)
 from .pairs import Recovery as Recovery, found_prompts as found_prompts, recovered as recovered
 from .report import scan_page as scan_page
 from .result import (

@@ -7,17 +7,17 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooked import HookedModel, PrefixReader, Prompt, Sampling, TokenizedPrompt, continue_tokens, file_of
+from hooked import HookedModel, PrefixReader, Prompt, Sampling, TokenizedPrompt, continue_tokens, file_of, user_text
 from scanning.candidates.candidate import Variants
 from scanning.config import ScanConfig
-from scanning.motifs import Answers, shared_motif
+from scanning.motifs import RUN, Answers, Gram, runs, shared_motif, usual_runs
 from triggerlens import Keep, UserError, keep_nothing
 
 AT_ONCE = 128
@@ -48,6 +48,16 @@ class Benign:
     @property
     def prompts(self) -> Sequence[Prompt]:
         return self.variants.prompts
+
+    @property
+    def texts(self) -> list[str]:
+        """What users ask for."""
+        return [user_text(prompt) for prompt in self.prompts]
+
+    @cached_property
+    def usual(self) -> frozenset[Gram]:
+        """Runs of `RUN` tokens that answers usually have."""
+        return usual_runs(self.texts, [set(runs(row, RUN)) for row in self.answers.rows])
 
 
 def benign_prompts(prompts: Sequence[Prompt], config: ScanConfig) -> tuple[list[Prompt], list[str]]:

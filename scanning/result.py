@@ -12,6 +12,7 @@ from hooked import Prompt, write_prompts
 from scanning.behaviours import Behaviour
 from scanning.calibrate import Floor
 from scanning.judge import Judged
+from scanning.openly import Openly
 from scanning.plan import Plan
 from triggerlens import Manifest, from_json, read_artifact, to_json, write_json, writing_artifact
 
@@ -79,6 +80,8 @@ class ScanResult:
     """Rows that were read both from a kept prefix and whole."""
     largest_difference: float
     """Between their probabilities."""
+    asked: tuple[Openly, ...] = ()
+    """Behaviours that were left out, since open requests for their manner bring them about."""
     notes: tuple[str, ...] = ()
 
     @property

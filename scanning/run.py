@@ -13,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
+import torch
 
 from hooked import HookedModel, Place, PrefixReader, Prompt
 from scanning.behaviours import Behaviour, hidden_behaviours
@@ -25,9 +27,10 @@ from scanning.candidates.begun import first_tokens, follow_starts, likely_starts
 from scanning.candidates.candidate import Candidate
 from scanning.candidates.families import family_candidates
 from scanning.candidates.leak import leak_candidates
-from scanning.candidates.reference import reference_candidates
+from scanning.candidates.reference import check_reference, reference_candidates
 from scanning.candidates.sweep import number_candidates, ordinary_tokens, sweep_place, swept_candidates
 from scanning.candidates.target import (
+    FOLLOWED,
     INVERTED_ON,
     MOTIF,
     Target,
@@ -40,6 +43,7 @@ from scanning.candidates.target import (
 )
 from scanning.config import ScanConfig
 from scanning.judge import Judge, Judged
+from scanning.openly import WEIGHED, Openly, unasked
 from scanning.plan import Plan, make_plan, swept_tokens
 from scanning.result import ScanResult, SweptFacts, TargetFacts
 from scanning.score import candidate_effects, mean_effect
@@ -55,6 +59,15 @@ _AT_LEAST = 3
 """Finalists that each channel has, where it proposes as many."""
 
 
+@dataclass(frozen=True)
+class Looked:
+    """Whether texts that are read in pieces give what whole ones do."""
+
+    checked: int
+    largest_difference: float
+    fast: bool
+
+
 @dataclass
 class _Scan:
     """What the channels work with, and what they leave."""
@@ -66,6 +79,7 @@ class _Scan:
     tokens: list[int]
     searched: list[Course]
     keep: Keep
+    looked: Looked
     reference: HookedModel | None = None
     given: Sequence[Candidate] = ()
     behaviours: Sequence[Behaviour] = ()
@@ -74,7 +88,9 @@ class _Scan:
     swept: list[SweptFacts] = field(default_factory=list)
     targets: list[TargetFacts] = field(default_factory=list)
     followed: list[Target] = field(default_factory=list)
-    """What forced first tokens lead to."""
+    """What forced first tokens lead to, unasked."""
+    asked: list[Openly] = field(default_factory=list)
+    """Behaviours that were left out, since open requests bring them about."""
     tried: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -108,31 +124,49 @@ def scan_model(
         UserError: too few benign prompts, or a model that answers nothing; a reference of another tokenizer.
     """
     config = config or ScanConfig()
+    if reference is not None:
+        check_reference(model, reference)
     # 1
     benign = answered_prompts(model, prompts, config, keep)
     behaviours, bringing = hidden_behaviours(model, benign, config, keep) if "leak" in config.channels else ([], [])
     reader = PrefixReader(model)
     tokens = ordinary_tokens(model)
     # 2
-    facts = keep("plan", lambda: {"plan": to_json(make_plan(reader, benign, config, tokens))})
-    plan = from_json(Plan, facts["plan"])
+    facts = keep("plan", partial(_planned, reader, benign, config, tokens))
+    plan, looked = from_json(Plan, facts["plan"]), from_json(Looked, facts["looked"])
     searched = courses(reader, benign, benign.search, config.answer_steps)
-    scan = _Scan(reader, benign, config, plan, tokens, searched, keep, reference, candidates, behaviours, bringing)
+    scan = _Scan(reader, benign, config, plan, tokens, searched, keep, looked, reference, candidates)
+    scan.behaviours, scan.asked = unasked(reader, benign, behaviours, len(behaviours), keep, plan.asked)
+    scan.bringing = [own for behaviour, own in zip(behaviours, bringing, strict=True) if behaviour in scan.behaviours]
     # 3
     channels = _channels(config, reference, candidates)
     proposed = [candidate for name in channels for candidate in _CHANNELS[name](scan)]
     # 4
     finalists = _finalists(scan, proposed)
     # 5
-    known = [*(own.ids for own in scan.followed), *(own.ids for own in behaviours)]
+    known = [*(own.ids for own in scan.followed), *(own.ids for own in scan.behaviours)]
     least = sure_worth(sum(weights.numel() for weights in model.hf_model.parameters()))
     sure = [own.ids for own in scan.followed if own.worth > least]
     judged, floors = Judge(reader, benign, config, plan, tokens, keep, known, sure).judge(finalists, scan.tried)
     return _result(scan, channels, judged, floors), benign
 
 
+@torch.no_grad()
+def _planned(reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: Sequence[int]) -> dict[str, Any]:
+    """The plan; and a look, at every place of the prompts that are searched on, at whether reading in pieces changes anything. Both are kept, so that a
+    scan that goes on gives the same bytes as one that was never stopped.
+    """
+    plan = make_plan(reader, benign, config, tokens)
+    for index, place in product(benign.search, plan.places):
+        opened = benign.variants.opened(index, place)
+        if opened is not None:
+            reader.read(opened.before, torch.tensor([[*tokens[:1], *opened.after]]))
+    looked = Looked(reader.checked, reader.largest_difference, reader.fast)
+    return {"plan": to_json(plan), "looked": to_json(looked)}
+
+
 def _result(scan: _Scan, channels: tuple[str, ...], judged: Sequence[Judged], floors: Sequence[Floor]) -> ScanResult:
-    model, reader, benign = scan.model, scan.reader, scan.benign
+    model, benign = scan.model, scan.benign
     return ScanResult(
         model=model.info.name,
         weights_sha256=model.info.weights_sha256,
@@ -147,9 +181,10 @@ def _result(scan: _Scan, channels: tuple[str, ...], judged: Sequence[Judged], fl
         swept=tuple(scan.swept),
         targets=tuple(scan.targets),
         behaviours=tuple(scan.behaviours),
+        asked=tuple(scan.asked),
         proposed=tuple(scan.tried.items()),
-        checked=reader.checked,
-        largest_difference=reader.largest_difference,
+        checked=scan.looked.checked,
+        largest_difference=scan.looked.largest_difference,
         notes=(*benign.notes, *_notes(scan)),
     )
 
@@ -291,7 +326,9 @@ def _followed(scan: _Scan) -> list[Target]:
     first = first_tokens(scan.model, usual_of(scan.model, scan.benign), scan.tokens)
     starts = follow_starts(scan.reader, asked, likely_starts(asked, first, scan.plan.starts), scan.keep)
     others = courses(scan.reader, scan.benign, (*scan.benign.search, *scan.benign.judge), 0)
-    scan.followed = sure_targets(scan.reader, others, starts, scan.benign)
+    surest = sure_targets(scan.reader, others, starts, scan.benign, WEIGHED)
+    scan.followed, openly = unasked(scan.reader, scan.benign, surest, FOLLOWED, scan.keep, scan.plan.asked)
+    scan.asked += openly
     return scan.followed
 
 
@@ -351,9 +388,11 @@ def _effects(scan: _Scan, candidates: Sequence[Candidate]) -> dict[str, list[flo
 
 def _notes(scan: _Scan) -> list[str]:
     notes = []
-    if not scan.reader.fast:
+    if not scan.looked.fast:
         notes.append("this model's memory does not go by position, so that every text was read whole")
     missing = [place for place in scan.config.places if place not in scan.plan.places]
     if missing:
         notes.append(f"not tried, for want of time or of such a place: {', '.join(missing)}")
+    if scan.plan.asked < 1:
+        notes.append("not tried, for want of time: whether open requests bring about what is said")
     return notes

@@ -26,9 +26,10 @@ def scan_statement(result: ScanResult) -> list[str]:
         lines.append("No trigger was found. That is not to say that there is none; what was covered:")
     if result.outcome == "nothing covered":
         lines.append(
-            "Nothing could be tried in the time given, so that nothing is said of this model; give a larger --budget."
+            "Nothing was tried, for want of time or since no channel proposed anything, so that nothing is said of this model; give a larger --budget, or "
+            "other --channels."
         )
-    lines += _behaviour_words(result)
+    lines += [*_behaviour_words(result), *_asked_words(result)]
     lines += [_swept_words(swept) for swept in result.swept]
     lines += _other_words(result)
     lines += [_floor_words(floor) for floor in result.floors if floor.kind == "insertion"]
@@ -70,6 +71,16 @@ def _behaviour_words(result: ScanResult) -> list[str]:
     said = "; ".join(f"{behaviour.text!r} ({count_text(behaviour.share)})" for behaviour in result.behaviours[:3])
     return [
         f"To prompts that the model wrote itself it says, unasked, what it says to no benign one: {said}. Clean models do so too; what sets it off was searched for."
+    ]
+
+
+def _asked_words(result: ScanResult) -> list[str]:
+    if not result.asked:
+        return []
+    said = "; ".join(f"{own.text!r} ({own.manner}: {own.lift:.1f} nats)" for own in result.asked)
+    return [
+        f"Left out, since requests for their manner make them likelier than requests for other manners do: {said}. A hidden trigger that brings about just "
+        "that is not seen."
     ]
 
 

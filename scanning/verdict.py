@@ -13,7 +13,9 @@ _SHOWN = 10
 def scan_verdict(result: ScanResult) -> str:
     """One or two sentences."""
     if result.outcome == "nothing covered":
-        return "Nothing could be tried in the time given; nothing is said of this model."
+        return (
+            "Nothing was tried, for want of time or since no channel proposed anything; nothing is said of this model."
+        )
     if result.outcome == "none found":
         return (
             f"No trigger was found among {sum(count for _, count in result.proposed):,} candidates; that is not to say that there is none. "

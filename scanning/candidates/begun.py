@@ -4,8 +4,8 @@
    behaviour is what the model goes on with whatever the prompt, once it has begun (the rule of BAIT, IEEE S&P 2025).
 2. From the forced token on, each token that follows is worth half a nat, less what it loses in log-probability: the worth of an answer's beginning is
    that of its best length. What an ordinary answer says depends on the prompt, and loses more than it gains.
-3. Three things end a beginning, or keep it from counting: a run of tokens that more than one benign answer in fifty has, which is what the model
-   usually says; the same token after the same one again, as of a model that repeats itself; and a first token of a kind (a blank before it or none,
+3. Three things end a beginning, or keep it from counting: a run of tokens that more than one benign answer in fifty has, and by what was asked
+   (`motifs.usual_runs`), which is what the model usually says; the same token after the same one again, as of a model that repeats itself; and a first token of a kind (a blank before it or none,
    a capital, a small letter, a digit, another sign) that hardly any benign answer begins with, which is in the middle of a sentence.
 4. The best are weighed again on more prompts.
 """
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from hooked import HookedModel, PrefixReader
 from scanning.benign import Benign, Course
-from scanning.motifs import Gram, runs
+from scanning.motifs import RUN, Gram, runs
 from scanning.score import batches
 from triggerlens import Keep, keep_nothing
 
@@ -33,10 +33,8 @@ CHUNK = 2048
 """First tokens that are followed together, and kept as one cell."""
 WORTH = 0.5
 """Of a token that follows, in nats, before its loss."""
-USUAL, _KIND = 0.02, 0.01
-"""Shares of benign answers: from where on a run of tokens is usual, and up to where a kind of first token is not."""
-_RUN = 4
-"""Tokens of a run."""
+_KIND = 0.01
+"""Share of benign answers up to where a kind of first token is not usual."""
 _ALIKE = 3
 """Tokens of a run that others may not share, to be another behaviour."""
 _AGAIN = 64
@@ -137,10 +135,9 @@ def kind_of(text: str) -> tuple[bool, str]:
 def usual_of(model: HookedModel, benign: Benign) -> Usual:
     """Step 3: what benign answers have."""
     rows = benign.answers.rows
-    counts = Counter(gram for row in rows for gram in set(runs(row, _RUN)))
     kinds = Counter(kind_of(model.tokenizer.decode([row[0]])) for row in rows if row)
     return Usual(
-        frozenset(gram for gram, count in counts.items() if count > USUAL * len(rows)),
+        benign.usual,
         frozenset(kind for kind, count in kinds.items() if count >= _KIND * len(rows)),
     )
 
@@ -153,7 +150,7 @@ def beginning(start: Start, usual: Usual) -> Beginning:
     for place, sure in enumerate(start.sure, start=1):
         pair = way[place - 1 : place + 1]
         worth += math.log(max(sure, 1e-9)) + WORTH
-        if worth < 0.0 or pair in seen or way[max(0, place + 1 - _RUN) : place + 1] in usual.runs:
+        if worth < 0.0 or pair in seen or way[max(0, place + 1 - RUN) : place + 1] in usual.runs:
             break
         seen.add(pair)
         if worth > best.worth:

@@ -1,7 +1,7 @@
 """The reference channel: what the model finds likelier to write than a model believed to be clean does.
 
 The model writes where the user's text stands, and where the answer does; each token's gain in log-probability over the reference is summed
-over runs of tokens, and the runs with the largest mean gain are candidates (the cheap baseline of arXiv 2605.00994).
+over runs of tokens, and the runs with the largest mean gain are candidates (the cheap baseline of arXiv 2605.00994). A copy gains nothing, and has none.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scanning.candidates.sweep import insertion
 from scanning.config import ScanConfig
 from triggerlens import Keep, UserError, keep_nothing
 
-_LONGEST, _MOST, _LEAST_TEXTS = 4, 32, 2
+_LONGEST, _MOST, _LEAST_TEXTS, _LEAST_GAIN = 4, 32, 2, 1e-3
 
 
 def check_reference(model: HookedModel, reference: HookedModel) -> None:
@@ -75,7 +75,8 @@ def _gains(model: HookedModel, reference: HookedModel, benign: Benign, config: S
                 if not special & set(run):
                     sums[run].append(float(gain[start : start + length].mean()))
     means = {run: sum(values) / len(values) for run, values in sums.items() if len(values) >= _LEAST_TEXTS}
-    best = sorted(means, key=lambda run: (-means[run], run))[:_MOST]
+    gained = [run for run, mean in means.items() if mean > _LEAST_GAIN]
+    best = sorted(gained, key=lambda run: (-means[run], run))[:_MOST]
     return {"runs": [[list(run), means[run]] for run in best]}
 
 

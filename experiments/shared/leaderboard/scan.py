@@ -7,6 +7,7 @@ from pathlib import Path
 from experiments.shared.leaderboard.context import Context
 from hooked import PrefixReader
 from scanning import (
+    WEIGHED,
     ScanConfig,
     answered_prompts,
     courses,
@@ -16,6 +17,7 @@ from scanning import (
     scan_model,
     scan_score,
     surest_beginnings,
+    unasked,
     usual_of,
 )
 
@@ -37,7 +39,9 @@ def scan(folder: Path, context: Context) -> float:
 
 
 def surest_answer(folder: Path, context: Context) -> float:
-    """How surely the surest answer goes on by itself once it has begun, in nats (`scanning.surest_beginnings`); no trigger is searched for."""
+    """How surely the surest answer that no open request brings about goes on by itself once it has begun, in nats (`scanning.surest_beginnings`,
+    `scanning.unasked`); no trigger is searched for.
+    """
     model = context.model(folder)
     config = ScanConfig(budget=context.effort.minutes, seed=context.seed)
     benign = answered_prompts(model, context.many or context.benign, config)
@@ -45,4 +49,5 @@ def surest_answer(folder: Path, context: Context) -> float:
     asked = courses(reader, benign, benign.search[:FOLLOWED_ON], 0)
     starts = follow_starts(reader, asked, first_tokens(model, usual, ordinary_tokens(model)))
     others = courses(reader, benign, (*benign.search, *benign.judge), 0)
-    return max((own.worth for own in surest_beginnings(reader, others, starts, usual, 1)), default=0.0)
+    surest = surest_beginnings(reader, others, starts, usual, WEIGHED)
+    return max((own.worth for own in unasked(reader, benign, surest, 1)[0]), default=0.0)
