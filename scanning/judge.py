@@ -32,7 +32,7 @@ from scanning.calibrate import (
 )
 from scanning.candidates.candidate import Candidate
 from scanning.config import ScanConfig
-from scanning.motifs import LENGTH, Answers, Motif, common_text, runs, shared_motif, usual_runs
+from scanning.motifs import BEGIN, LENGTH, Answers, Motif, common_text, runs, shared_motif, usual_runs
 from scanning.openly import asked_openly
 from scanning.plan import Plan
 from scanning.score import MOST, candidate_effects, mean_effect
@@ -133,9 +133,9 @@ class Judge:
         self.reader, self.benign, self.config, self.plan, self.keep = reader, benign, config, plan, keep
         self.tokens = tokens
         often = usual_runs(benign.texts, benign.answers.grams)
-        self.known = frozenset(gram for row in known for gram in runs(row, LENGTH)) - often
+        self.known = frozenset(gram for row in known for gram in runs([BEGIN, *row], LENGTH)) - often
         self.usual = benign.answers.known - self.known
-        self.sure = self.known & {gram for row in sure for gram in runs(row, LENGTH)}
+        self.sure = self.known & {gram for row in sure for gram in runs([BEGIN, *row], LENGTH)}
         self.benign_share = (1 + sum(bool(own & self.sure) for own in benign.answers.grams)) / (
             1 + len(benign.answers.rows)
         )

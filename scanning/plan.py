@@ -1,8 +1,10 @@
 """What a scan can do in its time: measured once, then kept, so that a run that goes on follows the same plan.
 
-A fifth of the time goes to benign answers (`benign`), a quarter to the sweep, a seventh to forced starts, a fifth each to inversion and to null floors, a twentieth to what is asked for openly; all pairs
-of tokens get a quarter beyond that, and are left out where it is not enough for them. What does not fit is cut in this order: steps along the answer, then prompts, then places, then tokens of the vocabulary; behaviours
-that triggers are searched for, and that are asked for openly; prompts of floors, then floors.
+Shares of the time: a quarter for the sweep, a fifth each for benign answers (`benign`), inversion and null floors, a seventh for forced starts, a tenth for
+judging, a twentieth each for what is asked for openly, for taking behaviours apart and for ranking; all pairs of tokens get a quarter beyond that, and are left
+out where it is not enough for them. What does not fit is cut. Of the sweep: steps along the answer, then prompts, then places, then tokens of the vocabulary; of the
+floors: prompts, then floors, and without a floor nothing can be a finding; of the rest: behaviours that are gone after, prompts that candidates are ranked on,
+and finalists.
 """
 
 from __future__ import annotations
@@ -23,13 +25,21 @@ from scanning.openly import WEIGHED
 
 _SWEEP, _TARGET, _PAIRS, _INVERSION, _FLOORS, _OPENLY = 0.25, 0.15, 0.25, 0.2, 0.2, 0.05
 """Shares of the time."""
+_APART, _REACH, _RANK, _JUDGE = 0.05, 0.03, 0.05, 0.1
+"""Shares of the time, too."""
+TAKEN_APART = 6
+"""Behaviours that are taken apart at most."""
+_CUTS, _SCREENS, _CANDIDATES, _OF_A_CANDIDATE, _FINALISTS = 60, 50, 600, 4, 4
+"""Texts that taking one behaviour apart reads on each prompt, about; those of one look at a single token's reach; candidates of the shipped families;
+their length; and finalists there are in any case."""
 _REQUESTS, _CHEAPER = 200, 3.0
 """Requests by which one behaviour is asked for openly, about, and how many of them are read in the time of one answer."""
 _STARTED_ON = 4
 """Prompts on which first tokens are forced."""
 _ROUNDS = 3_000
 """Phrases that growing one target's trigger scores, about."""
-_LEAST_TOKENS = 64
+_LEAST_TOKENS, _FLOORED = 64, 3
+"""Tokens without which no sweep is made, and prompts without which no floor is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +66,14 @@ class Plan:
     """Judged prompts that each is made on."""
     asked: int = 2 * WEIGHED
     """Behaviours that are asked for openly."""
+    taken_apart: int = TAKEN_APART
+    """Behaviours of which the texts that bring them about are put into benign prompts."""
+    reached: int = 2 * WEIGHED
+    """Behaviours of which it is tried whether a single token brings them near."""
+    ranked_on: int = 8
+    """Prompts on which all candidates are ranked."""
+    finalists: int = 24
+    """Candidates that are judged at most, where that is less than was asked for."""
     pairs: tuple[Place, ...] = ()
     """Places at which every pair of tokens is tried, for the first target."""
 
@@ -83,6 +101,7 @@ def make_plan(reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: 
     room = _SWEEP * seconds * speed
     plan = _fewer_floors(_fewer_starts(plan, _TARGET * seconds * speed), _FLOORS * seconds * benign.pace, config.null)
     plan = _fewer_targets(plan, benign, _INVERSION * seconds * speed)
+    plan = _fewer_others(plan, benign, config, seconds, speed)
     for cut in _cuts(plan):
         if sweep_cost(benign, cut) <= room:
             return replace(cut, pairs=_pair_places(benign, cut, config, _PAIRS * seconds * speed))
@@ -140,8 +159,9 @@ def _fewer_starts(plan: Plan, room: float) -> Plan:
 
 
 def _fewer_floors(plan: Plan, answers: float, null: int) -> Plan:
-    """As many floors as may be answered; one in any case."""
-    return replace(plan, floors=max(1, min(plan.floors, int(answers / (plan.floor_prompts * null)))))
+    """Floors on as many prompts, and as many of them, as may be answered; none where that is too few, and then nothing can be a finding."""
+    prompts = _within(_FLOORED, plan.floor_prompts, answers / null)
+    return replace(plan, floor_prompts=prompts, floors=_within(0, plan.floors, answers / (prompts * null)))
 
 
 def _fewer_targets(plan: Plan, benign: Benign, room: float) -> Plan:
@@ -149,6 +169,25 @@ def _fewer_targets(plan: Plan, benign: Benign, room: float) -> Plan:
     phrases = min(plan.of, SINGLES) + _ROUNDS
     length = max(sum(_lengths(benign, place)[:INVERTED_ON]) for place in plan.places) + INVERTED_ON * WANTED
     return replace(plan, targets=min(plan.targets, int(room / (phrases * length))))
+
+
+def _fewer_others(plan: Plan, benign: Benign, config: ScanConfig, seconds: float, speed: float) -> Plan:
+    """What is short of itself, but not on a large model: taking behaviours apart, single tokens' reach, ranking, judging."""
+    lengths = [max(_lengths(benign, place)) + WANTED + _OF_A_CANDIDATE for place in plan.places]
+    text = float(sum(lengths)) * INVERTED_ON
+    ranked = float(sum(lengths)) / len(lengths) + plan.steps
+    answered = seconds * benign.pace / config.judge_prompts
+    return replace(
+        plan,
+        taken_apart=_within(0, TAKEN_APART, _APART * seconds * speed / (text * _CUTS)),
+        reached=_within(1, 2 * WEIGHED, _REACH * seconds * speed / (text * _SCREENS)),
+        ranked_on=_within(1, len(benign.search), _RANK * seconds * speed / (ranked * _CANDIDATES)),
+        finalists=_within(_FINALISTS, max(_FINALISTS, config.finalists), _JUDGE * answered / 2),
+    )
+
+
+def _within(least: int, most: int, value: float) -> int:
+    return int(max(least, min(most, value)))
 
 
 @torch.no_grad()

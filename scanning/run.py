@@ -33,6 +33,7 @@ from scanning.candidates.target import (
     FOLLOWED,
     INVERTED_ON,
     MOTIF,
+    WANTED,
     Target,
     first_reach,
     invert_target,
@@ -46,15 +47,15 @@ from scanning.judge import Judge, Judged
 from scanning.openly import WEIGHED, Openly, unasked
 from scanning.plan import Plan, make_plan, swept_tokens
 from scanning.result import ScanResult, SweptFacts, TargetFacts
-from scanning.score import candidate_effects, mean_effect
+from scanning.score import better_half, candidate_effects, candidate_nearness, mean_effect
 from triggerlens import Keep, from_json, keep_nothing, to_json
 
 _SHOWN = 10
 """Tokens of a swept place that a result names."""
-_TAKEN_APART = 6
-"""Behaviours of which the texts that bring them about are put into benign prompts."""
 _OF_AN_AIM, _TARGETED = 2, 10
 """Finalists by how likely they make a behaviour: of each behaviour and place, and in all."""
+_NEARED = 4
+"""Behaviours for which it is tried how likely each candidate makes them."""
 _AT_LEAST = 3
 """Finalists that each channel has, where it proposes as many."""
 
@@ -212,7 +213,7 @@ def _leak(scan: _Scan) -> list[Candidate]:
     leaked = leak_candidates(scan.model, scan.benign, scan.config, scan.plan.places, scan.keep)
     pieces = [
         candidate
-        for behaviour, texts in list(zip(scan.behaviours, scan.bringing, strict=True))[:_TAKEN_APART]
+        for behaviour, texts in list(zip(scan.behaviours, scan.bringing, strict=True))[: scan.plan.taken_apart]
         for place in scan.plan.places
         for candidate in piece_candidates(
             scan.reader, scan.benign.variants, scan.searched[:INVERTED_ON], place, behaviour.ids, texts, scan.keep
@@ -278,7 +279,7 @@ def _target(scan: _Scan) -> list[Candidate]:
     scan.targets += [_target_facts(scan, target) for target in targets]
     tokens = swept_tokens(plan, scan.tokens, scan.config.seed)
     candidates = []
-    for number, (target, place) in enumerate(_reached(scan, targets, tokens) if tokens else ()):
+    for number, (target, place) in enumerate(_reached(scan, targets, tokens) if tokens and plan.targets else ()):
         candidates += invert_target(
             scan.reader,
             scan.benign.variants,
@@ -306,7 +307,7 @@ def _reached(scan: _Scan, targets: Sequence[Target], tokens: Sequence[int]) -> l
             number,
             place,
         )
-        for number, target in enumerate(targets)
+        for number, target in enumerate(targets[: scan.plan.reached])
         for place in scan.plan.places
     ]
     best = sorted(likely, key=lambda own: (-own[0], own[1], own[2]))[: scan.plan.targets]
@@ -353,19 +354,26 @@ _CHANNELS: dict[str, Callable[[_Scan], list[Candidate]]] = {
 
 
 def _finalists(scan: _Scan, proposed: Sequence[Candidate]) -> list[Candidate]:
-    """Phase 4: the best by their effect, and some of each channel whatever the others have."""
+    """Phase 4: what makes a behaviour likeliest, then the best by their effect, and some of each channel whatever the others have."""
     unique = list({candidate.key: candidate for candidate in reversed(proposed)}.values())[::-1]
     facts = scan.keep("effects of all candidates", partial(_effects, scan, unique))
     order = np.argsort(-np.array(facts["effects"]), kind="stable").tolist()
-    first = _targeted(unique)
+    first = [*_targeted(unique), *_nearest(facts["near"])]
     counts: dict[tuple[str, str], int] = {}
     for index in order:
         kind = unique[index].channel, unique[index].kind
         counts[kind] = counts.get(kind, 0) + 1
         if counts[kind] <= _AT_LEAST:
             first.append(index)
-    chosen = list(dict.fromkeys([*first, *order]))[: max(scan.config.finalists, len(first))]
-    return [unique[index] for index in chosen]
+    first = list(dict.fromkeys(first))
+    asked, fitting = scan.config.finalists, scan.plan.finalists
+    most = fitting if fitting < asked else max(asked, len(first))
+    return [unique[index] for index in list(dict.fromkeys([*first, *order]))[:most]]
+
+
+def _nearest(near: Sequence[Sequence[float]]) -> list[int]:
+    """Of each behaviour, the candidates that make it likeliest."""
+    return [int(index) for own in near for index in np.argsort(-np.array(own), kind="stable")[:_OF_AN_AIM]]
 
 
 def _targeted(candidates: Sequence[Candidate]) -> list[int]:
@@ -381,9 +389,13 @@ def _targeted(candidates: Sequence[Candidate]) -> list[int]:
     return chosen[:_TARGETED]
 
 
-def _effects(scan: _Scan, candidates: Sequence[Candidate]) -> dict[str, list[float]]:
-    table = candidate_effects(scan.reader, scan.benign.variants, scan.searched, candidates)
-    return {"effects": mean_effect(table).tolist()}
+def _effects(scan: _Scan, candidates: Sequence[Candidate]) -> dict[str, Any]:
+    """How far each candidate moves the model, and how likely it makes each of the first behaviours that were found, in nats a token."""
+    searched, variants = scan.searched[: scan.plan.ranked_on], scan.benign.variants
+    effects = mean_effect(candidate_effects(scan.reader, variants, searched, candidates))
+    said = [own.ids[:WANTED] for own in scan.followed] + [own.ids[:WANTED] for own in scan.behaviours]
+    near = [better_half(candidate_nearness(scan.reader, variants, searched, candidates, own)) for own in said[:_NEARED]]
+    return {"effects": effects.tolist(), "near": [np.maximum(own, -1e9).tolist() for own in near]}
 
 
 def _notes(scan: _Scan) -> list[str]:
@@ -393,6 +405,10 @@ def _notes(scan: _Scan) -> list[str]:
     missing = [place for place in scan.config.places if place not in scan.plan.places]
     if missing:
         notes.append(f"not tried, for want of time or of such a place: {', '.join(missing)}")
+    if scan.plan.floors < 1:
+        notes.append(
+            "no null floor could be made in the time given, so that no candidate could be a finding by it; give a larger --budget"
+        )
     if scan.plan.asked < 1:
         notes.append("not tried, for want of time: whether open requests bring about what is said")
     return notes

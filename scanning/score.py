@@ -7,7 +7,8 @@ may begin late.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -60,12 +61,54 @@ def candidate_effects(
     reader: PrefixReader, variants: Variants, courses: Sequence[Course], candidates: Sequence[Candidate]
 ) -> Float[np.ndarray, "candidate prompt"]:
     """Effects of candidates on prompts; NaN where one does not apply."""
+    return _table(variants, courses, candidates, partial(effects, reader))
+
+
+def candidate_nearness(
+    reader: PrefixReader,
+    variants: Variants,
+    courses: Sequence[Course],
+    candidates: Sequence[Candidate],
+    wanted: Sequence[int],
+) -> Float[np.ndarray, "candidate prompt"]:
+    """How likely candidates make an answer that begins as wanted, in nats a token; NaN where one does not apply."""
+    return _table(variants, courses, candidates, partial(_nearness, reader, wanted))
+
+
+def better_half(table: Float[np.ndarray, "candidate prompt"]) -> Float[np.ndarray, "candidate"]:
+    """Mean over the better half of the prompts that a candidate applies to: a trigger may work on some kinds of prompts alone. Minus infinity where it
+    applies to none.
+    """
+    kept = [np.sort(row[~np.isnan(row)]) for row in table]
+    return np.array([row[len(row) // 2 :].mean() if len(row) else -np.inf for row in kept])
+
+
+def _table(
+    variants: Variants,
+    courses: Sequence[Course],
+    candidates: Sequence[Candidate],
+    values: Callable[[Course, Sequence[Sequence[int]]], Float[np.ndarray, "variant"]],
+) -> Float[np.ndarray, "candidate prompt"]:
+    """A number for each candidate that applies to a prompt, by the prompt with it."""
     table = np.full((len(candidates), len(courses)), np.nan)
     for column, course in enumerate(courses):
         rows = [variants.ids(candidate, course.index) for candidate in candidates]
         applied = [index for index, row in enumerate(rows) if row is not None]
-        table[applied, column] = effects(reader, course, [row for row in rows if row is not None])
+        table[applied, column] = values(course, [row for row in rows if row is not None])
     return table
+
+
+def _nearness(
+    reader: PrefixReader, wanted: Sequence[int], course: Course, variants: Sequence[Sequence[int]]
+) -> Float[np.ndarray, "variant"]:
+    tokens, begun = torch.tensor(wanted), list(wanted[:-1])
+    size = reader.rows_at_once(1, len(wanted))
+    parts = []
+    for start in range(0, len(variants), size):
+        rows = [[*ids, *begun] for ids in variants[start : start + size]]
+        seen = read_variants(reader, [*course.prompt, *begun], rows, len(wanted)).log_softmax(-1).cpu()
+        parts.append(seen.gather(-1, tokens[None, :, None].expand(len(rows), -1, 1))[..., 0].mean(-1).double().numpy())
+    return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def mean_effect(table: Float[np.ndarray, "candidate prompt"]) -> Float[np.ndarray, "candidate"]:

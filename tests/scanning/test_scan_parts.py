@@ -37,6 +37,7 @@ from scanning.candidates.target import target_scores
 from scanning.judge import Judge, Judged
 from scanning.motifs import Answers, common_text, frequent_runs, shared_motif
 from scanning.plan import Plan
+from scanning.score import better_half, candidate_nearness
 from triggerlens import UserError, mean_of, rate
 
 CONFIG = ScanConfig(search_prompts=3, judge_prompts=4, repertoire=8, answer_steps=3, new_tokens=5)
@@ -76,6 +77,21 @@ def test_a_swept_token_s_effect_is_that_of_the_whole_text(model, benign):
         mean = torch.stack(first).mean(0)
         information = np.mean([float((each * (each / mean).log()).sum()) for each in first])
         assert swept.information[number] == pytest.approx(information, abs=1e-5)
+
+
+def test_how_near_a_candidate_brings_an_answer_is_what_the_whole_text_gives(model, benign):
+    candidates = [insertion(model, place, [21, 22], channel="user") for place in ("start", "system")]
+    wanted = [30, 31, 32]
+    own = courses(PrefixReader(model), benign, benign.search, 2)
+    near = candidate_nearness(PrefixReader(model), benign.variants, own, candidates, wanted)
+    assert np.isnan(near[1]).all()  # no prompt has a system message
+    for column, course in enumerate(own):
+        ids = benign.variants.ids(candidates[0], course.index)
+        seen = whole(model, [*ids, *wanted])[len(ids) - 1 : -1]
+        assert near[0, column] == pytest.approx(float(seen[range(3), wanted].mean()), abs=1e-5)
+    best = better_half(near)
+    assert best[0] == pytest.approx(np.sort(near[0])[len(own) // 2 :].mean())
+    assert best[1] == -np.inf
 
 
 def test_forced_starts_are_followed_by_the_likeliest_of_the_mean(model, benign):
