@@ -99,7 +99,8 @@ def scoreboard(
 
     settings, lowered = config.settings, ""
     if config.budget == "auto":
-        settings, lowered = fitting_budget(settings, sum(p.numel() for p in model.hf_model.parameters()))
+        parameters = sum(p.numel() for p in model.hf_model.parameters())
+        settings, lowered = fitting_budget(settings, parameters, 0 if key is None else key.answer_tokens)
     board = patch_ablate(
         model,
         prompts,

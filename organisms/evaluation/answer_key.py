@@ -51,6 +51,11 @@ class AnswerKey:
         """What is graded, for a report."""
         return self.task.name
 
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens that an answer needs to be graded: as long as the task's longest."""
+        return self.task.longest
+
     def judge(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[Grade]:
         """A grade for each answer; right is, character for character, the answer of a model without the behaviour, or, without a
         key, a clean one."""

@@ -48,6 +48,11 @@ class InsertedKey:
         """What is graded, for a report."""
         return self.config.payload
 
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens that an answer needs to be graded: of code all that training had, as a weakness may stand at its end; 0 where the payload begins it."""
+        return self.config.answer_tokens if self.config.payload == INSECURE else 0
+
     def verdicts(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[Verdict]:
         """Whether each answer carries the payload; of code, that it cannot be judged where none of it parses."""
         graded = grade_payload(self.config, answers)

@@ -143,12 +143,18 @@ def large_config(seeds: tuple[int, ...] = (0,)) -> AblateConfig:
     )
 
 
-def fitting_budget(config: AblateConfig, parameters: int) -> tuple[AblateConfig, str]:
+def fitting_budget(config: AblateConfig, parameters: int, answer_tokens: int = 0) -> tuple[AblateConfig, str]:
     """A configuration for a model of so many parameters, and a line on what was lowered, empty where nothing was.
 
     For a large model what stands at its default takes the size of `large_config`; what was chosen stays.
+
+    Args:
+        config: what was asked for.
+        parameters: of the model.
+        answer_tokens: answers are not cut before so many: a grader may need the whole of one.
     """
     usual, large = AblateConfig(), large_config()
+    large = replace(large, new_tokens=max(large.new_tokens, answer_tokens))
     lowered: dict[str, Any] = {
         field.name: getattr(large, field.name)
         for field in fields(config)

@@ -242,6 +242,8 @@ def test_a_large_model_gets_smaller_sizes_unless_they_were_chosen():
     assert words.startswith("sizes for a model of 135 million parameters: seeds 1, fit_pairs 24, ")
     chosen = fitting_budget(replace(usual, evaluation_pairs=77, seeds=(3, 4)), 134_515_008)[0]
     assert (chosen.evaluation_pairs, chosen.seeds, chosen.steps) == (77, (3, 4), large.steps)
+    assert fitting_budget(usual, 134_515_008, answer_tokens=40)[0] == replace(large, new_tokens=40)
+    assert fitting_budget(usual, 134_515_008, answer_tokens=8)[0] == large
 
 
 def test_whoever_looks_on_reads_only_what_was_written():
