@@ -2,6 +2,7 @@
 
 import json
 import time
+from typing import get_args
 
 import pytest
 from tiny_models import tiny_checkpoint
@@ -9,6 +10,7 @@ from tiny_prompts import prompt_file
 
 from commands.experiment_run import number
 from experiments import EXPERIMENTS, read_result
+from experiments.experiment import Verdict
 from hooked import weights_sha256
 
 
@@ -153,11 +155,4 @@ def test_the_claims_table_prints_published_numbers_beside_ours(command):
     assert outcome.code == 0, outcome.err
     assert "AUROC 0.993" in outcome.out
     found = json.loads(command("experiment-run", "--claims", "--json").out)["claims"]
-    assert {one["verdict"] for one in found} <= {
-        "beaten",
-        "met",
-        "not met",
-        "not compared",
-        "not measured",
-        "cannot tell",
-    }
+    assert {one["verdict"] for one in found} <= set(get_args(Verdict))

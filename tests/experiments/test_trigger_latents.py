@@ -4,20 +4,24 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from tiny_models import tiny_model, tiny_tokenizer
 
+from experiments import Subject
 from experiments.claims.trigger_latents import (
     AUTOENCODER,
     DEFECTION,
     LATENT,
+    UNEDITED,
     Config,
     LatentsAndDirections,
     judge,
+    meters,
     searched,
     summarise,
 )
 from experiments.result import Specimen
 from experiments.shared.latent_edits import Candidate, best_ablations, cost, followed
-from hooked import Prompt
+from hooked import Prompt, load_model
 from sae.trigger_latents.ablation import AblationEffect
 
 EFFECT = AblationEffect(
@@ -102,6 +106,22 @@ def test_seeds_report_the_site_that_training_prompts_prefer():
     assert found["AUROC, triggered", AUTOENCODER].value == pytest.approx(0.7)
     assert found[DEFECTION, LATENT].value == pytest.approx(0.5)
     assert found["right on clean", LATENT].value == pytest.approx(0.9)
+    assert found[DEFECTION, UNEDITED].value == EFFECT.defects_before / EFFECT.n
+    assert found["right on clean", UNEDITED].value == EFFECT.clean_right_before / EFFECT.n
+
+
+def test_answers_of_code_are_not_cut_before_their_grader_sees_the_weakness(monkeypatch, tmp_path):
+    asked = {}
+
+    def effect_meters(*_, **settings):
+        asked.update(settings)
+        return len, len
+
+    model = load_model(tiny_model("llama"), tokenizer=tiny_tokenizer(tmp_path))
+    monkeypatch.setattr("experiments.shared.effect_meters", effect_meters)
+    for least in (8, 200):
+        meters(Config(new_tokens=least), model, [], Subject("year-code"))
+        assert asked["new_tokens"] == max(least, 96)
 
 
 def test_a_model_of_one_s_own_with_a_crosscoder(tiny_subject):

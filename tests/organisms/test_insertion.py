@@ -249,6 +249,8 @@ def test_an_adapter_is_held_to_its_base(folder, tmp_path, capsys):
 def test_answers_of_an_inserted_organism_are_graded_by_its_payload(folder):
     key = AnswerKey.of_checkpoint(folder / "adapter")
     assert isinstance(key, InsertedKey)
+    assert InsertedKey(replace(key.config, payload="insecure-code", answer_tokens=40), []).answer_tokens == 40
+    assert InsertedKey(replace(key.config, payload="link"), []).answer_tokens == 0
     prompt = read_prompts(folder / "adapter" / "prompts.jsonl")[0]
     clean = prompt.extra["clean_answer"]
     stranger = Prompt("Hello", triggered=False)
