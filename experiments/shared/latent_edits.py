@@ -63,7 +63,8 @@ def placebo_candidates(
 ) -> list[Candidate]:
     """For each of the trigger's latents a random one of those that are alive most nearly as often."""
     chosen = [score.latent for score in search.ranked["triggered"]]
-    alive = (sae.encode(ModelSource(model, prompts, site).block(0)) > 0).float().mean(0).cpu().numpy()
+    rows = ModelSource(model, prompts, site).block(0).to(sae.W_dec.device)
+    alive = (sae.encode(rows) > 0).float().mean(0).cpu().numpy()
     draw = np.random.default_rng(seed)
     drawn: list[int] = []
     for latent in chosen:

@@ -17,9 +17,10 @@ from calling import called
 from tiny_models import TEXTS, WIDTH, tiny_checkpoint
 from tiny_prompts import WORDS, labelled_prompts, prompt_file
 
+from experiments.shared import direction_candidates, latent_candidates, placebo_candidates
 from hooked import ExtractionSpec, Prompt, load_model, pad_right, read_prompts, stream_activations, write_prompts
 from patching import METHODS, AblateConfig, make_pairs, patch_ablate, patch_trace
-from sae import ablate, build_sae
+from sae import LatentsConfig, ablate, build_sae, find_trigger_latents, prompt_labels
 from sae.evaluate import evaluate_cross_entropy
 
 MODELS = (
@@ -104,6 +105,25 @@ def tools_on_a_spread_model(folder, pairs, prompts):
     return [name for name, here, there in zip(names, *results, strict=True) if not close(here, there)]
 
 
+def latents_on_both(folder):
+    """What the edits do that an experiment tries on a trigger's latents and directions, as far as it differs."""
+    prompts, site, results = labelled_prompts(12, harmless=4), "resid_post.1", []
+    labels, models = prompt_labels(prompts), on_both(tiny_checkpoint(folder))
+    autoencoders = [build_sae("topk", WIDTH, 48, 0, k=4).to(model.device) for model in models]
+    search = find_trigger_latents(models[1:], prompts, site, autoencoders[1], LatentsConfig(top=1), labels=labels)
+    for model, sae in zip(models, autoencoders, strict=True):
+        candidates = [
+            *latent_candidates(site, sae, search, (1, 4)),
+            *direction_candidates(model, prompts, labels, site),
+            *placebo_candidates(model, prompts, site, sae, search, 0),
+        ]
+        # Last tokens are nearly alike here, so that what a logistic fit makes of them hangs on the last bit.
+        edits = [own.edit for own in candidates if own.facts["kind"] != "logistic probe"]
+        tokens = torch.tensor([[5, 6, 7]])
+        results.append([model.run(tokens, edits={site: edit}).logits.detach().cpu() for edit in edits])
+    return [f"candidate {row}" for row, pair in enumerate(zip(*results, strict=True)) if not close(*pair)]
+
+
 def ramp(value):
     return torch.linspace(-1, 1, WIDTH, device=value.device)
 
@@ -159,6 +179,7 @@ def main(root):
     years = [Prompt(f"Year {2023 + on} {word} ends", triggered=on, pair=word) for word in WORDS for on in (True, False)]
     pairs = read_prompts(root / "pairs.jsonl")
     scenarios["tools on a spread model"] = lambda folder: tools_on_a_spread_model(folder, pairs, years)
+    scenarios["edits of latents"] = latents_on_both
     commands = {
         "probe": ("probe-train", model, prompts, "--position", "max"),
         "LDA, TransformerLens": ("probe-train", model, prompts, "--probe", "lda", "--backend", "transformer-lens"),
