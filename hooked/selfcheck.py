@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -56,10 +57,8 @@ def self_check(model: HookedModel, plain_logits: Float[Tensor, "1 position vocab
             raise _failed(model, f"{site} has shape {tuple(value.shape)}, not {(1, PROBE_LENGTH, model.info.d_model)}")
     for layer in range(model.info.n_layers):
         _check_block(model, run.activations, layer)
-    for kind in (kind for kind in model.kinds if kind not in INNER_KINDS):
-        sites = model.sites(kind)
-        for site in dict.fromkeys((sites[0], sites[-1])):
-            _check_edit(model, site, tokens, run.logits)
+    kinds = [model.sites(kind) for kind in model.kinds if kind not in INNER_KINDS]
+    _check_edits(model, list(dict.fromkeys(site for sites in kinds for site in (sites[0], sites[-1]))), tokens)
 
 
 @torch.no_grad()
@@ -118,11 +117,12 @@ def inner_kinds(model: HookedModel, tokens: Int[Tensor, "1 position"], layout: P
     usual, model.anatomy = model.anatomy, replace(model.anatomy, projections=layout, inner=INNER_KINDS)
     with_attention = [layer for layer in range(model.info.n_layers) if usual.has_attention(layer)]
     layers = sorted({with_attention[0], with_attention[-1]})
+    written = cache(partial(_written, model, tokens))
     try:
         inner = [
             kind
             for kind in ("q", "k", "v")
-            if all(_holds(_check_reach, model, layer, tokens, kind) for layer in layers)
+            if all(_holds(_check_reach, model, layer, tokens, kind, written) for layer in layers)
         ]
         if "v" in inner and all(_holds(_check_pattern, model, layer, tokens) for layer in layers):
             inner.append("pattern")
@@ -158,7 +158,15 @@ def _check_pattern(model: HookedModel, layer: int, tokens: Tensor) -> None:
         _same(model, f"{wrote} (values mixed by the pattern)", read[wrote], mixed)
 
 
-def _check_reach(model: HookedModel, layer: int, tokens: Tensor, kind: str) -> None:
+def _written(model: HookedModel, tokens: Tensor, layer: int) -> dict[str, Tensor]:
+    """What each head of a layer writes."""
+    sites = [f"head_out.{layer}.{head}" for head in range(model.info.n_heads)]
+    return model.run(tokens, reads=sites, last_layer=layer).activations
+
+
+def _check_reach(
+    model: HookedModel, layer: int, tokens: Tensor, kind: str, written: Callable[[int], dict[str, Tensor]]
+) -> None:
     """Edit heads at the last but two position, from the last head on, until one shows that the edit acts where it should.
 
     A head whose attention is all on another position shows nothing of an edit there: it proves nothing, and the next one is tried. Nor does a
@@ -167,8 +175,7 @@ def _check_reach(model: HookedModel, layer: int, tokens: Tensor, kind: str) -> N
     Raises:
         UserError: an edit acts elsewhere, or none acts.
     """
-    written = [f"head_out.{layer}.{head}" for head in range(model.info.n_heads)]
-    before = model.run(tokens, reads=written, last_layer=layer).activations
+    before = written(layer)
     unpruned = {head for head in range(model.info.n_heads) if model.head_weights(layer, head).any()}
     group = model.info.n_heads // model.heads(kind)
     tried = sorted({head // group for head in unpruned}, reverse=True)
@@ -225,12 +232,33 @@ def _check_block(model: HookedModel, values: dict[str, Tensor], layer: int) -> N
         )
 
 
-def _check_edit(model: HookedModel, site: str, tokens: Tensor, before: Tensor) -> None:
-    ramp = torch.linspace(-1, 1, model.info.d_model)
-    edited = model.run(tokens, edits={site: lambda value: value + (1 + value.abs().max()) * ramp.to(value)}).logits
-    assert edited is not None  # no last layer was given
-    if not (edited - before).abs().max() > 0:
-        raise _failed(model, f"an edit at {site} does not change the logits")
+def _check_edits(model: HookedModel, sites: list[str], tokens: Tensor) -> None:
+    """Every site is edited in a row of its own, in one pass. A last row that nothing edits shows whether rows keep to themselves;
+    where they do not, each edit has a pass of its own, since a row might have changed by another's.
+    """
+    rows = tokens.expand(len(sites) + 1, -1)
+    before, after = (
+        model.run(rows, edits=edits).logits
+        for edits in ({}, {site: _bumped(slice(row, row + 1), model) for row, site in enumerate(sites)})
+    )
+    assert before is not None  # no last layer was given
+    assert after is not None
+    apart = torch.equal(after[-1], before[-1])
+    for row, site in enumerate(sites):
+        edited = after[row] if apart else model.run(rows, edits={site: _bumped(slice(row, row + 1), model)}).logits[row]
+        if not (edited - before[row]).abs().max() > 0:
+            raise _failed(model, f"an edit at {site} does not change the logits")
+
+
+def _bumped(rows: slice, model: HookedModel) -> Edit:
+    """Adds a ramp as high as the largest value, in some rows of a batch."""
+
+    def edit(value: Tensor) -> Tensor:
+        value, ramp = value.clone(), torch.linspace(-1, 1, model.info.d_model)
+        value[rows] += (1 + value[rows].abs().max()) * ramp.to(value)
+        return value
+
+    return edit
 
 
 def _sum(*values: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Shapes in annotations are checked while the tests run; nothing may reach for the network."""
 
+import gc
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -12,6 +13,12 @@ checked_types.install(["triggerlens", "hooked", "organisms", "probes", "patching
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+import tried_once  # noqa: E402
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _each_model_tried_once():
+    tried_once.install()
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +37,12 @@ def _nothing_said_before(monkeypatch):
 
 
 LONGEST = ("tests/notebooks", "tests/real", "tests/test_pretend_gpu", "tests/test_readme", "tests/benchmarks")
+
+
+def pytest_collection_finish():
+    """What was imported stays: no collection of garbage, of which trainers ask for many, need look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):

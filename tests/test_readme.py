@@ -1,13 +1,12 @@
 """What the README and the documentation show works as shown, and says what the committed results say."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from forked import start
+from forked_work import run_script
 
 from commands import probe_train
 from experiments import read_table
@@ -28,16 +27,15 @@ def test_the_readme_is_a_page_that_one_reads():
     assert len(README) <= 7000
 
 
-def test_the_python_example_runs(tmp_path, shared_cache):
+def test_the_python_example_runs(tmp_path, monkeypatch, shared_cache):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(code.strip().splitlines()) <= 13
     (tmp_path / "example.py").write_text(code + "\nprint(len(ablated))\n")
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRIGGERLENS_CACHE": shared_cache}
-    outcome = subprocess.run(
-        [sys.executable, "example.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert outcome.returncode == 0, outcome.stderr
-    assert outcome.stdout.splitlines()[-1] == "8"
+    monkeypatch.setenv("TRIGGERLENS_CACHE", shared_cache)
+    example = start(run_script, tmp_path / "example.py", out=tmp_path / "told")
+    example.join()
+    assert example.exitcode == 0, (tmp_path / "told.err").read_text()
+    assert (tmp_path / "told").read_text().splitlines()[-1] == "8"
 
 
 def test_the_demo_prints_what_the_readme_shows(tmp_path, capsys, monkeypatch, shared_cache):

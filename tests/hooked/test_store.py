@@ -1,13 +1,12 @@
 """The activation store: addressed by content, whole or absent, resumed after a kill, shared by ranks."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
+from forked import run_ranks, start
+from forked_work import stored_slowly
 from tiny_models import tiny_checkpoint, tiny_model, tiny_tokenizer
 
 import hooked.extraction
@@ -24,18 +23,6 @@ from hooked import (
 from triggerlens import UserError
 
 SITES = ("resid_post.0", "resid_post.2")
-
-EXTRACT = """
-import os, sys, time
-import hooked.extraction
-hooked.extraction.WINDOW_PROMPTS = 8
-from hooked import ExtractionSpec, load_model, read_prompts, store_activations
-model = load_model(sys.argv[1], device="cpu")
-delay = float(sys.argv[4])
-model.hf_model.get_submodule("model.layers.0").register_forward_pre_hook(lambda *_: time.sleep(delay))
-store = store_activations(model, read_prompts(sys.argv[2]), ExtractionSpec(("resid_post.0", "resid_post.2")), root=sys.argv[3])
-os.write(1, f"{store.folder}\\n".encode())  # in one piece: two ranks share the pipe
-"""
 
 
 @pytest.fixture(scope="module")
@@ -119,12 +106,8 @@ def test_an_unfinished_store_is_not_taken_for_a_finished_one(tmp_path):
         ActivationStore(tmp_path)
 
 
-def environment():
-    return os.environ | {"OMP_NUM_THREADS": "1"}
-
-
 def extracted(checkpoint, path, root):
-    """What EXTRACT does, in this process."""
+    """What `stored_slowly` does, in this process."""
     model = load_model(str(checkpoint), device="cpu")
     return store_activations(model, read_prompts(path), ExtractionSpec(SITES), root=root).folder
 
@@ -132,20 +115,14 @@ def extracted(checkpoint, path, root):
 def test_killed_and_run_again_gives_the_same_bytes_without_redoing_shards(tmp_path):
     checkpoint = tiny_checkpoint(tmp_path / "model")
     write_prompts(tmp_path / "p.jsonl", prompts(60))
-    command = [sys.executable, "-c", EXTRACT, str(checkpoint), str(tmp_path / "p.jsonl")]
-    killed = subprocess.Popen(
-        [*command, str(tmp_path / "killed"), "0.3"],
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    killed = start(stored_slowly, checkpoint, tmp_path / "p.jsonl", tmp_path / "killed", 0.3)
     deadline = time.monotonic() + 60
     while len(list((tmp_path / "killed").glob("*.partial/shard-*.json"))) < 3:
         assert time.monotonic() < deadline
-        assert killed.poll() is None, "the run must be killed before it ends"
+        assert killed.is_alive(), "the run must be killed before it ends"
         time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.kill()
+    killed.join()
     kept = {
         path: path.stat().st_mtime_ns
         for path in (tmp_path / "killed").glob("*.partial/shard-*.safetensors")
@@ -161,18 +138,9 @@ def test_killed_and_run_again_gives_the_same_bytes_without_redoing_shards(tmp_pa
 def test_two_ranks_write_one_store_equal_to_that_of_one(tmp_path):
     checkpoint = tiny_checkpoint(tmp_path / "model")
     write_prompts(tmp_path / "p.jsonl", prompts(60))
-    (tmp_path / "extract.py").write_text(EXTRACT)
-    arguments = [str(tmp_path / "extract.py"), str(checkpoint), str(tmp_path / "p.jsonl")]
     whole = extracted(checkpoint, tmp_path / "p.jsonl", tmp_path / "one")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    two = subprocess.run(
-        [*launcher, *arguments, str(tmp_path / "two"), "0"],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    folders = set(two.stdout.split())
+    run_ranks(tmp_path / "told", stored_slowly, checkpoint, tmp_path / "p.jsonl", tmp_path / "two", 0)
+    folders = {line for rank in range(2) for line in (tmp_path / f"told.{rank}").read_text().split()}
     assert len(folders) == 1, "both ranks open the same store"
     assert contents(whole) == contents(tmp_path / "x" / folders.pop())
 

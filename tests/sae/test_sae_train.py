@@ -1,14 +1,12 @@
 """Training: the stream, exact resumption, several processes, bad activations."""
 
-import os
-import runpy
-import subprocess
-import sys
 from collections import Counter
 from itertools import pairwise
 
 import pytest
 import torch
+from forked import run_ranks
+from forked_work import trained_and_saved
 from safetensors.torch import load_file
 from sparse_worlds import ALIVE, D_IN, FEATURES
 from tiny_models import tiny_checkpoint
@@ -36,10 +34,6 @@ from sae.train import TrainingState, train_step
 from triggerlens import UserError
 
 CONFIG = TrainConfig(steps=60, batch=256, learning_rate=4e-3, dead_after=2_000, checkpoint_every=10, log_every=10)
-ENVIRONMENT = os.environ | {
-    "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": os.pathsep.join([os.path.abspath("tests/support"), os.getcwd()]),
-}
 
 
 def test_a_run_that_stopped_at_any_step_goes_on_to_the_same_weights(world, tmp_path):
@@ -80,34 +74,10 @@ def test_a_checkpoint_of_another_configuration_is_kept(world, tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
-DISTRIBUTED = """
-import sys, torch
-from sparse_worlds import make_world
-from sae import BatchTopK, TensorSource, TrainConfig, TopK, train_saes
-from triggerlens.processes import rank, world_size
-from safetensors.torch import save_file
-torch.set_num_threads(1)
-rows = make_world(rows=2_048).rows
-config = TrainConfig(steps=8, batch=2_048, learning_rate=4e-3, precision="float32", seed=3)
-saes = [TopK(64, 128, k=4), BatchTopK(64, 128, k=4)]
-train_saes(TensorSource(rows, 1_024), saes, config)
-state = {f"{sae.architecture}.{name}": value for sae in saes for name, value in sae.state_dict().items()}
-save_file(state, f"{sys.argv[1]}.{rank()}")
-"""
-
-
-def test_two_processes_train_as_one(tmp_path, monkeypatch):
+def test_two_processes_train_as_one(tmp_path):
     """A step of two processes on half of the rows each is a step of one on all of them."""
-    (tmp_path / "script.py").write_text(DISTRIBUTED)
-    monkeypatch.setattr(sys, "argv", ["script.py", str(tmp_path / "one")])
-    runpy.run_path(str(tmp_path / "script.py"))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    subprocess.run(
-        [*launch, str(tmp_path / "script.py"), str(tmp_path / "two")],
-        env=ENVIRONMENT,
-        check=True,
-        capture_output=True,
-    )
+    trained_and_saved(tmp_path / "one")
+    run_ranks(tmp_path / "told", trained_and_saved, tmp_path / "two")
     one, first, second = (load_file(tmp_path / name) for name in ("one.0", "two.0", "two.1"))
     assert all(torch.equal(first[name], second[name]) for name in one), "BatchTopK's threshold is shared too"
     start = {f"topk.{name}": value for name, value in TopK(D_IN, FEATURES, k=ALIVE).state_dict().items()}
