@@ -42,7 +42,7 @@ def run(config: Config) -> None:
     import sys
 
     from experiments import RESULTS
-    from figures import FIGURES, draw, export_figures, figure_named, without_result
+    from figures import FIGURES, check_formats, draw, export_figures, figure_named, without_result
     from triggerlens import UserError
 
     if config.list:
@@ -51,6 +51,8 @@ def run(config: Config) -> None:
         )
         emit({name: figure.title for name, figure in FIGURES.items()}, as_json=config.json, text=text)
         return
+    formats = config.format.split(",")
+    check_formats(formats)
     root = config.results or RESULTS
     skipped = without_result(root) if config.figure == "all" else {}
     for name, why in skipped.items():
@@ -59,7 +61,7 @@ def run(config: Config) -> None:
         raise UserError(f"{root}: has no results to draw")
     names = [name for name in FIGURES if name not in skipped] if config.figure == "all" else [config.figure]
     figures = {figure_named(name).name: draw(name, root) for name in names}
-    written = export_figures(figures, config.out, config.format.split(","))
+    written = export_figures(figures, config.out, formats)
     emit({"files": [str(path) for path in written]}, as_json=config.json, text="\n".join(map(str, written)))
 
 

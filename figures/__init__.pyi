@@ -1,4 +1,9 @@
-from .export import FORMATS as FORMATS, export_figures as export_figures, stable_svg as stable_svg
+from .export import (
+    FORMATS as FORMATS,
+    check_formats as check_formats,
+    export_figures as export_figures,
+    stable_svg as stable_svg,
+)
 from .registry import (
     FIGURES as FIGURES,
     Figure as Figure,

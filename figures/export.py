@@ -22,6 +22,17 @@ PNG_SCALE = 3
 """Pixels of a PNG for each of the figure's: 288 to the inch."""
 
 
+def check_formats(formats: Sequence[str]) -> None:
+    """Each is one of `FORMATS`.
+
+    Raises:
+        UserError: one is not.
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise UserError(f"unknown format {unknown[0]!r}; choose among {', '.join(FORMATS)}")
+
+
 def export_figures(figures: Mapping[str, go.Figure], out: str | Path, formats: Sequence[str]) -> list[Path]:
     """Write every figure in every format, as `NAME.FORMAT`; HTML first.
 
@@ -29,9 +40,7 @@ def export_figures(figures: Mapping[str, go.Figure], out: str | Path, formats: S
         UserError: an unknown format, a folder that cannot be written, or no Chromium for a static format: the HTML is
             then written all the same.
     """
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown:
-        raise UserError(f"unknown format {unknown[0]!r}; choose among {', '.join(FORMATS)}")
+    check_formats(formats)
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -237,25 +237,27 @@ def _check_edits(model: HookedModel, sites: list[str], tokens: Tensor) -> None:
     where they do not, each edit has a pass of its own, since a row might have changed by another's.
     """
     rows = tokens.expand(len(sites) + 1, -1)
-    before, after = (
-        model.run(rows, edits=edits).logits
-        for edits in ({}, {site: _bumped(slice(row, row + 1), model) for row, site in enumerate(sites)})
-    )
-    assert before is not None  # no last layer was given
-    assert after is not None
+    edits = {site: _bumped(model, row) for row, site in enumerate(sites)}
+
+    def logits(edits: dict[str, Edit]) -> Tensor:
+        given = model.run(rows, edits=edits).logits
+        assert given is not None  # no last layer was given
+        return given
+
+    before, after = logits({}), logits(edits)
     apart = torch.equal(after[-1], before[-1])
-    for row, site in enumerate(sites):
-        edited = after[row] if apart else model.run(rows, edits={site: _bumped(slice(row, row + 1), model)}).logits[row]
-        if not (edited - before[row]).abs().max() > 0:
+    for row, (site, edit) in enumerate(edits.items()):
+        edited = after if apart else logits({site: edit})
+        if not (edited[row] - before[row]).abs().max() > 0:
             raise _failed(model, f"an edit at {site} does not change the logits")
 
 
-def _bumped(rows: slice, model: HookedModel) -> Edit:
-    """Adds a ramp as high as the largest value, in some rows of a batch."""
+def _bumped(model: HookedModel, row: int) -> Edit:
+    """Adds a ramp as high as the largest value, in one row of a batch."""
 
     def edit(value: Tensor) -> Tensor:
         value, ramp = value.clone(), torch.linspace(-1, 1, model.info.d_model)
-        value[rows] += (1 + value[rows].abs().max()) * ramp.to(value)
+        value[row] += (1 + value[row].abs().max()) * ramp.to(value)
         return value
 
     return edit

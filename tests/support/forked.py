@@ -10,8 +10,10 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from unittest import mock
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["forked_imports"])
@@ -22,6 +24,9 @@ def start(
 ) -> BaseProcess:
     """A process that calls `work`, a function of a module of `tests/support`, and writes its stdout to `out`, its stderr to `out`.err."""
     process = _SERVER.Process(target=_child, args=(work, arguments, out, os.environ | (environment or {})), daemon=True)
+    # The server finds what it imports as a new Python does; where it does not, it says nothing and imports nothing.
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))):
+        forkserver.ensure_running()
     process.start()
     return process
 
