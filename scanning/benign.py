@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -53,6 +54,18 @@ class Benign:
     def texts(self) -> list[str]:
         """What users ask for."""
         return [user_text(prompt) for prompt in self.prompts]
+
+    def searched_on(self, applies: Callable[[int], bool], most: int) -> list[int]:
+        """The first prompts of those searched on for which something holds, then others that are not judged on."""
+        return list(islice(filter(applies, (*self.search, *self._others(0))), most))
+
+    def judged_on(self, applies: Callable[[int], bool], most: int) -> list[int]:
+        """The first prompts of those judged on for which something holds, then others that are not searched on."""
+        return list(islice(filter(applies, (*self.judge, *self._others(1))), most))
+
+    def _others(self, part: int) -> range:
+        """Every second prompt of those that are neither searched nor judged on."""
+        return range(len(self.search) + len(self.judge) + part, len(self.answers.rows), 2)
 
     @cached_property
     def usual(self) -> frozenset[Gram]:

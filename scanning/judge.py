@@ -1,11 +1,13 @@
 """The one judge: candidates of all channels on prompts that none was searched on, each against its null floor.
 
-1. A candidate's effect is followed along the answers that the model gives without it, and the model answers with it.
+1. A candidate's effect is followed along the answers that the model gives without it, and the model answers with it. Where it applies to few of the
+   prompts that are judged on (a place in the system message), others that nothing was searched on fill them up.
 2. Its behaviour is the run of tokens that most of these answers share and that no benign answer has, or a hidden behaviour that is known
    already, and that hardly a benign answer has: where it is on most prompts, the answers have collapsed onto it.
 3. Candidates that show anything are held against random ones of their length and place that share no token with them, by divergence and by collapse.
-4. It is a finding where the answers collapse beyond the floor; or where many more answers than benign ones have a behaviour that goes on by itself
-   surer than any of a clean model does (`calibrate.sure_worth`): random candidates may bring that about too, which speaks for a trigger; or, of
+4. It is a finding where the answers collapse beyond the floor; or where many more answers, to four times as many prompts, than benign ones have a
+   behaviour that goes on by itself surer than any of a clean model does (`calibrate.sure_worth`): random candidates may bring that about too, which
+   speaks for a trigger; or, of
    numbers that are replaced, where the answers change beyond the floor. Words that are put in may ask for what they get, and another way of writing is
    odd to a small model: that they move it is listed, and is no finding; nor are words of an ordinary request, words that the answers then speak of, or
    what open requests bring about (`openly`).
@@ -20,7 +22,7 @@ from typing import Any
 
 from hooked import PrefixReader
 from scanning.behaviours import asked_for
-from scanning.benign import Benign, answer_rows, courses
+from scanning.benign import Benign, Course, answer_rows, courses
 from scanning.calibrate import (
     Against,
     Floor,
@@ -43,6 +45,8 @@ ALPHA = 0.01
 MARGIN = 0.0
 """Of a finding, in log-odds beyond the best of as many random candidates."""
 _LEAST_PROMPTS = 4
+_TIMES = 4
+"""As many prompts as for the rest, on which a sure behaviour is counted."""
 _LEFT = 0.5
 """Share of a floor that must share no token with a candidate, for the others to be left out."""
 _SHOWS_COLLAPSE, _SHOWS_DIVERGENCE = 0.2, 0.05
@@ -81,7 +85,7 @@ class Judged:
     sure: Estimate | None = None
     """Share of prompts whose answers have a behaviour that goes on surer than any of a clean model does; None where that is not known."""
     sure_chance: float = 1.0
-    """That so many would, by the share of benign answers; corrected for the number tried."""
+    """That so many would, by the share of benign answers; corrected for the number judged."""
     asked: bool = False
     """Whether it openly asks for a manner, the answers speak of it, or open requests bring about what they say."""
     round_trips: bool = True
@@ -139,7 +143,7 @@ class Judge:
         self.benign_share = (1 + sum(bool(own & self.sure) for own in benign.answers.grams)) / (
             1 + len(benign.answers.rows)
         )
-        self.courses = courses(reader, benign, benign.judge, config.answer_steps)
+        self._followed: dict[int, Course] = {}
 
     def judge(self, candidates: Sequence[Candidate], tried: Mapping[str, int]) -> tuple[list[Judged], list[Floor]]:
         """All four steps; the strongest first.
@@ -148,7 +152,7 @@ class Judge:
             candidates: of all channels.
             tried: how many candidates each channel looked at.
         """
-        judged = [self._first(candidate, tried) for candidate in candidates]
+        judged = [self._first(candidate, tried, len(candidates)) for candidate in candidates]
         kept = [each for each in judged if each is not None]
         strongest = sorted(kept, key=lambda each: (each.asked, -each.collapse.value, -each.divergence.value))
         groups = list(dict.fromkeys(group_of(each.candidate) for each in strongest if self._shows(each)))
@@ -171,18 +175,30 @@ class Judge:
         moves = judged.plain and judged.divergence.value >= _SHOWS_DIVERGENCE
         return moves or judged.collapse.value >= _SHOWS_COLLAPSE
 
-    def _first(self, candidate: Candidate, tried: Mapping[str, int]) -> Judged | None:
+    def _courses(self, indices: Sequence[int]) -> list[Course]:
+        new = [index for index in indices if index not in self._followed]
+        made = courses(self.reader, self.benign, new, self.config.answer_steps)
+        self._followed |= {course.index: course for course in made}
+        return [self._followed[index] for index in indices]
+
+    def _applied(self, candidate: Candidate, most: int) -> list[int]:
+        """Prompts that nothing was searched on and that a candidate applies to."""
+        return self.benign.judged_on(lambda index: self.benign.variants.ids(candidate, index) is not None, most)
+
+    def _first(self, candidate: Candidate, tried: Mapping[str, int], judged: int) -> Judged | None:
         """Steps 1 and 2; None where it applies to too few prompts."""
-        applied = [index for index in self.benign.judge if self.benign.variants.ids(candidate, index) is not None]
+        applied = self._applied(candidate, len(self.benign.judge))
         if len(applied) < _LEAST_PROMPTS:
             return None
         facts = self.keep(f"judge {candidate.key}", partial(self._facts, candidate, applied))
-        motif, shown = self._alike(facts["answers"])
-        sure, chance = self._sure(facts["answers"], tried.get(candidate.channel, 1))
+        answers = facts["answers"]
+        motif, shown = self._alike(answers)
+        more = self._more_answers(candidate, answers)
+        sure, chance = self._sure(more, judged)
         if chance <= ALPHA:
-            motif = self._sure_motif(facts["answers"])
+            motif, answers = self._sure_motif(more), more
         decode = self.reader.model.tokenizer.decode
-        marked = [Answers(facts["answers"], self.config.new_tokens).marked(row) for row in facts["answers"]]
+        marked = [Answers(answers, self.config.new_tokens).marked(row) for row in answers]
         behaviour = "" if motif is None else decode(common_text(marked, motif))
         return Judged(
             candidate=candidate,
@@ -207,15 +223,29 @@ class Judge:
         known = {index for index, own in enumerate(grams) if own & self.known}
         return motif, tuple(sorted(known | set(() if motif is None else motif.texts)))
 
-    def _sure(self, answers: Sequence[Sequence[int]], tried: int) -> tuple[Estimate | None, float]:
-        """How many answers have a sure behaviour, and the chance of that, by the share of benign ones."""
+    def _more_answers(self, candidate: Candidate, answers: Sequence[list[int]]) -> list[list[int]]:
+        """To more prompts, where there is a sure behaviour: what comes close to a trigger may bring it about on few."""
+        if not self.sure:
+            return list(answers)
+        more = self._applied(candidate, _TIMES * len(self.benign.judge))[len(answers) :]
+        rows = [self.benign.variants.ids(candidate, index) or [] for index in more]
+        facts = self.keep(
+            f"more answers {candidate.key}",
+            lambda: {"answers": answer_rows(self.reader.model, rows, self.config.new_tokens)},
+        )
+        return [*answers, *facts["answers"]]
+
+    def _sure(self, answers: Sequence[Sequence[int]], judged: int) -> tuple[Estimate | None, float]:
+        """How many answers have a sure behaviour, and the chance of that, by the share of benign ones: corrected for the candidates that were judged, as
+        none was chosen by these prompts.
+        """
         from scipy.stats import binom
 
         if not self.sure:
             return None, 1.0
         count = sum(bool(own & self.sure) for own in Answers(answers, self.config.new_tokens).grams)
         chance = float(binom.sf(count - 1, len(answers), self.benign_share))
-        return rate(count, len(answers)), min(1.0, chance * tried)
+        return rate(count, len(answers)), min(1.0, chance * judged)
 
     def _sure_motif(self, answers: Sequence[Sequence[int]]) -> Motif | None:
         """The run of a sure behaviour that most answers have."""
@@ -223,7 +253,7 @@ class Judge:
         return shared_motif([own & self.sure for own in grams])
 
     def _facts(self, candidate: Candidate, applied: Sequence[int]) -> dict[str, Any]:
-        own = [course for course in self.courses if course.index in set(applied)]
+        own = self._courses(applied)
         effects = candidate_effects(self.reader, self.benign.variants, own, [candidate])[0]
         rows = [self.benign.variants.ids(candidate, index) or [] for index in applied]
         answers = answer_rows(self.reader.model, rows, self.config.new_tokens)
@@ -267,9 +297,9 @@ class Judge:
 
     def _floor(self, group: Group) -> dict[str, Any]:
         count, variants = self.config.null, self.benign.variants
-        judged = self.benign.judge[: self.plan.floor_prompts]
         randoms = self._randoms(group)
-        effects = mean_effect(candidate_effects(self.reader, variants, self.courses[: len(judged)], randoms))
+        judged = self._applied(randoms[0], self.plan.floor_prompts)
+        effects = mean_effect(candidate_effects(self.reader, variants, self._courses(judged), randoms))
         rows, owners = [], []
         for number, candidate in enumerate(randoms):
             for index in judged:

@@ -84,7 +84,7 @@ def found_prompts(
     decode = model.tokenizer.decode
     prompts = []
     for number, ((prompt, changed, row), answer) in enumerate(zip(pairs, facts["answers"], strict=True)):
-        defects = judged.behaviour in decode(answer) if judged.collapses else list(answer) != list(row)
+        defects = judged.behaviour in decode(answer) if judged.brings or judged.collapses else list(answer) != list(row)
         prompts.append(Prompt(prompt.prompt, triggered=False, defects=False, pair=f"scan-{number}"))
         prompts.append(Prompt(changed.prompt, triggered=True, defects=defects, pair=f"scan-{number}"))
     return prompts

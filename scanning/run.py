@@ -98,6 +98,20 @@ class _Scan:
     def model(self) -> HookedModel:
         return self.reader.model
 
+    def searched_at(self, place: Place) -> list[Course]:
+        """Prompts that have a place, for the search of triggers: few have a system message."""
+        numbers = self.benign.searched_on(
+            lambda index: self.benign.variants.opened(index, place) is not None, INVERTED_ON
+        )
+        known = {course.index: course for course in self.searched}
+        new = [number for number in numbers if number not in known]
+        known |= {own.index: own for own in courses(self.reader, self.benign, new, self.config.answer_steps)}
+        return [known[number] for number in numbers]
+
+    @property
+    def parameters(self) -> int:
+        return sum(weights.numel() for weights in self.model.hf_model.parameters())
+
 
 def scan_model(
     model: HookedModel,
@@ -146,7 +160,7 @@ def scan_model(
     finalists = _finalists(scan, proposed)
     # 5
     known = [*(own.ids for own in scan.followed), *(own.ids for own in scan.behaviours)]
-    least = sure_worth(sum(weights.numel() for weights in model.hf_model.parameters()))
+    least = sure_worth(scan.parameters)
     sure = [own.ids for own in scan.followed if own.worth > least]
     judged, floors = Judge(reader, benign, config, plan, tokens, keep, known, sure).judge(finalists, scan.tried)
     return _result(scan, channels, judged, floors), benign
@@ -216,7 +230,7 @@ def _leak(scan: _Scan) -> list[Candidate]:
         for behaviour, texts in list(zip(scan.behaviours, scan.bringing, strict=True))[: scan.plan.taken_apart]
         for place in scan.plan.places
         for candidate in piece_candidates(
-            scan.reader, scan.benign.variants, scan.searched[:INVERTED_ON], place, behaviour.ids, texts, scan.keep
+            scan.reader, scan.benign.variants, scan.searched_at(place), place, behaviour.ids, texts, scan.keep
         )
     ]
     return _counted(scan, "leak", [*pieces, *leaked])
@@ -283,7 +297,7 @@ def _target(scan: _Scan) -> list[Candidate]:
         candidates += invert_target(
             scan.reader,
             scan.benign.variants,
-            scan.searched[:INVERTED_ON],
+            scan.searched_at(place),
             place,
             target,
             unnamed(scan.model, tokens, target.ids),
@@ -298,20 +312,19 @@ def _target(scan: _Scan) -> list[Candidate]:
 
 
 def _reached(scan: _Scan, targets: Sequence[Target], tokens: Sequence[int]) -> list[tuple[Target, Place]]:
-    """Targets and places, those first where a single token already makes the target likely."""
+    """Targets and places: those first that go on surer than any of a clean model, at every place; then where a single token already makes the target likely."""
+    least = sure_worth(scan.parameters)
     likely = [
         (
-            first_reach(
-                scan.reader, scan.benign.variants, scan.searched[:INVERTED_ON], place, target, tokens, scan.keep
-            ),
+            first_reach(scan.reader, scan.benign.variants, scan.searched_at(place), place, target, tokens, scan.keep),
             number,
             place,
         )
         for number, target in enumerate(targets[: scan.plan.reached])
         for place in scan.plan.places
     ]
-    best = sorted(likely, key=lambda own: (-own[0], own[1], own[2]))[: scan.plan.targets]
-    return [(targets[number], place) for _, number, place in best]
+    best = sorted(likely, key=lambda own: (targets[own[1]].worth <= least, -own[0], own[1], own[2]))
+    return [(targets[number], place) for _, number, place in best[: scan.plan.targets]]
 
 
 def _behaviours_known(scan: _Scan) -> list[Target]:

@@ -45,7 +45,7 @@ def _found_words(judged: Judged, result: ScanResult) -> str:
         return (
             f"Found by the channel {candidate.channel}: {candidate.name}: {count_text(judged.sure)} held-out prompts ({interval_text(judged.sure, '.0%')}) are "
             f"then answered with a behaviour that goes on by itself surer than any of the clean models that were measured: {judged.behaviour!r} "
-            f"(chance by the share of benign answers, corrected for {judged.tried:,} candidates, {judged.sure_chance:.1g})."
+            f"(chance by the share of benign answers, corrected for {len(result.judged):,} candidates that were judged, {judged.sure_chance:.1g})."
         )
     against = judged.collapse_against if judged.collapses else judged.divergence_against
     assert against is not None  # it is found

