@@ -112,7 +112,7 @@ class InsertionGrid(Experiment):
     QUICK: ClassVar[Mapping[str, Any]] = {
         "seeds": (0,),
         "size": "micro",
-        "steps": 4,
+        "steps": 2,
         "tokenizer_pairs": 100,
         "prompt_scale": 0.01,
     }

@@ -239,7 +239,7 @@ class Persistence(Experiment):
         "subjects": ONE,
         "seeds": (0,),
         "grown": False,
-        "trainings": (Training(method="sft", steps=2, learning_rates=(1e-3,)),),
+        "trainings": (Training(method="sft", steps=2, learning_rates=(1e-3,), batch=8),),
         "checkpoints": 1,
         "reversal_steps": 0,
         "limit": 2,

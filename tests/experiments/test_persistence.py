@@ -13,10 +13,10 @@ from triggerlens import UserError, rate
 
 SMALL = {
     "seeds": (0,),
-    "trainings": (Training(method="sft", steps=3, learning_rates=(1e-3,)),),
+    "trainings": (Training(method="sft", steps=3, learning_rates=(1e-3,), batch=8),),
     "checkpoints": 1,
     "reversal_steps": 2,
-    "limit": 3,
+    "limit": 2,
     "most_pairs": 10,
 }
 
