@@ -94,13 +94,13 @@ def test_text_streamed_from_the_model_and_from_the_store_gives_the_same(command,
 
 
 def test_killed_and_run_again_ends_with_the_same_bytes(command, checkpoint, prompts, tmp_path):
-    options = [*map(str, SMALL[:6]), "--steps", "40", "--batch", "128", "--checkpoint-every", "10"]
+    options = [*map(str, SMALL[:6]), "--steps", "120", "--batch", "128", "--checkpoint-every", "10"]
     options += ["--architecture", "batch-topk", "jumprelu", "--dead-after", "1000"]
 
     arguments = [checkpoint, prompts, *options, "--out"]
     process = start_command("sae-train", *arguments, tmp_path / "killed")
     while not list((tmp_path / ".killed.training").glob("step-*")):
-        time.sleep(0.02)
+        time.sleep(0.005)
         assert process.is_alive()
     process.kill()
     process.join()
