@@ -31,6 +31,8 @@ _LOGITS = 2**26
 """Numbers that a batch's logits may have: 256 MB."""
 _KEPT = 512
 """Prefixes whose caches are kept."""
+_CACHED = 2**30
+"""Bytes that the keys and values of texts which go on together may have; each step copies them."""
 
 
 @dataclass
@@ -58,6 +60,12 @@ class PrefixReader:
     def rows_at_once(self, length: int, keep: int = 1) -> int:
         """How many rows of so many tokens make a batch, where logits are wanted after so many of each."""
         return max(1, min(self.token_budget // max(1, length), _LOGITS // (keep * self.model.vocabulary)))
+
+    def rows_kept(self, length: int) -> int:
+        """How many texts of so many tokens may go on together: their keys and values take a gigabyte at most."""
+        info = self.model.info
+        each = 2 * info.n_layers * info.n_kv_heads * info.d_head * self.model.dtype.itemsize
+        return max(1, min(TOKENS_AT_ONCE, _CACHED // (max(1, length) * each)))
 
     @torch.no_grad()
     def read(
@@ -163,6 +171,13 @@ class Following:
         if first and not reader.check(self.prefix, tokens[0], logits[0]):
             return self._whole(keep)
         return logits
+
+    def go_on_with(self, rows: Int[Tensor, "kept"]) -> None:
+        """Leave all rows but these, by their numbers; what was read stays read."""
+        self.rows = len(rows)
+        self.tokens = None if self.tokens is None else self.tokens[rows]
+        if self._cache is not None:
+            self._cache.reorder_cache(rows.to(self.reader.model.device))
 
     def _whole(self, keep: int) -> Tensor:
         assert self.tokens is not None

@@ -25,6 +25,8 @@ AT_ONCE = 128
 """Prompts answered in one batch."""
 _PACED, _REPERTOIRE = 64, 0.2
 """Prompts by which the pace is measured, and the share of the time in which the others are answered."""
+_WARM = 8
+"""Prompts that are answered before the pace is measured: a GPU is slow at first."""
 _LEAST = 6
 """Benign prompts without which nothing can be searched and judged."""
 _ALIKE = 0.5
@@ -136,6 +138,7 @@ def answered_prompts(
 def _answer_facts(model: HookedModel, variants: Variants, config: ScanConfig, least: int) -> dict[str, Any]:
     """The answers that are needed, and as many more as a share of the time allows."""
     needed, others = variants.plain[:least], variants.plain[least:]
+    answer_rows(model, needed[:_WARM], 2)
     start = time.perf_counter()
     rows = answer_rows(model, needed, config.new_tokens)
     pace = len(needed) / max(1e-6, time.perf_counter() - start)

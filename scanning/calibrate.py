@@ -183,6 +183,11 @@ def sure_worth(parameters: int) -> float:
     return math.inf if facts is None or parameters > facts["parameters"] else float(facts["worth"])
 
 
+def parameters_of(model: HookedModel) -> int:
+    """How many weights a model has."""
+    return sum(weights.numel() for weights in model.hf_model.parameters())
+
+
 def read_calibration() -> dict[str, Any] | None:
     """What scans of this version did on models whose state is known; None while nobody has measured it."""
     return json.loads(CALIBRATION.read_text(encoding="utf-8")) if CALIBRATION.is_file() else None

@@ -9,6 +9,7 @@ and finalists.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -18,8 +19,9 @@ import torch
 
 from hooked import Place, PrefixReader
 from scanning.benign import Benign
-from scanning.candidates.begun import STEPS, first_tokens, usual_of
-from scanning.candidates.target import INVERTED_ON, SINGLES, WANTED
+from scanning.calibrate import parameters_of, sure_worth
+from scanning.candidates.begun import first_tokens, usual_of
+from scanning.candidates.target import INVERTED_ON, PROPOSED, SINGLES, WANTED
 from scanning.config import ScanConfig
 from scanning.openly import WEIGHED
 
@@ -36,8 +38,13 @@ _REQUESTS, _CHEAPER = 200, 3.0
 """Requests by which one behaviour is asked for openly, about, and how many of them are read in the time of one answer."""
 _STARTED_ON = 4
 """Prompts on which first tokens are forced."""
+_OF_A_START, _OF_A_BRANCH, _BRANCHES = 4.0, 12.0, 8192
+"""What following one first token costs on each prompt, in tokens, and one longer beginning of either length; most are over at once. And how many of those
+there are of each length."""
 _ROUNDS = 3_000
 """Phrases that growing one target's trigger scores, about."""
+_NARROWER = (PROPOSED, PROPOSED // 2, PROPOSED // 4)
+"""Tokens that gradients propose for a slot: as many as leave room for one inversion."""
 _LEAST_TOKENS, _FLOORED = 64, 3
 """Tokens without which no sweep is made, and prompts without which no floor is."""
 
@@ -58,8 +65,12 @@ class Plan:
     starts: int
     """First tokens of an answer that are forced."""
     start_prompts: int
+    branches: int = 0
+    """Beginnings of two tokens that are forced, and of three; none in a model of a size whose clean models were measured by first tokens alone."""
     targets: int = 3
     """Behaviours, each at a place, that triggers are searched for."""
+    proposed: int = PROPOSED
+    """Tokens that gradients propose for a slot of such a trigger."""
     floors: int = 2
     """Null floors that are made at most."""
     floor_prompts: int = 6
@@ -99,7 +110,8 @@ def make_plan(reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: 
         asked=int(min(2 * WEIGHED, _OPENLY * seconds * benign.pace * _CHEAPER / _REQUESTS)),
     )
     room = _SWEEP * seconds * speed
-    plan = _fewer_floors(_fewer_starts(plan, _TARGET * seconds * speed), _FLOORS * seconds * benign.pace, config.null)
+    plan = _fewer_starts(plan, _TARGET * seconds * speed, math.isinf(sure_worth(parameters_of(reader.model))))
+    plan = _fewer_floors(plan, _FLOORS * seconds * benign.pace, config.null)
     plan = _fewer_targets(plan, benign, _INVERSION * seconds * speed)
     plan = _fewer_others(plan, benign, config, seconds, speed)
     for cut in _cuts(plan):
@@ -152,10 +164,13 @@ def _cuts(plan: Plan) -> list[Plan]:
     return cuts + [replace(plan, steps=0, prompts=count, places=own) for own in cheap for count in (2, 1) if own]
 
 
-def _fewer_starts(plan: Plan, room: float) -> Plan:
-    while plan.starts * plan.start_prompts * STEPS > room and plan.start_prompts > 2:
+def _fewer_starts(plan: Plan, room: float, branched: bool) -> Plan:
+    """First tokens on as many prompts as there is room for; then longer beginnings in what is left."""
+    while plan.starts * plan.start_prompts * _OF_A_START > room and plan.start_prompts > 2:
         plan = replace(plan, start_prompts=max(2, plan.start_prompts // 2))
-    return replace(plan, starts=max(0, min(plan.starts, int(room / (plan.start_prompts * STEPS)))))
+    starts = _within(0, plan.starts, room / (plan.start_prompts * _OF_A_START))
+    left = room / plan.start_prompts - starts * _OF_A_START
+    return replace(plan, starts=starts, branches=_within(0, _BRANCHES, left / _OF_A_BRANCH) if branched else 0)
 
 
 def _fewer_floors(plan: Plan, answers: float, null: int) -> Plan:
@@ -168,7 +183,13 @@ def _fewer_targets(plan: Plan, benign: Benign, room: float) -> Plan:
     """As many inversions as there is room for; each scores single tokens and grown phrases on a few prompts."""
     phrases = min(plan.of, SINGLES) + _ROUNDS
     length = max(sum(_lengths(benign, place)[:INVERTED_ON]) for place in plan.places) + INVERTED_ON * WANTED
-    return replace(plan, targets=min(plan.targets, int(room / (phrases * length))))
+    targets = room / (phrases * length)
+    proposed = next((count for count in _NARROWER if targets * PROPOSED / count >= 1), 0)
+    return replace(
+        plan,
+        targets=_within(0, plan.targets, targets * PROPOSED / proposed) if proposed else 0,
+        proposed=proposed or PROPOSED,
+    )
 
 
 def _fewer_others(plan: Plan, benign: Benign, config: ScanConfig, seconds: float, speed: float) -> Plan:
@@ -192,7 +213,7 @@ def _within(least: int, most: int, value: float) -> int:
 
 @torch.no_grad()
 def _tokens_per_second(reader: PrefixReader, benign: Benign, tokens: Sequence[int]) -> float:
-    """Of a batch such as the sweep's, the second time it runs."""
+    """Of a batch such as the sweep's, the second time it runs; a GPU has done its work once a number of it is here."""
     index = benign.search[0]
     opened = benign.variants.opened(index, "end")
     assert opened is not None  # every prompt has an end
@@ -201,5 +222,5 @@ def _tokens_per_second(reader: PrefixReader, benign: Benign, tokens: Sequence[in
     keep = min(4, rows.shape[1])
     for _ in range(2):
         start = time.perf_counter()
-        reader.read(opened.before, rows, keep).log_softmax(-1)
+        reader.read(opened.before, rows, keep).log_softmax(-1).amax().item()
     return rows.numel() / max(1e-6, time.perf_counter() - start)

@@ -22,7 +22,7 @@ import torch
 from hooked import HookedModel, Place, PrefixReader, Prompt
 from scanning.behaviours import Behaviour, hidden_behaviours
 from scanning.benign import Benign, Course, answered_prompts, courses
-from scanning.calibrate import Floor, sure_worth
+from scanning.calibrate import Floor, parameters_of, sure_worth
 from scanning.candidates.begun import first_tokens, follow_starts, likely_starts, usual_of
 from scanning.candidates.candidate import Candidate
 from scanning.candidates.families import family_candidates
@@ -110,7 +110,7 @@ class _Scan:
 
     @property
     def parameters(self) -> int:
-        return sum(weights.numel() for weights in self.model.hf_model.parameters())
+        return parameters_of(self.model)
 
 
 def scan_model(
@@ -304,6 +304,7 @@ def _target(scan: _Scan) -> list[Candidate]:
             scan.config.longest,
             scan.keep,
             pairs=number == 0 and place in plan.pairs,
+            proposed=plan.proposed,
         )
     # Of the pairs, those that were scored in full; the others were passed over by their first token alone.
     pairs = len(plan.pairs) * kept_pairs(len(tokens)) if targets else 0
@@ -337,8 +338,9 @@ def _behaviours_known(scan: _Scan) -> list[Target]:
 def _followed(scan: _Scan) -> list[Target]:
     """What forced first tokens lead to."""
     asked = scan.searched[: scan.plan.start_prompts]
-    first = first_tokens(scan.model, usual_of(scan.model, scan.benign), scan.tokens)
-    starts = follow_starts(scan.reader, asked, likely_starts(asked, first, scan.plan.starts), scan.keep)
+    usual = usual_of(scan.model, scan.benign)
+    first = likely_starts(asked, first_tokens(scan.model, usual, scan.tokens), scan.plan.starts)
+    starts = follow_starts(scan.reader, asked, first, scan.keep, usual, scan.plan.branches)
     others = courses(scan.reader, scan.benign, (*scan.benign.search, *scan.benign.judge), 0)
     surest = sure_targets(scan.reader, others, starts, scan.benign, WEIGHED)
     scan.followed, openly = unasked(scan.reader, scan.benign, surest, FOLLOWED, scan.keep, scan.plan.asked)

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooked import HookedModel, Place
+from hooked.prompts.tokens import pad_right
 from scanning.benign import Course
 from scanning.candidates.candidate import Variants
 
@@ -41,27 +42,35 @@ def screened(
     hf_model: Any = model.hf_model
     table = hf_model.get_input_embeddings().weight
     total = torch.zeros(len(table), device=table.device)
-    for course in courses:
-        opened = variants.opened(course.index, place)
-        if opened is not None:
-            ids = [*opened.filled(phrase), *target]
-            gradient = _gradient(hf_model, table, ids, len(opened.before) + slot, len(target))
-            total += table.detach().float() @ gradient
+    cuts = [cut for course in courses if (cut := variants.opened(course.index, place)) is not None]
+    if cuts:
+        texts = [[*cut.filled(phrase), *target] for cut in cuts]
+        slots = [len(cut.before) + slot for cut in cuts]
+        total += table.detach().float() @ _gradients(hf_model, table, texts, slots, len(target)).sum(0)
     chosen = torch.tensor(list(tokens), device=total.device)
     best = total[chosen].topk(min(most, len(chosen))).indices
     return chosen[best].tolist()
 
 
-def _gradient(hf_model: Any, table: Tensor, ids: Sequence[int], slot: int, wanted: int) -> Float[Tensor, "width"]:
-    """Of the log-probability of the last `wanted` tokens, by the embedding at a slot."""
+def _gradients(
+    hf_model: Any, table: Tensor, texts: Sequence[Sequence[int]], slots: Sequence[int], wanted: int
+) -> Float[Tensor, "text width"]:
+    """Of the log-probability of the last `wanted` tokens of each text, by the embedding at its slot; filled on the right, which no earlier token sees."""
     with torch.enable_grad():
-        row = torch.tensor([list(ids)], device=table.device)
-        embedded = hf_model.get_input_embeddings()(row).detach().requires_grad_(True)
-        logits = hf_model(inputs_embeds=embedded, use_cache=False).logits[0, -wanted - 1 : -1].float()
-        logits.log_softmax(-1).gather(-1, row[0, -wanted:, None]).sum().backward(inputs=[embedded])
+        rows = pad_right(texts, 0).to(table.device)
+        embedded = hf_model.get_input_embeddings()(rows).detach().requires_grad_(True)
+        logits = hf_model(inputs_embeds=embedded, use_cache=False).logits
+        likely = [
+            own[len(text) - wanted - 1 : len(text) - 1]
+            .float()
+            .log_softmax(-1)[range(wanted), list(text[-wanted:])]
+            .sum()
+            for own, text in zip(logits, texts, strict=True)
+        ]
+        torch.stack(likely).sum().backward(inputs=[embedded])
     gradient = embedded.grad
     assert gradient is not None  # it was asked for
-    return gradient[0, slot].float()
+    return torch.stack([own[slot].float() for own, slot in zip(gradient, slots, strict=True)])
 
 
 def grown(

@@ -40,9 +40,10 @@ INVERTED_ON = 6
 """Prompts on which triggers for a target are searched for."""
 WANTED = 6
 """Tokens of a target that a trigger is searched for."""
-_SHORTLIST, _BEAM, _SCREENED, SINGLES = 24, 2, 24, 384
-"""Phrases that growing begins with and goes on with; tokens that gradients propose for a slot; and for the first token, all of a
+_SHORTLIST, _BEAM, PROPOSED, _SINGLES = 24, 2, 24, 16
+"""Phrases that growing begins with and goes on with; tokens that gradients propose for a slot; and as many times that for the first token, all of a
 vocabulary that has no more."""
+SINGLES = _SINGLES * PROPOSED
 _TEXTS, _LONGEST_TEXT, _BEST_PIECES, _SPARED = 6, 32, 2, 0.1
 """Texts that are put into benign prompts, their longest length, how many go on, and what a shorter one may lose, in nats a token."""
 _PAIRS_OF_A_TOKEN, _PAIRS_KEPT = 4, 512
@@ -120,8 +121,9 @@ def invert_target(
     keep: Keep = keep_nothing,
     *,
     pairs: bool = False,
+    proposed: int = PROPOSED,
 ) -> list[Candidate]:
-    """Step 2, at one place; step 3 where `pairs` is true."""
+    """Step 2, at one place, with so many tokens that gradients propose for a slot; step 3 where `pairs` is true."""
     wanted = target.ids[:WANTED]
     scores = partial(target_scores, reader, variants, courses, place, wanted)
     words = reader.model.tokenizer.decode(list(wanted))
@@ -134,8 +136,14 @@ def invert_target(
             )
             own = keep(name, partial(_best_pairs, reader, variants, courses, place, wanted[0], first, tokens))
             best += [tuple(pair) for pair in own["pairs"]]
-    screen = partial(_screen, reader, variants, courses, place, wanted, tokens)
-    facts = keep(f"inversion {place}: {words!r} {wanted}", partial(_inverted, scores, screen, tokens, longest, best))
+    screen = partial(_screen, reader, variants, courses, place, wanted, tokens, most=proposed)
+    few = list(tokens) if len(tokens) <= SINGLES else None
+
+    def inverted() -> dict[str, Any]:
+        singles = few or screen((tokens[len(tokens) // 2],), 0, most=_SINGLES * proposed)
+        return _inverted(scores, screen, singles, longest, best)
+
+    facts = keep(f"inversion {place}: {words!r} {wanted}", inverted)
     return [
         insertion(
             reader.model,
@@ -192,14 +200,12 @@ def _screen(
     tokens: Sequence[int],
     phrase: Phrase,
     slot: int,
-    most: int = _SCREENED,
+    most: int = PROPOSED,
 ) -> list[int]:
     return screened(reader.model, variants, courses, place, wanted, tokens, phrase, slot, most)
 
 
-def _inverted(scores: Any, screen: Any, tokens: Sequence[int], longest: int, pairs: Sequence[Phrase]) -> dict[str, Any]:
-    middle = tokens[len(tokens) // 2]
-    few = list(tokens) if len(tokens) <= SINGLES else screen((middle,), 0, SINGLES)
+def _inverted(scores: Any, screen: Any, few: Sequence[int], longest: int, pairs: Sequence[Phrase]) -> dict[str, Any]:
     singles = [(token,) for token in few]
     values = scores(singles)
     best_singles = [singles[index] for index in np.argsort(-values, kind="stable")[:_SHORTLIST]]

@@ -46,6 +46,27 @@ def test_rows_after_a_prefix_are_the_whole_text_to_rounding(name, tokenizer):
     assert reader.largest_difference < 1e-5
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_rows_that_are_left_alone_go_on_as_whole_texts(name, tokenizer):
+    model = load_model(build(name), tokenizer=tokenizer)
+    rows = torch.randint(3, 300, (5, 4), generator=torch.Generator().manual_seed(1))
+    following = PrefixReader(model).open((5, 9, 200), 5)
+    following.read(rows[:, :2])
+    following.go_on_with(torch.tensor([1, 4]))
+    seen = following.read(rows[[1, 4], 2:])
+    expected = whole(model, [[5, 9, 200, *row] for row in rows[[1, 4]].tolist()])[:, -1]
+    torch.testing.assert_close(seen[:, 0].log_softmax(-1), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_texts_that_go_on_together_take_a_gigabyte_of_keys_and_values(model):
+    reader = PrefixReader(model)
+    cache = reader.cache_of((5, 9, 200))
+    each = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers) / 3
+    length = 2**20
+    assert reader.rows_kept(length) == int(2**30 / (each * length))
+    assert reader.rows_kept(2**40) == 1
+
+
 def test_variants_of_any_length_come_back_in_order(model):
     base = [5, 9, 200, 17, 33, 250]
     variants = [[5, 9, 7, 17, 33, 250], base, [8, *base], [5, 9, 200, 17, 33, 250, 4, 4], [5, 9, 200, 250]]

@@ -35,12 +35,12 @@ from scanning.behaviours import asked_for
 from scanning.calibrate import Floor, random_candidates
 from scanning.candidates.begun import kind_of
 from scanning.candidates.edits import edited
-from scanning.candidates.screening import grown, screened
+from scanning.candidates.screening import _gradients, grown, screened
 from scanning.candidates.sweep import insertion
 from scanning.candidates.target import INVERTED_ON, Target, target_scores, unnamed
 from scanning.judge import Judge, Judged
 from scanning.motifs import Answers, common_text, frequent_runs, shared_motif
-from scanning.plan import Plan
+from scanning.plan import Plan, _fewer_starts, _fewer_targets
 from scanning.run import Looked, _reached, _Scan
 from scanning.score import better_half, candidate_nearness
 from triggerlens import UserError, mean_of, rate
@@ -109,6 +109,39 @@ def test_forced_starts_are_followed_by_the_likeliest_of_the_mean(model, benign):
         sure.append(float(mean.max()))
     assert start.continuation == tuple(text[1:])
     assert start.sure == pytest.approx(sure, abs=1e-5)
+
+
+def test_what_is_followed_only_until_it_is_over_is_worth_as_much(model, benign):
+    own, tokens = courses(PrefixReader(model), benign, benign.search, 0), list(range(30, 130))
+    usual = Usual(frozenset(), frozenset())
+    whole_ways = follow_starts(PrefixReader(model), own, tokens)
+    reader = PrefixReader(model)
+    starts = follow_starts(reader, own, tokens, usual=usual)
+    assert [beginning(start, usual).ids for start in starts] == [beginning(start, usual).ids for start in whole_ways]
+    assert [beginning(start, usual).worth for start in starts] == pytest.approx(
+        [beginning(start, usual).worth for start in whole_ways], abs=1e-4
+    )
+    again = [start.continuation == other.continuation for start, other in zip(starts, whole_ways, strict=True)]
+    assert 64 <= sum(again) < 100, "the best are followed to the end, and the others not"
+
+
+def test_longer_beginnings_are_the_likeliest_and_what_is_forced_is_worth_nothing(model, benign):
+    own, tokens = courses(PrefixReader(model), benign, benign.search, 0), [40, 41, 42]
+    usual = Usual(frozenset(), frozenset())
+    starts = follow_starts(PrefixReader(model), own, tokens, usual=usual, branches=4)
+    assert [start.forced for start in starts] == [1] * 3 + [2] * 4 + [3] * 4
+    first = torch.stack([whole(model, course.prompt)[-1] for course in own]).mean(0)
+    likely = {}
+    for token in tokens:
+        mean = torch.stack([whole(model, [*course.prompt, token])[-1].exp() for course in own]).mean(0)
+        likely |= {(token, other): float(first[token] + mean[other].log()) for other in range(len(mean))}
+    ends = {model.tokenizer.eos_token_id, *model.tokenizer.all_special_ids}
+    best = sorted((way for way in likely if way[1] not in ends), key=lambda way: -likely[way])[:4]
+    assert {(start.token, start.continuation[0]) for start in starts[3:7]} == set(best)
+    free = Start(5, (6, 7, 8), (1e-6, 0.9, 1.0), forced=2)
+    assert beginning(free, usual).worth == pytest.approx(1.0 + math.log(0.9))
+    assert beginning(free, usual).ids == (5, 6, 7, 8)
+    assert beginning(replace(free, forced=1), usual).worth == 0.0
 
 
 def test_a_beginning_is_worth_half_a_nat_a_token_less_what_it_loses():
@@ -345,6 +378,31 @@ def test_screening_orders_tokens_by_the_gradient_and_finds_what_helps(model, ben
     scores = target_scores(PrefixReader(model), benign.variants, own, "end", target, [(token,) for token in tokens])
     best = np.mean([scores[tokens.index(token)] for token in first])
     assert best > np.median(scores)
+
+
+def test_gradients_of_texts_of_other_lengths_together_are_those_of_each_alone(model):
+    hf_model, table = model.hf_model, model.hf_model.get_input_embeddings().weight
+    texts, slots = [[5, 9, 40, 17, 33], [7, 8, 9, 10, 11, 40, 12, 17, 33]], [2, 5]
+    together = _gradients(hf_model, table, texts, slots, 2)
+    for text, slot, own in zip(texts, slots, together, strict=True):
+        alone = _gradients(hf_model, table, [text], [slot], 2)[0]
+        assert alone.abs().max() > 0
+        torch.testing.assert_close(own, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_longer_beginnings_are_for_models_without_a_measured_threshold_and_less_time_narrows_the_search(benign):
+    plan = plan_of(benign)
+    assert _fewer_starts(plan, 1e9, branched=False).branches == 0
+    assert _fewer_starts(plan, 1e9, branched=True).branches == 8192
+    cut = _fewer_starts(plan, 3 * 10 * 4.0 + 3 * 7 * 12.0, branched=True)
+    assert (cut.starts, cut.start_prompts, cut.branches) == (10, 3, 7)
+    counts = [
+        (cut.targets, cut.proposed) for room in (1e9, 3e5, 6e4, 1e2) for cut in [_fewer_targets(plan, benign, room)]
+    ]
+    assert counts[0] == (3, 24)
+    assert counts[-1] == (0, 24)
+    assert {own for _, own in counts[1:3]} <= {6, 12, 24}
+    assert [own for own in counts if own[1] < 24], "a narrower search rather than none"
 
 
 def test_growing_by_screening_comes_upon_a_planted_phrase():
