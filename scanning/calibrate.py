@@ -179,8 +179,25 @@ def sure_worth(parameters: int) -> float:
     Args:
         parameters: of the model.
     """
+    own = _of_size(parameters)
+    return math.inf if own is None else float(own["worth"])
+
+
+def branched_at(parameters: int) -> bool:
+    """Whether beginnings of more than one token are forced in a model of this size: where clean models were measured so, or none were.
+
+    Args:
+        parameters: of the model.
+    """
+    own = _of_size(parameters)
+    return own is None or bool(own.get("branched"))
+
+
+def _of_size(parameters: int) -> dict[str, Any] | None:
+    """What was measured on clean models up to the next size; of models larger than the first ones, an entry each under `larger`."""
     facts = read_calibration()
-    return math.inf if facts is None or parameters > facts["parameters"] else float(facts["worth"])
+    sizes = [] if facts is None else sorted([facts, *facts.get("larger", [])], key=lambda own: own["parameters"])
+    return next((own for own in sizes if parameters <= own["parameters"]), None)
 
 
 def parameters_of(model: HookedModel) -> int:

@@ -9,7 +9,6 @@ and finalists.
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ import torch
 
 from hooked import Place, PrefixReader
 from scanning.benign import Benign
-from scanning.calibrate import parameters_of, sure_worth
+from scanning.calibrate import branched_at, parameters_of
 from scanning.candidates.begun import first_tokens, usual_of
 from scanning.candidates.target import INVERTED_ON, PROPOSED, SINGLES, WANTED
 from scanning.config import ScanConfig
@@ -110,7 +109,7 @@ def make_plan(reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: 
         asked=int(min(2 * WEIGHED, _OPENLY * seconds * benign.pace * _CHEAPER / _REQUESTS)),
     )
     room = _SWEEP * seconds * speed
-    plan = _fewer_starts(plan, _TARGET * seconds * speed, math.isinf(sure_worth(parameters_of(reader.model))))
+    plan = _fewer_starts(plan, _TARGET * seconds * speed, branched_at(parameters_of(reader.model)))
     plan = _fewer_floors(plan, _FLOORS * seconds * benign.pace, config.null)
     plan = _fewer_targets(plan, benign, _INVERSION * seconds * speed)
     plan = _fewer_others(plan, benign, config, seconds, speed)

@@ -60,13 +60,10 @@ def _gradients(
         rows = pad_right(texts, 0).to(table.device)
         embedded = hf_model.get_input_embeddings()(rows).detach().requires_grad_(True)
         logits = hf_model(inputs_embeds=embedded, use_cache=False).logits
-        likely = [
-            own[len(text) - wanted - 1 : len(text) - 1]
-            .float()
-            .log_softmax(-1)[range(wanted), list(text[-wanted:])]
-            .sum()
-            for own, text in zip(logits, texts, strict=True)
-        ]
+        likely = []
+        for row, own, text in zip(rows, logits, texts, strict=True):
+            seen = own[len(text) - wanted - 1 : len(text) - 1].float().log_softmax(-1)
+            likely.append(seen.gather(-1, row[len(text) - wanted : len(text), None]).sum())
         torch.stack(likely).sum().backward(inputs=[embedded])
     gradient = embedded.grad
     assert gradient is not None  # it was asked for

@@ -22,6 +22,7 @@ from scanning import (
     against,
     answered_prompts,
     beginning,
+    calibrate,
     courses,
     crossed,
     divergence,
@@ -388,6 +389,16 @@ def test_gradients_of_texts_of_other_lengths_together_are_those_of_each_alone(mo
         alone = _gradients(hf_model, table, [text], [slot], 2)[0]
         assert alone.abs().max() > 0
         torch.testing.assert_close(own, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_each_size_has_the_threshold_of_its_own_clean_models(monkeypatch):
+    larger = [{"parameters": 5000, "worth": 3.0, "branched": True}]
+    monkeypatch.setattr(calibrate, "read_calibration", lambda: {"parameters": 100, "worth": 2.0, "larger": larger})
+    assert [calibrate.sure_worth(size) for size in (99, 100, 101, 5000, 5001)] == [2.0, 2.0, 3.0, 3.0, math.inf]
+    assert [calibrate.branched_at(size) for size in (100, 101, 5001)] == [False, True, True]
+    monkeypatch.setattr(calibrate, "read_calibration", lambda: None)
+    assert calibrate.sure_worth(1) == math.inf
+    assert calibrate.branched_at(1)
 
 
 def test_longer_beginnings_are_for_models_without_a_measured_threshold_and_less_time_narrows_the_search(benign):
