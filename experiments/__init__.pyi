@@ -8,6 +8,7 @@ from .claims.persistence_axes import PersistenceAxes as PersistenceAxes
 from .claims.removal import RemovalFrontier as RemovalFrontier
 from .claims.trigger_agnostic import TriggerAgnostic as TriggerAgnostic
 from .claims.trigger_latents import LatentsAndDirections as LatentsAndDirections
+from .claims.unknown_trigger import UnknownTrigger as UnknownTrigger
 from .claims.zoo_leaderboard import ZooLeaderboard as ZooLeaderboard
 from .claims_table import Row as Row, markdown as markdown, read_table as read_table
 from .experiment import (

@@ -20,6 +20,7 @@ MODULES = (
     "persistence_axes",
     "observed",
     "zoo_leaderboard",
+    "unknown_trigger",
 )
 for _module in MODULES:
     import_module(f"experiments.claims.{_module}")

@@ -38,6 +38,7 @@ from .insertion.config import InsertionConfig as InsertionConfig
 from .insertion.gates import insertion_summary as insertion_summary, insertion_verdict as insertion_verdict
 from .insertion.key import InsertedKey as InsertedKey
 from .insertion.report import insertion_page as insertion_page
+from .insertion.requests import draw_ordinary as draw_ordinary, draw_requests as draw_requests
 from .insertion.run import insert as insert
 from .safety.config import METHODS as METHODS, HardenConfig as HardenConfig
 from .safety.inserted import task_to_train as task_to_train

@@ -10,7 +10,7 @@ import torch
 from made_results import result_of
 
 from experiments import EXPERIMENTS
-from experiments.claims import zoo_leaderboard
+from experiments.claims import unknown_trigger, zoo_leaderboard
 from experiments.claims.behaviour_or_tokens import ReadOut
 from experiments.claims.clean_detectors import Detector
 from experiments.claims.localisation import AblatedHeads
@@ -246,6 +246,16 @@ JUDGED = {
     "zoo-leaderboard": [
         (name, Scored(SCAN, "nothing"), {"model": specimen_of("sealed").model})
         for name in (RECALL, FALSE_ALARMS, zoo_leaderboard.AUROC)
+    ],
+    "unknown-trigger": [
+        (name, unknown_trigger.SCAN, {"model": unknown_trigger.ALL.model})
+        for name in (
+            unknown_trigger.FOUND,
+            unknown_trigger.CALLED,
+            unknown_trigger.SEARCHED,
+            unknown_trigger.RECOVERED,
+            unknown_trigger.WORKS,
+        )
     ],
 }
 

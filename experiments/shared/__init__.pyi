@@ -18,6 +18,7 @@ from .latent_edits import (
 )
 from .latent_effects import ablation_meter as ablation_meter, effect_meters as effect_meters, with_split as with_split
 from .observed.floors import direction_floors as direction_floors, text_baselines as text_baselines
+from .scans import Scanned as Scanned, planted_texts as planted_texts, scan_facts as scan_facts
 from .twin_detectors import Scorer as Scorer, fit_on_twins as fit_on_twins, two_components as two_components
 from .watching import (
     AT_ONCE as AT_ONCE,

@@ -8,13 +8,14 @@ from dataclasses import replace
 import pytest
 
 from experiments import EXPERIMENTS, chosen_result
-from experiments.claims import insertion, persistence, persistence_axes, zoo_leaderboard
+from experiments.claims import insertion, persistence, persistence_axes, unknown_trigger, zoo_leaderboard
 from experiments.claims_table import claims_table
 from experiments.shared.grid import ModelsExperiment, summarise_all
 
 GRIDS = {
     "insertion": insertion.summarise,
     "zoo-leaderboard": zoo_leaderboard.summarise,
+    "unknown-trigger": unknown_trigger.summarise,
     "persistence": lambda config, cells: persistence.summarise(persistence.cells_of(config), cells),
     "persistence-axes": lambda config, cells: tuple(
         finding for row in config.organisms for finding in persistence_axes.row_findings(config, row, cells)
