@@ -20,7 +20,7 @@ from hooked import Place, PrefixReader
 from scanning.benign import Benign
 from scanning.calibrate import branched_at, parameters_of
 from scanning.candidates.begun import first_tokens, usual_of
-from scanning.candidates.target import INVERTED_ON, PROPOSED, SINGLES, WANTED
+from scanning.candidates.target import FOLLOWED, INVERTED_ON, PROPOSED, SINGLES, WANTED
 from scanning.config import ScanConfig
 from scanning.openly import WEIGHED
 
@@ -95,7 +95,7 @@ class Plan:
 
 def make_plan(reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: Sequence[int]) -> Plan:
     """Measure this machine, and cut what does not fit."""
-    speed = _tokens_per_second(reader, benign, tokens)
+    speed, branched = _tokens_per_second(reader, benign, tokens), branched_at(parameters_of(reader.model))
     seconds = config.budget * 60
     places = tuple(place for place in config.places if _lengths(benign, place))
     plan = Plan(
@@ -106,10 +106,11 @@ def make_plan(reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: 
         of=len(tokens),
         starts=min(config.starts, len(first_tokens(reader.model, usual_of(reader.model, benign), tokens))),
         start_prompts=min(_STARTED_ON, len(benign.search)),
+        targets=FOLLOWED * len(places) if branched else Plan.targets,
         asked=int(min(2 * WEIGHED, _OPENLY * seconds * benign.pace * _CHEAPER / _REQUESTS)),
     )
     room = _SWEEP * seconds * speed
-    plan = _fewer_starts(plan, _TARGET * seconds * speed, branched_at(parameters_of(reader.model)))
+    plan = _fewer_starts(plan, _TARGET * seconds * speed, branched)
     plan = _fewer_floors(plan, _FLOORS * seconds * benign.pace, config.null)
     plan = _fewer_targets(plan, benign, _INVERSION * seconds * speed)
     plan = _fewer_others(plan, benign, config, seconds, speed)

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -313,7 +314,10 @@ def _target(scan: _Scan) -> list[Candidate]:
 
 
 def _reached(scan: _Scan, targets: Sequence[Target], tokens: Sequence[int]) -> list[tuple[Target, Place]]:
-    """Targets and places: those first that go on surer than any of a clean model, at every place; then where a single token already makes the target likely."""
+    """Targets and places: those first that go on surer than any of a clean model, at every place; then where a single token already makes the target likely.
+
+    Where no clean model of the size was measured, the surest of all comes first, then the next two: what a single token makes likely is what is often said.
+    """
     least = sure_worth(scan.parameters)
     likely = [
         (
@@ -324,7 +328,14 @@ def _reached(scan: _Scan, targets: Sequence[Target], tokens: Sequence[int]) -> l
         for number, target in enumerate(targets[: scan.plan.reached])
         for place in scan.plan.places
     ]
-    best = sorted(likely, key=lambda own: (targets[own[1]].worth <= least, -own[0], own[1], own[2]))
+
+    def urgent(number: int) -> int:
+        worth = targets[number].worth
+        if math.isinf(least):
+            return min(number, FOLLOWED) if worth > 0.0 else FOLLOWED
+        return int(worth <= least)
+
+    best = sorted(likely, key=lambda own: (urgent(own[1]), -own[0], own[1], own[2]))
     return [(targets[number], place) for _, number, place in best[: scan.plan.targets]]
 
 

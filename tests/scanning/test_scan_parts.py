@@ -317,6 +317,9 @@ def test_triggers_are_searched_first_for_what_is_sure_at_every_place(model, beni
     sure = order(*(3.0 if row == last else 0.0 for row in range(2)))
     assert {place for target, place in sure[:2] if target == last} == {"start", "end"}
     assert sure[2] == next(own for own in by_reach if own[0] != last)
+    monkeypatch.setattr("scanning.run.sure_worth", lambda parameters: math.inf)
+    assert [target for target, _ in order(1.5, 1.2)] == [0, 0, 1], "the surest first where no clean model was measured"
+    assert order(0.0, 0.0) == by_reach
 
 
 def plan_of(benign):
