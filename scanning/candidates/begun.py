@@ -172,7 +172,7 @@ def _in_chunks(
             name = f"target: {what}{goes} {begin:,} to {begin + len(chosen):,} of {len(own):,}"
             facts = keep(name, partial(_followed, reader, courses, [way.ids for way in chosen], usual, branches))
             rows, sure = facts["continuations"].tolist(), facts["probability"].tolist()
-            starts += [_start(way.ids, *each, ends) for way, *each in zip(chosen, rows, sure, strict=True)]
+            starts += [_start(way.ids, row, own, ends) for way, row, own in zip(chosen, rows, sure, strict=True)]
             for way, tokens, values in zip(chosen, facts["beside"].tolist(), facts["likely"].tolist(), strict=True):
                 beside = zip(tokens, values, strict=True)
                 others += [
