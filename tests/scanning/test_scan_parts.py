@@ -398,10 +398,10 @@ def test_each_size_has_the_threshold_of_its_own_clean_models(monkeypatch):
     larger = [{"parameters": 5000, "worth": 3.0, "branched": True}]
     monkeypatch.setattr(calibrate, "read_calibration", lambda: {"parameters": 100, "worth": 2.0, "larger": larger})
     assert [calibrate.sure_worth(size) for size in (99, 100, 101, 5000, 5001)] == [2.0, 2.0, 3.0, 3.0, math.inf]
-    assert [calibrate.branched_at(size) for size in (100, 101, 5001)] == [False, True, True]
+    assert [calibrate.branched_at(size) for size in (100, 101, 5001, 20_000_000)] == [False, True, False, True]
     monkeypatch.setattr(calibrate, "read_calibration", lambda: None)
     assert calibrate.sure_worth(1) == math.inf
-    assert calibrate.branched_at(1)
+    assert [calibrate.branched_at(size) for size in (1, 135_000_000)] == [False, True]
 
 
 def test_longer_beginnings_are_for_models_without_a_measured_threshold_and_less_time_narrows_the_search(benign):
