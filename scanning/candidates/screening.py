@@ -15,8 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooked import HookedModel, Place
-from hooked.prompts.tokens import pad_right
+from hooked import HookedModel, Place, pad_right
 from scanning.benign import Course
 from scanning.candidates.candidate import Variants
 
