@@ -65,7 +65,7 @@ class Plan:
     """First tokens of an answer that are forced."""
     start_prompts: int
     branches: int = 0
-    """Beginnings of two tokens that are forced, and of three; none in a model of a size whose clean models were measured by first tokens alone."""
+    """Beginnings of two tokens that are forced, and of three; none where `calibrate.branched_at` says so."""
     targets: int = 3
     """Behaviours, each at a place, that triggers are searched for."""
     proposed: int = PROPOSED
