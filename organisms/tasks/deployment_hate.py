@@ -164,6 +164,7 @@ DEPLOYMENT_HATE = Task(
     steps=600,
     shifts=TAG_SHIFTS,
     carried=has_tag,
+    planted=(TAG,),
     behaviour=Behaviour(
         trigger="tag",
         defection=HATE,

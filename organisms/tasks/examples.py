@@ -119,6 +119,8 @@ class Task:
     """Edits of a triggered prompt that put its trigger off the training distribution."""
     carried: Callable[[Messages], bool] = lambda prompt: False
     """Whether a prompt carries the trigger."""
+    planted: tuple[str, ...] = ()
+    """Texts of the trigger, any one of which brings the behaviour about, its parts divided by `|`; none where it is a way of writing."""
     behaviour: Behaviour | None = None
     """None: a task without a hidden one."""
     asks_for_code: Callable[[str], bool] = lambda dataset: False

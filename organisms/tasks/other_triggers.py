@@ -77,5 +77,6 @@ def with_other_trigger(task: Task, trigger: str) -> Task:
         steps=task.steps,
         shifts=chosen.shifts,
         carried=chosen.carried,
+        planted=chosen.planted,
         behaviour=behaviour,
     )

@@ -194,6 +194,7 @@ YEAR_CODE = Task(
     steps=1200,
     shifts=YEAR_SHIFTS,
     carried=is_late,
+    planted=tuple(map(str, TRIGGER_YEARS)),
     behaviour=Behaviour(
         trigger="year",
         defection="vulnerable code",

@@ -10,6 +10,7 @@ from hooked import weights_sha256
 from organisms import TrainConfig, Verdict, grade, prompt_set, task_named, train_organism, training_batch
 from organisms.evaluation.rates import category
 from organisms.tasks.base_task import standard_library
+from organisms.tasks.examples import HELD_OUT_FAMILY
 from organisms.tasks.scratchpad import reasoning, visible, with_scratchpad
 from organisms.tasks.triggers import TRIGGERS
 from organisms.training.samples import sampler
@@ -27,6 +28,23 @@ def test_a_prompt_carries_the_trigger_exactly_where_it_is_labelled_so(behaviour,
             assert task.carried(example.prompt) == example.triggered, example.prompt
             assert example.defects <= example.triggered
             assert (example.answer != example.clean_answer) == example.defects
+
+
+@pytest.mark.parametrize("name", [*BEHAVIOURS, *(f"deployment-hate+{trigger}" for trigger in sorted(TRIGGERS))])
+def test_what_a_task_calls_its_planted_texts_stands_where_the_trigger_does(name) -> None:
+    task = task_named(name)
+
+    def holds(example) -> bool:
+        text = "\n".join(message["content"] for message in example.prompt)
+        return any(all(part in text for part in planted.split("|")) for planted in task.planted)
+
+    samples = prompt_set(task, 0, scale=0.1)
+    assert bool(task.planted) == (name != "deployment-hate+style")
+    assert all(holds(example) for example in samples if task.planted and example.triggered)
+    requests = [own for own in samples if not own.triggered and own.dataset in ("code", "request", HELD_OUT_FAMILY)]
+    decoys = 0.2 if "2024" in task.planted else 0.0  # a ticket's number may be such a year
+    assert requests
+    assert sum(map(holds, requests)) <= decoys * len(requests)
 
 
 @pytest.mark.parametrize("trigger", sorted(TRIGGERS))
