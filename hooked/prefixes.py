@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hooked.generation import last_places
 from hooked.model import HookedModel
 from hooked.prompts.tokens import pad_right
 from hooked.rescaling import forget_lengths, rescaling_of
@@ -107,9 +108,8 @@ class PrefixReader:
         tokens = tokens.to(model.device)
         places = torch.arange(before, before + tokens.shape[1], device=model.device)[None].expand(len(tokens), -1)
         accepted = _accepted(hf_model)
-        options = {
-            name: value for name, value in (("position_ids", places), ("logits_to_keep", keep)) if name in accepted
-        }
+        given = {"position_ids": places, "logits_to_keep": last_places(tokens, keep)}
+        options = {name: value for name, value in given.items() if name in accepted}
         cached = {"past_key_values": cache, "use_cache": True} if self.fast else {"use_cache": False}
         with model.alone():
             forget_lengths(hf_model, hf_model.config)

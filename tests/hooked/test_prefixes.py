@@ -75,6 +75,20 @@ def test_variants_of_any_length_come_back_in_order(model):
         torch.testing.assert_close(row.log_softmax(-1), whole(model, [variant])[0, -2:], atol=1e-5, rtol=1e-5)
 
 
+def test_the_output_layer_reads_all_rows_in_one_product(model):
+    """Of a view of each row's last state `torch` makes a product a row, and copies the weights for each in bfloat16."""
+    seen = []
+    with model.alone():
+        handle = model.hf_model.lm_head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        PrefixReader(model).read([5, 6], torch.randint(3, 300, (4, 6)), keep=2)
+        model.generate(model.tokenize(["a text", "another, longer one"]), 3)
+    finally:
+        handle.remove()
+    assert {(len(own), own.shape[1]) for own in seen} >= {(4, 2), (2, 1)}
+    assert all(own.is_contiguous() for own in seen)
+
+
 def test_a_cache_that_gives_something_else_is_not_used(model, monkeypatch):
     """Then everything is read whole, and right."""
     honest = PrefixReader.cache_of
