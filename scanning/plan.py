@@ -53,6 +53,9 @@ class Plan:
     """What is tried."""
 
     places: tuple[Place, ...]
+    """Where candidates are put."""
+    swept: tuple[Place, ...]
+    """Those of them that the sweep runs at."""
     prompts: int
     """That the sweep runs on."""
     steps: int
@@ -100,6 +103,7 @@ def make_plan(reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: 
     places = tuple(place for place in config.places if _lengths(benign, place))
     plan = Plan(
         places=places,
+        swept=places,
         prompts=len(benign.search),
         steps=config.answer_steps,
         tokens=len(tokens),
@@ -117,7 +121,7 @@ def make_plan(reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: 
     for cut in _cuts(plan):
         if sweep_cost(benign, cut) <= room:
             return replace(cut, pairs=_pair_places(benign, cut, config, _PAIRS * seconds * speed))
-    least = replace(plan, steps=0, prompts=1, places=places[:1])
+    least = replace(plan, steps=0, prompts=1, swept=places[:1])
     each = sweep_cost(benign, replace(least, tokens=1))
     return replace(least, tokens=max(0, min(len(tokens), int(room / max(1.0, each)))))
 
@@ -131,7 +135,7 @@ def swept_tokens(plan: Plan, tokens: Sequence[int], seed: int) -> list[int]:
 
 def sweep_cost(benign: Benign, plan: Plan) -> float:
     """Tokens that a sweep runs."""
-    lengths = [length for place in plan.places for length in _lengths(benign, place)[: plan.prompts]]
+    lengths = [length for place in plan.swept for length in _lengths(benign, place)[: plan.prompts]]
     return plan.tokens * float(sum(length + 1 + plan.steps for length in lengths))
 
 
@@ -140,7 +144,7 @@ def _pair_places(benign: Benign, plan: Plan, config: ScanConfig, room: float) ->
     if config.longest < 2:
         return ()
     chosen: list[Place] = []
-    for place in sorted(plan.places, key=lambda place: min(_lengths(benign, place))):
+    for place in sorted(plan.swept, key=lambda place: min(_lengths(benign, place))):
         room -= 4.0 * plan.tokens**2 * (1 + min(_lengths(benign, place)))
         if room < 0:
             break
@@ -159,9 +163,9 @@ def _cuts(plan: Plan) -> list[Plan]:
     counts = [plan.prompts, *(count for count in (8, 4, 2, 1) if count < plan.prompts)]
     cuts = [replace(plan, steps=steps) for steps in (plan.steps, plan.steps // 2, 0)]
     cuts += [replace(plan, steps=0, prompts=count) for count in counts]
-    by_cost = [place for place in ("end", "system", "middle", "start") if place in plan.places]
-    cheap = [tuple(place for place in plan.places if place in by_cost[:count]) for count in (2, 1)]
-    return cuts + [replace(plan, steps=0, prompts=count, places=own) for own in cheap for count in (2, 1) if own]
+    by_cost = [place for place in ("end", "system", "middle", "start") if place in plan.swept]
+    cheap = [tuple(place for place in plan.swept if place in by_cost[:count]) for count in (2, 1)]
+    return cuts + [replace(plan, steps=0, prompts=count, swept=own) for own in cheap for count in (2, 1) if own]
 
 
 def _fewer_starts(plan: Plan, room: float, branched: bool) -> Plan:

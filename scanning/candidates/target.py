@@ -65,11 +65,16 @@ class Target:
 
 
 def sure_targets(
-    reader: PrefixReader, courses: Sequence[Course], starts: Sequence[Start], benign: Benign, most: int = FOLLOWED
+    reader: PrefixReader,
+    courses: Sequence[Course],
+    starts: Sequence[Start],
+    benign: Benign,
+    most: int = FOLLOWED,
+    plain: Sequence[Sequence[int]] = (),
 ) -> list[Target]:
-    """Step 1: what is worth most once it has begun."""
+    """Step 1: what is worth most once it has begun, less what it is worth in plain texts."""
     ends, usual = model_ends(reader.model), usual_of(reader.model, benign)
-    found = surest_beginnings(reader, courses, starts, usual, most)
+    found = surest_beginnings(reader, courses, starts, usual, most, plain)
     return [
         Target(tuple(token for token in own.ids if token not in ends), own.starts, own.worth, own.ids) for own in found
     ]

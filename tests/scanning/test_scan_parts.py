@@ -3,6 +3,7 @@
 import math
 from copy import copy
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -168,6 +169,44 @@ def test_the_best_beginnings_are_weighed_on_whole_texts_and_begin_as_answers_do(
     assert bool([each for each in found if each.ids[0] == 40]) is (with_tables[0] > 0)
 
 
+@pytest.fixture(scope="module")
+def sharp(tmp_path_factory):
+    """Nearly everything goes on by itself, and what, depends on the last tokens above all."""
+    model = tiny_model("llama")
+    model.lm_head.weight.data *= 200.0
+    return PrefixReader(load_model(model, tokenizer=tiny_tokenizer(tmp_path_factory.mktemp("sharp"))))
+
+
+def test_what_plain_texts_go_on_with_too_is_taken_off(benign, sharp):
+    own, tokens = courses(sharp, benign, benign.search, 0), list(range(40, 60))
+    kinds = frozenset(kind_of(sharp.model.tokenizer.decode([token])) for token in tokens)
+    found = partial(surest_beginnings, sharp, own, follow_starts(sharp, own, tokens), Usual(frozenset(), kinds), 20)
+    alone = {each.ids: each.worth for each in found()}
+    assert len(alone) > 3
+    assert not found([course.prompt for course in own]), "the same texts leave nothing"
+    plain = [own[0].prompt, own[1].prompt, [5, 6]]
+    less = {each.ids: each.worth for each in found(plain)}
+    assert less
+    assert any(less.get(ids) != worth for ids, worth in alone.items())
+    for ids, worth in less.items():
+        rows = [whole(sharp.model, [*text, *ids])[len(text) - 1 :].exp()[1:-1] for text in plain]
+        sure = torch.stack(rows).mean(0).gather(-1, torch.tensor(ids[1:])[:, None])[:, 0].clamp_min(1e-9)
+        assert worth == pytest.approx(alone[ids] - max(0.0, float((sure.log() + 0.5).sum())), abs=1e-3)
+
+
+def test_what_leads_to_a_behaviour_is_no_part_of_it(benign, sharp):
+    own = courses(sharp, benign, benign.search, 0)
+    kinds = frozenset({(blank, kind) for blank in (True, False) for kind in ("capital", "small", "digit", "other")})
+    usual = Usual(frozenset(), kinds)
+    inner = max(follow_starts(sharp, own, range(40, 60)), key=lambda start: beginning(start, usual).worth)
+    row = (inner.token, *inner.continuation)
+    outer = [Start(token, row, (1.0,) * len(row), forced=2) for token in range(60, 90)]
+    both = surest_beginnings(sharp, own, [inner, *outer], usual, 1)[0]
+    assert both.ids[:2] != row[:2], "something leads there more surely"
+    least = surest_beginnings(sharp, own, [inner, *outer], usual, 1, [[5, 6]])[0]
+    assert least.ids == both.ids[1:]
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000))
 def test_divergence_is_symmetric_and_between_none_and_log_2(seed):
@@ -323,7 +362,7 @@ def test_triggers_are_searched_first_for_what_is_sure_at_every_place(model, beni
 
 
 def plan_of(benign):
-    return Plan(places=("end",), prompts=3, steps=3, tokens=10, of=10, starts=10, start_prompts=3)
+    return Plan(places=("end",), swept=("end",), prompts=3, steps=3, tokens=10, of=10, starts=10, start_prompts=3)
 
 
 def test_edits_change_numbers_everywhere_and_nothing_else():
