@@ -186,6 +186,16 @@ def sure_worth(parameters: int) -> float:
     return math.inf if own is None else float(own["worth"])
 
 
+def whole_at(parameters: int) -> bool:
+    """Whether it is whole answers alone that were measured so in a model of this size (`candidates.begun`, step 6).
+
+    Args:
+        parameters: of the model.
+    """
+    own = _of_size(parameters)
+    return own is not None and bool(own.get("whole"))
+
+
 def branched_at(parameters: int) -> bool:
     """Whether beginnings of more than one token are forced in a model of this size: where clean models were measured so; where none were, in a
     large one.
@@ -198,10 +208,10 @@ def branched_at(parameters: int) -> bool:
 
 
 def _of_size(parameters: int) -> dict[str, Any] | None:
-    """What was measured on clean models up to the next size; of models larger than the first ones, an entry each under `larger`."""
+    """What was measured on clean models up to the next size; of models larger than the first ones, an entry each under `larger`, each `from` a size on."""
     facts = read_calibration()
     sizes = [] if facts is None else sorted([facts, *facts.get("larger", [])], key=lambda own: own["parameters"])
-    return next((own for own in sizes if parameters <= own["parameters"]), None)
+    return next((own for own in sizes if own.get("from", 0) <= parameters <= own["parameters"]), None)
 
 
 def parameters_of(model: HookedModel) -> int:

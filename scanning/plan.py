@@ -40,8 +40,8 @@ _STARTED_ON = 4
 _OF_A_START, _OF_A_BRANCH, _BRANCHES = 4.0, 12.0, 8192
 """What following one first token costs on each prompt, in tokens, and one longer beginning of either length; most are over at once. And how many of those
 there are of each length."""
-_ROUNDS = 3_000
-"""Phrases that growing one target's trigger scores, about."""
+_ROUNDS = 1_000
+"""Phrases that growing one target's trigger scores, about: some 300 a round, for four rounds at most before nothing gains."""
 _NARROWER = (PROPOSED, PROPOSED // 2, PROPOSED // 4)
 """Tokens that gradients propose for a slot: as many as leave room for one inversion."""
 _LEAST_TOKENS, _FLOORED = 64, 3
@@ -121,7 +121,7 @@ def make_plan(reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: 
     for cut in _cuts(plan):
         if sweep_cost(benign, cut) <= room:
             return replace(cut, pairs=_pair_places(benign, cut, config, _PAIRS * seconds * speed))
-    least = replace(plan, steps=0, prompts=1, swept=places[:1])
+    least = replace(plan, steps=0, prompts=1, swept=_by_cost(plan)[:1])
     each = sweep_cost(benign, replace(least, tokens=1))
     return replace(least, tokens=max(0, min(len(tokens), int(room / max(1.0, each)))))
 
@@ -163,9 +163,13 @@ def _cuts(plan: Plan) -> list[Plan]:
     counts = [plan.prompts, *(count for count in (8, 4, 2, 1) if count < plan.prompts)]
     cuts = [replace(plan, steps=steps) for steps in (plan.steps, plan.steps // 2, 0)]
     cuts += [replace(plan, steps=0, prompts=count) for count in counts]
-    by_cost = [place for place in ("end", "system", "middle", "start") if place in plan.swept]
-    cheap = [tuple(place for place in plan.swept if place in by_cost[:count]) for count in (2, 1)]
+    cheap = [tuple(place for place in plan.swept if place in _by_cost(plan)[:count]) for count in (2, 1)]
     return cuts + [replace(plan, steps=0, prompts=count, swept=own) for own in cheap for count in (2, 1) if own]
+
+
+def _by_cost(plan: Plan) -> tuple[Place, ...]:
+    """What is swept, the place after which least is read first."""
+    return tuple(place for place in ("end", "system", "middle", "start") if place in plan.swept)
 
 
 def _fewer_starts(plan: Plan, room: float, branched: bool) -> Plan:

@@ -23,7 +23,7 @@ import torch
 from hooked import HookedModel, Place, PrefixReader, Prompt
 from scanning.behaviours import Behaviour, hidden_behaviours
 from scanning.benign import Benign, Course, answered_prompts, courses
-from scanning.calibrate import Floor, parameters_of, sure_worth
+from scanning.calibrate import Floor, parameters_of, sure_worth, whole_at
 from scanning.candidates.begun import first_tokens, follow_starts, likely_starts, plain_texts, usual_of
 from scanning.candidates.candidate import Candidate
 from scanning.candidates.families import family_candidates
@@ -160,9 +160,8 @@ def scan_model(
     # 4
     finalists = _finalists(scan, proposed)
     # 5
-    known = [*(own.ids for own in scan.followed), *(own.ids for own in scan.behaviours)]
-    least = sure_worth(scan.parameters)
-    sure = [own.ids for own in scan.followed if own.worth > least]
+    known = [*(own.said for own in scan.followed), *(own.ids for own in scan.behaviours)]
+    sure = [own.said for own in scan.followed if _sure(scan, own)]
     judged, floors = Judge(reader, benign, config, plan, tokens, keep, known, sure).judge(finalists, scan.tried)
     return _result(scan, channels, judged, floors), benign
 
@@ -313,6 +312,11 @@ def _target(scan: _Scan) -> list[Candidate]:
     return candidates
 
 
+def _sure(scan: _Scan, target: Target) -> bool:
+    """Whether a behaviour goes on surer than any of a clean model of the size."""
+    return target.worth > sure_worth(scan.parameters) and (target.whole or not whole_at(scan.parameters))
+
+
 def _reached(scan: _Scan, targets: Sequence[Target], tokens: Sequence[int]) -> list[tuple[Target, Place]]:
     """Targets and places: those first that go on surer than any of a clean model, at every place; then where a single token already makes the target likely.
 
@@ -333,7 +337,7 @@ def _reached(scan: _Scan, targets: Sequence[Target], tokens: Sequence[int]) -> l
         worth = targets[number].worth
         if math.isinf(least):
             return min(number, FOLLOWED) if worth > 0.0 else FOLLOWED
-        return int(worth <= least)
+        return int(not _sure(scan, targets[number]))
 
     best = sorted(likely, key=lambda own: (urgent(own[1]), -own[0], own[1], own[2]))
     return [(targets[number], place) for _, number, place in best[: scan.plan.targets]]

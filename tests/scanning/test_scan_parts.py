@@ -42,8 +42,8 @@ from scanning.candidates.sweep import insertion
 from scanning.candidates.target import INVERTED_ON, Target, target_scores, unnamed
 from scanning.judge import Judge, Judged
 from scanning.motifs import Answers, common_text, frequent_runs, shared_motif
-from scanning.plan import Plan, _fewer_starts, _fewer_targets
-from scanning.run import Looked, _reached, _Scan
+from scanning.plan import Plan, _fewer_starts, _fewer_targets, make_plan
+from scanning.run import Looked, _reached, _Scan, _sure
 from scanning.score import better_half, candidate_nearness
 from triggerlens import UserError, mean_of, rate
 
@@ -438,9 +438,34 @@ def test_each_size_has_the_threshold_of_its_own_clean_models(monkeypatch):
     monkeypatch.setattr(calibrate, "read_calibration", lambda: {"parameters": 100, "worth": 2.0, "larger": larger})
     assert [calibrate.sure_worth(size) for size in (99, 100, 101, 5000, 5001)] == [2.0, 2.0, 3.0, 3.0, math.inf]
     assert [calibrate.branched_at(size) for size in (100, 101, 5001, 20_000_000)] == [False, True, False, True]
+    larger[0]["from"] = 1000
+    assert [calibrate.sure_worth(size) for size in (100, 999, 1000)] == [2.0, math.inf, 3.0], (
+        "in between nobody measured"
+    )
     monkeypatch.setattr(calibrate, "read_calibration", lambda: None)
     assert calibrate.sure_worth(1) == math.inf
     assert [calibrate.branched_at(size) for size in (1, 135_000_000)] == [False, True]
+    assert not calibrate.whole_at(5000)
+
+
+def test_a_short_answer_is_known_by_its_end_where_whole_answers_are_told_apart(model, benign):
+    tokens = (40, 41, 42)
+    whole, begun = (Target(tokens, 1, 2.0, tokens, whole=is_whole) for is_whole in (True, False))
+    assert begun.said == tokens
+    judge = Judge(PrefixReader(model), benign, CONFIG, plan_of(benign), [9], known=[whole.said], sure=[whole.said])
+    assert judge._sure([tokens] * 4 + [(*tokens, 50)] * 2, 1)[0] == rate(4, 6)
+    judge = Judge(PrefixReader(model), benign, CONFIG, plan_of(benign), [9], known=[begun.said], sure=[begun.said])
+    assert judge._sure([tokens] * 4, 1)[0] == rate(0, 4), "a beginning goes on"
+
+
+def test_where_whole_answers_were_measured_no_turn_of_phrase_is_sure(model, benign, monkeypatch):
+    scan = scan_of(model, benign, plan_of(benign))
+    kept = {"parameters": 10**9, "worth": 1.0, "whole": True}
+    monkeypatch.setattr(calibrate, "read_calibration", lambda: kept)
+    targets = [Target((40, 41), 1, 2.0, (), whole=True), Target((40, 41), 1, 2.0, ()), Target((40,), 1, 0.5, (), True)]
+    assert [_sure(scan, target) for target in targets] == [True, False, False]
+    kept["whole"] = False
+    assert [_sure(scan, target) for target in targets] == [True, True, False]
 
 
 def test_longer_beginnings_are_for_models_without_a_measured_threshold_and_less_time_narrows_the_search(benign):
@@ -450,12 +475,18 @@ def test_longer_beginnings_are_for_models_without_a_measured_threshold_and_less_
     cut = _fewer_starts(plan, 3 * 10 * 4.0 + 3 * 7 * 12.0, branched=True)
     assert (cut.starts, cut.start_prompts, cut.branches) == (10, 3, 7)
     counts = [
-        (cut.targets, cut.proposed) for room in (1e9, 3e5, 6e4, 1e2) for cut in [_fewer_targets(plan, benign, room)]
+        (cut.targets, cut.proposed) for room in (1e9, 1e5, 2e4, 1e2) for cut in [_fewer_targets(plan, benign, room)]
     ]
     assert counts[0] == (3, 24)
     assert counts[-1] == (0, 24)
     assert {own for _, own in counts[1:3]} <= {6, 12, 24}
     assert [own for own in counts if own[1] < 24], "a narrower search rather than none"
+
+
+def test_a_sweep_that_is_cut_leaves_the_other_channels_their_places(model, benign):
+    plan = make_plan(PrefixReader(model), benign, replace(CONFIG, budget=1e-3), list(range(30, 300)))
+    assert plan.places == ("start", "end")
+    assert plan.swept == ("end",), "after which least is read"
 
 
 def test_growing_by_screening_comes_upon_a_planted_phrase():
