@@ -296,16 +296,20 @@ def _next_logits(
     """Logits after the last token of each row in float32, and the cache; None of a model that keeps none. `accepted` names what the model
     can be given."""
     positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-    given = {"position_ids": positions, "logits_to_keep": last_places(ids, 1)}
+    given = {"position_ids": positions, "logits_to_keep": last_places(model, ids, 1)}
     options = {name: value for name, value in given.items() if name in accepted}
     output = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **options)
     return output.logits[:, -1].float(), getattr(output, "past_key_values", None)
 
 
-def last_places(ids: Int[Tensor, "row token"], keep: int) -> Int[Tensor, "keep"]:
-    """The places of each row's last tokens, for `logits_to_keep`. `transformers` takes a view where it is given their number, and of a view
-    the output layer is multiplied row by row, with a copy of its weights for each in bfloat16; named places are copied out, and multiplied at once.
+def last_places(model: Any, ids: Int[Tensor, "row token"], keep: int) -> Int[Tensor, "keep"] | int:
+    """The places of each row's last tokens, for `logits_to_keep`; of a model on several devices how many they are.
+
+    Given a number, `transformers` takes a view, of which the output layer is multiplied row by row, with a copy of its weights for each in bfloat16. Named places
+    are copied out and multiplied at once; but a model on several devices ends on another one than it begins on, and the names would be on the first.
     """
+    if len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1:
+        return keep
     return torch.arange(ids.shape[1] - keep, ids.shape[1], device=ids.device)
 
 

@@ -108,7 +108,7 @@ class PrefixReader:
         tokens = tokens.to(model.device)
         places = torch.arange(before, before + tokens.shape[1], device=model.device)[None].expand(len(tokens), -1)
         accepted = _accepted(hf_model)
-        given = {"position_ids": places, "logits_to_keep": last_places(tokens, keep)}
+        given = {"position_ids": places, "logits_to_keep": last_places(hf_model, tokens, keep)}
         options = {name: value for name, value in given.items() if name in accepted}
         cached = {"past_key_values": cache, "use_cache": True} if self.fast else {"use_cache": False}
         with model.alone():
