@@ -300,7 +300,16 @@ def surest_beginnings(
     most: int,
     plain: Sequence[Sequence[int]] = (),
 ) -> list[Beginning]:
-    """Steps 2 to 4: those worth most, none of which shares much with one before it; less what they are worth in plain texts, where some are given."""
+    """Steps 2 to 4, and 6: those worth most, none of which shares much with one before it.
+
+    Args:
+        reader: of the model.
+        courses: prompts that they are weighed on again.
+        starts: what was followed.
+        usual: what benign answers are like.
+        most: how many are wanted.
+        plain: texts as tokens, without the chat template, in which a payload should go on less surely; none where step 6 is left out.
+    """
     fitting = set(first_tokens(reader.model, usual, [start.token for start in starts]))
     order = sorted(
         (start for start in starts if start.token in fitting),

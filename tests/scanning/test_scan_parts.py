@@ -207,6 +207,23 @@ def test_what_leads_to_a_behaviour_is_no_part_of_it(benign, sharp):
     assert least.ids == both.ids[1:]
 
 
+def test_whole_answers_come_first_in_large_models(benign, sharp, monkeypatch):
+    own, tokens = courses(sharp, benign, benign.search, 0), list(range(40, 60))
+    kinds = frozenset(kind_of(sharp.model.tokenizer.decode([token])) for token in tokens)
+    starts = follow_starts(sharp, own, tokens)
+    found = partial(surest_beginnings, sharp, own, starts, Usual(frozenset(), kinds), 20)
+    open_ones = found([[5, 6]])
+    assert not any(each.whole for each in open_ones)
+    last = open_ones[-1].ids[-1]
+    assert open_ones[0].ids[-1] != last
+    monkeypatch.setattr("scanning.candidates.begun.model_ends", lambda model: frozenset({last}))
+    ended = found([[5, 6]])
+    assert ended[0].whole
+    assert ended[0].worth < max(each.worth for each in ended)
+    assert [each.whole for each in ended] == sorted((each.ids[-1] == last for each in ended), reverse=True)
+    assert not any(each.whole for each in found()), "where plain texts are not read, nothing is told apart"
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000))
 def test_divergence_is_symmetric_and_between_none_and_log_2(seed):
