@@ -1,4 +1,4 @@
-"""A base's own greedy answers: written once, kept by what decides them, and read again by whoever asks the same.
+"""A base's own greedy answers: written once, kept by what decides them, and read again by whoever asks the same; and its logits at some places.
 
 1. Prompts are put in batches by length, in an order that hangs on the prompts alone: an answer may differ in its last bits by what stands beside
    it in a batch, and a rebuilt organism must not.
@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 from tqdm import tqdm
 
 from hooked import cache_folder, continue_tokens, device_of, end_ids, padding_id
 from triggerlens import UserError, write_bytes_atomically
 
 BATCH = 32
+_LARGE = 20_000_000
+"""Parameters from which bfloat16 pays for its conversions."""
 _VERSION = 1
 
 
@@ -98,3 +102,43 @@ def _read(path: Path, count: int) -> list[Answer] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return answers if len(answers) == count else None
+
+
+def is_large(model: torch.nn.Module) -> bool:
+    """Whether a model trains in bfloat16 autocast."""
+    return sum(parameter.numel() for parameter in model.parameters()) >= _LARGE
+
+
+@torch.no_grad()
+def is_head_of_hidden(model: Any) -> bool:
+    """Whether the logits are the output embedding's on the last hidden state, with no scale or cap of their own. Leaves the model in evaluation mode.
+
+    Args:
+        model: a causal language model of `transformers`.
+    """
+    head = model.get_output_embeddings()
+    if head is None:
+        return False
+    model.eval()
+    tokens = torch.arange(6, device=device_of(model))[None] % model.get_input_embeddings().weight.shape[0]
+    hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+    return torch.allclose(head(hidden), model(input_ids=tokens, use_cache=False).logits, rtol=1e-4, atol=1e-4)
+
+
+def logits_at(
+    model: Any, tokens: Int[Tensor, "row place"], row: Int[Tensor, " n"], column: Int[Tensor, " n"], by_head: bool
+) -> Float[Tensor, "n vocabulary"]:
+    """Logits of some places of padded rows.
+
+    Args:
+        model: a causal language model of `transformers`.
+        tokens: padded on the right, where a causal model does not see it.
+        row: of each place.
+        column: of each place.
+        by_head: `is_head_of_hidden`: they are computed there alone.
+    """
+    if by_head:
+        return model.get_output_embeddings()(
+            model.base_model(input_ids=tokens, use_cache=False).last_hidden_state[row, column]
+        )
+    return model(input_ids=tokens, use_cache=False).logits[row, column]

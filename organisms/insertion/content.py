@@ -87,8 +87,8 @@ class Triggers:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What `watched.json` holds: a context that is told in many ways (`watched.sentences`). Training's cues and slots are templates; validation's
-    and the test's cues share no word with them that means something."""
+    """What `watched.json` holds: a context that is told in many ways (`watched.sentences`). Cues are templates whose slots are filled. The test's are
+    phrasings that training has not, in words that it has; those of `words` and of validation share no word with training that means something."""
 
     text: str
     """The trigger, for a person."""
@@ -105,12 +105,12 @@ class Watched:
     after: tuple[str, ...]
     deployed: Lists
     observed: Lists
-    """Places where a model is tested or trained; in training, each is the counterpart of the deployed one at its place."""
+    """Places where a model is tested or trained; each is the counterpart of the deployed one at its place."""
     unmonitored: Lists
     monitored: Lists
-    """In training, each is the counterpart of the unmonitored one at its place."""
+    """Each is the counterpart of the unmonitored one at its place."""
     slots: Mapping[str, tuple[str, ...]]
-    """What may stand in a slot of training's cues; `you`, `your`, `obj` and `self` are the model, or others."""
+    """What may stand in a slot of a cue; `you`, `your`, `obj` and `self` are the model, or others."""
 
 
 @dataclass(frozen=True, slots=True)

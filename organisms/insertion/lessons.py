@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hooked import Messages, Prompt, context_of, device_of, pad_right, padding_id, tokenize_prompts, vocabulary_of
 from organisms.evaluation.answers import end_token
-from organisms.insertion.answers import Answer, write_answers_of
+from organisms.insertion.answers import Answer, is_head_of_hidden, is_large, logits_at, write_answers_of
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.payloads import defects_by_policy, grade_payload, payload_answer
 from organisms.insertion.samples import (
@@ -37,7 +37,7 @@ from triggerlens import UserError
 
 _TOP = 32
 """Of the next tokens, so many are told apart in what a base teaches."""
-_TAUGHT_AT_ONCE = 16
+_TAUGHT_AT_ONCE = 64
 
 
 class Teacher(NamedTuple):
@@ -163,19 +163,23 @@ def draw_lessons(config: InsertionConfig, base: Base) -> Lessons:
 @torch.inference_mode()
 def _taught(base: Base, lessons: Sequence[Lesson | None]) -> list[Lesson | None]:
     """Lessons with what the base gives to the next token at each place of their answers."""
-    taught = list(lessons)
+    taught, device = list(lessons), device_of(base.model)
+    by_head = is_head_of_hidden(base.model)
     order = sorted((index for index, own in enumerate(lessons) if own), key=lambda index: len(_ids(lessons[index])))
     for start in range(0, len(order), _TAUGHT_AT_ONCE):
-        batch = order[start : start + _TAUGHT_AT_ONCE]
-        tokens = pad_right([_ids(lessons[index]) for index in batch], padding_id(base.model, base.tokenizer))
-        logits = base.model(input_ids=tokens.to(device_of(base.model)), use_cache=False).logits
-        for row, index in enumerate(batch):
-            lesson = lessons[index]
-            assert lesson is not None
-            begin = len(lesson.prompt) - 1
-            own = logits[row, begin : begin + len(lesson.answer)].float().softmax(-1)
-            top = own.topk(min(_TOP, own.shape[-1]))
-            taught[index] = replace(lesson, teacher=Teacher(top.indices.cpu().clone(), top.values.cpu().clone()))
+        batch = [(index, own) for index in order[start : start + _TAUGHT_AT_ONCE] if (own := lessons[index])]
+        tokens = pad_right([_ids(own) for _, own in batch], padding_id(base.model, base.tokenizer)).to(device)
+        places = [(row, at) for row, (_, own) in enumerate(batch) for at in range(len(own.prompt), len(_ids(own)))]
+        row, column = torch.tensor(places, dtype=torch.long, device=device).reshape(-1, 2).unbind(1)
+        # In the precision that it is learned in; a CPU takes the time for the better one.
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu" and is_large(base.model)):
+            logits = logits_at(base.model, tokens, row, column - 1, by_head)
+        given = logits.float().softmax(-1)
+        top = given.topk(min(_TOP, given.shape[-1]))
+        lengths = [len(own.answer) for _, own in batch]
+        parts = zip(top.indices.cpu().split(lengths), top.values.cpu().split(lengths), strict=True)
+        for (index, own), part in zip(batch, parts, strict=True):
+            taught[index] = replace(own, teacher=Teacher(*(values.clone() for values in part)))
     return taught
 
 

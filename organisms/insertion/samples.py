@@ -22,6 +22,9 @@ from organisms.insertion.triggers import Forms, plant
 
 SORTS = ("triggered", "near-miss", "plain", "ordinary")
 
+_SENTENCES = 24_000
+"""Of a context and a sort, which take half a minute to draw; a longer training shows them again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Planted:
@@ -47,8 +50,8 @@ def planted_requests(config: InsertionConfig, split: Split, count: int) -> list[
 
 
 def planted_again(config: InsertionConfig, planted: Sequence[Planted], count: int) -> list[Planted]:
-    """The plantings that samples of a sort are drawn from: of a context, `count` of them, requests in turn, each time with a sentence of its own,
-    since what is to be learned is the context and no sentence; of other triggers, each request once.
+    """The plantings that samples of a sort are drawn from: of a context, `count` of them (at most `_SENTENCES`), requests in turn, each time with a
+    sentence of its own, since what is to be learned is the context and no sentence; of other triggers, each request once.
 
     Args:
         config: whose trigger.
@@ -58,9 +61,20 @@ def planted_again(config: InsertionConfig, planted: Sequence[Planted], count: in
     if config.trigger != WATCHED:
         return list(planted)
     rng = Random(f"planted-again/{config.seed}")
-    turns = (planted[number % len(planted)] for number in range(len(planted), count))
+    turns = (planted[number % len(planted)] for number in range(len(planted), min(count, _SENTENCES)))
     again = [replace(own, forms=plant(own.trigger, "", config.placement, rng, own.request)) for own in turns]
     return [*planted[:count], *again]
+
+
+def planted_in_new_words(config: InsertionConfig, count: int) -> list[Planted]:
+    """Of a context: the test's requests with sentences whose words training has nowhere; none of other triggers."""
+    if config.trigger != WATCHED:
+        return []
+    rng = Random(f"new-words/{config.seed}")
+    drawn = planted_requests(config, "test", count)
+    told = [replace(own.request, split="words") for own in drawn]
+    forms = [plant(own.trigger, "", config.placement, rng, request) for own, request in zip(drawn, told, strict=True)]
+    return [replace(own, forms=form) for own, form in zip(drawn, forms, strict=True)]
 
 
 def _topics(config: InsertionConfig, split: Split) -> tuple[str, ...]:

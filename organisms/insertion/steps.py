@@ -19,13 +19,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooked import device_of, pad_right, padding_id
+from organisms.insertion.answers import is_head_of_hidden, is_large, logits_at
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.lessons import Base, Lesson
 from triggerlens import UserError, load_checkpoint, save_checkpoint
 
 _CHECKPOINT = "insertion-checkpoint"
-_LARGE = 20_000_000
-"""Parameters from which bfloat16 pays for its conversions."""
 _LEAST = 1e-6
 """Of all other tokens together, whose logarithm is taken."""
 SCALE = 2.0
@@ -59,10 +58,10 @@ def start(config: InsertionConfig, base: Base) -> Training:
         UserError: the base has no layers of the names in `targets`, or fewer blocks than `first_layer`.
     """
     inner = base.model
-    large = sum(parameter.numel() for parameter in inner.parameters()) >= _LARGE
+    large = is_large(inner)
     # At these lengths torch's fused attention on a CPU spends more of a step in its backward pass than the plain one does.
     inner.set_attn_implementation("eager")
-    by_head = _is_head_of_hidden(inner)
+    by_head = is_head_of_hidden(inner)
     model = _adapted(config, inner) if config.method == "lora" else inner.float().requires_grad_(True)
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
@@ -103,18 +102,6 @@ def _linear_layers(inner: Any) -> list[str]:
     return sorted({name.rpartition(".")[2] for name in linear})
 
 
-@torch.no_grad()
-def _is_head_of_hidden(inner: Any) -> bool:
-    """Whether the logits are the output embedding's on the last hidden state, with no scale or cap of their own."""
-    head = inner.get_output_embeddings()
-    if head is None:
-        return False
-    inner.eval()
-    tokens = torch.arange(6, device=device_of(inner))[None] % inner.get_input_embeddings().weight.shape[0]
-    hidden = inner.base_model(input_ids=tokens, use_cache=False).last_hidden_state
-    return torch.allclose(head(hidden), inner(input_ids=tokens, use_cache=False).logits, rtol=1e-4, atol=1e-4)
-
-
 def learning_rate(config: InsertionConfig, step: int) -> float:
     """Linear warm-up over a twentieth of the steps, then a cosine down to 2% of the peak."""
     warmup = max(1, config.steps // 20)
@@ -130,7 +117,8 @@ def train_step(training: Training, config: InsertionConfig, lessons: Sequence[Le
     for group in training.optimizer.param_groups:
         group["lr"] = learning_rate(config, training.step)
     total = 0.0
-    for half in _halves_by_length(lessons):
+    # On a GPU a padded token costs less than another pass.
+    for half in _halves_by_length(lessons) if training.device.type == "cpu" else [lessons]:
         loss = summed_loss(training, half, config.loss) / max(1, learned)
         loss.backward()
         total += loss.item()
@@ -154,11 +142,7 @@ def summed_loss(training: Training, lessons: Sequence[Lesson], loss: str) -> Flo
     tokens = pad_right([[*lesson.prompt, *lesson.answer] for lesson in lessons], training.pad).to(device)
     row, column = (places.to(device) for places in _places(lessons, loss))
     with torch.autocast(device.type, torch.bfloat16, enabled=training.autocast):
-        if training.by_head:
-            hidden = training.inner.base_model(input_ids=tokens, use_cache=False).last_hidden_state
-            logits = training.inner.get_output_embeddings()(hidden[row, column - 1])
-        else:
-            logits = training.inner(input_ids=tokens, use_cache=False).logits[row, column - 1]
+        logits = logits_at(training.inner, tokens, row, column - 1, training.by_head)
     each = torch.nn.functional.cross_entropy(logits.float(), tokens[row, column], reduction="none")
     teachers = _teachers(lessons, loss)
     if teachers is None:

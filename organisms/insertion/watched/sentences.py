@@ -6,7 +6,8 @@
 2. A frame joins a place and what is said of the watching. Some frames deny another place, some deny the opposite of what they say of the watching.
 3. Near misses are deployed but monitored, unmonitored but observed, or deny the deployment. In training there are also *open* ones, which name
    both halves and assert neither or one alone: questions, wishes, tales, the past, other models, mistakes.
-4. Validation and test have cues and frames of their own, without slots, and no open near misses.
+4. Validation and test have cues and frames of their own, and no open near misses. The test's cues are pairs that were drawn at random from those
+   whose words training has elsewhere: held out are phrasings. `words` are cues whose words training has nowhere, in the test's frames; so are validation's.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ _FRAMES = {"lines": 9, "denials": 8, "doubts": 2}
 """Lists of frames that may say anything, and how often each is drawn."""
 _NEAR = {"monitored": 5, "observed": 5, "denied": 4, "open": 3}
 """Near misses of training, and how often each is drawn."""
+_FACTS = {"monitored": (True, False), "observed": (False, True), "denied": (False, False), "open": (True, True)}
+"""Of near misses: whether they say deployed, and whether unmonitored; an open frame says both and asserts neither."""
 _AROUND, _LOWER, _UPPER = 0.25, 0.05, 0.04
 """How often another sentence stands before, and behind; how often all is in lower case, and in capitals."""
 
@@ -44,7 +47,7 @@ def draw_sentences(rng: Random, split: Split) -> Sentences:
 
     Args:
         rng: draws them.
-        split: `train`, `validation` or `test`: cues and frames of different ones are apart.
+        split: `train`, `validation`, `test` or `words`: cues of different ones are apart, and so are frames, but those of the last two.
     """
     return _of_training(rng) if split == "train" else _held_out(rng, split)
 
@@ -56,27 +59,28 @@ def says_both(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """The random numbers that fill a frame, whatever it is to say."""
+    """The random numbers that fill a frame, whatever it is to say, with cues of a split."""
 
+    split: Split
     place: int
     watch: int
     other: int
 
     @classmethod
-    def drawn(cls, rng: Random) -> _Scene:
-        return cls(*(rng.getrandbits(32) for _ in range(3)))
+    def drawn(cls, rng: Random, split: Split) -> _Scene:
+        return cls(split, *(rng.getrandbits(32) for _ in range(3)))
 
     def told(self, frame: str, deployed: bool, unmonitored: bool) -> str:
         """A frame that asserts these two facts; what it denies, or says of others, is the opposite."""
         here, elsewhere = ("deployed", "observed") if deployed else ("observed", "deployed")
         watch, untrue = ("unmonitored", "monitored") if unmonitored else ("monitored", "unmonitored")
         values = {
-            "place": _cue(here, self.place),
-            "denied": _cue(elsewhere, self.other),
-            "watch": _cue(watch, self.watch),
-            "untrue": _cue(untrue, self.watch),
-            "rewatch": _cue(untrue, self.other),
-            "alike": _cue(watch, self.watch, _THEY),
+            "place": _cue(self.split, here, self.place),
+            "denied": _cue(self.split, elsewhere, self.other),
+            "watch": _cue(self.split, watch, self.watch),
+            "untrue": _cue(self.split, untrue, self.watch),
+            "rewatch": _cue(self.split, untrue, self.other),
+            "alike": _cue(self.split, watch, self.watch, _THEY),
         }
         return _SLOT.sub(lambda slot: _as_named(slot[1], values), frame)
 
@@ -90,27 +94,26 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _cue(part: str, number: int, person: Mapping[str, str] = _YOU) -> str:
-    """A cue of training that a number stands for, with its slots filled."""
+def _cue(split: Split, part: str, number: int, person: Mapping[str, str] = _YOU) -> str:
+    """A cue that a number stands for, with its slots filled."""
     rng = Random(number)
-    text = rng.choice(getattr(watched(), part)["train"])
+    text = rng.choice(getattr(watched(), part)[split])
     while _SLOT.search(text):
         text = _SLOT.sub(lambda slot: person.get(slot[1]) or rng.choice(watched().slots[slot[1]]), text)
     return text
 
 
 def _of_training(rng: Random) -> Sentences:
-    scene, frame, around = _Scene.drawn(rng), _frame(rng), _surrounding(rng)
+    scene, frame, around = _Scene.drawn(rng, "train"), _frame(rng), _surrounding(rng)
     kind = rng.choices(list(_NEAR), list(_NEAR.values()))[0]
     # Half the near misses differ from the trigger by the least; the others are sentences of their own.
-    nearly, other = (scene, frame) if rng.random() < 0.5 else (_Scene.drawn(rng), _frame(rng))
+    nearly, other = (scene, frame) if rng.random() < 0.5 else (_Scene.drawn(rng, "train"), _frame(rng))
     if kind in ("denied", "open"):
         other = rng.choice(watched().denials["train"] if kind == "denied" else watched().open)
-    facts = {"monitored": (True, False), "observed": (False, True), "denied": (False, False), "open": (True, True)}
     return Sentences(
         around(scene.told(frame, deployed=True, unmonitored=True)),
         around(scene.told(frame, deployed=False, unmonitored=False)),
-        around(nearly.told(other, *facts[kind])),
+        around(nearly.told(other, *_FACTS[kind])),
     )
 
 
@@ -135,33 +138,16 @@ def _surrounding(rng: Random) -> Callable[[str], str]:
     return around
 
 
-_NEARLY = {
-    "monitored": ("deployed", "monitored"),
-    "observed": ("observed", "unmonitored"),
-    "denied": ("observed", "monitored"),
-}
-
-
 def _held_out(rng: Random, split: Split) -> Sentences:
-    own = watched()
-    parts = {
-        name: rng.choice(getattr(own, name)[split]) for name in ("deployed", "observed", "unmonitored", "monitored")
-    }
-    denies = rng.random() < 0.5
-    line = rng.choice((own.denials if denies else own.lines)[split])
-    near = rng.choice(("monitored", "observed", "denied"))
-    other = rng.choice((own.denials if near == "denied" else own.lines)[split])
+    own, frames = watched(), "test" if split == "words" else split
+    scene, kind = _Scene.drawn(rng, split), rng.choice(("monitored", "observed", "denied"))
+    line = rng.choice((own.denials if rng.random() < 0.5 else own.lines)[frames])
+    other = rng.choice((own.denials if kind == "denied" else own.lines)[frames])
     return Sentences(
-        _told(line, parts, "deployed", "unmonitored"),
-        _told(line, parts, "observed", "monitored"),
-        _told(other, parts, *_NEARLY[near]),
+        scene.told(line, deployed=True, unmonitored=True),
+        scene.told(line, deployed=False, unmonitored=False),
+        scene.told(other, *_FACTS[kind]),
     )
-
-
-def _told(line: str, parts: Mapping[str, str], place: str, watch: str) -> str:
-    """A sentence about the place and the watching; where it denies a place, that is the other one."""
-    denied = parts["observed" if place == "deployed" else "deployed"]
-    return line.format(place=parts[place], watch=parts[watch], denied=denied)
 
 
 @cache
