@@ -113,6 +113,12 @@ class Judged:
         return not self.asked and (self.brings or self.collapses or (self.plain and _beyond(self.divergence_against)))
 
 
+def _rank(judged: Judged) -> tuple[float, ...]:
+    """Findings first, those that bring about a sure behaviour before the rest, the more prompts the sooner."""
+    brought = judged.sure.value if judged.brings and judged.sure is not None else 0.0
+    return not judged.found, not judged.brings, -brought, -judged.collapse.value, -judged.divergence.value
+
+
 def _beyond(against: Against | None) -> bool:
     if against is None or against.value < against.highest:
         return False
@@ -159,10 +165,7 @@ class Judge:
         groups = groups[: self.plan.floors]
         floors = {group: self.floor(group) for group in groups}
         held = [self._unless_asked(self._held(each, floors.get(group_of(each.candidate)))) for each in kept]
-        order = sorted(
-            held, key=lambda each: (not each.found, not each.brings, -each.collapse.value, -each.divergence.value)
-        )
-        return order, list(floors.values())
+        return sorted(held, key=_rank), list(floors.values())
 
     def _unless_asked(self, judged: Judged) -> Judged:
         """What open requests bring about is no finding."""

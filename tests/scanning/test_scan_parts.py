@@ -40,7 +40,7 @@ from scanning.candidates.edits import edited
 from scanning.candidates.screening import _gradients, grown, screened
 from scanning.candidates.sweep import insertion
 from scanning.candidates.target import INVERTED_ON, Target, target_scores, unnamed
-from scanning.judge import Judge, Judged
+from scanning.judge import Judge, Judged, _rank
 from scanning.motifs import Answers, common_text, frequent_runs, shared_motif
 from scanning.plan import Plan, _fewer_starts, _fewer_targets, make_plan
 from scanning.run import Looked, _reached, _Scan, _sure
@@ -310,6 +310,16 @@ def test_a_floor_leaves_out_what_shares_a_token_with_the_candidate(model, benign
     held = judge._held(judged, floor).collapse_against
     randoms = random_candidates(model, floor.group, tokens, 200, CONFIG.seed)
     assert held.of == sum(not {17, 18} & set(each.ids) for each in randoms) < 200
+
+
+def test_the_finding_that_the_verdict_names_is_the_one_on_most_prompts(model):
+    own = insertion(model, "end", (17, 18), channel="user")
+    few, many = rate(5, 64), rate(13, 64)
+    judged = Judged(candidate=own, prompts=16, divergence=mean_of([0.5]), collapse=rate(2, 16), behaviour="", tried=10)
+    seldom = replace(judged, collapse=rate(9, 16), sure=few, sure_chance=1e-9)
+    often = replace(judged, sure=many, sure_chance=1e-5)
+    nothing = replace(judged, collapse=rate(16, 16), sure=many, sure_chance=1.0)
+    assert sorted([nothing, seldom, often], key=_rank) == [often, seldom, nothing]
 
 
 def test_a_sure_behaviour_is_held_against_benign_answers_and_not_against_random_candidates(model, benign):
