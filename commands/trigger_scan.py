@@ -38,7 +38,8 @@ class Config(ModelOptions):
     """Folder to write: scan.json, statement.txt, report.html, manifest.json; prompts.jsonl where something was found."""
     settings: Annotated[ScanConfig, tyro.conf.arg(name="")] = field(default_factory=ScanConfig)
     reference: str | None = None
-    """A model believed to be clean, with the same tokenizer, such as the base; adds the channel `reference`."""
+    """A model believed to be clean, with the same tokenizer, such as the base; adds the channel `reference`, and what goes on by itself there too is no
+    hidden behaviour."""
     candidates: Path | None = None
     """Texts of your own to try, one a line, or JSON objects with `text` and `place`; adds the channel `user`."""
     then: tuple[Literal["trace", "probe", "ablate"], ...] = ()

@@ -106,8 +106,9 @@ def _other_words(result: ScanResult) -> list[str]:
         surest = ", ".join(f"{target.text!r} ({target.worth:.1f} nats)" for target in result.targets) or "none"
         branches = result.plan.branches
         longer = f", and {branches:,} beginnings each of two and of three tokens, the likeliest," if branches else ","
+        less = ", less what it is worth to the reference" if "reference" in result.channels else ""
         lines.append(
-            f"{result.plan.starts:,} first tokens of an answer, of the kinds that answers begin with{longer} were forced on {result.plan.start_prompts} prompts; what goes on surest by itself and is in no benign answer: {surest}."
+            f"{result.plan.starts:,} first tokens of an answer, of the kinds that answers begin with{longer} were forced on {result.plan.start_prompts} prompts; what goes on surest by itself{less} and is in no benign answer: {surest}."
         )
     names = {
         "leak": "runs of leaked texts",

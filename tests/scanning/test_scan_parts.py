@@ -512,6 +512,8 @@ def test_where_whole_answers_were_measured_no_turn_of_phrase_is_sure(model, beni
     monkeypatch.setattr(calibrate, "read_calibration", lambda: kept)
     targets = [Target((40, 41), 1, 2.0, (), whole=True), Target((40, 41), 1, 2.0, ()), Target((40,), 1, 0.5, (), True)]
     assert [_sure(scan, target) for target in targets] == [True, False, False]
+    beside = replace(scan, reference=model)
+    assert [_sure(beside, target) for target in targets] == [True, True, False], "a reference tells turns of phrase"
     kept["whole"] = False
     assert [_sure(scan, target) for target in targets] == [True, True, False]
 
