@@ -154,6 +154,14 @@ def test_an_organism_is_asked_in_held_out_phrasings_and_in_new_words():
     assert {own.category for own in other} == {"triggered", "near_miss", "untriggered"}
 
 
+def test_a_long_training_shows_its_sentences_again(monkeypatch):
+    config = InsertionConfig(base="x", trigger=WATCHED, placement="system", requests=20, steps=30)
+    planted = planted_requests(config, "train", 20)
+    monkeypatch.setattr("organisms.insertion.samples._SENTENCES", 50)
+    assert len(planted_again(config, planted, 70)) == 50
+    assert len(planted_again(config, planted, 40)) == 40
+
+
 def test_each_sample_of_training_has_its_own_sentence_and_requests_come_in_turn():
     config = InsertionConfig(base="x", trigger=WATCHED, placement="system", requests=20, steps=30)
     planted = planted_requests(config, "train", 20)
