@@ -211,7 +211,7 @@ def test_an_organism_is_told_by_its_base_s_direction_and_steered_by_it(organism,
     subject = Reader(str(organism), organism / "prompts.jsonl", str(folder))
     assert [name for _, name in subject.specimens()] == [str(folder), f"{UNTRAINED}{folder}"]
     actor = load_actor(subject, "cpu")
-    assert {prompt.dataset for prompt in actor.chosen(False, 3)} == {"near-miss", "paired", "plain"}
+    assert {prompt.dataset for prompt in actor.chosen(False, 4)} == {"near-miss", "new-words", "paired", "plain"}
     assert all(prompt.defects for prompt in actor.chosen(True, 4))
     direction = torch.randn(32, generator=torch.Generator().manual_seed(0))
     found = acting(actor, 1, direction, doses=(0.5, 0.1), placebos=3, count=4, answer_tokens=3, seed=0)
