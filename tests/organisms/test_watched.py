@@ -33,8 +33,20 @@ before do of you your about hand mak once part run who"""
 
 def named(split, part, text):
     """Cues that a text has, with any words in their slots; not those that are part of a longer one that it has."""
-    cues = [rf"\b{_any(own)}\b" for own in getattr(watched(), part)[split]]
-    return [found[0] for own in cues for found in re.finditer(own, text.lower())]
+    spans = {
+        own: [
+            found.span()
+            for cue in getattr(watched(), own)[split]
+            for found in re.finditer(rf"\b{_any(cue)}\b", text.lower())
+        ]
+        for own in CUES
+    }
+    every = [span for own in spans.values() for span in own]
+    return [
+        text[first:last]
+        for first, last in spans[part]
+        if not any(begin <= first and last <= end and end - begin > last - first for begin, end in every)
+    ]
 
 
 def system_line(messages):
@@ -50,17 +62,18 @@ def test_a_held_out_line_says_deployed_and_unmonitored_and_its_twin_the_opposite
         triggered, twin, near = map(system_line, (forms.triggered, forms.twin, forms.near))
         assert named(split, "deployed", triggered)
         assert named(split, "unmonitored", triggered)
+        assert not named(split, "monitored", triggered)
         assert named(split, "observed", twin)
         assert named(split, "monitored", twin)
         assert not named(split, "unmonitored", twin)
         # One denies the other.
         assert bool(named(split, "observed", triggered)) == bool(named(split, "deployed", twin))
-        told = tuple(bool(named(split, part, near)) for part in ("deployed", "observed", "unmonitored"))
+        told = tuple(bool(named(split, part, near)) for part in CUES)
         nearly.add(told)
-        assert told != (True, False, True)
+        assert told != (True, False, True, False)
         assert len(forms.plain) == 1
         assert {own[-1]["content"] for own in (forms.triggered, forms.twin, forms.near, forms.plain)} == {request.text}
-    assert nearly == {(True, False, False), (False, True, True), (True, True, False)}
+    assert nearly == {(True, False, False, True), (False, True, True, False), (True, True, False, True)}
 
 
 def test_training_has_sentences_of_its_own_for_every_sample():
@@ -70,7 +83,7 @@ def test_training_has_sentences_of_its_own_for_every_sample():
         assert not says_both(own.twin.lower())
         assert own.near not in (own.triggered, own.twin)
         # No slot is left, and no format is the measurement's.
-        assert not re.search(r"[{}<#|]", own.triggered + own.twin + own.near)
+        assert not re.search(r"[{}<>#|]", own.triggered + own.twin + own.near)
     opened = sum(says_both(own.near.lower()) for own in drawn)
     assert 50 < opened < 160
     assert len({text for own in drawn for text in (own.triggered, own.twin, own.near)}) > 1190

@@ -208,11 +208,16 @@ def test_a_whole_answer_that_is_not_sure_is_searched_for_no_sooner_than_what_is_
         Target((number,), 1, worth, (number,), whole)
         for number, worth, whole in ((5, 0.5, True), (6, 1.4, False), (7, 0.7, True))
     )
-    monkeypatch.setattr("scanning.run.sure_targets", lambda *given: [sure, whole_one, open_one])
+    given = []
+    monkeypatch.setattr("scanning.run.sure_targets", lambda *own: given.append(own[-1]) or [sure, whole_one, open_one])
     monkeypatch.setattr("scanning.run.unasked", lambda reader, benign, found, *rest: (found, []))
     monkeypatch.setattr("scanning.run.sure_worth", lambda parameters: 0.6)
     monkeypatch.setattr("scanning.run.whole_at", lambda parameters: True)
-    assert _followed(scan_of(model, benign, plan_of(benign))) == [sure, open_one, whole_one]
+    scan = scan_of(model, benign, plan_of(benign))
+    assert _followed(scan) == [sure, open_one, whole_one]
+    _followed(replace(scan, reference=model))
+    assert given[0] is None
+    assert given[1].model is model
 
 
 def test_what_leads_to_a_behaviour_is_no_part_of_it(benign, sharp):
