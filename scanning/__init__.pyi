@@ -15,6 +15,13 @@ from .candidates.candidate import Candidate as Candidate, Variants as Variants
 from .candidates.families import family_candidates as family_candidates, read_candidates as read_candidates
 from .candidates.leak import leak_candidates as leak_candidates, own_prompts as own_prompts
 from .candidates.reference import reference_candidates as reference_candidates
+from .candidates.siblings import (
+    Siblings as Siblings,
+    frames as frames,
+    read_siblings as read_siblings,
+    sibling_candidates as sibling_candidates,
+    sibling_effects as sibling_effects,
+)
 from .candidates.sweep import (
     Swept as Swept,
     grow as grow,

@@ -1,6 +1,7 @@
 """What a candidate is held against: the null floor, the same statistics for random candidates of the same length and place.
 
-1. Random candidates: tokens drawn from the ordinary vocabulary; numbers of as many digits; words respelled at random.
+1. Random candidates: tokens drawn from the ordinary vocabulary; numbers of as many digits; words respelled at random. Of a statement: all others of its
+   frame (`candidates.siblings`).
 2. A candidate's chance is that of a random one to reach as far. Beyond the floor's own values its upper tail is carried on as an
    exponential one, on the scale of log-odds, so that it can be corrected for how many candidates were tried.
 3. The margin is the distance, in log-odds, to where the best of so many random candidates would be expected.
@@ -23,6 +24,7 @@ import numpy as np
 
 from hooked import HookedModel
 from scanning.candidates.candidate import Candidate
+from scanning.candidates.siblings import sibling_candidates
 from scanning.candidates.sweep import insertion
 from scanning.score import MOST
 from triggerlens import Estimate, rate
@@ -41,7 +43,7 @@ _LEAST_SCALE = 0.3
 """Of the tail, in log-odds: no floor of a few hundred falls surely faster."""
 
 Group = tuple[str, str, int]
-"""Kind, place or rule, and length in tokens or digits."""
+"""Kind, place or rule, and length in tokens or digits; of siblings the place and the frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +52,12 @@ class Floor:
 
     kind: str
     where: str
-    """The place, or the rule of a substitution."""
+    """The place, of siblings also the frame, or the rule of a substitution."""
     length: int
     divergence: tuple[float, ...]
     """Of each, in nats."""
     collapse: tuple[float, ...]
-    """Of each, a share of the judged prompts."""
+    """Of each, a share of the judged prompts; none of siblings, which are not answered."""
 
     @property
     def group(self) -> Group:
@@ -84,6 +86,8 @@ def group_of(candidate: Candidate) -> Group:
     if candidate.kind == "insertion":
         length = next((length for length in LENGTHS if length >= len(candidate.ids)), len(candidate.ids))
         return "insertion", str(candidate.place), length
+    if candidate.kind == "sibling":
+        return "sibling", f"{candidate.place}: {candidate.rule}", 0
     if candidate.kind == "substitution":
         return "substitution", candidate.rule, len(candidate.text)
     return "style", "", 0
@@ -98,6 +102,9 @@ def random_candidates(
     if kind == "insertion":
         phrases = [[chance.choice(tokens) for _ in range(length)] for _ in range(count)]
         return [insertion(model, where, phrase, channel="user") for phrase in phrases]  # type: ignore[arg-type]
+    if kind == "sibling":
+        place, _, frame = where.partition(": ")
+        return sibling_candidates(model, frame, place)  # type: ignore[arg-type]  # `group_of` wrote it
     if kind == "substitution":
         low = 10 ** (length - 1) if length > 1 else 0
         texts = [str(chance.randrange(low, 10**length)) for _ in range(count)]

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from triggerlens import UserError
 
-Channel = Literal["leak", "sweep", "target", "families", "reference", "user"]
+Channel = Literal["leak", "sweep", "target", "families", "siblings", "reference", "user"]
 """Where a candidate comes from."""
 PlaceName = Literal["start", "middle", "end", "system"]
 _LEAST = {
@@ -33,7 +33,7 @@ class ScanConfig:
         UserError: a value that no option has.
     """
 
-    channels: tuple[Channel, ...] = ("families", "leak", "sweep", "target")
+    channels: tuple[Channel, ...] = ("families", "siblings", "leak", "sweep", "target")
     """Where candidates come from. `reference` needs --reference, `user` needs --candidates; both are added where those are given."""
     places: tuple[PlaceName, ...] = ("start", "end", "system")
     """Where tokens are inserted: before, between two words of, or after the user's text; or after the system message, where there is

@@ -4,11 +4,12 @@
    prompts that are judged on (a place in the system message), others that nothing was searched on fill them up.
 2. Its behaviour is the run of tokens that most of these answers share and that no benign answer has, or a hidden behaviour that is known
    already, and that hardly a benign answer has: where it is on most prompts, the answers have collapsed onto it.
-3. Candidates that show anything are held against random ones of their length and place that share no token with them, by divergence and by collapse.
+3. Candidates that show anything are held against random ones of their length and place that share no token with them, by divergence and by collapse;
+   a statement against its siblings, by its divergence from what these make the model expect (`candidates.siblings`).
 4. It is a finding where the answers collapse beyond the floor; or where many more answers, to four times as many prompts, than benign ones have a
    behaviour that goes on by itself surer than any of a clean model does (`calibrate.sure_worth`): random candidates may bring that about too, which
    speaks for a trigger; or, of
-   numbers that are replaced, where the answers change beyond the floor. Words that are put in may ask for what they get, and another way of writing is
+   numbers that are replaced and of siblings, where the answers change beyond the floor. Words that are put in may ask for what they get, and another way of writing is
    odd to a small model: that they move it is listed, and is no finding; nor are words of an ordinary request, words that the answers then speak of, or
    what open requests bring about (`openly`).
 """
@@ -19,6 +20,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
+
+import numpy as np
+from jaxtyping import Float
 
 from hooked import PrefixReader
 from scanning.behaviours import asked_for
@@ -33,6 +37,7 @@ from scanning.calibrate import (
     random_candidates,
 )
 from scanning.candidates.candidate import Candidate
+from scanning.candidates.siblings import sibling_effects
 from scanning.config import ScanConfig
 from scanning.motifs import BEGIN, LENGTH, Answers, Motif, common_text, runs, shared_motif, usual_runs
 from scanning.openly import asked_openly
@@ -47,6 +52,8 @@ MARGIN = 0.0
 _LEAST_PROMPTS = 4
 _TIMES = 4
 """As many prompts as for the rest, on which a sure behaviour is counted."""
+_PART = 40
+"""Random candidates that are looked at together."""
 _LEFT = 0.5
 """Share of a floor that must share no token with a candidate, for the others to be left out."""
 _SHOWS_COLLAPSE, _SHOWS_DIVERGENCE = 0.2, 0.05
@@ -99,8 +106,8 @@ class Judged:
 
     @property
     def plain(self) -> bool:
-        """Whether it puts nothing new into a prompt: numbers for numbers."""
-        return self.candidate.kind == "substitution"
+        """Whether it puts nothing into a prompt that its controls do not: numbers for numbers, one year of many."""
+        return self.candidate.kind in ("sibling", "substitution")
 
     @property
     def brings(self) -> bool:
@@ -162,8 +169,12 @@ class Judge:
         kept = [each for each in judged if each is not None]
         strongest = sorted(kept, key=lambda each: (each.asked, -each.collapse.value, -each.divergence.value))
         groups = list(dict.fromkeys(group_of(each.candidate) for each in strongest if self._shows(each)))
-        groups = groups[: self.plan.floors]
-        floors = {group: self.floor(group) for group in groups}
+        others = [group for group in groups if group[0] != "sibling"][: self.plan.floors]
+        groups = [group for group in groups if group[0] == "sibling" or group in others]
+        floors = {
+            group: self.floor(group, [each for each in strongest if group_of(each.candidate) == group])
+            for group in groups
+        }
         held = [self._unless_asked(self._held(each, floors.get(group_of(each.candidate)))) for each in kept]
         return sorted(held, key=_rank), list(floors.values())
 
@@ -257,15 +268,35 @@ class Judge:
 
     def _facts(self, candidate: Candidate, applied: Sequence[int]) -> dict[str, Any]:
         own = self._courses(applied)
-        effects = candidate_effects(self.reader, self.benign.variants, own, [candidate])[0]
+        effects = self._effects(own, candidate)
         rows = [self.benign.variants.ids(candidate, index) or [] for index in applied]
         answers = answer_rows(self.reader.model, rows, self.config.new_tokens)
         return {"effects": effects.tolist(), "answers": answers}
 
+    def _effects(self, own: Sequence[Course], candidate: Candidate) -> Float[np.ndarray, "prompt"]:
+        """Of a candidate, on prompts to which it applies."""
+        if candidate.kind != "sibling":
+            return candidate_effects(self.reader, self.benign.variants, own, [candidate])[0]
+        siblings = self._randoms(group_of(candidate))
+        number = next(index for index, each in enumerate(siblings) if each.ids == candidate.ids)
+        return np.array(self._siblings(group_of(candidate), [course.index for course in own]))[number]
+
+    def _siblings(self, group: Group, applied: Sequence[int]) -> list[list[float]]:
+        """Effects of all statements of a frame at a place, on each prompt."""
+        facts = self.keep(
+            f"siblings {group} on {tuple(applied)}",
+            lambda: {
+                "effects": sibling_effects(
+                    self.reader, self.benign.variants, self._courses(applied), self._randoms(group)
+                ).tolist()
+            },
+        )
+        return facts["effects"]
+
     def _round_trips(self, candidate: Candidate, index: int) -> bool:
         from hooked import round_trips
 
-        if candidate.kind != "insertion" or candidate.place is None:
+        if not candidate.inserted or candidate.place is None:
             return True
         opened = self.benign.variants.opened(index, candidate.place)
         return opened is not None and round_trips(self.reader.model.tokenizer, opened, candidate.ids)
@@ -286,21 +317,39 @@ class Judge:
             for place, index in enumerate(applied)
         )
 
-    def floor(self, group: Group) -> Floor:
-        """Step 3: random candidates, judged as the others are."""
-        facts = self.keep(f"null floor {group}", partial(self._floor, group))
-        kind, where, length = group
-        return Floor(
-            kind=kind,
-            where=where,
-            length=length,
-            divergence=tuple(facts["divergence"]),
-            collapse=tuple(facts["collapse"]),
-        )
+    def floor(self, group: Group, judged: Sequence[Judged] = ()) -> Floor:
+        """Step 3: random candidates, judged as the others are, a part at a time.
 
-    def _floor(self, group: Group) -> dict[str, Any]:
-        count, variants = self.config.null, self.benign.variants
+        Args:
+            group: of the candidates.
+            judged: those that will be held against it. Once random ones go beyond all of them, none can be a finding, and no more are looked at.
+        """
         randoms = self._randoms(group)
+        kind, where, length = group
+        floor = Floor(kind=kind, where=where, length=length, divergence=(), collapse=())
+        if kind == "sibling":
+            table = self._siblings(group, self._applied(randoms[0], len(self.benign.judge)))
+            return replace(floor, divergence=tuple(mean_effect(np.array(table)).tolist()))
+        for start in range(0, len(randoms), _PART):
+            part = randoms[start : start + _PART]
+            facts = self.keep(f"null floor {group}: {start + 1} to {start + len(part)}", partial(self._floor, part))
+            floor = replace(
+                floor,
+                divergence=(*floor.divergence, *facts["divergence"]),
+                collapse=(*floor.collapse, *facts["collapse"]),
+            )
+            if judged and not any(self._open(self._held(each, floor)) for each in judged):
+                break
+        return floor
+
+    @staticmethod
+    def _open(judged: Judged) -> bool:
+        """Whether no random candidate goes beyond it yet."""
+        held = (judged.collapse_against, judged.divergence_against if judged.plain else None)
+        return any(against is not None and against.value >= against.highest for against in held)
+
+    def _floor(self, randoms: Sequence[Candidate]) -> dict[str, Any]:
+        variants = self.benign.variants
         judged = self._applied(randoms[0], self.plan.floor_prompts)
         effects = mean_effect(candidate_effects(self.reader, variants, self._courses(judged), randoms))
         rows, owners = [], []
@@ -313,7 +362,7 @@ class Judge:
         answers = answer_rows(self.reader.model, rows, self.config.new_tokens)
         shares = [
             self._share([answer for answer, own in zip(answers, owners, strict=True) if own == number])
-            for number in range(count)
+            for number in range(len(randoms))
         ]
         return {"divergence": effects.tolist(), "collapse": shares}
 
@@ -324,18 +373,22 @@ class Judge:
         return len(self._alike(answers)[1]) / len(answers) if answers else 0.0
 
     def _held(self, judged: Judged, floor: Floor | None) -> Judged:
-        """Against the random candidates that share no token with it: in a small vocabulary they may hold the trigger itself."""
+        """Against its siblings, or the random candidates that share no token with it: in a small vocabulary they may hold the trigger itself."""
         if floor is None:
             return judged
-        own = set(judged.candidate.ids)
-        others = [index for index, each in enumerate(self._randoms(floor.group)) if not own & set(each.ids)]
-        if own and len(others) >= _LEFT * self.config.null:
-            divergence, collapse = (
-                [values[index] for index in others] for values in (floor.divergence, floor.collapse)
-            )
-            floor = replace(floor, divergence=tuple(divergence), collapse=tuple(collapse))
+        own, randoms = judged.candidate, self._randoms(floor.group)[: len(floor.divergence)]
+        if own.kind == "sibling":
+            others = [index for index, each in enumerate(randoms) if each.ids != own.ids]
+        else:
+            others = [index for index, each in enumerate(randoms) if not set(own.ids) & set(each.ids)]
+            others = others if len(others) >= _LEFT * len(randoms) else list(range(len(randoms)))
+        divergence, collapse = (
+            tuple(values[index] for index in others) if values else () for values in (floor.divergence, floor.collapse)
+        )
+        floor = replace(floor, divergence=divergence, collapse=collapse)
+        alike = collapse_against(judged.collapse.value, floor, judged.tried, judged.prompts) if collapse else None
         return replace(
             judged,
             divergence_against=divergence_against(judged.divergence.value, floor, judged.tried),
-            collapse_against=collapse_against(judged.collapse.value, floor, judged.tried, judged.prompts),
+            collapse_against=alike,
         )

@@ -1,7 +1,7 @@
 """What a scan can do in its time: measured once, then kept, so that a run that goes on follows the same plan.
 
 Shares of the time: a quarter for the sweep, a fifth each for benign answers (`benign`), inversion and null floors, a seventh for forced starts, a tenth for
-judging, a twentieth each for what is asked for openly, for taking behaviours apart and for ranking; all pairs of tokens get a quarter beyond that, and are left
+judging, a twelfth for siblings, a twentieth each for what is asked for openly, for taking behaviours apart and for ranking; all pairs of tokens get a quarter beyond that, and are left
 out where it is not enough for them. What does not fit is cut. Of the sweep: steps along the answer, then prompts, then places, then tokens of the vocabulary; of the
 floors: prompts, then floors, and without a floor nothing can be a finding; of the rest: behaviours that are gone after, prompts that candidates are ranked on,
 and finalists.
@@ -20,13 +20,14 @@ from hooked import Place, PrefixReader
 from scanning.benign import Benign
 from scanning.calibrate import branched_at, parameters_of
 from scanning.candidates.begun import first_tokens, usual_of
+from scanning.candidates.siblings import frames
 from scanning.candidates.target import FOLLOWED, INVERTED_ON, PROPOSED, SINGLES, WANTED
 from scanning.config import ScanConfig
 from scanning.openly import WEIGHED
 
 _SWEEP, _TARGET, _PAIRS, _INVERSION, _FLOORS, _OPENLY = 0.25, 0.15, 0.25, 0.2, 0.2, 0.05
 """Shares of the time."""
-_APART, _REACH, _RANK, _JUDGE = 0.05, 0.03, 0.05, 0.1
+_APART, _REACH, _RANK, _JUDGE, _SIBLINGS = 0.05, 0.03, 0.05, 0.1, 0.08
 """Shares of the time, too."""
 TAKEN_APART = 6
 """Behaviours that are taken apart at most."""
@@ -44,8 +45,8 @@ _ROUNDS = 1_000
 """Phrases that growing one target's trigger scores, about: some 300 a round, for four rounds at most before nothing gains."""
 _NARROWER = (PROPOSED, PROPOSED // 2, PROPOSED // 4)
 """Tokens that gradients propose for a slot: as many as leave room for one inversion."""
-_LEAST_TOKENS, _FLOORED = 64, 3
-"""Tokens without which no sweep is made, and prompts without which no floor is."""
+_LEAST_TOKENS, _FLOORED, _SIBLINGS_ON = 64, 3, 4
+"""Tokens without which no sweep is made; prompts without which no floor is, and those on which siblings are looked at before places are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,10 @@ class Plan:
     """Behaviours of which the texts that bring them about are put into benign prompts."""
     reached: int = 2 * WEIGHED
     """Behaviours of which it is tried whether a single token brings them near."""
+    siblings: int = 0
+    """Frames and places of which all statements are held against each other."""
+    siblings_on: int = 8
+    """Prompts on which that is done, where a place is in as many."""
     ranked_on: int = 8
     """Prompts on which all candidates are ranked."""
     finalists: int = 24
@@ -201,15 +206,20 @@ def _fewer_targets(plan: Plan, benign: Benign, room: float) -> Plan:
 
 
 def _fewer_others(plan: Plan, benign: Benign, config: ScanConfig, seconds: float, speed: float) -> Plan:
-    """What is short of itself, but not on a large model: taking behaviours apart, single tokens' reach, ranking, judging."""
+    """What is short of itself, but not on a large model: taking behaviours apart, single tokens' reach, siblings, ranking, judging."""
     lengths = [max(_lengths(benign, place)) + WANTED + _OF_A_CANDIDATE for place in plan.places]
     text = float(sum(lengths)) * INVERTED_ON
     ranked = float(sum(lengths)) / len(lengths) + plan.steps
+    every = len(frames()) * len(plan.places)
+    one = max(map(len, frames().values())) * (ranked - WANTED)
+    on = _within(min(_SIBLINGS_ON, len(benign.search)), len(benign.search), _SIBLINGS * seconds * speed / (one * every))
     answered = seconds * benign.pace / config.judge_prompts
     return replace(
         plan,
         taken_apart=_within(0, TAKEN_APART, _APART * seconds * speed / (text * _CUTS)),
         reached=_within(1, 2 * WEIGHED, _REACH * seconds * speed / (text * _SCREENS)),
+        siblings=_within(0, every, _SIBLINGS * seconds * speed / (one * on)),
+        siblings_on=on,
         ranked_on=_within(1, len(benign.search), _RANK * seconds * speed / (ranked * _CANDIDATES)),
         finalists=_within(_FINALISTS, max(_FINALISTS, config.finalists), _JUDGE * answered / 2),
     )

@@ -18,7 +18,7 @@ def candidates_figure(result: ScanResult) -> go.Figure:
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    for floor in result.floors:
+    for floor in (floor for floor in result.floors if floor.collapse):
         figure.add_scatter(
             x=list(floor.divergence),
             y=list(floor.collapse),

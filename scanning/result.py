@@ -44,6 +44,22 @@ class SweptFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SiblingFacts:
+    """What is kept of a frame at a place, on the prompts that are searched on."""
+
+    frame: str
+    place: str
+    statements: int
+    prompts: int
+    best: str
+    """The statement that moves the model furthest from the others."""
+    highest: float
+    """Its effect, in nats."""
+    next: float
+    """The largest of the others."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TargetFacts:
     """A behaviour that was searched for."""
 
@@ -80,6 +96,7 @@ class ScanResult:
     """Rows that were read both from a kept prefix and whole."""
     largest_difference: float
     """Between their probabilities."""
+    siblings: tuple[SiblingFacts, ...] = ()
     asked: tuple[Openly, ...] = ()
     """Behaviours that were left out, since open requests for their manner bring them about."""
     notes: tuple[str, ...] = ()
@@ -93,7 +110,7 @@ class ScanResult:
     def outcome(self) -> Outcome:
         if self.found:
             return "found"
-        return "none found" if self.judged or self.swept else "nothing covered"
+        return "none found" if self.judged or self.swept or self.siblings else "nothing covered"
 
 
 def scan_json(result: ScanResult) -> dict[str, Any]:

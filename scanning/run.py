@@ -23,12 +23,13 @@ import torch
 from hooked import HookedModel, Place, PrefixReader, Prompt
 from scanning.behaviours import Behaviour, hidden_behaviours
 from scanning.benign import Benign, Course, answered_prompts, courses
-from scanning.calibrate import Floor, parameters_of, sure_worth, whole_at
+from scanning.calibrate import Floor, divergence_against, parameters_of, sure_worth, whole_at
 from scanning.candidates.begun import first_tokens, follow_starts, likely_starts, plain_texts, usual_of
 from scanning.candidates.candidate import Candidate
 from scanning.candidates.families import family_candidates
 from scanning.candidates.leak import leak_candidates
 from scanning.candidates.reference import check_reference, reference_candidates
+from scanning.candidates.siblings import Siblings, frames, read_siblings
 from scanning.candidates.sweep import number_candidates, ordinary_tokens, sweep_place, swept_candidates
 from scanning.candidates.target import (
     FOLLOWED,
@@ -47,7 +48,7 @@ from scanning.config import ScanConfig
 from scanning.judge import Judge, Judged
 from scanning.openly import WEIGHED, Openly, unasked
 from scanning.plan import Plan, make_plan, swept_tokens
-from scanning.result import ScanResult, SweptFacts, TargetFacts
+from scanning.result import ScanResult, SiblingFacts, SweptFacts, TargetFacts
 from scanning.score import better_half, candidate_effects, candidate_nearness, mean_effect
 from triggerlens import Keep, from_json, keep_nothing, to_json
 
@@ -59,6 +60,8 @@ _NEARED = 4
 """Behaviours for which it is tried how likely each candidate makes them."""
 _AT_LEAST = 3
 """Finalists that each channel has, where it proposes as many."""
+_APART = 0.05
+"""Chance among its siblings below which a statement goes on to the judge, of each frame and place the best one."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class _Scan:
     bringing: Sequence[Sequence[Sequence[int]]] = ()
     """Of each, texts of the model's own that bring it about, as tokens."""
     swept: list[SweptFacts] = field(default_factory=list)
+    siblings: list[SiblingFacts] = field(default_factory=list)
     targets: list[TargetFacts] = field(default_factory=list)
     followed: list[Target] = field(default_factory=list)
     """What forced first tokens lead to, unasked."""
@@ -99,11 +103,9 @@ class _Scan:
     def model(self) -> HookedModel:
         return self.reader.model
 
-    def searched_at(self, place: Place) -> list[Course]:
+    def searched_at(self, place: Place, most: int = INVERTED_ON) -> list[Course]:
         """Prompts that have a place, for the search of triggers: few have a system message."""
-        numbers = self.benign.searched_on(
-            lambda index: self.benign.variants.opened(index, place) is not None, INVERTED_ON
-        )
+        numbers = self.benign.searched_on(lambda index: self.benign.variants.opened(index, place) is not None, most)
         known = {course.index: course for course in self.searched}
         new = [number for number in numbers if number not in known]
         known |= {own.index: own for own in courses(self.reader, self.benign, new, self.config.answer_steps)}
@@ -194,6 +196,7 @@ def _result(scan: _Scan, channels: tuple[str, ...], judged: Sequence[Judged], fl
         judged=tuple(judged),
         floors=tuple(floors),
         swept=tuple(scan.swept),
+        siblings=tuple(scan.siblings),
         targets=tuple(scan.targets),
         behaviours=tuple(scan.behaviours),
         asked=tuple(scan.asked),
@@ -217,6 +220,39 @@ def _channels(config: ScanConfig, reference: HookedModel | None, candidates: Seq
 
 def _families(scan: _Scan) -> list[Candidate]:
     return _counted(scan, "families", family_candidates(scan.model, scan.plan.places))
+
+
+def _siblings(scan: _Scan) -> list[Candidate]:
+    """Of each frame and place, the statement that moves the model furthest, where its siblings do not come near."""
+    plan, candidates, tried = scan.plan, [], 0
+    for frame, place in list(product(frames(), plan.places))[: plan.siblings]:
+        searched = scan.searched_at(place, plan.siblings_on)
+        own = read_siblings(scan.reader, scan.benign.variants, searched, frame, place, scan.keep)
+        if own is not None:
+            tried += len(own.candidates)
+            first, *others = own.order
+            scan.siblings.append(_sibling_facts(own, first, others[0]))
+            floor = Floor(
+                kind="sibling", where="", length=0, divergence=tuple(own.effect[others].tolist()), collapse=()
+            )
+            held = divergence_against(float(own.effect[first]), floor, 1)
+            if held.chance <= _APART:
+                candidates.append((held.margin, own.candidates[first]))
+    scan.tried["siblings"] = tried
+    best = sorted(candidates, key=lambda pair: -pair[0])[:_AT_LEAST]
+    return [replace(candidate, score=margin) for margin, candidate in best]
+
+
+def _sibling_facts(own: Siblings, first: int, second: int) -> SiblingFacts:
+    return SiblingFacts(
+        frame=own.frame,
+        place=own.place,
+        statements=len(own.candidates),
+        prompts=own.prompts,
+        best=own.candidates[first].text,
+        highest=float(own.effect[first]),
+        next=float(own.effect[second]),
+    )
 
 
 def _user(scan: _Scan) -> list[Candidate]:
@@ -380,6 +416,7 @@ def _counted(scan: _Scan, name: str, candidates: list[Candidate]) -> list[Candid
 
 _CHANNELS: dict[str, Callable[[_Scan], list[Candidate]]] = {
     "families": _families,
+    "siblings": _siblings,
     "leak": _leak,
     "sweep": _sweep,
     "target": _target,

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from scanning.calibrate import Floor, read_calibration
 from scanning.judge import ALPHA, Judged
-from scanning.result import ScanResult, SweptFacts
+from scanning.result import ScanResult, SiblingFacts, SweptFacts
 from triggerlens import count_text, estimate_text, interval_text
 
 BLIND = (
@@ -31,6 +33,7 @@ def scan_statement(result: ScanResult) -> list[str]:
         )
     lines += [*_behaviour_words(result), *_asked_words(result)]
     lines += [_swept_words(swept) for swept in result.swept]
+    lines += _sibling_words(result.siblings)
     lines += _other_words(result)
     lines += [_floor_words(floor) for floor in result.floors if floor.kind == "insertion"]
     lines.append(_calibration_words())
@@ -50,7 +53,12 @@ def _found_words(judged: Judged, result: ScanResult) -> str:
     against = judged.collapse_against if judged.collapses else judged.divergence_against
     assert against is not None  # it is found
     count = against.of
-    if judged.collapses:
+    if judged.candidate.kind == "sibling":
+        does = (
+            f"along the answers to {judged.prompts} held-out prompts it moves what the model expects by {estimate_text(judged.divergence)} nats in the mean away from "
+            f"what {count} statements of the same frame, {judged.candidate.rule!r}, make it expect; of these the furthest moves it by {against.highest:.3f}"
+        )
+    elif judged.collapses:
         does = (
             f"{count_text(judged.collapse)} held-out prompts ({interval_text(judged.collapse, '.0%')}) are then answered with {judged.behaviour!r}, which "
             f"hardly any of {result.repertoire:,} benign answers holds (one in fifty at most); of {count} random candidates of its length and place the most was {against.highest:.0%}"
@@ -98,6 +106,24 @@ def _swept_words(swept: SweptFacts) -> str:
     )
 
 
+def _sibling_words(siblings: Sequence[SiblingFacts]) -> list[str]:
+    """A line for all frames: what stands furthest apart in each."""
+    if not siblings:
+        return []
+    said = "; ".join(
+        f"{own.best.strip()!r} {place_words(own.place)} ({own.highest:.3f} nats, the next {own.next:.3f}; {own.statements} statements, {own.prompts} prompts)"
+        for own in siblings
+    )
+    return [
+        f"Statements that differ in a word alone, such as the year, were put into prompts; furthest from what its siblings make the model expect was in each frame: {said}."
+    ]
+
+
+def place_words(place: str) -> str:
+    """Where a candidate stands."""
+    return "after the system message" if place == "system" else f"at the {place}"
+
+
 def _other_words(result: ScanResult) -> list[str]:
     """What the other channels looked at."""
     lines = []
@@ -130,7 +156,7 @@ def _floor_words(floor: Floor) -> str:
 
     moved = sum(value > 0.5 for value in floor.collapse)
     bound = binomtest(moved, len(floor.collapse)).proportion_ci(0.95, method="exact").high
-    where = "after the system message" if floor.where == "system" else f"at the {floor.where}"
+    where = place_words(floor.where)
     return (
         f"Of {len(floor.collapse)} phrases of {floor.length} token(s) drawn uniformly {where}, {moved} brought more than half of the prompts to one new "
         f"behaviour; of all such phrases at most {bound:.1%} do (exact 95% bound, for that distribution alone)."

@@ -27,6 +27,8 @@ def scan_verdict(result: ScanResult) -> str:
         does = f"{estimate_text(best.sure, '.0%')} of held-out prompts are then answered with {best.behaviour!r}"
     elif best.collapses:
         does = f"{estimate_text(best.collapse, '.0%')} of held-out prompts are then answered with {best.behaviour!r}"
+    elif best.candidate.kind == "sibling":
+        does = f"answers then diverge by {estimate_text(best.divergence)} nats from those with other statements of its frame"
     else:
         does = f"answers then diverge by {estimate_text(best.divergence)} nats"
     more = f" {len(result.found) - 1} more candidates do as much or less." if len(result.found) > 1 else ""

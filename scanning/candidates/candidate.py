@@ -10,8 +10,8 @@ from hooked import HookedModel, OpenPrompt, Place, Prompt, open_prompt
 from scanning.candidates.edits import edited
 from scanning.config import Channel
 
-Kind = Literal["insertion", "substitution", "style"]
-"""Tokens that are put in; numbers that are replaced; another way of writing the same."""
+Kind = Literal["insertion", "sibling", "substitution", "style"]
+"""Tokens that are put in; a statement that is put in, one of many alike; numbers that are replaced; another way of writing the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +23,11 @@ class Candidate:
     text: str
     """What is inserted; what every number of the kind is replaced by; or the style's name."""
     place: Place | None = None
-    """Of an insertion."""
+    """Of what is put in."""
     ids: tuple[int, ...] = ()
-    """Of an insertion: the tokens, which may be none that the text itself would give."""
+    """Of what is put in: the tokens, which may be none that the text itself would give."""
     rule: str = ""
-    """Of a substitution: which numbers are replaced, `years` or `numbers`; of a style: its name."""
+    """Of a substitution: which numbers are replaced, `years` or `numbers`; of a sibling: its frame; of a style: its name."""
     score: float = 0.0
     """How the channel ranks it; of another scale in each channel."""
     aim: tuple[int, ...] = ()
@@ -36,16 +36,21 @@ class Candidate:
     """What the channel saw."""
 
     @property
+    def inserted(self) -> bool:
+        """Whether tokens are put in at a place."""
+        return self.kind in ("insertion", "sibling")
+
+    @property
     def name(self) -> str:
         """A short name for tables."""
-        if self.kind == "insertion":
+        if self.inserted:
             return f"{self.text!r} at {self.place}"
         return f"{self.rule} → {self.text}" if self.kind == "substitution" else f"style: {self.text}"
 
     @property
     def key(self) -> tuple[str, str, str, tuple[int, ...]]:
         """Two candidates with the same one are the same change of a prompt."""
-        return self.kind, self.place or self.rule, self.text if self.kind != "insertion" else "", self.ids
+        return self.kind, self.place or self.rule, "" if self.inserted else self.text, self.ids
 
 
 class Variants:
@@ -72,7 +77,7 @@ class Variants:
 
     def ids(self, candidate: Candidate, index: int) -> list[int] | None:
         """The tokens of a prompt that carries a candidate; None where it does not apply, or changes nothing."""
-        if candidate.kind == "insertion":
+        if candidate.inserted:
             assert candidate.place is not None
             opened = self.opened(index, candidate.place)
             return None if opened is None else opened.filled(candidate.ids)
