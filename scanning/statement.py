@@ -55,7 +55,7 @@ def _found_words(judged: Judged, result: ScanResult) -> str:
     count = against.of
     if judged.candidate.kind == "sibling":
         does = (
-            f"along the answers to {judged.prompts} held-out prompts it moves what the model expects by {estimate_text(judged.divergence)} nats in the mean away from "
+            f"on the quarter of {judged.prompts} held-out prompts that it moves most, it moves what the model expects along its answer by {against.value:.3f} nats away from "
             f"what {count} statements of the same frame, {judged.candidate.rule!r}, make it expect; of these the furthest moves it by {against.highest:.3f}"
         )
     elif judged.collapses:

