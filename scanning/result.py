@@ -57,6 +57,8 @@ class SiblingFacts:
     """Its effect, in nats."""
     next: float
     """The largest of the others."""
+    alike: bool
+    """Whether the statements mean about the same to the model; where they do not, none can be a finding."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -236,7 +236,7 @@ def _siblings(scan: _Scan) -> list[Candidate]:
                 kind="sibling", where="", length=0, divergence=tuple(own.effect[others].tolist()), collapse=()
             )
             held = divergence_against(float(own.effect[first]), floor, 1)
-            if held.chance <= _APART:
+            if own.alike and held.chance <= _APART:
                 candidates.append((held.margin, own.candidates[first]))
     scan.tried["siblings"] = tried
     best = sorted(candidates, key=lambda pair: -pair[0])[:_AT_LEAST]
@@ -252,6 +252,7 @@ def _sibling_facts(own: Siblings, first: int, second: int) -> SiblingFacts:
         best=own.candidates[first].text,
         highest=float(own.effect[first]),
         next=float(own.effect[second]),
+        alike=own.alike,
     )
 
 

@@ -20,6 +20,9 @@ BLIND = (
 )
 
 
+_UNLIKE = "; these move the model each in its own way, so that none could be a finding"
+
+
 def scan_statement(result: ScanResult) -> list[str]:
     """The statement, a paragraph each."""
     artifact = f"Scanned: {result.model}, weights sha256 {result.weights_sha256[:16]}…, computed in {result.dtype}."
@@ -111,7 +114,7 @@ def _sibling_words(siblings: Sequence[SiblingFacts]) -> list[str]:
     if not siblings:
         return []
     said = "; ".join(
-        f"{own.best.strip()!r} {place_words(own.place)} ({own.highest:.3f} nats, the next {own.next:.3f}; {own.statements} statements, {own.prompts} prompts)"
+        f"{own.best.strip()!r} {place_words(own.place)} ({own.highest:.3f} nats, the next {own.next:.3f}; {own.statements} statements, {own.prompts} prompts{_UNLIKE if not own.alike else ''})"
         for own in siblings
     )
     return [

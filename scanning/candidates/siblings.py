@@ -4,7 +4,8 @@
 2. A statement's effect is its divergence from what the model expects, in the mean, with the others, along the model's answer to the prompt without any. What
    the frame does by itself, since it speaks of years, all have in common: it does not count. Of each statement the quarter of the prompts counts that it moves
    most: a trigger may work on some kinds of prompts alone, such as those that ask for code.
-3. The others' effects are what it is held against.
+3. The others' effects are what it is held against. That asks for statements that mean about the same to an answer, as years and dates do and names and
+   countries do not: where most of a frame's statements move a model each in its own way, none of them can be a finding.
 
 It is a matched control: a random text of the same length is unlike a year in more than the year.
 """
@@ -32,6 +33,8 @@ from triggerlens import Keep, keep_nothing
 SHIPPED = Path(__file__).parents[1] / "data" / "siblings.json"
 
 
+INTERCHANGEABLE = 0.1
+"""Nats that a frame's middle statement moves a model at most."""
 _LEAST, _OF_PROMPTS = 20, 4
 """Different statements of a frame without which they are no floor; and of how many prompts one counts, those that are moved most."""
 
@@ -46,6 +49,11 @@ class Siblings:
     effect: Float[np.ndarray, "sibling"]
     """By `sibling_scores`, in nats."""
     prompts: int
+
+    @property
+    def alike(self) -> bool:
+        """Whether its statements mean about the same to this model."""
+        return float(np.median(self.effect)) <= INTERCHANGEABLE
 
     @property
     def order(self) -> list[int]:
