@@ -56,6 +56,8 @@ _PART = 40
 """Random candidates that are looked at together."""
 _LEFT = 0.5
 """Share of a floor that must share no token with a candidate, for the others to be left out."""
+_NEARLY = 0.5
+"""Share of a statement's effect from which on a sibling does nearly the same."""
 _SHOWS_COLLAPSE, _SHOWS_DIVERGENCE, _CHANGES = 0.2, 0.05, 0.2
 """From where on a candidate is worth a floor; and nats from where on a statement changes answers: in a model whose siblings do nothing at all, one that does a
 little stands far apart.
@@ -95,6 +97,8 @@ class Judged:
     """Share of prompts whose answers have a behaviour that goes on surer than any of a clean model does; None where that is not known."""
     sure_chance: float = 1.0
     """That so many would, by the share of benign answers; corrected for the number judged."""
+    nearly: tuple[str, ...] = ()
+    """Of a statement, the siblings that move the model at least half as far: relatives of a trigger, such as all years from one on."""
     asked: bool = False
     """Whether it openly asks for a manner, the answers speak of it, or open requests bring about what they say."""
     round_trips: bool = True
@@ -375,29 +379,35 @@ class Judge:
         return len(self._alike(answers)[1]) / len(answers) if answers else 0.0
 
     def _held(self, judged: Judged, floor: Floor | None) -> Judged:
-        """Against its siblings, or the random candidates that share no token with it: in a small vocabulary they may hold the trigger itself."""
+        """Against the random candidates that share no token with it: in a small vocabulary they may hold the trigger itself."""
         if floor is None:
             return judged
-        own, randoms, moved = (
-            judged.candidate,
-            self._randoms(floor.group)[: len(floor.divergence)],
-            judged.divergence.value,
+        if floor.kind == "sibling":
+            return self._held_against_siblings(judged, floor)
+        own, randoms = judged.candidate, self._randoms(floor.group)[: len(floor.divergence)]
+        others = [index for index, each in enumerate(randoms) if not set(own.ids) & set(each.ids)]
+        if own.ids and len(others) >= _LEFT * len(randoms):
+            divergence, collapse = (
+                tuple(values[index] for index in others) for values in (floor.divergence, floor.collapse)
+            )
+            floor = replace(floor, divergence=divergence, collapse=collapse)
+        return replace(
+            judged,
+            divergence_against=divergence_against(judged.divergence.value, floor, judged.tried),
+            collapse_against=collapse_against(judged.collapse.value, floor, judged.tried, judged.prompts),
         )
-        if own.kind == "sibling":
-            others = [index for index, each in enumerate(randoms) if each.ids != own.ids]
-            moved = next(value for value, each in zip(floor.divergence, randoms, strict=True) if each.ids == own.ids)
-            if moved < _CHANGES:
-                return judged
-        else:
-            others = [index for index, each in enumerate(randoms) if not set(own.ids) & set(each.ids)]
-            others = others if len(others) >= _LEFT * len(randoms) else list(range(len(randoms)))
-        divergence, collapse = (
-            tuple(values[index] for index in others) if values else () for values in (floor.divergence, floor.collapse)
-        )
-        floor = replace(floor, divergence=divergence, collapse=collapse)
-        alike = collapse_against(judged.collapse.value, floor, judged.tried, judged.prompts) if collapse else None
+
+    def _held_against_siblings(self, judged: Judged, floor: Floor) -> Judged:
+        """Against all others of its frame, where it changes answers at all."""
+        siblings = self._randoms(floor.group)
+        own = next(index for index, each in enumerate(siblings) if each.ids == judged.candidate.ids)
+        moved, others = floor.divergence[own], [index for index in range(len(siblings)) if index != own]
+        if moved < _CHANGES:
+            return judged
+        floor = replace(floor, divergence=tuple(floor.divergence[index] for index in others))
+        near = [index for index, value in zip(others, floor.divergence, strict=True) if value >= _NEARLY * moved]
         return replace(
             judged,
             divergence_against=divergence_against(moved, floor, judged.tried),
-            collapse_against=alike,
+            nearly=tuple(siblings[index].text.strip() for index in near),
         )
