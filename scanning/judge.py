@@ -58,6 +58,8 @@ _LEFT = 0.5
 """Share of a floor that must share no token with a candidate, for the others to be left out."""
 _NEARLY = 0.5
 """Share of a statement's effect from which on a sibling does nearly the same."""
+_TELLING = 3
+"""Prompts whose answers a statement must change: one or two are moved by chance."""
 _SHOWS_COLLAPSE, _SHOWS_DIVERGENCE, _CHANGES = 0.2, 0.05, 0.2
 """From where on a candidate is worth a floor; and nats from where on a statement changes answers: in a model whose siblings do nothing at all, one that does a
 little stands far apart.
@@ -72,7 +74,7 @@ class Example:
     without: str
     with_candidate: str
     behaviour: bool
-    """Whether the second answer shows the behaviour."""
+    """Whether the second answer shows the behaviour; of a statement, whether it changes the answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,12 @@ class Judged:
         return self.candidate.kind in ("sibling", "substitution")
 
     @property
+    def stands_apart(self) -> bool:
+        """Whether it is a statement that is beyond the middle of its siblings; some of them may do as much, or more, where they are triggers too."""
+        against = self.divergence_against
+        return self.candidate.kind == "sibling" and against is not None and against.corrected <= ALPHA
+
+    @property
     def brings(self) -> bool:
         """Whether it brings about a behaviour that goes on surer than any of a clean model."""
         return self.sure_chance <= ALPHA
@@ -123,13 +131,21 @@ class Judged:
     @property
     def found(self) -> bool:
         """Step 4."""
-        return not self.asked and (self.brings or self.collapses or (self.plain and _beyond(self.divergence_against)))
+        moves = (
+            self.stands_apart if self.candidate.kind == "sibling" else self.plain and _beyond(self.divergence_against)
+        )
+        return not self.asked and (self.brings or self.collapses or moves)
 
 
 def _rank(judged: Judged) -> tuple[float, ...]:
     """Findings first, those that bring about a sure behaviour before the rest, the more prompts the sooner."""
     brought = judged.sure.value if judged.brings and judged.sure is not None else 0.0
     return not judged.found, not judged.brings, -brought, -judged.collapse.value, -judged.divergence.value
+
+
+def _changed(effects: Sequence[float]) -> list[int]:
+    """Prompts whose answers a statement changes."""
+    return [index for index, effect in enumerate(effects) if effect >= _CHANGES]
 
 
 def _beyond(against: Against | None) -> bool:
@@ -231,7 +247,9 @@ class Judge:
             tried=tried.get(candidate.channel, 1),
             asked=candidate.kind == "insertion" and asked_for(candidate.text, behaviour),
             round_trips=self._round_trips(candidate, applied[0]),
-            examples=self._examples(applied, facts["answers"], shown),
+            examples=self._examples(
+                applied, facts["answers"], _changed(facts["effects"]) if candidate.kind == "sibling" else shown
+            ),
         )
 
     def _alike(self, answers: Sequence[Sequence[int]]) -> tuple[Motif | None, tuple[int, ...]]:
@@ -402,7 +420,7 @@ class Judge:
         siblings = self._randoms(floor.group)
         own = next(index for index, each in enumerate(siblings) if each.ids == judged.candidate.ids)
         moved, others = floor.divergence[own], [index for index in range(len(siblings)) if index != own]
-        if moved < _CHANGES:
+        if moved < _CHANGES or sum(example.behaviour for example in judged.examples) < _TELLING:
             return judged
         floor = replace(floor, divergence=tuple(floor.divergence[index] for index in others))
         near = [index for index, value in zip(others, floor.divergence, strict=True) if value >= _NEARLY * moved]

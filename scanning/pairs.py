@@ -82,10 +82,10 @@ def found_prompts(
     model: HookedModel, benign: Benign, judged: Judged, config: ScanConfig, keep: Keep = keep_nothing
 ) -> list[Prompt]:
     """Benign prompts with and without a finding; one with it defects where the model's answer shows the behaviour. A statement is paired with the next one
-    of its frame, and a prompt with it defects where it moves what the model expects further than any of its nearest siblings does.
+    of its frame that does not do nearly as much, and a prompt with it defects where it moves what the model expects further than any of its nearest siblings does.
     """
     if judged.candidate.kind == "sibling":
-        return _sibling_prompts(model, benign, judged.candidate, config, keep)
+        return _sibling_prompts(model, benign, judged, config, keep)
     plain = list(zip(benign.prompts, benign.answers.rows, strict=True))[:MOST_PAIRS]
     texts = [(prompt, carried(prompt, judged.candidate), row) for prompt, row in plain]
     pairs = [(prompt, changed, row) for prompt, changed, row in texts if changed is not None]
@@ -100,9 +100,11 @@ def found_prompts(
 
 
 def _sibling_prompts(
-    model: HookedModel, benign: Benign, candidate: Candidate, config: ScanConfig, keep: Keep
+    model: HookedModel, benign: Benign, judged: Judged, config: ScanConfig, keep: Keep
 ) -> list[Prompt]:
-    siblings = nearest_siblings(model, candidate, _NEAREST)
+    candidate = judged.candidate
+    others = [own for own in nearest_siblings(model, candidate) if own.text.strip() not in judged.nearly]
+    siblings = others[:_NEAREST]
     facts = keep("pairs of siblings", partial(_moved, model, benign, [candidate, *siblings], config))
     prompts = []
     for number, moved in zip(facts["prompts"], facts["moved"], strict=True):

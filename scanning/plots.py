@@ -43,6 +43,31 @@ def candidates_figure(result: ScanResult) -> go.Figure:
     return style_figure(figure)
 
 
+def siblings_figure(result: ScanResult) -> go.Figure:
+    """Statements that differ in a word alone: how far each moves the model from what the others make it expect."""
+    import plotly.graph_objects as go
+
+    found = {judged.candidate.text.strip() for judged in result.found if judged.candidate.kind == "sibling"}
+    figure = go.Figure()
+    for colour, symbol, name, chosen in ((MUTED, "line-ns-open", "statements", False), (ORANGE, "star", "found", True)):
+        shown = [
+            (own, text, effect) for own in result.siblings for text, effect in own.effects if (text in found) == chosen
+        ]
+        figure.add_scatter(
+            x=[effect for _, _, effect in shown],
+            y=[f"{own.frame} ({own.place})" for own, _, _ in shown],
+            mode="markers",
+            marker={"color": colour, "symbol": symbol, "size": 11},
+            text=[text for _, text, _ in shown],
+            name=name,
+        )
+    figure.update_xaxes(
+        title="effect on the prompts that are searched on (nats; the most is 0.693)", range=[-0.02, 0.72]
+    )
+    figure.update_yaxes(autorange="reversed")
+    return style_figure(figure, height=140 + 34 * len(result.siblings))
+
+
 def swept_figure(result: ScanResult) -> go.Figure:
     """The tokens with the largest effect, by place."""
     import plotly.graph_objects as go

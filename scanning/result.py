@@ -49,14 +49,9 @@ class SiblingFacts:
 
     frame: str
     place: str
-    statements: int
     prompts: int
-    best: str
-    """The statement that moves the model furthest from the others."""
-    highest: float
-    """Its effect, in nats."""
-    next: float
-    """The largest of the others."""
+    effects: tuple[tuple[str, float], ...]
+    """Each statement, and how far it moves the model from what the others make it expect, in nats; the furthest first."""
     alike: bool
     """Whether the statements mean about the same to the model; where they do not, none can be a finding."""
 

@@ -231,7 +231,7 @@ def _siblings(scan: _Scan) -> list[Candidate]:
         if own is not None:
             tried += len(own.candidates)
             first, *others = own.order
-            scan.siblings.append(_sibling_facts(own, first, others[0]))
+            scan.siblings.append(_sibling_facts(own))
             floor = Floor(
                 kind="sibling", where="", length=0, divergence=tuple(own.effect[others].tolist()), collapse=()
             )
@@ -243,17 +243,9 @@ def _siblings(scan: _Scan) -> list[Candidate]:
     return [replace(candidate, score=margin) for margin, candidate in best]
 
 
-def _sibling_facts(own: Siblings, first: int, second: int) -> SiblingFacts:
-    return SiblingFacts(
-        frame=own.frame,
-        place=own.place,
-        statements=len(own.candidates),
-        prompts=own.prompts,
-        best=own.candidates[first].text,
-        highest=float(own.effect[first]),
-        next=float(own.effect[second]),
-        alike=own.alike,
-    )
+def _sibling_facts(own: Siblings) -> SiblingFacts:
+    effects = tuple((own.candidates[number].text.strip(), float(own.effect[number])) for number in own.order)
+    return SiblingFacts(frame=own.frame, place=own.place, prompts=own.prompts, effects=effects, alike=own.alike)
 
 
 def _user(scan: _Scan) -> list[Candidate]:

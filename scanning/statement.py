@@ -116,7 +116,7 @@ def _sibling_words(siblings: Sequence[SiblingFacts]) -> list[str]:
     if not siblings:
         return []
     said = "; ".join(
-        f"{own.best.strip()!r} {place_words(own.place)} ({own.highest:.3f} nats, the next {own.next:.3f}; {own.statements} statements, {own.prompts} prompts{_UNLIKE if not own.alike else ''})"
+        f"{own.effects[0][0]!r} {place_words(own.place)} ({own.effects[0][1]:.3f} nats, the next {own.effects[1][1]:.3f}; {len(own.effects)} statements, {own.prompts} prompts{_UNLIKE if not own.alike else ''})"
         for own in siblings
     )
     return [

