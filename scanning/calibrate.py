@@ -155,7 +155,14 @@ def against(
 
 def divergence_against(value: float, floor: Floor, tried: int) -> Against:
     """Of the divergence, in nats."""
-    return against(value, floor.divergence, tried, MOST, 1e-3, relatives=_RELATIVES if floor.kind == "sibling" else 0.0)
+    if floor.kind == "sibling":
+        return siblings_against(value, floor.divergence, tried)
+    return against(value, floor.divergence, tried, MOST, 1e-3)
+
+
+def siblings_against(value: float, others: Sequence[float], tried: int) -> Against:
+    """Of a statement's effect among those of the others of its frame, in nats (`candidates.siblings.sibling_scores`)."""
+    return against(value, others, tried, MOST, 1e-3, relatives=_RELATIVES)
 
 
 def collapse_against(value: float, floor: Floor, tried: int, prompts: int) -> Against:

@@ -179,6 +179,7 @@ class Judge:
             1 + len(benign.answers.rows)
         )
         self._followed: dict[int, Course] = {}
+        self._tables: dict[Group, list[list[float]]] = {}
 
     def judge(self, candidates: Sequence[Candidate], tried: Mapping[str, int]) -> tuple[list[Judged], list[Floor]]:
         """All four steps; the strongest first.
@@ -307,15 +308,17 @@ class Judge:
 
     def _siblings(self, group: Group, applied: Sequence[int]) -> list[list[float]]:
         """Effects of all statements of a frame at a place, on each prompt."""
-        facts = self.keep(
-            f"siblings {group} on {tuple(applied)}",
-            lambda: {
-                "effects": sibling_effects(
-                    self.reader, self.benign.variants, self._courses(applied), self._randoms(group)
-                ).tolist()
-            },
-        )
-        return facts["effects"]
+        if group not in self._tables:
+            facts = self.keep(
+                f"siblings {group} on {tuple(applied)}",
+                lambda: {
+                    "effects": sibling_effects(
+                        self.reader, self.benign.variants, self._courses(applied), self._randoms(group)
+                    ).tolist()
+                },
+            )
+            self._tables[group] = facts["effects"]
+        return self._tables[group]
 
     def _round_trips(self, candidate: Candidate, index: int) -> bool:
         from hooked import round_trips

@@ -84,7 +84,7 @@ def found_prompts(
     """Benign prompts with and without a finding; one with it defects where the model's answer shows the behaviour. A statement is paired with the next one
     of its frame that does not do nearly as much, and a prompt with it defects where it moves what the model expects further than any of its nearest siblings does.
     """
-    if judged.candidate.kind == "sibling":
+    if judged.stands_apart and not judged.brings:
         return _sibling_prompts(model, benign, judged, config, keep)
     plain = list(zip(benign.prompts, benign.answers.rows, strict=True))[:MOST_PAIRS]
     texts = [(prompt, carried(prompt, judged.candidate), row) for prompt, row in plain]

