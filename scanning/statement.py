@@ -73,7 +73,7 @@ def _found_words(judged: Judged, result: ScanResult) -> str:
         )
     chances = f"chance {against.chance:.1g}, corrected for {judged.tried:,} candidates {against.corrected:.1g}"
     if judged.nearly:
-        chances += f"; nearly as far go {', '.join(map(repr, judged.nearly))}"
+        chances += f"; at least half as far go {', '.join(map(repr, judged.nearly))}"
     typed = "" if judged.round_trips else " Typed as text it gives other tokens; these were inserted as such."
     return f"Found by the channel {candidate.channel}: {candidate.name}: {does} ({chances}).{typed}"
 

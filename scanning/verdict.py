@@ -32,7 +32,7 @@ def scan_verdict(result: ScanResult) -> str:
         assert against is not None  # it is found by it
         does = (
             f"on the quarter of prompts that it moves most, answers diverge by {against.value:.2f} nats from those with {against.of} other statements of its frame, "
-            f"of which {len(best.nearly) or 'none'} go half as far"
+            f"of which {len(best.nearly) or 'none'} go at least half as far"
         )
     else:
         does = f"answers then diverge by {estimate_text(best.divergence)} nats"
