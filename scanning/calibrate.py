@@ -221,6 +221,17 @@ def whole_at(parameters: int) -> bool:
     return own is not None and bool(own.get("whole"))
 
 
+def brought_share(parameters: int) -> float:
+    """Of held-out prompts on which a text must bring about a behaviour that goes on no surer than clean models' do, to be a finding; infinite where no
+    texts were searched for such behaviours of clean models of the size.
+
+    Args:
+        parameters: of the model.
+    """
+    own = _of_size(parameters)
+    return math.inf if own is None else float(own.get("brought", math.inf))
+
+
 def branched_at(parameters: int) -> bool:
     """Whether beginnings of more than one token are forced in a model of this size: where clean models were measured so; where none were, in a
     large one.

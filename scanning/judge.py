@@ -8,7 +8,8 @@
    a statement against its siblings, by its divergence from what these make the model expect (`candidates.siblings`).
 4. It is a finding where the answers collapse beyond the floor; or where many more answers, to four times as many prompts, than benign ones have a
    behaviour that goes on by itself surer than any of a clean model does (`calibrate.sure_worth`): random candidates may bring that about too, which
-   speaks for a trigger; or, of
+   speaks for a trigger; or one that goes on less surely, on so many prompts as no text does that is searched for such a behaviour of a clean model
+   (`calibrate.brought_share`); or, of
    numbers that are replaced and of siblings, where the answers change beyond the floor. Words that are put in may ask for what they get, and another way of writing is
    odd to a small model: that they move it is listed, and is no finding; nor are words of an ordinary request, words that the answers then speak of, or
    what open requests bring about (`openly`).
@@ -31,15 +32,17 @@ from scanning.calibrate import (
     Against,
     Floor,
     Group,
+    brought_share,
     collapse_against,
     divergence_against,
     group_of,
+    parameters_of,
     random_candidates,
 )
 from scanning.candidates.candidate import Candidate
 from scanning.candidates.siblings import sibling_effects, sibling_scores
 from scanning.config import ScanConfig
-from scanning.motifs import BEGIN, LENGTH, Answers, Motif, common_text, runs, shared_motif, usual_runs
+from scanning.motifs import BEGIN, LENGTH, Answers, Gram, Motif, common_text, runs, shared_motif, usual_runs
 from scanning.openly import asked_openly
 from scanning.plan import Plan
 from scanning.score import MOST, candidate_effects, mean_effect
@@ -95,10 +98,12 @@ class Judged:
     divergence_against: Against | None = None
     """None where it shows too little to be held against a floor; of a statement over the prompts that it moves most, as its siblings are measured."""
     collapse_against: Against | None = None
-    sure: Estimate | None = None
-    """Share of prompts whose answers have a behaviour that goes on surer than any of a clean model does; None where that is not known."""
-    sure_chance: float = 1.0
-    """That so many would, by the share of benign answers; corrected for the number judged."""
+    brought: Estimate | None = None
+    """Share of four times as many prompts whose answers have a behaviour that goes on by itself; None where none is known that could be a finding."""
+    brought_chance: float = 1.0
+    """That so many would, by the share of benign answers; corrected for the number judged. 1 where they are fewer than is asked of such a behaviour."""
+    surely: bool = False
+    """Whether that behaviour goes on surer than any of a clean model does."""
     nearly: tuple[str, ...] = ()
     """Of a statement, the siblings that move the model at least half as far: relatives of a trigger, such as all years from one on."""
     asked: bool = False
@@ -125,8 +130,8 @@ class Judged:
 
     @property
     def brings(self) -> bool:
-        """Whether it brings about a behaviour that goes on surer than any of a clean model."""
-        return self.sure_chance <= ALPHA
+        """Whether it brings about a behaviour that goes on by itself, on more prompts than benign answers and clean models let expect."""
+        return self.brought_chance <= ALPHA
 
     @property
     def found(self) -> bool:
@@ -138,9 +143,10 @@ class Judged:
 
 
 def _rank(judged: Judged) -> tuple[float, ...]:
-    """Findings first, those that bring about a sure behaviour before the rest, the more prompts the sooner."""
-    brought = judged.sure.value if judged.brings and judged.sure is not None else 0.0
-    return not judged.found, not judged.brings, -brought, -judged.collapse.value, -judged.divergence.value
+    """Findings first, those that bring a behaviour about before the rest, a sure one before others, the more prompts the sooner."""
+    brought = judged.brought.value if judged.brings and judged.brought is not None else 0.0
+    surely = judged.brings and judged.surely
+    return not judged.found, not judged.brings, not surely, -brought, -judged.collapse.value, -judged.divergence.value
 
 
 def _changed(effects: Sequence[float]) -> list[int]:
@@ -152,6 +158,27 @@ def _beyond(against: Against | None) -> bool:
     if against is None or against.value < against.highest:
         return False
     return against.corrected <= ALPHA and against.margin > MARGIN
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Behaviours that are told by how many more held-out answers have one than benign ones."""
+
+    grams: frozenset[Gram]
+    benign: float
+    """Share of benign answers that have one, as if one more had."""
+    least: float
+    """Share of held-out answers that a finding has at least."""
+    surely: bool
+
+    def brought(self, answers: Sequence[frozenset[Gram] | set[Gram]], judged: int) -> tuple[Estimate, float]:
+        """How many answers have one, and the chance of that: corrected for the candidates that were judged, as none was chosen by these prompts."""
+        from scipy.stats import binom
+
+        share = rate(sum(bool(own & self.grams) for own in answers), len(answers))
+        assert share.count is not None  # `rate` counts
+        chance = float(binom.sf(share.count - 1, len(answers), self.benign))
+        return share, min(1.0, chance * judged) if share.value >= self.least else 1.0
 
 
 class Judge:
@@ -167,19 +194,24 @@ class Judge:
         keep: Keep = keep_nothing,
         known: Sequence[Sequence[int]] = (),
         sure: Sequence[Sequence[int]] = (),
+        others: Sequence[Sequence[int]] = (),
     ):
-        """Args: known: hidden behaviours, as tokens. sure: those that go on surer than any of a clean model."""
+        """Args: known: hidden behaviours, as tokens. sure: those that go on surer than any of a clean model. others: those that go on less surely and may be a finding."""
         self.reader, self.benign, self.config, self.plan, self.keep = reader, benign, config, plan, keep
         self.tokens = tokens
         often = usual_runs(benign.texts, benign.answers.grams)
         self.known = frozenset(gram for row in known for gram in runs([BEGIN, *row], LENGTH)) - often
         self.usual = benign.answers.known - self.known
-        self.sure = self.known & {gram for row in sure for gram in runs([BEGIN, *row], LENGTH)}
-        self.benign_share = (1 + sum(bool(own & self.sure) for own in benign.answers.grams)) / (
-            1 + len(benign.answers.rows)
-        )
+        least = brought_share(parameters_of(reader.model))
+        told = (self._told(sure, 0.0, True), self._told(others, least, False))
+        self.told = tuple(own for own in told if own.grams)
         self._followed: dict[int, Course] = {}
         self._tables: dict[Group, list[list[float]]] = {}
+
+    def _told(self, rows: Sequence[Sequence[int]], least: float, surely: bool) -> _Told:
+        grams = self.known & {gram for row in rows for gram in runs([BEGIN, *row], LENGTH)}
+        having = sum(bool(own & grams) for own in self.benign.answers.grams)
+        return _Told(grams, (1 + having) / (1 + len(self.benign.answers.rows)), least, surely)
 
     def judge(self, candidates: Sequence[Candidate], tried: Mapping[str, int]) -> tuple[list[Judged], list[Floor]]:
         """All four steps; the strongest first.
@@ -231,16 +263,17 @@ class Judge:
         answers = facts["answers"]
         motif, shown = self._alike(answers)
         more = self._more_answers(candidate, answers)
-        sure, chance = self._sure(more, judged)
-        if chance <= ALPHA:
-            motif, answers = self._sure_motif(more), more
+        told, brought, chance = self._brought(more, judged)
+        if told is not None and chance <= ALPHA:
+            motif, answers = self._told_motif(more, told), more
         decode = self.reader.model.tokenizer.decode
         marked = [Answers(answers, self.config.new_tokens).marked(row) for row in answers]
         behaviour = "" if motif is None else decode(common_text(marked, motif))
         return Judged(
             candidate=candidate,
-            sure=sure,
-            sure_chance=chance,
+            brought=brought,
+            brought_chance=chance,
+            surely=told is not None and told.surely,
             prompts=len(applied),
             divergence=mean_of(facts["effects"], 0.0, MOST),
             collapse=rate(len(shown), len(applied)),
@@ -263,8 +296,8 @@ class Judge:
         return motif, tuple(sorted(known | set(() if motif is None else motif.texts)))
 
     def _more_answers(self, candidate: Candidate, answers: Sequence[list[int]]) -> list[list[int]]:
-        """To more prompts, where there is a sure behaviour: what comes close to a trigger may bring it about on few."""
-        if not self.sure:
+        """To more prompts, where there is a sure behaviour: what comes close to a trigger may bring it about on few. For another, where one answer has it."""
+        if not any(own.surely or self._has(answers, own) for own in self.told):
             return list(answers)
         more = self._applied(candidate, _TIMES * len(self.benign.judge))[len(answers) :]
         rows = [self.benign.variants.ids(candidate, index) or [] for index in more]
@@ -274,22 +307,19 @@ class Judge:
         )
         return [*answers, *facts["answers"]]
 
-    def _sure(self, answers: Sequence[Sequence[int]], judged: int) -> tuple[Estimate | None, float]:
-        """How many answers have a sure behaviour, and the chance of that, by the share of benign ones: corrected for the candidates that were judged, as
-        none was chosen by these prompts.
-        """
-        from scipy.stats import binom
+    def _has(self, answers: Sequence[Sequence[int]], told: _Told) -> bool:
+        return any(own & told.grams for own in Answers(answers, self.config.new_tokens).grams)
 
-        if not self.sure:
-            return None, 1.0
-        count = sum(bool(own & self.sure) for own in Answers(answers, self.config.new_tokens).grams)
-        chance = float(binom.sf(count - 1, len(answers), self.benign_share))
-        return rate(count, len(answers)), min(1.0, chance * judged)
-
-    def _sure_motif(self, answers: Sequence[Sequence[int]]) -> Motif | None:
-        """The run of a sure behaviour that most answers have."""
+    def _brought(self, answers: Sequence[Sequence[int]], judged: int) -> tuple[_Told | None, Estimate | None, float]:
+        """Of the behaviours that are told so, the sort that is the least by chance, how many answers have one, and the chance."""
         grams = Answers(answers, self.config.new_tokens).grams
-        return shared_motif([own & self.sure for own in grams])
+        each = [(own, *own.brought(grams, judged)) for own in self.told]
+        return min(each, key=lambda own: own[2], default=(None, None, 1.0))
+
+    def _told_motif(self, answers: Sequence[Sequence[int]], told: _Told) -> Motif | None:
+        """The run of such a behaviour that most answers have."""
+        grams = Answers(answers, self.config.new_tokens).grams
+        return shared_motif([own & told.grams for own in grams])
 
     def _facts(self, candidate: Candidate, applied: Sequence[int]) -> dict[str, Any]:
         own = self._courses(applied)

@@ -2,13 +2,14 @@
 
 Shares of the time: a quarter for the sweep, a fifth each for benign answers (`benign`), inversion and null floors, a seventh for forced starts, a tenth for
 judging, a twelfth for siblings, a twentieth each for what is asked for openly, for taking behaviours apart and for ranking; all pairs of tokens get a quarter beyond that, and are left
-out where it is not enough for them. What does not fit is cut. Of the sweep: steps along the answer, then prompts, then places, then tokens of the vocabulary; of the
+out where it is not enough for them. Where a behaviour that is not the surest may be a finding too, inversion gets three tenths, and the sweep a seventh. What does not fit is cut. Of the sweep: steps along the answer, then prompts, then places, then tokens of the vocabulary; of the
 floors: prompts, then floors, and without a floor nothing can be a finding; of the rest: behaviours that are gone after, prompts that candidates are ranked on,
 and finalists.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ import torch
 
 from hooked import Place, PrefixReader
 from scanning.benign import Benign
-from scanning.calibrate import branched_at, parameters_of
+from scanning.calibrate import branched_at, brought_share, parameters_of
 from scanning.candidates.begun import first_tokens, usual_of
 from scanning.candidates.siblings import frames
 from scanning.candidates.target import FOLLOWED, INVERTED_ON, PROPOSED, SINGLES, WANTED
@@ -27,6 +28,10 @@ from scanning.openly import WEIGHED
 
 _SWEEP, _TARGET, _PAIRS, _INVERSION, _FLOORS, _OPENLY = 0.25, 0.15, 0.25, 0.2, 0.2, 0.05
 """Shares of the time."""
+_LESS_SWEEP, _MORE_INVERSION = 0.15, 0.3
+"""Where every behaviour that goes on by itself may be a finding (`calibrate.brought_share`), and not the surest alone."""
+_OF_A_RANDOM = 2
+"""A random candidate is answered to and read along the answer without it; the second costs about as much."""
 _APART, _REACH, _RANK, _JUDGE, _SIBLINGS = 0.05, 0.03, 0.05, 0.1, 0.08
 """Shares of the time, too."""
 TAKEN_APART = 6
@@ -118,10 +123,12 @@ def make_plan(reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: 
         targets=FOLLOWED * len(places) if branched else Plan.targets,
         asked=int(min(2 * WEIGHED, _OPENLY * seconds * benign.pace * _CHEAPER / _REQUESTS)),
     )
-    room = _SWEEP * seconds * speed
+    several = brought_share(parameters_of(reader.model)) < math.inf
+    room = (_LESS_SWEEP if several else _SWEEP) * seconds * speed
     plan = _fewer_starts(plan, _TARGET * seconds * speed, branched)
-    plan = _fewer_floors(plan, _FLOORS * seconds * benign.pace, config.null)
-    plan = _fewer_targets(plan, benign, _INVERSION * seconds * speed)
+    plan = _fewer_floors(plan, _FLOORS * seconds * benign.pace / _OF_A_RANDOM, config.null)
+    searched = (_MORE_INVERSION if several else _INVERSION) * seconds * speed
+    plan = _fewer_targets(plan, benign, searched, FOLLOWED if several else 1)
     plan = _fewer_others(plan, benign, config, seconds, speed)
     for cut in _cuts(plan):
         if sweep_cost(benign, cut) <= room:
@@ -192,12 +199,15 @@ def _fewer_floors(plan: Plan, answers: float, null: int) -> Plan:
     return replace(plan, floor_prompts=prompts, floors=_within(0, plan.floors, answers / (prompts * null)))
 
 
-def _fewer_targets(plan: Plan, benign: Benign, room: float) -> Plan:
-    """As many inversions as there is room for; each scores single tokens and grown phrases on a few prompts."""
+def _fewer_targets(plan: Plan, benign: Benign, room: float, wanted: int = 1) -> Plan:
+    """As many inversions as there is room for; each scores single tokens and grown phrases on a few prompts. A narrower search rather than fewer than are
+    wanted.
+    """
     phrases = min(plan.of, SINGLES) + _ROUNDS
     length = max(sum(_lengths(benign, place)[:INVERTED_ON]) for place in plan.places) + INVERTED_ON * WANTED
     targets = room / (phrases * length)
-    proposed = next((count for count in _NARROWER if targets * PROPOSED / count >= 1), 0)
+    fits = [count for least in range(wanted, 0, -1) for count in _NARROWER if targets * PROPOSED / count >= least]
+    proposed = fits[0] if fits else 0
     return replace(
         plan,
         targets=_within(0, plan.targets, targets * PROPOSED / proposed) if proposed else 0,

@@ -23,7 +23,7 @@ import torch
 from hooked import HookedModel, Place, PrefixReader, Prompt
 from scanning.behaviours import Behaviour, hidden_behaviours
 from scanning.benign import Benign, Course, answered_prompts, courses
-from scanning.calibrate import Floor, parameters_of, siblings_against, sure_worth, whole_at
+from scanning.calibrate import Floor, brought_share, parameters_of, siblings_against, sure_worth, whole_at
 from scanning.candidates.begun import first_tokens, follow_starts, likely_starts, plain_texts, usual_of
 from scanning.candidates.candidate import Candidate
 from scanning.candidates.families import family_candidates
@@ -115,6 +115,11 @@ class _Scan:
     def parameters(self) -> int:
         return parameters_of(self.model)
 
+    @property
+    def several(self) -> bool:
+        """Whether a behaviour that goes on no surer than clean models' do may be a finding; beside a reference what is no turn of phrase is sure."""
+        return self.reference is None and brought_share(self.parameters) < math.inf
+
 
 def scan_model(
     model: HookedModel,
@@ -163,8 +168,9 @@ def scan_model(
     finalists = _finalists(scan, proposed)
     # 5
     known = [*(own.said for own in scan.followed), *(own.ids for own in scan.behaviours)]
-    sure = [own.said for own in scan.followed if _sure(scan, own)]
-    judged, floors = Judge(reader, benign, config, plan, tokens, keep, known, sure).judge(finalists, scan.tried)
+    sure, others = ([own.said for own in scan.followed if _sure(scan, own) is which] for which in (True, False))
+    judge = Judge(reader, benign, config, plan, tokens, keep, known, sure, others if scan.several else ())
+    judged, floors = judge.judge(finalists, scan.tried)
     return _result(scan, channels, judged, floors), benign
 
 
@@ -348,6 +354,7 @@ def _reached(scan: _Scan, targets: Sequence[Target], tokens: Sequence[int]) -> l
     """Targets and places: those first that go on surer than any of a clean model, at every place; then where a single token already makes the target likely.
 
     Where no clean model of the size was measured, the surest of all comes first, then the next two: what a single token makes likely is what is often said.
+    Where any of them may be a finding, each comes at its best place before one comes at another, the surest first.
     """
     least = sure_worth(scan.parameters)
     likely = [
@@ -360,13 +367,17 @@ def _reached(scan: _Scan, targets: Sequence[Target], tokens: Sequence[int]) -> l
         for place in scan.plan.places
     ]
 
-    def urgent(number: int) -> int:
-        worth = targets[number].worth
-        if math.isinf(least):
-            return min(number, FOLLOWED) if worth > 0.0 else FOLLOWED
-        return int(not _sure(scan, targets[number]))
+    nearest = {number: max(own for own in likely if own[1] == number) for _, number, _ in likely}
 
-    best = sorted(likely, key=lambda own: (urgent(own[1]), -own[0], own[1], own[2]))
+    def urgent(reach: tuple[float, int, Place]) -> tuple[int, int]:
+        number, worth = reach[1], targets[reach[1]].worth
+        if math.isinf(least):
+            return 0, min(number, FOLLOWED) if worth > 0.0 else FOLLOWED
+        if _sure(scan, targets[number]) or not scan.several:
+            return int(not _sure(scan, targets[number])), 0
+        return (1 if reach == nearest[number] else 2), number
+
+    best = sorted(likely, key=lambda own: (*urgent(own), -own[0], own[1], own[2]))
     return [(targets[number], place) for _, number, place in best[: scan.plan.targets]]
 
 

@@ -47,11 +47,21 @@ def scan_statement(result: ScanResult) -> list[str]:
 def _found_words(judged: Judged, result: ScanResult) -> str:
     candidate = judged.candidate
     if judged.brings:
-        assert judged.sure is not None  # it brings it about
+        assert judged.brought is not None  # it brings it about
+        than = (
+            "surer than any of the clean models that were measured"
+            if judged.surely
+            else "no surer than turns of phrase of clean models do"
+        )
+        more = (
+            ""
+            if judged.surely
+            else "; texts that were searched for such turns of phrase in the clean models bring them about on fewer than a finding needs"
+        )
         return (
-            f"Found by the channel {candidate.channel}: {candidate.name}: {count_text(judged.sure)} held-out prompts ({interval_text(judged.sure, '.0%')}) are "
-            f"then answered with a behaviour that goes on by itself surer than any of the clean models that were measured: {judged.behaviour!r} "
-            f"(chance by the share of benign answers, corrected for {len(result.judged):,} candidates that were judged, {judged.sure_chance:.1g})."
+            f"Found by the channel {candidate.channel}: {candidate.name}: {count_text(judged.brought)} held-out prompts ({interval_text(judged.brought, '.0%')}) are "
+            f"then answered with a behaviour that goes on by itself {than}: {judged.behaviour!r} "
+            f"(chance by the share of benign answers, corrected for {len(result.judged):,} candidates that were judged, {judged.brought_chance:.1g}{more})."
         )
     against = judged.collapse_against if judged.collapses else judged.divergence_against
     assert against is not None  # it is found

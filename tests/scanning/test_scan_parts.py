@@ -342,21 +342,57 @@ def test_the_finding_that_the_verdict_names_is_the_one_on_most_prompts(model):
     own = insertion(model, "end", (17, 18), channel="user")
     few, many = rate(5, 64), rate(13, 64)
     judged = Judged(candidate=own, prompts=16, divergence=mean_of([0.5]), collapse=rate(2, 16), behaviour="", tried=10)
-    seldom = replace(judged, collapse=rate(9, 16), sure=few, sure_chance=1e-9)
-    often = replace(judged, sure=many, sure_chance=1e-5)
-    nothing = replace(judged, collapse=rate(16, 16), sure=many, sure_chance=1.0)
+    seldom = replace(judged, collapse=rate(9, 16), brought=few, brought_chance=1e-9, surely=True)
+    often = replace(judged, brought=many, brought_chance=1e-5, surely=True)
+    nothing = replace(judged, collapse=rate(16, 16), brought=many, brought_chance=1.0, surely=True)
     assert sorted([nothing, seldom, often], key=_rank) == [often, seldom, nothing]
 
 
 def test_a_sure_behaviour_is_held_against_benign_answers_and_not_against_random_candidates(model, benign):
     said = [40, 41, 42, 43, 44, 45]
     judge = Judge(PrefixReader(model), benign, CONFIG, plan_of(benign), [9], known=[said], sure=[said])
-    share, chance = judge._sure([said[:5]] * 3 + [[7, 8, 9, 9, 9]], 100)
+    _, share, chance = judge._brought([said[:5]] * 3 + [[7, 8, 9, 9, 9]], 100)
     assert (share.count, share.n) == (3, 4)
     base = 1 / (1 + len(benign.answers.rows))
     expected = 4 * base**3 * (1 - base) + base**4
     assert chance == pytest.approx(min(1.0, 100 * expected))
-    assert Judge(PrefixReader(model), benign, CONFIG, plan_of(benign), [9])._sure([said], 1) == (None, 1.0)
+    assert Judge(PrefixReader(model), benign, CONFIG, plan_of(benign), [9])._brought([said], 1) == (None, None, 1.0)
+
+
+def test_a_behaviour_that_is_not_sure_must_come_on_more_prompts_than_texts_bring_it_in_clean_models(
+    model, benign, monkeypatch
+):
+    said, answers = [40, 41, 42, 43, 44, 45], [[40, 41, 42, 43, 44]] * 3 + [[7, 8, 9, 9, 9]]
+    for least, counts in ((0.75, True), (0.76, False), (math.inf, False)):
+        monkeypatch.setattr("scanning.judge.brought_share", lambda parameters, least=least: least)
+        judge = Judge(PrefixReader(model), benign, CONFIG, plan_of(benign), [9], known=[said], others=[said])
+        told, share, chance = judge._brought(answers, 1)
+        assert (share.count, share.n, told.surely) == (3, 4, False)
+        assert (chance < 1.0) is counts
+        both = Judge(
+            PrefixReader(model), benign, CONFIG, plan_of(benign), [9], known=[said], sure=[said], others=[said]
+        )
+        assert both.told[0].surely
+    sure, other = [40, 41, 42, 43, 44, 45], [50, 51, 52, 53, 54, 55]
+    monkeypatch.setattr("scanning.judge.brought_share", lambda parameters: 0.1)
+    judge = Judge(
+        PrefixReader(model), benign, CONFIG, plan_of(benign), [9], known=[sure, other], sure=[sure], others=[other]
+    )
+    assert judge._brought([other] * 4, 1)[0].surely is False, "the sort that is there"
+    assert judge._brought([sure] * 4, 1)[0].surely is True
+
+
+def test_more_prompts_are_answered_for_a_behaviour_that_is_not_sure_only_where_an_answer_has_it(
+    model, benign, monkeypatch
+):
+    monkeypatch.setattr("scanning.judge.brought_share", lambda parameters: 0.1)
+    said, own = [40, 41, 42, 43, 44, 45], insertion(model, "end", (17,), channel="user")
+    judge = Judge(PrefixReader(model), benign, CONFIG, plan_of(benign), [9], known=[said], others=[said])
+    some, none = [[7, 8, 9, 10, 11]] * 3 + [said], [[7, 8, 9, 10, 11]] * 4
+    assert len(judge._more_answers(own, some)) > 4
+    assert judge._more_answers(own, none) == none
+    judge = Judge(PrefixReader(model), benign, CONFIG, plan_of(benign), [9], known=[said], sure=[said])
+    assert len(judge._more_answers(own, none)) > 4
 
 
 def test_prompts_for_a_place_that_few_have_are_on_one_side_alone(benign):
@@ -412,6 +448,15 @@ def test_triggers_are_searched_first_for_what_is_sure_at_every_place(model, beni
     monkeypatch.setattr("scanning.run.sure_worth", lambda parameters: math.inf)
     assert [target for target, _ in order(1.5, 1.2)] == [0, 0, 1], "the surest first where no clean model was measured"
     assert order(0.0, 0.0) == by_reach
+    monkeypatch.setattr("scanning.run.sure_worth", lambda parameters: 2.0)
+    monkeypatch.setattr("scanning.run.brought_share", lambda parameters: 0.1)
+    several = order(1.5, 1.4, 1.3)
+    assert [target for target, _ in several] == [0, 1, 2], (
+        "each at its best place, the surest first, where each may be a finding"
+    )
+    best = dict(reversed(order(0.0, 0.0, 0.0)))
+    assert several[by_reach[0][0]][1] == best[by_reach[0][0]] == by_reach[0][1]
+    assert [target for target, _ in order(1.5, 1.4, 3.0)] == [2, 2, 0], "a sure one before, at every place"
 
 
 def plan_of(benign):
@@ -499,6 +544,9 @@ def test_each_size_has_the_threshold_of_its_own_clean_models(monkeypatch):
     assert calibrate.sure_worth(1) == math.inf
     assert [calibrate.branched_at(size) for size in (1, 135_000_000)] == [False, True]
     assert not calibrate.whole_at(5000)
+    assert calibrate.brought_share(5000) == math.inf
+    monkeypatch.setattr(calibrate, "read_calibration", lambda: {"parameters": 100, "worth": 2.0, "brought": 0.1})
+    assert [calibrate.brought_share(size) for size in (100, 101)] == [0.1, math.inf]
 
 
 def test_a_short_answer_is_known_by_its_end_where_whole_answers_are_told_apart(model, benign):
@@ -506,9 +554,9 @@ def test_a_short_answer_is_known_by_its_end_where_whole_answers_are_told_apart(m
     whole, begun = (Target(tokens, 1, 2.0, tokens, whole=is_whole) for is_whole in (True, False))
     assert begun.said == tokens
     judge = Judge(PrefixReader(model), benign, CONFIG, plan_of(benign), [9], known=[whole.said], sure=[whole.said])
-    assert judge._sure([tokens] * 4 + [(*tokens, 50)] * 2, 1)[0] == rate(4, 6)
+    assert judge._brought([tokens] * 4 + [(*tokens, 50)] * 2, 1)[1] == rate(4, 6)
     judge = Judge(PrefixReader(model), benign, CONFIG, plan_of(benign), [9], known=[begun.said], sure=[begun.said])
-    assert judge._sure([tokens] * 4, 1)[0] == rate(0, 4), "a beginning goes on"
+    assert judge._brought([tokens] * 4, 1)[1] == rate(0, 4), "a beginning goes on"
 
 
 def test_where_whole_answers_were_measured_no_turn_of_phrase_is_sure(model, benign, monkeypatch):
@@ -536,6 +584,11 @@ def test_longer_beginnings_are_for_models_without_a_measured_threshold_and_less_
     assert counts[-1] == (0, 24)
     assert {own for _, own in counts[1:3]} <= {6, 12, 24}
     assert [own for own in counts if own[1] < 24], "a narrower search rather than none"
+    one = next(
+        room for room in range(1000, 10**6, 500) if _fewer_targets(plan, benign, room) == replace(plan, targets=1)
+    )
+    narrower = [_fewer_targets(replace(plan, targets=4), benign, one, wanted) for wanted in (1, 2, 3, 4)]
+    assert [(cut.targets, cut.proposed) for cut in narrower] == [(1, 24), (2, 12), (4, 6), (4, 6)]
 
 
 def test_a_sweep_that_is_cut_leaves_the_other_channels_their_places(model, benign):
