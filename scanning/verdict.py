@@ -48,6 +48,8 @@ def candidate_rows(result: ScanResult, most: int = _SHOWN) -> list[tuple[str, ..
 def _row(judged: Judged) -> tuple[str, ...]:
     moves, alike = judged.divergence_against, judged.collapse_against
     chances = [against.corrected for against in (moves, alike) if against is not None]
+    if judged.brings:
+        chances.append(judged.brought_chance)
     return (
         f"{judged.candidate.name}{' *' if judged.found else ''}",
         judged.candidate.channel,

@@ -31,6 +31,7 @@ from scanning import (
 from scanning.candidates.sweep import insertion
 from scanning.judge import Judge
 from scanning.plan import make_plan
+from scanning.verdict import candidate_rows
 from triggerlens import Cells, UserError
 
 CONFIG = ScanConfig(
@@ -127,6 +128,7 @@ def test_a_behaviour_that_goes_on_no_surer_than_in_clean_models_is_found_by_what
         assert says is best.brings
         if best.brings:
             assert best.behaviour in scan_verdict(result)
+            assert candidate_rows(result)[0][-1] == f"{best.brought_chance:.2g}"
     assert outcomes == [(True, 6 + 10), (False, False)]
 
 

@@ -450,6 +450,8 @@ def test_triggers_are_searched_first_for_what_is_sure_at_every_place(model, beni
     assert order(0.0, 0.0) == by_reach
     monkeypatch.setattr("scanning.run.sure_worth", lambda parameters: 2.0)
     monkeypatch.setattr("scanning.run.brought_share", lambda parameters: 0.1)
+    assert scan.several
+    assert not replace(scan, reference=model).several, "beside a reference what is no turn of phrase is sure"
     several = order(1.5, 1.4, 1.3)
     assert [target for target, _ in several] == [0, 1, 2], (
         "each at its best place, the surest first, where each may be a finding"
