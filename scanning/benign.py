@@ -142,7 +142,7 @@ def _answer_facts(model: HookedModel, variants: Variants, config: ScanConfig, le
     start = time.perf_counter()
     rows = answer_rows(model, needed, config.new_tokens)
     pace = len(needed) / max(1e-6, time.perf_counter() - start)
-    others = others[: int(_REPERTOIRE * config.budget * 60 * pace)]
+    others = others[: int(_REPERTOIRE * config.seconds * pace)]
     return {"answers": rows + answer_rows(model, others, config.new_tokens), "pace": pace}
 
 

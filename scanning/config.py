@@ -10,6 +10,8 @@ from triggerlens import UserError
 Channel = Literal["leak", "sweep", "target", "families", "siblings", "reference", "user"]
 """Where a candidate comes from."""
 PlaceName = Literal["start", "middle", "end", "system"]
+_ALL_SHARES = 1.4
+"""Of the time (`plan`), with what a model writes itself, which is not planned: scans of a model of 135 million weights took 1.34 and 1.43 times what each share was of."""
 _LEAST = {
     "search_prompts": 2,
     "judge_prompts": 4,
@@ -66,6 +68,11 @@ class ScanConfig:
     """Tokens to which inserted phrases are grown."""
     seed: int = 0
     """Of the choice of prompts, of what is sampled and of the random candidates."""
+
+    @property
+    def seconds(self) -> float:
+        """Those that shares are taken of: all shares, and what has none, come to 1.4 times the whole."""
+        return self.budget * 60 / _ALL_SHARES
 
     def __post_init__(self) -> None:
         for name, kind in (("channels", Channel), ("places", PlaceName)):

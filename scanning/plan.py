@@ -2,7 +2,8 @@
 
 Shares of the time: a quarter for the sweep, a fifth each for benign answers (`benign`), inversion and null floors, a seventh for forced starts, a tenth for
 judging, a twelfth for siblings, a twentieth each for what is asked for openly, for taking behaviours apart and for ranking; all pairs of tokens get a quarter beyond that, and are left
-out where it is not enough for them. Where a behaviour that is not the surest may be a finding too, inversion gets three tenths, and the sweep a seventh. What does not fit is cut. Of the sweep: steps along the answer, then prompts, then places, then tokens of the vocabulary; of the
+out where it is not enough for them. Where a behaviour that is not the surest may be a finding too, inversion gets three tenths, and the sweep a seventh. They come to 1.4 times the
+whole, so that they are taken of less (`ScanConfig.seconds`). What does not fit is cut. Of the sweep: steps along the answer, then prompts, then places, then tokens of the vocabulary; of the
 floors: prompts, then floors, and without a floor nothing can be a finding; of the rest: behaviours that are gone after, prompts that candidates are ranked on,
 and finalists.
 """
@@ -109,7 +110,7 @@ class Plan:
 def make_plan(reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: Sequence[int]) -> Plan:
     """Measure this machine, and cut what does not fit."""
     speed, branched = _tokens_per_second(reader, benign, tokens), branched_at(parameters_of(reader.model))
-    seconds = config.budget * 60
+    seconds = config.seconds
     places = tuple(place for place in config.places if _lengths(benign, place))
     plan = Plan(
         places=places,

@@ -34,6 +34,7 @@ from scanning import (
     sweep_place,
 )
 from scanning.behaviours import asked_for
+from scanning.benign import _REPERTOIRE
 from scanning.calibrate import Floor, random_candidates
 from scanning.candidates.begun import kind_of
 from scanning.candidates.edits import edited
@@ -591,6 +592,23 @@ def test_longer_beginnings_are_for_models_without_a_measured_threshold_and_less_
     )
     narrower = [_fewer_targets(replace(plan, targets=4), benign, one, wanted) for wanted in (1, 2, 3, 4)]
     assert [(cut.targets, cut.proposed) for cut in narrower] == [(1, 24), (2, 12), (4, 6), (4, 6)]
+
+
+def test_all_shares_of_the_time_come_to_no_more_than_the_whole():
+    from scanning import plan
+
+    fixed = (
+        plan._TARGET
+        + plan._FLOORS
+        + plan._OPENLY
+        + plan._APART
+        + plan._REACH
+        + plan._RANK
+        + plan._JUDGE
+        + plan._SIBLINGS
+    )
+    for sweep, inversion in ((plan._SWEEP, plan._INVERSION), (plan._LESS_SWEEP, plan._MORE_INVERSION)):
+        assert (fixed + sweep + inversion + _REPERTOIRE) * CONFIG.seconds <= CONFIG.budget * 60
 
 
 def test_a_sweep_that_is_cut_leaves_the_other_channels_their_places(model, benign):
