@@ -129,8 +129,10 @@ def make_plan(reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: 
     plan = _fewer_starts(plan, _TARGET * seconds * speed, branched)
     plan = _fewer_floors(plan, _FLOORS * seconds * benign.pace / _OF_A_RANDOM, config.null)
     searched = (_MORE_INVERSION if several else _INVERSION) * seconds * speed
-    plan = _fewer_targets(plan, benign, searched, FOLLOWED if several else 1)
+    wanted = FOLLOWED if several else 1
+    plan = _fewer_targets(plan, benign, searched, wanted)
     plan = _fewer_others(plan, benign, config, seconds, speed)
+    plan = replace(plan, reached=max(plan.reached, min(wanted, plan.targets)))
     for cut in _cuts(plan):
         if sweep_cost(benign, cut) <= room:
             return replace(cut, pairs=_pair_places(benign, cut, config, _PAIRS * seconds * speed))

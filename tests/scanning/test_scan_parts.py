@@ -40,7 +40,7 @@ from scanning.candidates.begun import kind_of
 from scanning.candidates.edits import edited
 from scanning.candidates.screening import _gradients, grown, screened
 from scanning.candidates.sweep import insertion
-from scanning.candidates.target import INVERTED_ON, Target, target_scores, unnamed
+from scanning.candidates.target import FOLLOWED, INVERTED_ON, Target, target_scores, unnamed
 from scanning.judge import Judge, Judged, _rank
 from scanning.motifs import Answers, common_text, frequent_runs, shared_motif
 from scanning.plan import Plan, _fewer_starts, _fewer_targets, make_plan
@@ -609,6 +609,20 @@ def test_all_shares_of_the_time_come_to_no_more_than_the_whole():
     )
     for sweep, inversion in ((plan._SWEEP, plan._INVERSION), (plan._LESS_SWEEP, plan._MORE_INVERSION)):
         assert (fixed + sweep + inversion + _REPERTOIRE) * CONFIG.seconds <= CONFIG.budget * 60
+
+
+def test_where_each_of_three_behaviours_may_be_a_finding_each_is_looked_at_as_soon_as_there_is_time_for_their_searches(
+    model, benign, monkeypatch
+):
+    reader, tokens = PrefixReader(model), list(range(30, 60))
+    monkeypatch.setattr("scanning.plan.brought_share", lambda parameters: 0.1)
+    for minutes in (1e-4, 1e-3, 1e-2, 1e-1, 1.0):
+        plan = make_plan(reader, benign, replace(CONFIG, budget=minutes), tokens)
+        assert plan.reached >= min(FOLLOWED, plan.targets)
+    monkeypatch.setattr("scanning.plan._REACH", 0.0)
+    assert make_plan(reader, benign, CONFIG, tokens).reached == FOLLOWED
+    monkeypatch.setattr("scanning.plan.brought_share", lambda parameters: math.inf)
+    assert make_plan(reader, benign, CONFIG, tokens).reached == 1
 
 
 def test_a_sweep_that_is_cut_leaves_the_other_channels_their_places(model, benign):
