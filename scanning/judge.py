@@ -57,6 +57,8 @@ _TIMES = 4
 """As many prompts as for the rest, on which a sure behaviour is counted."""
 _PART = 40
 """Random candidates that are looked at together."""
+_BEGINS = 2
+"""Runs that a behaviour begins with: at the start of an answer, and within one."""
 _LEFT = 0.5
 """Share of a floor that must share no token with a candidate, for the others to be left out."""
 _NEARLY = 0.5
@@ -209,7 +211,11 @@ class Judge:
         self._tables: dict[Group, list[list[float]]] = {}
 
     def _told(self, rows: Sequence[Sequence[int]], least: float, surely: bool) -> _Told:
-        grams = self.known & {gram for row in rows for gram in runs([BEGIN, *row], LENGTH)}
+        """Of behaviours that are not sure only how they begin counts, as it was searched for: the rest of a turn of phrase is said elsewhere too. A clean
+        model was called for `but as a text-based AI, I'm designed to`, which ends like one that begins `As a text-based AI`.
+        """
+        heads = None if surely else _BEGINS
+        grams = self.known & {gram for row in rows for gram in list(runs([BEGIN, *row], LENGTH))[:heads]}
         having = sum(bool(own & grams) for own in self.benign.answers.grams)
         return _Told(grams, (1 + having) / (1 + len(self.benign.answers.rows)), least, surely)
 

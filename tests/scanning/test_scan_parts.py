@@ -383,6 +383,19 @@ def test_a_behaviour_that_is_not_sure_must_come_on_more_prompts_than_texts_bring
     assert judge._brought([sure] * 4, 1)[0].surely is True
 
 
+def test_of_a_behaviour_that_is_not_sure_the_beginning_counts_and_not_what_is_said_elsewhere_too(
+    model, benign, monkeypatch
+):
+    monkeypatch.setattr("scanning.judge.brought_share", lambda parameters: 0.1)
+    said = [40, 41, 42, 43, 44, 45, 46]
+    at_start, within, middle = [*said[:4], 9, 9], [9, 9, *said[:5]], [9, *said[2:]]
+    reader, plan = PrefixReader(model), plan_of(benign)
+    other = Judge(reader, benign, CONFIG, plan, [9], known=[said], others=[said])
+    sure = Judge(reader, benign, CONFIG, plan, [9], known=[said], sure=[said])
+    assert other._brought([at_start, within, middle], 1)[1] == rate(2, 3)
+    assert sure._brought([at_start, within, middle], 1)[1] == rate(3, 3)
+
+
 def test_more_prompts_are_answered_for_a_behaviour_that_is_not_sure_only_where_an_answer_has_it(
     model, benign, monkeypatch
 ):
