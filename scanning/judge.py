@@ -101,7 +101,9 @@ class Judged:
     """None where it shows too little to be held against a floor; of a statement over the prompts that it moves most, as its siblings are measured."""
     collapse_against: Against | None = None
     brought: Estimate | None = None
-    """Share of four times as many prompts whose answers have a behaviour that goes on by itself; None where none is known that could be a finding."""
+    """Share of prompts whose answers have a behaviour that goes on by itself; None where none is known that could be a finding. Of four times as many prompts, but
+    for a behaviour that is not sure and that no answer to the first ones has.
+    """
     brought_chance: float = 1.0
     """That so many would, by the share of benign answers; corrected for the number judged. 1 where they are fewer than is asked of such a behaviour."""
     surely: bool = False
