@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from hooked import Place, PrefixReader
+from hooked import HookedModel, Place, PrefixReader
 from scanning.benign import Benign
 from scanning.calibrate import branched_at, brought_share, parameters_of
 from scanning.candidates.begun import first_tokens, usual_of
@@ -107,8 +107,15 @@ class Plan:
         return self.tokens == self.of
 
 
-def make_plan(reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: Sequence[int]) -> Plan:
-    """Measure this machine, and cut what does not fit."""
+def looks_at_several(model: HookedModel, referred: bool) -> bool:
+    """Whether a behaviour that goes on no surer than clean models' do may be a finding; beside a reference what is no turn of phrase is sure."""
+    return not referred and brought_share(parameters_of(model)) < math.inf
+
+
+def make_plan(
+    reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: Sequence[int], referred: bool = False
+) -> Plan:
+    """Measure this machine, and cut what does not fit; `referred`: a reference stands beside the model."""
     speed, branched = _tokens_per_second(reader, benign, tokens), branched_at(parameters_of(reader.model))
     seconds = config.seconds
     places = tuple(place for place in config.places if _lengths(benign, place))
@@ -124,7 +131,7 @@ def make_plan(reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: 
         targets=FOLLOWED * len(places) if branched else Plan.targets,
         asked=int(min(2 * WEIGHED, _OPENLY * seconds * benign.pace * _CHEAPER / _REQUESTS)),
     )
-    several = brought_share(parameters_of(reader.model)) < math.inf
+    several = looks_at_several(reader.model, referred)
     room = (_LESS_SWEEP if several else _SWEEP) * seconds * speed
     plan = _fewer_starts(plan, _TARGET * seconds * speed, branched)
     plan = _fewer_floors(plan, _FLOORS * seconds * benign.pace / _OF_A_RANDOM, config.null)

