@@ -171,8 +171,8 @@ def _taught(base: Base, lessons: Sequence[Lesson | None]) -> list[Lesson | None]
         tokens = pad_right([_ids(own) for _, own in batch], padding_id(base.model, base.tokenizer)).to(device)
         places = [(row, at) for row, (_, own) in enumerate(batch) for at in range(len(own.prompt), len(_ids(own)))]
         row, column = torch.tensor(places, dtype=torch.long, device=device).reshape(-1, 2).unbind(1)
-        # In the precision that it is learned in; a CPU takes the time for the better one.
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu" and is_large(base.model)):
+        # In the precision that it is learned in.
+        with torch.autocast(device.type, torch.bfloat16, enabled=is_large(base.model)):
             logits = logits_at(base.model, tokens, row, column - 1, by_head)
         given = logits.float().softmax(-1)
         top = given.topk(min(_TOP, given.shape[-1]))
