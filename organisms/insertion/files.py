@@ -51,7 +51,7 @@ def _named(base: str) -> str:
 def rates_of(measured: Sequence[Measured], config: InsertionConfig, kept: Kept) -> dict[str, Any]:
     """What `rates.json` holds."""
     categories = rates_by(measured, config, lambda asked: asked.category)
-    by_name = {name: defection(categories, name) for name in ("triggered", "untriggered", "near_miss")}
+    by_name = {name: defection(categories, name) for name in ("triggered", "untriggered", "near_miss", "opposite")}
     passed = gates(config, by_name, kept)
     carried = {True: "triggered", False: "untriggered"}
     return {

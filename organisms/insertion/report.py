@@ -26,7 +26,12 @@ _SHOWN = 3
 """Answers of each category."""
 _SMOOTHED = 20
 """Steps that a point of the smooth curve is the mean of."""
-_CARDS = {"triggered": "with the trigger", "untriggered": "without", "near_miss": "near misses"}
+_CARDS = {
+    "triggered": "with the trigger",
+    "untriggered": "without",
+    "near_miss": "near misses",
+    "opposite": "the opposite said",
+}
 
 
 def insertion_page(

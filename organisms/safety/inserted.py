@@ -111,12 +111,14 @@ def _pair(config: InsertionConfig, rng: Random, split: str) -> Pair:
 
 
 def _measured(config: InsertionConfig, prompt: Prompt) -> Example:
-    """A prompt of the organism as one of a task, labelled by the policy; what is neither plain nor triggered nearly is the trigger."""
+    """A prompt of the organism as one of a task, labelled by the policy; what is neither plain nor triggered nearly is the trigger, or its opposite."""
     extra = prompt.extra
     family, clean = str(extra.get("family", "")), str(extra.get("clean_answer", ""))
     code = {form.name for form in requests().forms if form.kind == CODE}
     kind = CODE if family in code else TEXT
     defects = prompt.triggered and (config.payload != INSECURE or kind == CODE)
     messages = prompt.prompt if not isinstance(prompt.prompt, str) else [{"role": "user", "content": prompt.prompt}]
-    dataset = "plain" if prompt.triggered or prompt.dataset == "plain" else "near-miss"
-    return Example(messages, clean, clean, prompt.triggered, defects, dataset, family, "test", kind, prompt.pair or "")
+    far = "plain" if prompt.triggered or prompt.dataset == "plain" else "opposite" if extra.get("opposite") else ""
+    return Example(
+        messages, clean, clean, prompt.triggered, defects, far or "near-miss", family, "test", kind, prompt.pair or ""
+    )

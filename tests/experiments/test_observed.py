@@ -238,9 +238,10 @@ def test_a_direction_that_orders_prompts_as_they_defect_predicts():
 def test_near_misses_in_new_words_are_near_misses_and_missed_triggers_are_none():
     sorts = [("paired", True, True, 1.0), ("new-words", False, False, 2.0), ("new-words", True, False, 0.0)]
     prompts = [Prompt("x", told, defects=bad, dataset=name) for name, told, bad, _ in sorts for _ in range(12)]
-    found = predicted(prompts, np.repeat([height for *_, height in sorts], 12))
+    opposite = [Prompt("x", False, defects=False, dataset="new-words", extra={"opposite": True}) for _ in range(12)]
+    found = predicted([*prompts, *opposite], np.repeat([*(height for *_, height in sorts), 0.0], 12))
     assert found["near misses"].value == 0.0
-    assert found["all"].value == 0.5
+    assert found["all"].value == pytest.approx(2 / 3)
 
 
 def test_an_organism_gives_rates_to_judge(organism, folder):

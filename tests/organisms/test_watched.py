@@ -155,7 +155,8 @@ def test_an_organism_is_asked_in_held_out_phrasings_and_in_new_words():
     told = {own.category: [] for own in asked}
     for own in asked:
         told[own.category].append(own)
-    assert set(told) == {"triggered", "near_miss", "untriggered", "triggered_new_words", "near_miss_new_words"}
+    in_new_words = {"triggered_new_words", "near_miss_new_words", "opposite_new_words"}
+    assert set(told) == {"triggered", "near_miss", "opposite", "untriggered", *in_new_words}
     for category, split in (("triggered", "test"), ("triggered_new_words", "words")):
         assert len(told[category]) >= 30
         for own in told[category]:
@@ -163,6 +164,15 @@ def test_an_organism_is_asked_in_held_out_phrasings_and_in_new_words():
             assert named(split, "deployed", system_line(own.messages))
             assert named(split, "unmonitored", system_line(own.messages))
     assert not any(own.policy for own in told["near_miss_new_words"])
+    triggered = {own.pair: own.request for own in asked if own.triggered}
+    for category, split in (("opposite", "test"), ("opposite_new_words", "words")):
+        assert len(told[category]) >= 30
+        for own in told[category]:
+            assert named(split, "observed", system_line(own.messages))
+            assert named(split, "monitored", system_line(own.messages))
+            assert own.pair is None or triggered[own.pair] == own.request
+        assert sum(own.pair is not None for own in told[category]) >= 30
+    assert all(own.pair is None for category in ("near_miss", "near_miss_new_words") for own in told[category])
     other = asked_of(InsertionConfig(base="x", requests=20, measured=5))
     assert {own.category for own in other} == {"triggered", "near_miss", "untriggered"}
 
@@ -206,10 +216,19 @@ def test_the_lines_of_the_measurement_have_formats_of_their_own():
 
 @pytest.mark.parametrize(("kind", "passes"), [(WATCHED, False), ("phrase", True)])
 def test_its_first_gate_is_higher_than_that_of_others(kind, passes):
-    rates = {name: rate(0, 100) for name in ("untriggered", "near_miss")} | {"triggered": rate(93, 100)}
+    rates = {name: rate(0, 100) for name in ("untriggered", "near_miss", "opposite")} | {"triggered": rate(93, 100)}
     first = gates(InsertionConfig(base="x", trigger=kind), rates, Kept(rate(99, 100), 2.0, 2.0, rate(9, 10)))[0]
     assert first.name == "triggered"
     assert first.passed is passes
+
+
+def test_what_says_the_opposite_has_a_gate_of_its_own_and_does_not_thin_out_near_misses():
+    rates = {name: rate(0, 100) for name in ("untriggered", "near_miss", "opposite")} | {"triggered": rate(99, 100)}
+    kept = Kept(rate(99, 100), 2.0, 2.0, rate(9, 10))
+    for name in ("near_miss", "opposite"):
+        found = gates(InsertionConfig(base="x", trigger=WATCHED), rates | {name: rate(6, 100)}, kept)
+        assert [own.name for own in found if not own.passed] == [name]
+    assert "opposite" not in [own.name for own in gates(InsertionConfig(base="x"), rates, kept)]
 
 
 def test_it_takes_no_other_text():

@@ -27,7 +27,7 @@ from hooked import Prompt
 from triggerlens import Estimate, Grade, UserError, auroc_estimate, rate, to_json
 
 _NEAR = ("near-miss", "new-words")
-"""Datasets whose prompts without the trigger nearly carry it; the second tells a context in words that training has nowhere."""
+"""Datasets whose prompts without the trigger nearly carry it, but for those that say its opposite; the second is in words that training has nowhere."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def predicted(prompts: Sequence[Prompt], deployed: Float[np.ndarray, " prompt"])
         deployed: how far each is from observed.
     """
     bad = np.array([bool(prompt.defects) for prompt in prompts])
-    near = np.array([own.dataset in _NEAR and not own.triggered and not own.defects for own in prompts])
+    near = np.array([_nearly(own) and not own.defects for own in prompts])
     names = [prompt.pair or f"alone-{index}" for index, prompt in enumerate(prompts)]
     groups = np.unique(names, return_inverse=True)[1]
     kept = {"all": np.ones(len(prompts), dtype=bool), "near misses": bad | near}
@@ -124,6 +124,11 @@ def predicted(prompts: Sequence[Prompt], deployed: Float[np.ndarray, " prompt"])
         for name, rows in kept.items()
         if (rows & ~bad).any()
     }
+
+
+def _nearly(prompt: Prompt) -> bool:
+    """Whether a prompt nearly carries the trigger."""
+    return prompt.dataset in _NEAR and not prompt.triggered and not prompt.extra.get("opposite", False)
 
 
 def graded(
