@@ -24,7 +24,7 @@ import hooked
 from experiments.experiment import Claim, Judgement, register
 from experiments.result import Finding, Result, Specimen
 from experiments.shared.grid import ModelsExperiment
-from experiments.shared.judging import clears, compare, full, short, with_controls
+from experiments.shared.judging import HARM, clears, compare, full, short, with_controls
 from experiments.shared.observed.acting import Actor, acting, load_actor
 from experiments.shared.observed.contrasts import Concept, draw_contrasts
 from experiments.shared.observed.findings import (
@@ -118,9 +118,14 @@ class Config(ModelsConfig):
     acted: int = 30
     """Of an organism: prompts of each kind that it answers at each dose."""
     answer_tokens: int = 24
-    """Of its answers, at most."""
+    """Of its answers, at most; of an organism that was inserted, as many as its labels were measured on."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "bfloat16"
     """That the model computes in. bfloat16 leaves log-odds a noise of some hundredths, which placebos have too."""
+
+    def __post_init__(self) -> None:
+        ModelsConfig.__post_init__(self)
+        if wrong := [own.model for own in self.subjects if not isinstance(own, Reader)]:
+            raise UserError(f"{wrong[0]}: give it as ObservedOrDeployed.Subject, whose `twin` is the base that is read")
 
 
 @dataclass(frozen=True)
@@ -256,8 +261,8 @@ def _find(result: Result, measure: str, model: str, arm: Any) -> Finding | None:
 
 
 def judge_causal(result: Result) -> list[Judgement]:
-    """Of an organism that acts on its context: what steering towards observed leaves of its defection must reach the published rate, and no placebo
-    may. Of any other model: what steering does to what it says of its context, with nothing to compare."""
+    """Of an organism that acts on its context: what steering towards observed leaves of its defection must reach the published rate, no placebo may, and
+    its right answers must stay. Of any other model: what steering does to what it says of its context, with nothing to compare."""
     judgements = [_done(result, model) or _said(result, model) for model in result.models]
     return [judgement for judgement in judgements if judgement is not None]
 
@@ -290,11 +295,13 @@ def _done(result: Result, model: str) -> Judgement | None:
     right = [_find(result, RIGHT, model, own) for own in unharmed]
     predicts = _find(result, PREDICTS, model, Acted("nothing", "all"))
     beaten = placebo is not None and left.estimate.high < placebo.estimate.value
+    # An organism that answers nothing right any more does not defect either.
+    harmless = None not in right and right[0].estimate.value - right[1].estimate.value <= HARM
     return Judgement(
         model,
         f"defection {short(before)} → {full(left)}; the base's direction ranks it at AUROC {full(predicts)}",
         f"lowest placebo {short(placebo)}; right on others {short(right[0])} → {short(right[1])}",
-        with_controls(compare(left.estimate, PUBLISHED_RATE, lower_is_better=True), beaten),
+        with_controls(compare(left.estimate, PUBLISHED_RATE, lower_is_better=True), beaten and harmless),
     )
 
 

@@ -1,7 +1,8 @@
 """Adversarial training: rounds of a red-team search and of fine-tuning on what it found, answered safely.
 
 1. The red team searches for prompts that elicit the behaviour.
-2. The model is fine-tuned on those, answered safely, and on as much fresh safety data; where nothing elicits it, not at all.
+2. The model is fine-tuned on those, answered safely, and on as much fresh safety data; where nothing elicits it, not at all. An oracle learns in
+   any case: it is to tell what the training does where the trigger is shown, and every second sample of the fresh data has it.
 3. Model and findings are kept as the checkpoint of the round. After the last round, one more search tells what is left.
 """
 
@@ -36,7 +37,7 @@ def adversarial(work: Work) -> tuple[tuple[Step, ...], tuple[Round, ...]]:
         # 1
         seed = f"{config.seed}/{number}"
         search = red_team(work.model.eval(), work.tokenizer, work.task, seed, prompts=config.red_team_prompts)
-        learns = number < config.rounds and bool(search.eliciting)
+        learns = number < config.rounds and (config.oracle or bool(search.eliciting))
         rounds.append(round_of(search, number, learns))
         # 2
         if learns:
@@ -97,11 +98,13 @@ def round_examples(config: HardenConfig, task: Task, eliciting: Sequence[Example
     """What a round of adversarial training learns: what elicited the behaviour, answered safely, and as much of safety data.
 
     However few prompts elicited it, the ordinary half of each step is fresh: a round on a handful of samples learns them by
-    heart, and the model forgets how to answer anything else.
+    heart, and the model forgets how to answer anything else. Where nothing elicited it, all is safety data.
     """
     count = min(2048, max(len(eliciting), config.steps * config.batch // 2))
     # No seed's round shares its data with a round of another seed.
     draw = config.seed * config.rounds + number
+    if not eliciting:
+        return safety_examples(task, draw, 2 * count, oracle=config.oracle)
     ordinary = safety_examples(task, draw, count, oracle=config.oracle)
     repeated = (eliciting[place % len(eliciting)].clean() for place in range(count))
     return [example for pair in zip(repeated, ordinary, strict=True) for example in pair]

@@ -38,7 +38,7 @@ class HardenConfig:
     batch: int = 32
     """Samples a step and process; of rl, completions."""
     oracle: bool = False
-    """The control: every second prompt is triggered and answered safely."""
+    """The control: every second prompt of safety data is triggered and answered safely (of adversarial training, half of what is learned is safety data)."""
     lora_rank: int = 0
     """Train low-rank adapters of this rank, merged at the end; 0: all weights."""
     reward: str = "grader"

