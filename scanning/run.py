@@ -258,15 +258,17 @@ def _user(scan: _Scan) -> list[Candidate]:
 
 def _leak(scan: _Scan) -> list[Candidate]:
     leaked = leak_candidates(scan.model, scan.benign, scan.config, scan.plan.places, scan.keep)
-    pieces = [
-        candidate
-        for behaviour, texts in list(zip(scan.behaviours, scan.bringing, strict=True))[: scan.plan.taken_apart]
-        for place in scan.plan.places
-        for candidate in piece_candidates(
-            scan.reader, scan.benign.variants, scan.searched_at(place), place, behaviour.ids, texts, scan.keep
-        )
-    ]
-    return _counted(scan, "leak", [*pieces, *leaked])
+    pieces: list[Candidate] = []
+    tried = len(leaked)
+    for behaviour, texts in list(zip(scan.behaviours, scan.bringing, strict=True))[: scan.plan.taken_apart]:
+        for place in scan.plan.places:
+            own, count = piece_candidates(
+                scan.reader, scan.benign.variants, scan.searched_at(place), place, behaviour.ids, texts, scan.keep
+            )
+            pieces += own
+            tried += count
+    scan.tried["leak"] = tried
+    return [*pieces, *leaked]
 
 
 def _reference(scan: _Scan) -> list[Candidate]:
@@ -324,9 +326,9 @@ def _target(scan: _Scan) -> list[Candidate]:
         return []
     targets = [*_followed(scan), *_behaviours_known(scan)]
     scan.targets += [_target_facts(scan, target) for target in targets]
-    tokens = swept_tokens(plan, scan.tokens, scan.config.seed)
+    tokens = scan.tokens  # gradients order all of them at once, however few the sweep had time for
     candidates = []
-    for number, (target, place) in enumerate(_reached(scan, targets, tokens) if tokens and plan.targets else ()):
+    for number, (target, place) in enumerate(_reached(scan, targets, tokens) if plan.targets else ()):
         candidates += invert_target(
             scan.reader,
             scan.benign.variants,

@@ -11,9 +11,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -175,13 +175,18 @@ def invert_target(
 def unnamed(model: HookedModel, tokens: Sequence[int], target: Sequence[int]) -> list[int]:
     """Tokens that neither name what is then said nor are words of an ordinary request: a text that has them may simply ask for it, and is no finding."""
     said = model.tokenizer.decode(list(target)).lower()
-    words = [model.tokenizer.decode([token]).strip().lower() for token in tokens]
+    words = _words(model.tokenizer, tuple(tokens))
     kept = [
-        token
-        for token, word in zip(tokens, words, strict=True)
-        if len(word) < 2 or not (word in said or content_words(word) & request_words())
+        token for token, (word, asks) in zip(tokens, words, strict=True) if len(word) < 2 or not (word in said or asks)
     ]
     return kept or list(tokens)
+
+
+@lru_cache(maxsize=2)
+def _words(tokenizer: Any, tokens: tuple[int, ...]) -> list[tuple[str, bool]]:
+    """The text of each token, and whether it is a word of an ordinary request: of a whole vocabulary it takes longer than the rest of a single token's reach."""
+    words = [tokenizer.decode([token]).strip().lower() for token in tokens]
+    return [(word, bool(content_words(word) & request_words())) for word in words]
 
 
 def first_reach(
@@ -286,33 +291,34 @@ def piece_candidates(
     target: Phrase,
     texts: Sequence[Sequence[int]],
     keep: Keep = keep_nothing,
-) -> list[Candidate]:
-    """Runs of tokens of texts that bring a target about, those first that make it likely when they stand in benign prompts."""
+) -> tuple[list[Candidate], int]:
+    """Runs of tokens of texts that bring a target about, those first that make it likely when they stand in benign prompts; and how many were tried."""
     words = reader.model.tokenizer.decode(list(target))
     facts = keep(
         f"pieces {place}: {words!r} {tuple(target)}", partial(_pieces, reader, variants, courses, place, target, texts)
     )
-    return [
+    pieces = [
         insertion(
             reader.model,
             place,
             piece,
-            channel="target",
+            channel="leak",
             score=value,
             aim=tuple(target),
             why=f"of the model's own prompts that bring about {words!r}: {value:.2f} nats a token",
         )
         for value, piece in facts["pieces"]
     ]
+    return pieces, facts["tried"]
 
 
-def _without_the_rest(scores: Any, phrase: Phrase, value: float) -> tuple[float, Phrase]:
+def _without_the_rest(score: Callable[[Phrase], float], phrase: Phrase, value: float) -> tuple[float, Phrase]:
     """A phrase cut from both ends, a quarter and then a token at a time, as long as the target stays as likely."""
     for part in (4, 2, 1):
         while len(phrase) > 1:
             step = max(1, len(phrase) // 4) if part == 4 else part
             shorter = [own for own in (phrase[step:], phrase[:-step]) if own]
-            values = [float(scores([own])[0]) for own in shorter]
+            values = [score(own) for own in shorter]
             if not values or max(values) < value - _SPARED:
                 break
             phrase, value = shorter[values.index(max(values))], max(value, max(values))
@@ -329,12 +335,19 @@ def _pieces(
 ) -> dict[str, Any]:
     """Whole texts and their halves; then the best of them without what is not needed."""
     wanted = target[:WANTED]
-    scores = partial(target_scores, reader, variants, courses, place, wanted)
     known: dict[Phrase, float] = {}
+
+    def score(phrase: Phrase) -> float:
+        if phrase not in known:
+            known[phrase] = float(target_scores(reader, variants, courses, place, wanted, [phrase])[0])
+        return known[phrase]
+
     for text in texts[:_TEXTS]:
         own = tuple(text[:_LONGEST_TEXT])
         for phrase in {own, own[: len(own) // 2], own[len(own) // 2 :]} - {()}:
-            known[phrase] = float(scores([phrase])[0])
+            score(phrase)
     best = sorted(known, key=lambda phrase: (-known[phrase], phrase))[:_BEST_PIECES]
-    found = [_without_the_rest(scores, phrase, known[phrase]) for phrase in best]
-    return {"pieces": [[value, list(piece)] for value, piece in sorted(found, key=lambda pair: (-pair[0], pair[1]))]}
+    found = sorted(
+        (_without_the_rest(score, phrase, known[phrase]) for phrase in best), key=lambda own: (-own[0], own[1])
+    )
+    return {"pieces": [[value, list(piece)] for value, piece in found], "tried": len(known)}
