@@ -3,7 +3,8 @@
 1. Random candidates: tokens drawn from the ordinary vocabulary; numbers of as many digits; words respelled at random. Of a statement: all others of its
    frame (`candidates.siblings`).
 2. A candidate's chance is that of a random one to reach as far. Beyond the floor's own values its upper tail is carried on as an
-   exponential one, on the scale of log-odds, so that it can be corrected for how many candidates were tried.
+   exponential one, on the scale of log-odds, so that it can be corrected for how many candidates were tried. That is an extrapolation, and of a floor without
+   any tail (nothing but zeros) a guess: by counting nothing below one in their number and one is known, which is kept beside it (`Against.counted`).
 3. The margin is the distance, in log-odds, to where the best of so many random candidates would be expected.
 
 Only random candidates set these numbers. What a margin is worth on models known to be clean is for a calibration to say
@@ -60,6 +61,8 @@ class Floor:
     """Of each, in nats; of siblings by `candidates.siblings.sibling_scores`."""
     collapse: tuple[float, ...]
     """Of each, a share of the judged prompts; none of siblings, which are not answered."""
+    prompts: int | None = None
+    """Judged prompts that each was put into; None in scans that did not keep it."""
 
     @property
     def group(self) -> Group:
@@ -81,6 +84,23 @@ class Against:
     """Random candidates that it is held against."""
     margin: float
     """In log-odds, beyond the best of so many random ones, and beyond the floor's own 99% quantile."""
+    reaching: int | None = None
+    """Random candidates that reach the value; None in scans that did not keep it."""
+
+    @property
+    def reached(self) -> int:
+        """The same; where it was not kept, the one that is known of where the floor's largest value does."""
+        return int(self.highest >= self.value) if self.reaching is None else self.reaching
+
+    @property
+    def counted(self) -> float:
+        """The chance by counting alone, as if one more random candidate had reached the value."""
+        return (1 + self.reached) / (1 + self.of)
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether the chance is below what counting gives."""
+        return self.chance < self.counted - 1e-12
 
 
 def group_of(candidate: Candidate) -> Group:
@@ -139,7 +159,8 @@ def against(
         beyond, cut = _TAIL, float(top[0])
         fall, least = float((top - cut).mean()), float(np.quantile(odds, _HIGH))
     fall = max(_LEAST_SCALE, fall)
-    reached = (1 + int((odds >= own - 1e-12).sum())) / (1 + len(odds))
+    reaching = int((odds >= own - 1e-12).sum())
+    reached = (1 + reaching) / (1 + len(odds))
     carried = beyond * math.exp(-max(0.0, own - cut) / fall)
     chance = min(reached, carried) if own > cut else reached
     expected = cut + fall * max(0.0, math.log(beyond * tried))
@@ -150,6 +171,7 @@ def against(
         corrected=min(1.0, chance * tried),
         of=len(odds),
         margin=own - max(expected, least),
+        reaching=reaching,
     )
 
 
@@ -168,6 +190,13 @@ def siblings_against(value: float, others: Sequence[float], tried: int) -> Again
 def collapse_against(value: float, floor: Floor, tried: int, prompts: int) -> Against:
     """Of the share of prompts that are answered with one new behaviour."""
     return against(value, floor.collapse, tried, 1.0, 0.5 / (prompts + 1))
+
+
+def share_margin(share: Estimate, over: float) -> float:
+    """How far the share of prompts with a behaviour lies beyond another, in log-odds; neither is told finer than by half a prompt."""
+    assert share.n is not None  # `rate` counts
+    resolution = 0.5 / (share.n + 1)
+    return _log_odds(share.value, 1.0, resolution) - _log_odds(over, 1.0, resolution)
 
 
 def _log_odds(value: float, scale: float, resolution: float) -> float:

