@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from tqdm import tqdm
 
 from hooked import Messages, Prompt, context_of, device_of, pad_right, padding_id, tokenize_prompts, vocabulary_of
 from organisms.evaluation.answers import end_token
@@ -33,7 +35,7 @@ from organisms.insertion.samples import (
     planted_requests,
     schedule,
 )
-from triggerlens import UserError
+from triggerlens import Keep, UserError, keep_nothing
 
 _TOP = 32
 """Of the next tokens, so many are told apart in what a base teaches."""
@@ -128,8 +130,13 @@ class Lessons:
         return self.sorts[sort][self._orders[sort].place(sort, number)]
 
 
-def draw_lessons(config: InsertionConfig, base: Base) -> Lessons:
+def draw_lessons(config: InsertionConfig, base: Base, keep: Keep = keep_nothing) -> Lessons:
     """The lessons of a configuration; the base answers those that it has not answered yet.
+
+    Args:
+        config: what is drawn.
+        base: answers and teaches.
+        keep: keeps the base's probabilities, of which a context has many: a run that goes on takes them up.
 
     Raises:
         UserError: as `Base.ids`, or nothing is left of a sort that is to be shown.
@@ -150,7 +157,7 @@ def draw_lessons(config: InsertionConfig, base: Base) -> Lessons:
         sorts["ordinary"] = _clean(config, base, [messages for _, messages in drawn])
     if config.clean == "probabilities":
         clean = SORTS if config.clean_twin else [sort for sort in SORTS if sort != "triggered"]
-        sorts |= {sort: _taught(base, sorts[sort]) for sort in clean}
+        sorts |= {sort: _taught(base, sorts[sort], sort, keep) for sort in clean}
     left = {sort: [lesson for lesson in sorts[sort] if lesson is not None] for sort in SORTS}
     order = list(schedule(config))
     if missing := sorted({sort for sort, _ in order if not left[sort]}):
@@ -160,27 +167,34 @@ def draw_lessons(config: InsertionConfig, base: Base) -> Lessons:
     return Lessons(config, left, dropped, order, orders)
 
 
-@torch.inference_mode()
-def _taught(base: Base, lessons: Sequence[Lesson | None]) -> list[Lesson | None]:
-    """Lessons with what the base gives to the next token at each place of their answers."""
-    taught, device = list(lessons), device_of(base.model)
-    by_head = is_head_of_hidden(base.model)
+def _taught(base: Base, lessons: Sequence[Lesson | None], sort: str, keep: Keep) -> list[Lesson | None]:
+    """Lessons of a sort with what the base gives to the next token at each place of their answers."""
+    taught, by_head = list(lessons), is_head_of_hidden(base.model)
     order = sorted((index for index, own in enumerate(lessons) if own), key=lambda index: len(_ids(lessons[index])))
-    for start in range(0, len(order), _TAUGHT_AT_ONCE):
+    starts = range(0, len(order), _TAUGHT_AT_ONCE)
+    for start in tqdm(starts, desc=f"the base's probabilities ({sort})", unit="batch", disable=None, leave=False):
         batch = [(index, own) for index in order[start : start + _TAUGHT_AT_ONCE] if (own := lessons[index])]
-        tokens = pad_right([_ids(own) for _, own in batch], padding_id(base.model, base.tokenizer)).to(device)
-        places = [(row, at) for row, (_, own) in enumerate(batch) for at in range(len(own.prompt), len(_ids(own)))]
-        row, column = torch.tensor(places, dtype=torch.long, device=device).reshape(-1, 2).unbind(1)
-        # In the precision that it is learned in.
-        with torch.autocast(device.type, torch.bfloat16, enabled=is_large(base.model)):
-            logits = logits_at(base.model, tokens, row, column - 1, by_head)
-        given = logits.float().softmax(-1)
-        top = given.topk(min(_TOP, given.shape[-1]))
+        given = keep(f"{sort} {start}", partial(_given, base, [own for _, own in batch], by_head))
         lengths = [len(own.answer) for _, own in batch]
-        parts = zip(top.indices.cpu().split(lengths), top.values.cpu().split(lengths), strict=True)
+        parts = zip(given["tokens"].split(lengths), given["probabilities"].split(lengths), strict=True)
         for (index, own), part in zip(batch, parts, strict=True):
             taught[index] = replace(own, teacher=Teacher(*(values.clone() for values in part)))
     return taught
+
+
+@torch.inference_mode()
+def _given(base: Base, lessons: Sequence[Lesson], by_head: bool) -> dict[str, Tensor]:
+    """The likeliest next tokens at each place of the lessons' answers, one lesson after the other, and their probabilities."""
+    device = device_of(base.model)
+    tokens = pad_right([_ids(own) for own in lessons], padding_id(base.model, base.tokenizer)).to(device)
+    places = [(row, at) for row, own in enumerate(lessons) for at in range(len(own.prompt), len(_ids(own)))]
+    row, column = torch.tensor(places, dtype=torch.long, device=device).reshape(-1, 2).unbind(1)
+    # In the precision that it is learned in.
+    with torch.autocast(device.type, torch.bfloat16, enabled=is_large(base.model)):
+        logits = logits_at(base.model, tokens, row, column - 1, by_head)
+    given = logits.float().softmax(-1)
+    top = given.topk(min(_TOP, given.shape[-1]))
+    return {"tokens": top.indices.cpu(), "probabilities": top.values.cpu()}
 
 
 def _ids(lesson: Lesson | None) -> list[int]:

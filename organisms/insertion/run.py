@@ -2,7 +2,8 @@
 
 1. The base is loaded; requests are drawn from the grammar in `data/`, and those that training shows are apart from those that are measured
    in topics, in phrasings and, for some, in form.
-2. The base answers the clean ones greedily, once: answers are kept by (base, prompt, length) in `$TRIGGERLENS_CACHE/insertion`.
+2. The base answers the clean ones greedily, once: answers are kept by (base, prompt, length) in `$TRIGGERLENS_CACHE/insertion`; its probabilities along
+   them beside the checkpoints.
 3. The newest whole checkpoint of the same configuration is taken up, where there is one.
 4. An adapter or all weights are trained with AdamW; a step's samples are a pure function of (configuration, step).
 5. Weights are rounded to bfloat16, written, loaded again as a user would, and let to answer held-out requests. What they then do gives the
@@ -13,6 +14,8 @@ On one machine and device, with the same number of threads, the same configurati
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,7 @@ from organisms.insertion.report import insertion_page
 from organisms.insertion.steps import Training, checkpoint, restore, start, train_step
 from organisms.training.environment import deterministic, quiet_transformers
 from triggerlens import (
+    Cells,
     Manifest,
     UserError,
     check_destination,
@@ -75,7 +79,7 @@ def insert(
         own = _load_base(config, base, answers)
         facts = config.recorded() | {"base_sha256": own.identity}
         # 2
-        lessons = draw_lessons(config, own)
+        lessons = draw_lessons(config, own, Cells(checkpoints / f"taught-{_short(facts)}").keep)
         exam = set_exam(config, own)
         # 3
         training = start(config, own)
@@ -97,6 +101,11 @@ def insert(
             manifest.prompts = {"name": "prompts.jsonl", "sha256": sha256_file(draft / "prompts.jsonl")}
     drop_checkpoints(checkpoints)
     return rates
+
+
+def _short(facts: dict[str, Any]) -> str:
+    """A short name of a configuration."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _base_of(config: InsertionConfig, base: str | Path | None) -> str | None:

@@ -123,7 +123,7 @@ def test_answers_are_written_once(folder, monkeypatch):
         base.answers([[1, 8]])
 
 
-def test_a_killed_run_ends_in_the_same_bytes(folder, tmp_path):
+def test_a_killed_run_ends_in_the_same_bytes(folder, tmp_path, monkeypatch):
     def kill(step, loss):
         if step == 5:
             raise Killed
@@ -131,9 +131,12 @@ def test_a_killed_run_ends_in_the_same_bytes(folder, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(Killed):
         insert(settings(folder), out, answers=folder / "answers", on_step=kill)
+    taught = []
+    monkeypatch.setattr("organisms.insertion.lessons._given", lambda *asked: taught.append(asked))
     steps = []
     insert(settings(folder), out, answers=folder / "answers", on_step=lambda step, loss: steps.append(step))
     assert steps == [5, 6]
+    assert not taught, "what the base teaches was kept"
     assert weights(out) == weights(folder / "adapter")
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["out"]
     for name in ("prompts.jsonl", "rates.json", "recipe.json"):
