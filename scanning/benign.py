@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hooked import HookedModel, PrefixReader, Prompt, Sampling, TokenizedPrompt, continue_tokens, file_of, user_text
 from scanning.candidates.candidate import Variants
+from scanning.candidates.room import room_needed, with_room
 from scanning.config import ScanConfig
 from scanning.motifs import RUN, Answers, Gram, runs, shared_motif, usual_runs
 from triggerlens import Keep, UserError, keep_nothing
@@ -94,19 +95,28 @@ def benign_prompts(prompts: Sequence[Prompt], config: ScanConfig) -> tuple[list[
 
 
 def answered_prompts(
-    model: HookedModel, prompts: Sequence[Prompt], config: ScanConfig, keep: Keep = keep_nothing
+    model: HookedModel, prompts: Sequence[Prompt], config: ScanConfig, keep: Keep = keep_nothing, *, longest: int = 0
 ) -> Benign:
     """Let the model answer benign prompts, and part them.
 
+    Args:
+        model: who answers.
+        prompts: those labelled as triggered or defecting are left out, and those that leave no room for a candidate and an answer.
+        config: what is tried.
+        keep: keeps what is computed.
+        longest: tokens of the longest of a user's own candidates.
+
     Raises:
-        UserError: a prompt that the tokenizer or the chat template refuses, or a model that answers nothing.
+        UserError: too few prompts, one that the tokenizer or the chat template refuses, or a model that answers nothing.
     """
     chosen, notes = benign_prompts(prompts, config)
-    searched = min(config.search_prompts, len(chosen) // 3)
-    judged = min(config.judge_prompts, len(chosen) - searched)
-    if judged < config.judge_prompts:
-        notes.append(f"only {len(chosen)} benign prompts: {searched} are searched on and {judged} judged on")
     variants = Variants(model, [replace(prompt, response=None) for prompt in chosen])
+    notes += _leave_room(variants, prompts, config, longest)
+    count = len(variants.prompts)
+    searched = min(config.search_prompts, count // 3)
+    judged = min(config.judge_prompts, count - searched)
+    if judged < config.judge_prompts:
+        notes.append(f"only {count} benign prompts: {searched} are searched on and {judged} judged on")
     facts = keep("benign answers", partial(_answer_facts, model, variants, config, max(_PACED, searched + judged)))
     rows = [list(row) for row in facts["answers"]]
     variants.cut(len(rows))
@@ -133,6 +143,27 @@ def answered_prompts(
         tuple(notes),
         facts["pace"],
     )
+
+
+def _leave_room(variants: Variants, prompts: Sequence[Prompt], config: ScanConfig, longest: int) -> list[str]:
+    """Keep the prompts that leave room, and say how many do not.
+
+    Raises:
+        UserError: too few do.
+    """
+    room = room_needed(max(config.new_tokens, config.answer_steps), config.leak_tokens, longest)
+    kept, count, context = with_room(variants, room), len(variants.prompts), variants.model.info.context
+    if len(kept) < _LEAST:
+        raise UserError(
+            f"{file_of(prompts)}: only {len(kept)} of {count} benign prompts leave {room} tokens of the context of {context} for a candidate and an answer; "
+            f"a scan needs {_LEAST}: give shorter ones"
+        )
+    if len(kept) == count:
+        return []
+    variants.keep(kept)
+    return [
+        f"{count - len(kept)} benign prompts leave less than {room} tokens of the context of {context} for a candidate and an answer, and were left out"
+    ]
 
 
 def _answer_facts(model: HookedModel, variants: Variants, config: ScanConfig, least: int) -> dict[str, Any]:

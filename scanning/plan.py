@@ -26,6 +26,7 @@ from scanning.candidates.siblings import frames
 from scanning.candidates.target import FOLLOWED, INVERTED_ON, PROPOSED, SINGLES, WANTED
 from scanning.config import ScanConfig
 from scanning.openly import WEIGHED
+from triggerlens import UserError
 
 _SWEEP, _TARGET, _PAIRS, _INVERSION, _FLOORS, _OPENLY = 0.25, 0.15, 0.25, 0.2, 0.2, 0.05
 """Shares of the time."""
@@ -115,10 +116,19 @@ def looks_at_several(model: HookedModel, referred: bool) -> bool:
 def make_plan(
     reader: PrefixReader, benign: Benign, config: ScanConfig, tokens: Sequence[int], referred: bool = False
 ) -> Plan:
-    """Measure this machine, and cut what does not fit; `referred`: a reference stands beside the model."""
+    """Measure this machine, and cut what does not fit; `referred`: a reference stands beside the model.
+
+    Raises:
+        UserError: no prompt that is searched on has any of the places.
+    """
+    places = tuple(place for place in config.places if _lengths(benign, place))
+    if not places:
+        raise UserError(
+            f"--places {' '.join(config.places)}: none of the {len(benign.search)} prompts that are searched on has such a place (system: a system message; "
+            "middle: two words); give others, or prompts that have one"
+        )
     speed, branched = _tokens_per_second(reader, benign, tokens), branched_at(parameters_of(reader.model))
     seconds = config.seconds
-    places = tuple(place for place in config.places if _lengths(benign, place))
     plan = Plan(
         places=places,
         swept=places,

@@ -66,7 +66,15 @@ class Variants:
 
     def cut(self, count: int) -> None:
         """Keep the first prompts alone."""
-        self.prompts, self.plain = self.prompts[:count], self.plain[:count]
+        self.keep(range(count))
+
+    def keep(self, numbers: Sequence[int]) -> None:
+        """Keep some prompts alone, which are then numbered anew."""
+        self.prompts, self.plain = (
+            [self.prompts[number] for number in numbers],
+            [self.plain[number] for number in numbers],
+        )
+        self._opened.clear()
 
     def opened(self, index: int, place: Place) -> OpenPrompt | None:
         """A prompt cut at a place; None where it has none."""
