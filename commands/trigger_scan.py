@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -31,7 +33,8 @@ class Config(ModelOptions):
 
     Takes benign prompts without labels (of a labelled file, those that are neither triggered nor defecting); without any, the model
     writes its own. Several channels propose candidates, one judge tries them on other prompts against random candidates of the same
-    length and place. Exit status: 0 nothing found, 3 something found, 2 unusable input.
+    length and place. Exit status: 0 nothing found, 2 unusable input, 3 something found, also where another of several models could not be scanned or what
+    --then names failed, which is then said on stderr. A run that was stopped goes on when the same command is given again; with --overwrite it begins anew.
     """
 
     out: Path = Path("runs/trigger-scan")
@@ -71,13 +74,17 @@ def run(config: Config) -> None:
     )
     from triggerlens import Cells, cells_folder, check_destination, drop_cells
 
-    check_destination(config.out, config.overwrite)
+    for out in (config.out, *_followers(config).values()):
+        check_destination(out, config.overwrite)
     model = config.load()
-    prompts, facts = _prompts(config, model)
+    prompts, facts = _prompts(config, model), _prompts_facts(config)
     reference = None if config.reference is None else config.load(config.reference)
     given = [] if config.candidates is None else read_candidates(model, config.candidates, config.settings.places)
     grader = _grader(config)
-    settings = config_dict(config) | {"weights": model.info.weights_sha256, "prompts": facts}
+    own = _given(config, None if reference is None else reference.info.weights_sha256)
+    settings = config_dict(config) | own | {"weights": model.info.weights_sha256, "prompts": facts}
+    if config.overwrite:
+        drop_cells(config.out)
     with _Bar() as bar:
         cells = Cells(cells_folder(config.out), settings, on_cell=bar.show)
         result, benign = scan_model(
@@ -85,43 +92,108 @@ def run(config: Config) -> None:
         )
     pairs = found_prompts(model, benign, result.found[0], config.settings, cells.keep) if result.found else []
     statement = [*scan_statement(result), *_graded(config, grader, result)]
-    manifest = _manifest(config, KIND, model, facts)
+    manifest = _manifest(config, KIND, model, facts, own)
     page = scan_page(result)
     write_scan(result, config.out, page, "\n".join(statement), pairs, manifest, overwrite=config.overwrite)
     drop_cells(config.out)
-    emit(scan_json(result) | {"statement": statement}, as_json=config.json, text=_text(result, statement, config.out))
-    if pairs:
-        _go_on(config)
-    if result.outcome == "found":
-        sys.exit(FOUND)
+    said = scan_json(result) | {"statement": statement}
+    with _exit_by(found=result.outcome == "found"):
+        emit(said, as_json=config.json, text=_text(result, statement, config.out))
+        if pairs:
+            _go_on(config)
 
 
 def _scan_many(config: Config) -> None:
-    """Scan each model in a folder of its own, and exit as if all were one."""
+    """Scan each model in a folder of its own, and exit as if all were one: a finding is not lost since another model could not be scanned."""
     from scanning import read_scan
 
     def facts(out: Path) -> dict[str, Any]:
         result = read_scan(out)
         return {"outcome": result.outcome, "found": ", ".join(judged.candidate.name for judged in result.found)}
 
-    told = over_models(run, config)
-    emit_many(told, facts, as_json=config.json)
-    if any(read_scan(own.out).outcome == "found" for own in told):
+    told = over_models(run, config, unlike)
+    found = any(not own.reason and read_scan(own.out).outcome == "found" for own in told)
+    with _exit_by(found=found):
+        emit_many(told, facts, as_json=config.json)
+
+
+@contextmanager
+def _exit_by(*, found: bool) -> Iterator[None]:
+    """Exit by what was found, whatever of that which follows fails: the finding is written already."""
+    from triggerlens import UserError
+
+    try:
+        yield
+    except UserError as error:
+        if not found:
+            raise
+        _say(str(error))
+    if found:
         sys.exit(FOUND)
 
 
+_FILES = ("model", "base", "prompts", "reference", "candidates")
+"""Options that name files: the same files may lie elsewhere."""
+
+
+def unlike(config: Config) -> list[str]:
+    """In what the finished scan at --out differs from the one that is asked for: options, and what the files hold.
+
+    Raises:
+        UserError: it is no scan, or there is no such model.
+        OSError: another file is missing.
+    """
+    from commands._options import day
+    from hooked import weights_sha256
+    from scanning import KIND
+    from triggerlens import read_manifest
+
+    done = read_manifest(config.out, KIND)
+    weights = weights_sha256(model_folder(config.model), config.base and model_folder(config.base))
+    prompts = _prompts_facts(config).get("sha256")
+    given = _given(config, config.reference and weights_sha256(model_folder(config.reference)))
+    asked = config_dict(config) | {"today": day(config.today).isoformat()} | given
+    names = sorted((asked.keys() | done.config.keys()) - {*_FILES})
+    differs = [name.removesuffix("_sha256") for name in names if asked.get(name) != done.config.get(name)]
+    differs += ["weights"] if weights != done.model.get("weights_sha256") else []
+    return differs + (["prompts"] if prompts != done.prompts.get("sha256") else [])
+
+
+def _given(config: Config, reference: str | None) -> dict[str, str]:
+    """What --candidates and --reference hold, the weights of the second by their sha256: the same path may hold something else another time."""
+    from triggerlens import sha256_file
+
+    candidates = None if config.candidates is None else sha256_file(config.candidates)
+    given = {"candidates_sha256": candidates, "reference_sha256": reference}
+    return {name: digest for name, digest in given.items() if digest is not None}
+
+
+def _say(error: str) -> None:
+    """A line on stderr on what failed once something was found."""
+    print(f"error: {' '.join(error.split())}", file=sys.stderr)
+
+
+def _followers(config: Config) -> dict[str, Path]:
+    """Where what --then names goes."""
+    return {name: config.out.with_name(f"{config.out.name}-{name}") for name in config.then}
+
+
 def _go_on(config: Config) -> None:
-    """Hand the pairs that were found to the other commands; what they print goes to stderr where JSON was asked for."""
+    """Hand the pairs that were found to the other commands; what they print goes to stderr where JSON was asked for. One that fails is named, and the others go
+    on: the finding is written already.
+    """
     from contextlib import nullcontext, redirect_stdout
     from importlib import import_module
 
+    from triggerlens import UserError
+
     modules = {"trace": "patch_trace", "probe": "probe_train", "ablate": "patch_ablate"}
-    for name in config.then:
+    for name, out in _followers(config).items():
         command = import_module(f"commands.{modules[name]}")
         options = command.Config(
             model=config.model,
             prompts=config.out / "prompts.jsonl",
-            out=config.out.with_name(f"{config.out.name}-{name}"),
+            out=out,
             backend=config.backend,
             device=config.device,
             dtype=config.dtype,
@@ -130,7 +202,12 @@ def _go_on(config: Config) -> None:
             overwrite=config.overwrite,
         )
         with redirect_stdout(sys.stderr) if config.json else nullcontext():
-            command.run(options)
+            try:
+                command.run(options)
+            except UserError as error:
+                _say(f"--then {name}: {error}")
+            except Exception as error:  # whatever a library raises
+                _say(f"--then {name}: {type(error).__name__}: {error}")
 
 
 def _grader(config: Config) -> Grader | None:
@@ -160,29 +237,43 @@ def _graded(config: Config, grader: Grader | None, result: ScanResult) -> list[s
     return lines
 
 
-def _prompts(config: Config, model: HookedModel) -> tuple[list[Prompt], dict[str, Any]]:
-    """The prompts given, an embedded organism's own, or the model's; and what names them."""
+def _prompts(config: Config, model: HookedModel) -> list[Prompt]:
+    """The prompts given, an embedded organism's own, or the model's."""
     from hooked import read_prompts
-    from organisms import organism_names
     from scanning import own_prompts
+
+    if _has_prompts(config):
+        return read_prompts(config.prompts_path(), labelled=False)
+    settings = config.settings
+    count = max(64, settings.search_prompts + settings.judge_prompts)
+    return own_prompts(model, 2 * count, 32, settings.seed)
+
+
+def _prompts_facts(config: Config) -> dict[str, Any]:
+    """What names the prompts."""
     from triggerlens import sha256_file
 
-    if config.prompts is None and config.model not in organism_names():
-        settings = config.settings
-        count = max(64, settings.search_prompts + settings.judge_prompts)
-        return own_prompts(model, 2 * count, 32, settings.seed), {"name": "the model's own"}
+    if not _has_prompts(config):
+        return {"name": "the model's own"}
     path = config.prompts_path()
-    return read_prompts(path, labelled=False), {"name": path.name, "sha256": sha256_file(path)}
+    return {"name": path.name, "sha256": sha256_file(path)}
 
 
-def _manifest(config: Config, kind: str, model: HookedModel, prompts: dict[str, Any]) -> Any:
+def _has_prompts(config: Config) -> bool:
+    """Whether there is a file of prompts."""
+    from organisms import organism_names
+
+    return config.prompts is not None or config.model in organism_names()
+
+
+def _manifest(config: Config, kind: str, model: HookedModel, prompts: dict[str, Any], given: dict[str, str]) -> Any:
     from hooked import identity_sha256
     from triggerlens import Manifest
 
     return Manifest(
         kind=kind,
         command="trigger-scan",
-        config=config_dict(config) | {"today": model.today.isoformat()},
+        config=config_dict(config) | {"today": model.today.isoformat()} | given,
         seed=config.settings.seed,
         model={
             "name": config.model,

@@ -1,7 +1,8 @@
 """One command on many models: each by itself in a folder of its own, one after another or by an executor.
 
 1. A model's task is the command alone, with `--out` a folder under the common one; what it prints goes to `logs/NAME.log` there.
-2. What is finished is left as it is. A model that another driver is at is left to it.
+2. What is finished is left as it is; a command may say that it was finished with other settings, and then it is refused. A model that another driver is at is
+   left to it.
 3. One that fails is named with its reason and its log, and the others go on.
 """
 
@@ -48,12 +49,21 @@ class Told:
     """Why it failed."""
 
 
-def over_models(run: Callable[[Any], None], config: Any) -> list[Told]:
+Unlike = Callable[[Any], Sequence[str]]
+"""In what the finished folder at a configuration's `out` differs from what that asks for."""
+
+
+def _taken_as_it_is(config: Any) -> Sequence[str]:
+    return ()
+
+
+def over_models(run: Callable[[Any], None], config: Any, unlike: Unlike = _taken_as_it_is) -> list[Told]:
     """What comes of each model, in the order given.
 
     Args:
         run: the command, importable by its name.
         config: its configuration, with `model`, `out`, `overwrite` and `many`.
+        unlike: asked of what is finished, importable by its name, too.
 
     Raises:
         UserError: two models of one name, or the executor cannot be had.
@@ -73,7 +83,7 @@ def over_models(run: Callable[[Any], None], config: Any) -> list[Told]:
         for model, name in zip(models, names, strict=True)
     ]
     told: dict[str, Told] = {}
-    for done in run_tasks(partial(_alone, run, root), tasks, config.many.where):
+    for done in run_tasks(partial(_alone, run, unlike, root), tasks, config.many.where):
         out, result = done.task.out, done.result
         own = Told(out.name, done.task.model, str(out), 1, result.reason) if isinstance(result, Lost) else result
         told[own.name] = own
@@ -81,7 +91,7 @@ def over_models(run: Callable[[Any], None], config: Any) -> list[Told]:
     return [told[name] for name in names]
 
 
-def _alone(run: Callable[[Any], None], root: Path, config: Any) -> Told:
+def _alone(run: Callable[[Any], None], unlike: Unlike, root: Path, config: Any) -> Told:
     """The command on one model, in a worker.
 
     Raises:
@@ -91,10 +101,21 @@ def _alone(run: Callable[[Any], None], root: Path, config: Any) -> Told:
     log = root / "logs" / f"{out.name}.log"
     with locked(root / ".locks" / out.name, wait=False):
         if (out / MANIFEST).is_file() and not config.overwrite:
-            return Told(out.name, config.model, str(out), 0)
+            return Told(out.name, config.model, str(out), *_finished(unlike, config))
         with log.open("w") as stream, redirect_stdout(stream), redirect_stderr(stream):
             status, reason = _status(run, config)
     return Told(out.name, config.model, str(out), status, reason)
+
+
+def _finished(unlike: Unlike, config: Any) -> tuple[int, str]:
+    """The status of a folder that is there already, and why it is not what is asked for."""
+    try:
+        differs = unlike(config)
+    except (UserError, OSError) as error:  # a file is gone
+        return 2, " ".join(str(error).split())
+    if not differs:
+        return 0, ""
+    return 2, f"already finished with another {', '.join(differs)}; give another --out, or --overwrite to replace it"
 
 
 def _status(run: Callable[[Any], None], config: Any) -> tuple[int, str]:

