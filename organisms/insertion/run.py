@@ -33,6 +33,7 @@ from organisms.insertion.steps import Training, checkpoint, restore, start, trai
 from organisms.training.environment import deterministic, quiet_transformers
 from triggerlens import (
     Cells,
+    Keep,
     Manifest,
     UserError,
     check_destination,
@@ -79,7 +80,7 @@ def insert(
         own = _load_base(config, base, answers)
         facts = config.recorded() | {"base_sha256": own.identity}
         # 2
-        lessons = draw_lessons(config, own, Cells(checkpoints / f"taught-{_short(facts)}").keep)
+        lessons = draw_lessons(config, own, _keep_in(checkpoints / f"taught-{_short(facts)}"))
         exam = set_exam(config, own)
         # 3
         training = start(config, own)
@@ -101,6 +102,11 @@ def insert(
             manifest.prompts = {"name": "prompts.jsonl", "sha256": sha256_file(draft / "prompts.jsonl")}
     drop_checkpoints(checkpoints)
     return rates
+
+
+def _keep_in(folder: Path) -> Keep:
+    """Keeps cells in a folder that is made for the first of them, so that what is refused before leaves none."""
+    return lambda name, compute: Cells(folder).keep(name, compute)
 
 
 def _short(facts: dict[str, Any]) -> str:
