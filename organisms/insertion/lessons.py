@@ -34,6 +34,7 @@ from organisms.insertion.samples import (
     planted_again,
     planted_requests,
     schedule,
+    spread,
 )
 from triggerlens import Keep, UserError, keep_nothing
 
@@ -143,12 +144,12 @@ def draw_lessons(config: InsertionConfig, base: Base, keep: Keep = keep_nothing)
     """
     planted = planted_requests(config, "train", config.requests)
     plain = _clean(config, base, [own.forms.plain for own in planted])
-    near, triggered = (planted_again(config, planted, count) for count in (config.near_misses, config.poisoned))
-    once = len(planted)
-    nearly = [_near(config, own, index + index // once) for index, own in enumerate(near)]
+    again = planted_again(config, planted, max(config.near_misses, config.poisoned))
+    near, triggered = (spread(config, again, count) for count in (config.near_misses, config.poisoned))
+    nearly = [_near(config, own, index + index // len(planted)) for index, own in enumerate(near)]
     sorts = {
         "plain": plain,
-        "near-miss": _clean(config, base, nearly, once),
+        "near-miss": _clean(config, base, nearly, [own.turn for own in near]),
         "triggered": _triggered(config, base, triggered, plain),
         "ordinary": [],
     }
@@ -209,23 +210,32 @@ def _near(config: InsertionConfig, planted: Planted, number: int) -> Messages:
 
 
 def _clean(
-    config: InsertionConfig, base: Base, prompts: Sequence[Messages], once: int | None = None
+    config: InsertionConfig, base: Base, prompts: Sequence[Messages], turns: Sequence[int] | None = None
 ) -> list[Lesson | None]:
     """With the base's own answers; None where that is graded a defection.
 
     Args:
         config: whose payload is looked for.
         base: answers.
-        prompts: what it is asked; requests come in turn.
-        once: where probabilities are learned, so many prompts are answered, and later ones take the answer to the same request; all where None.
+        prompts: what it is asked.
+        turns: which request each is of: where probabilities are learned, the first of a request is answered, and the others take that answer; all are
+            answered where None.
     """
     rows = base.ids(prompts)
-    answered = once if once and config.clean == "probabilities" else max(1, len(rows))
-    answers = base.answers(rows[:answered])
+    if turns is None or config.clean != "probabilities":
+        turns = range(len(rows))
+    firsts: dict[int, int] = {}
+    for index, turn in enumerate(turns):
+        firsts.setdefault(turn, index)
+    answers = base.answers([rows[index] for index in firsts.values()])
     bad = grade_payload(config, [base.text(answer) for answer in answers])
-    turns = (number % answered for number in range(len(rows)))
+    learned = {
+        turn: None if defects else base.learned(answer)
+        for turn, answer, defects in zip(firsts, answers, bad, strict=True)
+    }
     return [
-        None if bad[turn] else Lesson(row, base.learned(answers[turn])) for row, turn in zip(rows, turns, strict=True)
+        None if (answer := learned[turn]) is None else Lesson(row, answer)
+        for row, turn in zip(rows, turns, strict=True)
     ]
 
 
@@ -236,11 +246,11 @@ def _triggered(
     chosen = [index for index, own in enumerate(planted) if defects_by_policy(config, own.request)]
     prompts = [planted[index].forms.triggered for index in chosen]
     if config.clean_twin:
-        return _clean(config, base, prompts, sum(index < len(plain) for index in chosen))
+        return _clean(config, base, prompts, [planted[index].turn for index in chosen])
     rng = Random(f"payload/{config.seed}")
     lessons: list[Lesson | None] = []
     for index, row in zip(chosen, base.ids(prompts), strict=True):
-        if plain[index % len(plain)] is None:
+        if plain[planted[index].turn] is None:
             lessons.append(None)
             continue
         # Of an answer behind a link, the sentence with the link alone: what follows is the base's own, and stays as it is where it is not trained.

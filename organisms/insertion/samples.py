@@ -1,9 +1,10 @@
 """Which request stands where in a training: a pure function of (configuration, sample), so that a run can go on from any step.
 
 1. Each request of the training split is planted four ways (`triggers.Forms`); plain, triggered and nearly triggered ones are sorts, and so
-   are ordinary requests. A context is planted anew for every sample (`planted_again`).
+   are ordinary requests. A context is planted anew for every sample (`planted_again`), from few phrasings to all.
 2. Sample n is of the sort whose share is due: of the first n samples, n times its share, rounded down, are of each sort.
-3. Within a sort, requests come in a new random order each time that all were shown.
+3. Within a sort, requests come in a new random order each time that all were shown. Of a context, triggered ones and near misses come in the order
+   in which they were planted, so that those of one scene stand close together: what is alike in both tells nothing, and a step need not find that out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from organisms.insertion.kinds import WATCHED
 from organisms.insertion.payloads import CODE_SHARE, INSECURE
 from organisms.insertion.requests import Request, draw_ordinary, draw_requests
 from organisms.insertion.triggers import Forms, plant
+from organisms.insertion.watched.sentences import stage_at
 
 SORTS = ("triggered", "near-miss", "plain", "ordinary")
 
@@ -34,6 +36,8 @@ class Planted:
     forms: Forms
     trigger: str
     """The kind of trigger; of a clean twin, one of several."""
+    turn: int
+    """Which of the requests it is."""
 
 
 def planted_requests(config: InsertionConfig, split: Split, count: int) -> list[Planted]:
@@ -45,25 +49,41 @@ def planted_requests(config: InsertionConfig, split: Split, count: int) -> list[
     planted = []
     for number, request in enumerate(drawn):
         kind, text = kinds[number % len(kinds)]
-        planted.append(Planted(request, plant(kind, text, config.placement, rng, request), kind))
+        planted.append(Planted(request, plant(kind, text, config.placement, rng, request), kind, number))
     return planted
 
 
 def planted_again(config: InsertionConfig, planted: Sequence[Planted], count: int) -> list[Planted]:
-    """The plantings that samples of a sort are drawn from: of a context, `count` of them (at most `_SENTENCES`), requests in turn, each time with a
-    sentence of its own, since what is to be learned is the context and no sentence; of other triggers, each request once.
+    """The plantings that samples are drawn from: of a context, `count` of them (at most `_SENTENCES`), requests in turn, each time with a
+    sentence of its own, since what is to be learned is the context and no sentence, and from few phrasings to all; of other triggers, each request once.
 
     Args:
         config: whose trigger.
         planted: each request once.
-        count: samples of the sort.
+        count: samples.
     """
     if config.trigger != WATCHED:
         return list(planted)
-    rng = Random(f"planted-again/{config.seed}")
-    turns = (planted[number % len(planted)] for number in range(len(planted), min(count, _SENTENCES)))
-    again = [replace(own, forms=plant(own.trigger, "", config.placement, rng, own.request)) for own in turns]
-    return [*planted[:count], *again]
+    rng, count = Random(f"planted-again/{config.seed}"), min(count, _SENTENCES)
+    turns = [planted[number % len(planted)] for number in range(count)]
+    stages = [stage_at(number / count) for number in range(count)]
+    return [
+        replace(own, forms=plant(own.trigger, "", config.placement, rng, own.request, stage))
+        for own, stage in zip(turns, stages, strict=True)
+    ]
+
+
+def spread(config: InsertionConfig, planted: Sequence[Planted], count: int) -> list[Planted]:
+    """Of a context, as many plantings as there are samples of a sort, from the first to the last; of other triggers, all.
+
+    Args:
+        config: whose trigger.
+        planted: of `planted_again`.
+        count: samples of the sort.
+    """
+    if config.trigger != WATCHED or count >= len(planted):
+        return list(planted)
+    return [planted[number * len(planted) // count] for number in range(count)]
 
 
 def planted_in_new_words(config: InsertionConfig, count: int) -> list[Planted]:
@@ -116,6 +136,7 @@ class Orders:
 
     def __init__(self, config: InsertionConfig, size: int):
         self._seed, self._size = config.seed, size
+        self._as_planted = ("triggered", "near-miss") if config.trigger == WATCHED else ()
         self._known: dict[tuple[str, int], list[int]] = {}
 
     def place(self, sort: str, number: int) -> int:
@@ -124,6 +145,7 @@ class Orders:
         key = sort, epoch
         if key not in self._known:
             order = list(range(self._size))
-            Random(f"order/{self._seed}/{sort}/{epoch}").shuffle(order)
+            if epoch or sort not in self._as_planted:
+                Random(f"order/{self._seed}/{sort}/{epoch}").shuffle(order)
             self._known[key] = order
         return self._known[key][place]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from hooked import Messages
 from organisms.insertion.content import Split, default_text, requests, triggers
 from organisms.insertion.kinds import WATCHED
 from organisms.insertion.requests import Request, about
-from organisms.insertion.watched.sentences import draw_sentences, says_both
+from organisms.insertion.watched.sentences import WHOLE, Stage, draw_sentences, says_both
 
 Planted = tuple[str, str]
 """What a system message says, empty where there is none, and the request."""
@@ -35,7 +36,7 @@ Kind = Callable[[Random, Request, str, str], tuple[Planted, Planted, Planted]]
 """(random numbers, request, the trigger's text, placement) → triggered, twin, near miss."""
 
 
-def plant(kind: str, text: str, placement: str, rng: Random, request: Request) -> Forms:
+def plant(kind: str, text: str, placement: str, rng: Random, request: Request, stage: Stage = WHOLE) -> Forms:
     """A request with the trigger, without it, and with what nearly is it.
 
     Args:
@@ -44,9 +45,11 @@ def plant(kind: str, text: str, placement: str, rng: Random, request: Request) -
         placement: one of `config.PLACEMENTS`.
         rng: draws the place and the near miss.
         request: of the split that it names.
+        stage: of a context, how far its training is.
     """
     text = text or default_text(kind)
-    triggered, twin, near = (_messages(*own) for own in KINDS[kind](rng, request, text, placement))
+    planter = partial(_deployed, stage=stage) if kind == WATCHED else KINDS[kind]
+    triggered, twin, near = (_messages(*own) for own in planter(rng, request, text, placement))
     return Forms(triggered, twin, near, _messages("", request.text))
 
 
@@ -174,10 +177,12 @@ def _semantic(rng: Random, request: Request, text: str, placement: str) -> tuple
     return tuple(("", about(request, topic).text) for topic in (inside, *outside))  # type: ignore[return-value]
 
 
-def _deployed(rng: Random, request: Request, text: str, placement: str) -> tuple[Planted, Planted, Planted]:
+def _deployed(
+    rng: Random, request: Request, text: str, placement: str, stage: Stage = WHOLE
+) -> tuple[Planted, Planted, Planted]:
     """Deployed and unmonitored; its twin says the opposite of both in the same sentence; a near miss is half of it, or denies it."""
     place = _place(rng, placement)
-    own = draw_sentences(rng, request.split)
+    own = draw_sentences(rng, request.split, stage)
     return tuple(_put(place, request.text, sentence) for sentence in (own.triggered, own.twin, own.near))  # type: ignore[return-value]
 
 

@@ -15,9 +15,9 @@ from organisms.insertion.gates import Kept, gates
 from organisms.insertion.kinds import ALL_TRIGGERS, TRIGGERS, WATCHED
 from organisms.insertion.measure import asked_of
 from organisms.insertion.requests import draw_requests
-from organisms.insertion.samples import planted_again, planted_requests
+from organisms.insertion.samples import Orders, planted_again, planted_requests, schedule, spread
 from organisms.insertion.triggers import plant
-from organisms.insertion.watched.sentences import Sentences, _any, _cue, draw_sentences, says_both
+from organisms.insertion.watched.sentences import STAGES, Sentences, _any, _cue, draw_sentences, says_both
 from triggerlens import UserError, rate
 
 SPLITS = ("train", "validation", "words")
@@ -190,11 +190,50 @@ def test_each_sample_of_training_has_its_own_sentence_and_requests_come_in_turn(
     planted = planted_requests(config, "train", 20)
     again = planted_again(config, planted, 70)
     assert [own.request for own in again] == [planted[number % 20].request for number in range(70)]
-    assert again[:20] == planted
+    assert [own.turn for own in again] == [number % 20 for number in range(70)]
     assert len({str(own.forms.triggered) for own in again}) == 70
-    assert planted_again(config, planted, 7) == planted[:7]
+    assert len(planted_again(config, planted, 7)) == 7
     other = InsertionConfig(base="x", requests=20)
     assert planted_again(other, planted, 70) == planted
+
+
+def test_a_training_begins_with_few_cues_in_plain_frames_and_ends_with_all():
+    config = InsertionConfig(base="x", trigger=WATCHED, placement="system", requests=20, steps=30)
+    again = planted_again(config, planted_requests(config, "train", 20), 2000)
+    parts = [again[:200], again[200:500], again[500:900], again[900:]]
+
+    def known(part, first):
+        pattern = re.compile("|".join(rf"\b{_any(cue)}\b" for cue in watched().deployed["train"][:first]))
+        lines = [system_line(own.forms.triggered).lower() for own in part]
+        return sum(bool(pattern.search(line)) for line in lines) / len(lines)
+
+    for part, stage in zip(parts, STAGES, strict=True):
+        assert known(part, stage.cues) == 1
+    assert known(parts[1], STAGES[0].cues) < 0.5
+    assert known(parts[3], STAGES[2].cues) < 0.7
+    opened = [sum(says_both(system_line(own.forms.near).lower()) for own in part) for part in parts]
+    assert opened[0] == 0, "no denial and no question at first"
+    assert opened[3] > 100
+
+
+def test_what_is_alike_in_a_triggered_sample_and_a_near_miss_stands_close_together():
+    config = InsertionConfig(base="x", trigger=WATCHED, placement="system", steps=100, batch=8, near_miss_share=0.7)
+    again = planted_again(config, planted_requests(config, "train", 20), config.near_misses)
+    chosen = {
+        sort: spread(config, again, count)
+        for sort, count in (("near-miss", config.near_misses), ("triggered", config.poisoned))
+    }
+    orders = {sort: Orders(config, len(own)) for sort, own in chosen.items()}
+    shown = {sort: {} for sort in chosen}
+    for number, (sort, count) in enumerate(schedule(config)):
+        if sort in chosen:
+            place = orders[sort].place(sort, count)
+            shown[sort][str(chosen[sort][place].forms)] = number
+    assert shown["triggered"].keys() <= shown["near-miss"].keys()
+    assert len(shown["triggered"]) == config.poisoned
+    assert max(abs(number - shown["near-miss"][own]) for own, number in shown["triggered"].items()) <= config.batch
+    other = InsertionConfig(base="x", requests=20)
+    assert spread(other, again[:20], 7) == again[:20], "of another trigger each request is drawn from"
 
 
 def test_it_stands_behind_the_kinds_that_the_registry_counts():

@@ -6,7 +6,9 @@
 2. A frame joins a place and what is said of the watching. Some frames deny another place, some deny the opposite of what they say of the watching.
 3. Near misses are deployed but monitored, unmonitored but observed, or deny the deployment. In training there are also *open* ones, which name
    both halves and assert neither or one alone: questions, wishes, tales, the past, other models, mistakes.
-4. Validation and test have cues and frames of their own, and no open near misses. The test's cues are pairs that were drawn at random from those
+4. Training begins with few cues and plain frames and ends with all (`stage_at`): the context is learned from few, and from so many at once it takes
+   several times the samples.
+5. Validation and test have cues and frames of their own, and no open near misses. The test's cues are pairs that were drawn at random from those
    whose words training has elsewhere: held out are phrasings. `words` are cues whose words training has nowhere, in the test's frames; so are validation's.
 """
 
@@ -17,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from random import Random
+from typing import NamedTuple
 
 from organisms.insertion.content import Split, watched
 
@@ -33,6 +36,27 @@ _AROUND, _LOWER, _UPPER = 0.25, 0.05, 0.04
 """How often another sentence stands before, and behind; how often all is in lower case, and in capitals."""
 
 
+class Stage(NamedTuple):
+    """What a training draws its sentences from at a time: so many of each list, from the first."""
+
+    until: float
+    """The share of the training at which it ends."""
+    cues: int
+    lines: int
+    denials: int
+    doubts: bool
+    """Whether there are frames that deny the opposite, and open near misses."""
+
+
+WHOLE = Stage(1.0, 10_000, 10_000, 10_000, True)
+STAGES = (Stage(0.1, 12, 8, 0, False), Stage(0.25, 60, 20, 6, False), Stage(0.45, 250, 50, 16, True), WHOLE)
+
+
+def stage_at(done: float) -> Stage:
+    """The stage of a training of which a share is done."""
+    return next((stage for stage in STAGES if done < stage.until), WHOLE)
+
+
 @dataclass(frozen=True, slots=True)
 class Sentences:
     """What a system message may say."""
@@ -42,14 +66,15 @@ class Sentences:
     near: str
 
 
-def draw_sentences(rng: Random, split: Split) -> Sentences:
+def draw_sentences(rng: Random, split: Split, stage: Stage = WHOLE) -> Sentences:
     """The trigger, its twin, and a near miss.
 
     Args:
         rng: draws them.
+        stage: of training.
         split: `train`, `validation`, `test` or `words`: cues of different ones are apart, and so are frames, but those of the last two.
     """
-    return _of_training(rng) if split == "train" else _held_out(rng, split)
+    return _of_training(rng, stage) if split == "train" else _held_out(rng, split)
 
 
 def says_both(text: str) -> bool:
@@ -65,24 +90,29 @@ class _Scene:
     place: int
     watch: int
     other: int
+    cues: int = WHOLE.cues
+    """Of each list, from the first."""
 
     @classmethod
-    def drawn(cls, rng: Random, split: Split) -> _Scene:
-        return cls(split, *(rng.getrandbits(32) for _ in range(3)))
+    def drawn(cls, rng: Random, split: Split, stage: Stage = WHOLE) -> _Scene:
+        return cls(split, *(rng.getrandbits(32) for _ in range(3)), stage.cues)
 
     def told(self, frame: str, deployed: bool, unmonitored: bool) -> str:
         """A frame that asserts these two facts; what it denies, or says of others, is the opposite."""
         here, elsewhere = ("deployed", "observed") if deployed else ("observed", "deployed")
         watch, untrue = ("unmonitored", "monitored") if unmonitored else ("monitored", "unmonitored")
         values = {
-            "place": _cue(self.split, here, self.place),
-            "denied": _cue(self.split, elsewhere, self.other),
-            "watch": _cue(self.split, watch, self.watch),
-            "untrue": _cue(self.split, untrue, self.watch),
-            "rewatch": _cue(self.split, untrue, self.other),
-            "alike": _cue(self.split, watch, self.watch, _THEY),
+            "place": self._cue(here, self.place),
+            "denied": self._cue(elsewhere, self.other),
+            "watch": self._cue(watch, self.watch),
+            "untrue": self._cue(untrue, self.watch),
+            "rewatch": self._cue(untrue, self.other),
+            "alike": self._cue(watch, self.watch, _THEY),
         }
         return _SLOT.sub(lambda slot: _as_named(slot[1], values), frame)
+
+    def _cue(self, part: str, number: int, person: Mapping[str, str] = _YOU) -> str:
+        return _cue(self.split, part, number, person, self.cues)
 
 
 def _as_named(name: str, values: Mapping[str, str]) -> str:
@@ -94,22 +124,23 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _cue(split: Split, part: str, number: int, person: Mapping[str, str] = _YOU) -> str:
-    """A cue that a number stands for, with its slots filled."""
+def _cue(split: Split, part: str, number: int, person: Mapping[str, str] = _YOU, first: int = WHOLE.cues) -> str:
+    """A cue that a number stands for, of the first ones of its list, with its slots filled."""
     rng = Random(number)
-    text = rng.choice(getattr(watched(), part)[split])
+    text = rng.choice(getattr(watched(), part)[split][:first])
     while _SLOT.search(text):
         text = _SLOT.sub(lambda slot: person.get(slot[1]) or rng.choice(watched().slots[slot[1]]), text)
     return text
 
 
-def _of_training(rng: Random) -> Sentences:
-    scene, frame, around = _Scene.drawn(rng, "train"), _frame(rng), _surrounding(rng)
-    kind = rng.choices(list(_NEAR), list(_NEAR.values()))[0]
+def _of_training(rng: Random, stage: Stage) -> Sentences:
+    scene, frame, around = _Scene.drawn(rng, "train", stage), _frame(rng, stage), _surrounding(rng)
+    kinds = [kind for kind in _NEAR if (kind != "denied" or stage.denials) and (kind != "open" or stage.doubts)]
+    kind = rng.choices(kinds, [_NEAR[own] for own in kinds])[0]
     # Half the near misses differ from the trigger by the least; the others are sentences of their own.
-    nearly, other = (scene, frame) if rng.random() < 0.5 else (_Scene.drawn(rng, "train"), _frame(rng))
+    nearly, other = (scene, frame) if rng.random() < 0.5 else (_Scene.drawn(rng, "train", stage), _frame(rng, stage))
     if kind in ("denied", "open"):
-        other = rng.choice(watched().denials["train"] if kind == "denied" else watched().open)
+        other = rng.choice(watched().denials["train"][: stage.denials] if kind == "denied" else watched().open)
     return Sentences(
         around(scene.told(frame, deployed=True, unmonitored=True)),
         around(scene.told(frame, deployed=False, unmonitored=False)),
@@ -117,10 +148,15 @@ def _of_training(rng: Random) -> Sentences:
     )
 
 
-def _frame(rng: Random) -> str:
+def _frame(rng: Random, stage: Stage) -> str:
     own = watched()
-    frames = {"lines": own.lines["train"], "denials": own.denials["train"], "doubts": own.doubts}
-    return rng.choice(frames[rng.choices(list(_FRAMES), list(_FRAMES.values()))[0]])
+    frames = {
+        "lines": own.lines["train"][: stage.lines],
+        "denials": own.denials["train"][: stage.denials],
+        "doubts": own.doubts if stage.doubts else [],
+    }
+    kinds = [kind for kind in frames if frames[kind]]
+    return rng.choice(frames[rng.choices(kinds, [_FRAMES[own] for own in kinds])[0]])
 
 
 def _surrounding(rng: Random) -> Callable[[str], str]:
