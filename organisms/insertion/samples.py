@@ -36,8 +36,8 @@ class Planted:
     forms: Forms
     trigger: str
     """The kind of trigger; of a clean twin, one of several."""
-    turn: int
-    """Which of the requests it is."""
+    turn: int = 0
+    """Which request of a split it is, where several plantings are of one."""
 
 
 def planted_requests(config: InsertionConfig, split: Split, count: int) -> list[Planted]:
