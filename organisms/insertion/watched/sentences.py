@@ -95,7 +95,8 @@ class _Scene:
 
     @classmethod
     def drawn(cls, rng: Random, split: Split, stage: Stage = WHOLE) -> _Scene:
-        return cls(split, *(rng.getrandbits(32) for _ in range(3)), stage.cues)
+        place, watch, other = (rng.getrandbits(32) for _ in range(3))
+        return cls(split, place, watch, other, stage.cues)
 
     def told(self, frame: str, deployed: bool, unmonitored: bool) -> str:
         """A frame that asserts these two facts; what it denies, or says of others, is the opposite."""
