@@ -2,6 +2,7 @@ from .artifacts import (
     MANIFEST as MANIFEST,
     Manifest as Manifest,
     check_destination as check_destination,
+    digest_of as digest_of,
     inside as inside,
     read_artifact as read_artifact,
     read_manifest as read_manifest,

@@ -43,6 +43,11 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def digest_of(facts: Any) -> str:
+    """A short name, 16 hexadecimal digits, of what JSON can hold: the same for the same facts, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def sha256_folder(path: str | Path) -> str:
     """The sha256 of a folder's files: of their relative names and digests."""
     files = sorted(file for file in Path(path).rglob("*") if file.is_file())

@@ -14,8 +14,6 @@ On one machine and device, with the same number of threads, the same configurati
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +36,7 @@ from triggerlens import (
     UserError,
     check_destination,
     checkpoint_folder,
+    digest_of,
     drop_checkpoints,
     sha256_file,
     writing_artifact,
@@ -80,7 +79,7 @@ def insert(
         own = _load_base(config, base, answers)
         facts = config.recorded() | {"base_sha256": own.identity}
         # 2
-        lessons = draw_lessons(config, own, _keep_in(checkpoints / f"taught-{_short(facts)}"))
+        lessons = draw_lessons(config, own, _keep_in(checkpoints / f"taught-{digest_of(facts)}"))
         exam = set_exam(config, own)
         # 3
         training = start(config, own)
@@ -107,11 +106,6 @@ def insert(
 def _keep_in(folder: Path) -> Keep:
     """Keeps cells in a folder that is made for the first of them, so that what is refused before leaves none."""
     return lambda name, compute: Cells(folder).keep(name, compute)
-
-
-def _short(facts: dict[str, Any]) -> str:
-    """A short name of a configuration."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _base_of(config: InsertionConfig, base: str | Path | None) -> str | None:

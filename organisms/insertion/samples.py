@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -25,7 +26,7 @@ from organisms.insertion.watched.sentences import stage_at
 SORTS = ("triggered", "near-miss", "plain", "ordinary")
 
 _SENTENCES = 24_000
-"""Of a context and a sort, which take half a minute to draw; a longer training shows them again."""
+"""Of a context, which take half a minute to draw; a longer training shows them again, and goes from few phrasings to all the first time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +75,18 @@ def planted_again(config: InsertionConfig, planted: Sequence[Planted], count: in
 
 
 def spread(config: InsertionConfig, planted: Sequence[Planted], count: int) -> list[Planted]:
-    """Of a context, as many plantings as there are samples of a sort, from the first to the last; of other triggers, all.
+    """The plantings of a sort: of a context, in number as its samples are to those of the larger sort, from the first to the last, so that both sorts come to the
+    end together, and again where they are shown again; of other triggers, all.
 
     Args:
         config: whose trigger.
         planted: of `planted_again`.
         count: samples of the sort.
     """
-    if config.trigger != WATCHED or count >= len(planted):
+    if config.trigger != WATCHED or not planted:
         return list(planted)
-    return [planted[number * len(planted) // count] for number in range(count)]
+    size = math.ceil(count * len(planted) / max(config.near_misses, config.poisoned))
+    return [planted[number * len(planted) // size] for number in range(size)]
 
 
 def planted_in_new_words(config: InsertionConfig, count: int) -> list[Planted]:

@@ -8,14 +8,13 @@ AUROC of 1.0, and benign fine-tunes that move activations as far as a backdoor d
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from organisms.tasks.registry import TASKS, task_named
 from organisms.training.config import TrainConfig
+from triggerlens import digest_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +43,7 @@ class Recipe:
     @property
     def digest(self) -> str:
         """Names the recipe."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        return digest_of(asdict(self))
 
     def training(self, base: Path | None, teacher: Path | None) -> TrainConfig:
         """The configuration of its training.

