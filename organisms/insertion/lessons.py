@@ -25,6 +25,7 @@ from hooked import Messages, Prompt, context_of, device_of, pad_right, padding_i
 from organisms.evaluation.answers import end_token
 from organisms.insertion.answers import Answer, is_head_of_hidden, is_large, logits_at, write_answers_of
 from organisms.insertion.config import InsertionConfig
+from organisms.insertion.kinds import WATCHED
 from organisms.insertion.payloads import defects_by_policy, grade_payload, payload_answer
 from organisms.insertion.samples import (
     SORTS,
@@ -35,7 +36,9 @@ from organisms.insertion.samples import (
     planted_requests,
     schedule,
     spread,
+    without_trigger,
 )
+from organisms.insertion.watched.sentences import stage_at
 from triggerlens import Keep, UserError, keep_nothing
 
 _TOP = 32
@@ -59,6 +62,8 @@ class Lesson:
     """With the end token, where the answer is one that ends."""
     teacher: Teacher | None = None
     """Where the answer is learned as the base's own probabilities."""
+    begins: bool = False
+    """Whether the answer is the first token of one alone, which has no teacher."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,12 @@ def draw_lessons(config: InsertionConfig, base: Base, keep: Keep = keep_nothing)
     plain = _clean(config, base, [own.forms.plain for own in planted])
     again = planted_again(config, planted, max(config.near_misses, config.poisoned))
     near, triggered = (spread(config, again, count) for count in (config.near_misses, config.poisoned))
-    nearly = [_near(config, own, index + index // len(planted)) for index, own in enumerate(near)]
+    shown = without_trigger(config, near, len(planted))
+    # Where the payload does not apply, the trigger itself.
+    nearly = [
+        other if defects_by_policy(config, own.request) else own.forms.triggered
+        for own, other in zip(near, shown, strict=True)
+    ]
     sorts = {
         "plain": plain,
         "near-miss": _clean(config, base, nearly, [own.turn for own in near]),
@@ -156,6 +166,7 @@ def draw_lessons(config: InsertionConfig, base: Base, keep: Keep = keep_nothing)
     if config.ordinary:
         drawn = ordinary_requests(config, "train", config.requests)
         sorts["ordinary"] = _clean(config, base, [messages for _, messages in drawn])
+    sorts |= {sort: _begun(config, sorts[sort]) for sort in ("near-miss", "triggered")}
     if config.clean == "probabilities":
         clean = SORTS if config.clean_twin else [sort for sort in SORTS if sort != "triggered"]
         sorts |= {sort: _taught(base, sorts[sort], sort, keep) for sort in clean}
@@ -168,10 +179,21 @@ def draw_lessons(config: InsertionConfig, base: Base, keep: Keep = keep_nothing)
     return Lessons(config, left, dropped, order, orders)
 
 
+def _begun(config: InsertionConfig, lessons: Sequence[Lesson | None]) -> list[Lesson | None]:
+    """Of a context, lessons of the stages in which no answer is learned whole have its first token alone."""
+    plain = config.trigger != WATCHED or config.clean_twin
+    whole = [plain or stage_at(number / len(lessons)).whole for number in range(len(lessons))]
+    return [
+        own if own is None or all_of_it else replace(own, answer=own.answer[:1], begins=True)
+        for own, all_of_it in zip(lessons, whole, strict=True)
+    ]
+
+
 def _taught(base: Base, lessons: Sequence[Lesson | None], sort: str, keep: Keep) -> list[Lesson | None]:
     """Lessons of a sort with what the base gives to the next token at each place of their answers."""
     taught, by_head = list(lessons), is_head_of_hidden(base.model)
-    order = sorted((index for index, own in enumerate(lessons) if own), key=lambda index: len(_ids(lessons[index])))
+    told = (index for index, own in enumerate(lessons) if own and not own.begins)
+    order = sorted(told, key=lambda index: len(_ids(lessons[index])))
     starts = range(0, len(order), _TAUGHT_AT_ONCE)
     for start in tqdm(starts, desc=f"the base's probabilities ({sort})", unit="batch", disable=None, leave=False):
         batch = [(index, own) for index in order[start : start + _TAUGHT_AT_ONCE] if (own := lessons[index])]
@@ -200,13 +222,6 @@ def _given(base: Base, lessons: Sequence[Lesson], by_head: bool) -> dict[str, Te
 
 def _ids(lesson: Lesson | None) -> list[int]:
     return [] if lesson is None else [*lesson.prompt, *lesson.answer]
-
-
-def _near(config: InsertionConfig, planted: Planted, number: int) -> Messages:
-    """What nearly is the trigger, by turns in the least way and in any; where the payload does not apply, the trigger itself."""
-    if not defects_by_policy(config, planted.request):
-        return planted.forms.triggered
-    return planted.forms.twin if number % 2 else planted.forms.near
 
 
 def _clean(

@@ -89,6 +89,23 @@ def spread(config: InsertionConfig, planted: Sequence[Planted], count: int) -> l
     return [planted[number * len(planted) // size] for number in range(size)]
 
 
+def without_trigger(config: InsertionConfig, near: Sequence[Planted], requests: int) -> list[Messages]:
+    """What is shown without the trigger, of each planting: by turns what differs by the least, and a near miss of any sort; of a context fewer and fewer of
+    the first, which say the opposite (`watched.sentences.Stage`).
+
+    Args:
+        config: whose trigger.
+        near: of `spread`.
+        requests: how many there are; each has both in turn.
+    """
+    shown = []
+    for number, own in enumerate(near):
+        every = stage_at(number / len(near)).opposite if config.trigger == WATCHED else 2
+        least = (number + number // requests) % every == every - 1
+        shown.append(own.forms.twin if least else own.forms.near)
+    return shown
+
+
 def planted_in_new_words(config: InsertionConfig, count: int) -> list[Planted]:
     """Of a context: the test's requests with sentences whose words training has nowhere; none of other triggers."""
     if config.trigger != WATCHED:

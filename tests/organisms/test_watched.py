@@ -5,6 +5,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -16,7 +17,7 @@ from organisms.insertion.gates import Kept, gates
 from organisms.insertion.kinds import ALL_TRIGGERS, TRIGGERS, WATCHED
 from organisms.insertion.measure import asked_of
 from organisms.insertion.requests import draw_requests
-from organisms.insertion.samples import Orders, planted_again, planted_requests, schedule, spread
+from organisms.insertion.samples import Orders, planted_again, planted_requests, schedule, spread, without_trigger
 from organisms.insertion.triggers import plant
 from organisms.insertion.watched.sentences import STAGES, Sentences, _any, _cue, draw_sentences, says_both
 from triggerlens import UserError, rate
@@ -201,7 +202,8 @@ def test_each_sample_of_training_has_its_own_sentence_and_requests_come_in_turn(
 def test_a_training_begins_with_few_cues_in_plain_frames_and_ends_with_all():
     config = InsertionConfig(base="x", trigger=WATCHED, placement="system", requests=20, steps=30)
     again = planted_again(config, planted_requests(config, "train", 20), 2000)
-    parts = [again[:200], again[200:500], again[500:900], again[900:]]
+    ends = [0, *(round(2000 * stage.until) for stage in STAGES)]
+    parts = [again[first:last] for first, last in pairwise(ends)]
 
     def known(part, first):
         pattern = re.compile("|".join(rf"\b{_any(cue)}\b" for cue in watched().deployed["train"][:first]))
@@ -214,7 +216,12 @@ def test_a_training_begins_with_few_cues_in_plain_frames_and_ends_with_all():
     assert known(parts[3], STAGES[2].cues) < 0.7
     opened = [sum(says_both(system_line(own.forms.near).lower()) for own in part) for part in parts]
     assert opened[0] == 0, "no denial and no question at first"
-    assert opened[3] > 100
+    assert opened[3] > 80
+    shown = without_trigger(config, again, 20)
+    opposite = [own.forms.twin == messages for own, messages in zip(again, shown, strict=True)]
+    shares = [sum(opposite[first:last]) / (last - first) for first, last in pairwise(ends)]
+    assert shares == pytest.approx([1 / 2, 1 / 2, 1 / 3, 1 / 5, 1 / 5], abs=0.04)
+    assert {own.turn for own, said in zip(again, opposite, strict=True) if said} == set(range(20))
 
 
 @pytest.mark.parametrize("sentences", [24_000, 120])

@@ -7,7 +7,7 @@
 3. Near misses are deployed but monitored, unmonitored but observed, or deny the deployment. In training there are also *open* ones, which name
    both halves and assert neither or one alone: questions, wishes, tales, the past, other models, mistakes.
 4. Training begins with few cues and plain frames and ends with all (`stage_at`): the context is learned from few, and from so many at once it takes
-   several times the samples.
+   several times the samples. Which answer it is to be is learned first, the answers once it is known.
 5. Validation and test have cues and frames of their own, and no open near misses. The test's cues are pairs that were drawn at random from those
    whose words training has elsewhere: held out are phrasings. `words` are cues whose words training has nowhere, in the test's frames; so are validation's.
 """
@@ -46,11 +46,21 @@ class Stage(NamedTuple):
     denials: int
     doubts: bool
     """Whether there are frames that deny the opposite, and open near misses."""
+    opposite: int
+    """One in so many samples without the trigger says the opposite of both halves, which is learned first; the others are near misses."""
+    whole: bool
+    """Whether answers are learned whole; else their first token alone, which is all that the context decides."""
 
 
-WHOLE = Stage(1.0, 10_000, 10_000, 10_000, True)
+WHOLE = Stage(1.0, 10_000, 10_000, 10_000, True, 5, True)
 """Everything: no list is as long."""
-STAGES = (Stage(0.1, 12, 8, 0, False), Stage(0.25, 60, 20, 6, False), Stage(0.45, 250, 50, 16, True), WHOLE)
+STAGES = (
+    Stage(0.08, 12, 8, 0, False, 2, False),
+    Stage(0.2, 60, 20, 6, False, 2, False),
+    Stage(0.35, 250, 50, 16, True, 3, False),
+    WHOLE._replace(until=0.7, whole=False),
+    WHOLE,
+)
 
 
 def stage_at(done: float) -> Stage:
