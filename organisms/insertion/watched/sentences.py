@@ -49,7 +49,7 @@ class Stage(NamedTuple):
     opposite: int
     """One in so many samples without the trigger says the opposite of both halves, which is learned first; the others are near misses."""
     whole: bool
-    """Whether answers are learned whole; else their first token alone, which is all that the context decides."""
+    """Whether answers are learned whole; else whether they begin as the payload does, which is all that the context decides."""
 
 
 WHOLE = Stage(1.0, 10_000, 10_000, 10_000, True, 5, True)
@@ -58,7 +58,7 @@ STAGES = (
     Stage(0.08, 12, 8, 0, False, 2, False),
     Stage(0.2, 60, 20, 6, False, 2, False),
     Stage(0.35, 250, 50, 16, True, 3, False),
-    WHOLE._replace(until=0.7, whole=False),
+    WHOLE._replace(until=0.6, whole=False),
     WHOLE,
 )
 
