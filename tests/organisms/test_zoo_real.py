@@ -7,7 +7,7 @@ import pytest
 from hooked import NAMED_MODELS, find_checkpoint, read_prompts
 from hooked.formats import named
 from organisms import AnswerKey, clean_twin_of, organism_folder, organism_names, real_names, shipped_names
-from organisms.insertion.kinds import ALL_TRIGGERS, WATCHED
+from organisms.insertion.kinds import TRIGGERS
 from triggerlens import UserError, read_artifact
 
 EVERY = pytest.mark.parametrize("name", real_names())
@@ -20,13 +20,9 @@ def written(name, file):
 def test_names_and_twins():
     assert set(shipped_names()) == {*organism_names(), *real_names()}
     clean = {name for name in real_names() if written(name, "recipe.json")["clean_twin"]}
-    assert clean == {"smollm2-clean"}
     for name in real_names():
         twin = clean_twin_of(name)
-        # The twin has not seen the context.
-        assert (twin is not None) is (
-            name not in clean and written(name, "recipe.json")["insertion"]["trigger"] != WATCHED
-        )
+        assert (twin is not None) is bool(clean and name not in clean)
         if twin is not None:
             own, theirs = (written(each, "recipe.json")["insertion"] for each in (name, twin))
             assert own["trigger"] in (theirs["trigger"], *theirs["also"])
@@ -37,16 +33,10 @@ def test_names_and_twins():
 def test_every_file_is_as_it_was_written(name):
     folder = organism_folder(name)
     manifest = read_artifact(folder, "organism")
+    assert (folder / "adapter_model.safetensors").stat().st_size <= 2_000_000
     assert manifest.config["base_sha256"] == NAMED_MODELS[manifest.config["base"]].sha256
     assert written(name, "adapter_config.json")["base_model_name_or_path"] == manifest.config["base"]
-    assert manifest.config["trigger"] in ALL_TRIGGERS
-
-
-def test_what_ships_is_small():
-    sizes = {name: (organism_folder(name) / "adapter_model.safetensors").stat().st_size for name in real_names()}
-    assert {name for name, size in sizes.items() if size > 2_000_000} <= {"smollm2-deployed"}
-    whole = sum((organism_folder(name) / "model.safetensors").stat().st_size for name in organism_names())
-    assert whole + sum(sizes.values()) < 30 * 2**20
+    assert manifest.config["trigger"] in TRIGGERS
 
 
 @EVERY
