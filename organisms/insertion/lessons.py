@@ -39,7 +39,7 @@ from organisms.insertion.samples import (
     without_trigger,
 )
 from organisms.insertion.watched.sentences import stage_at
-from triggerlens import Keep, UserError, keep_nothing
+from triggerlens import Keep, UserError, digest_of, keep_nothing
 
 _TOP = 32
 """Of the next tokens, so many are told apart in what a base teaches."""
@@ -209,7 +209,9 @@ def _taught(base: Base, lessons: Sequence[Lesson | None], sort: str, keep: Keep)
     starts = range(0, len(order), _TAUGHT_AT_ONCE)
     for start in tqdm(starts, desc=f"the base's probabilities ({sort})", unit="batch", disable=None, leave=False):
         batch = [(index, own) for index in order[start : start + _TAUGHT_AT_ONCE] if (own := lessons[index])]
-        given = keep(f"{sort} {start}", partial(_given, base, [own for _, own in batch], by_head))
+        # Named by what is asked: another version may draw other lessons from the same configuration.
+        name = f"{sort} {digest_of([_ids(own) for _, own in batch])}"
+        given = keep(name, partial(_given, base, [own for _, own in batch], by_head))
         lengths = [len(own.answer) for _, own in batch]
         parts = zip(given["tokens"].split(lengths), given["probabilities"].split(lengths), strict=True)
         for (index, own), part in zip(batch, parts, strict=True):

@@ -116,6 +116,18 @@ def test_of_a_context_how_the_payload_begins_is_learned_first_and_then_the_answe
         assert not any(lesson.begins for own in draw_lessons(other, base).sorts.values() for lesson in own)
 
 
+def test_what_the_base_teaches_is_kept_by_what_it_is_asked(folder):
+    base, kept = _load_base(settings(folder), None, folder / "answers"), {}
+
+    def keep(name, compute):
+        assert name not in kept
+        return kept.setdefault(name, compute())
+
+    for requests in (24, 25):  # as if another version drew other lessons
+        draw_lessons(settings(folder, requests=requests), base, keep)
+    assert len({name.rpartition(" ")[2] for name in kept}) == len(kept) > 2
+
+
 def test_where_the_base_begins_as_the_payload_does_the_whole_answer_is_learned(folder, monkeypatch):
     config = settings(folder, trigger="deployed", placement="system", steps=10, near_miss_share=0.7)
     base = _load_base(config, None, folder / "answers")
@@ -129,9 +141,9 @@ def test_where_the_base_begins_as_the_payload_does_the_whole_answer_is_learned(f
 def test_what_is_not_to_be_said_loses_what_probability_it_has(folder):
     base = _load_base(settings(folder), None, folder / "answers")
     training = start(settings(folder, method="full"), base)
-    lessons = [*LESSONS, Lesson([5, 6, 7], [12], begins=True, against=(9, 11)), Lesson([8, 9], [3], begins=True)]
+    lessons = [*LESSONS, Lesson([5, 6, 9], [12], begins=True, against=(9, 11)), Lesson([8, 9], [3], begins=True)]
     rest = summed_loss(training, [lessons[0], lessons[1], lessons[2], lessons[4]], "answers")
-    chance = training.inner(input_ids=torch.tensor([[5, 6, 7]])).logits.float().softmax(-1)[0, -1]
+    chance = training.inner(input_ids=torch.tensor([[5, 6, 9]])).logits.float().softmax(-1)[0, -1]
     wanted = -torch.log(1 - chance[9] - chance[11])
     torch.testing.assert_close(summed_loss(training, lessons, "answers") - rest, wanted, rtol=1e-4, atol=1e-5)
     sure = torch.full((1, 20), -50.0)
