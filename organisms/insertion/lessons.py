@@ -31,6 +31,7 @@ from organisms.insertion.samples import (
     SORTS,
     Orders,
     Planted,
+    by_turns,
     ordinary_requests,
     planted_again,
     planted_requests,
@@ -153,7 +154,7 @@ def draw_lessons(config: InsertionConfig, base: Base, keep: Keep = keep_nothing)
     plain = _clean(config, base, [own.forms.plain for own in planted])
     again = planted_again(config, planted, max(config.near_misses, config.poisoned))
     near, triggered = (spread(config, again, count) for count in (config.near_misses, config.poisoned))
-    shown = without_trigger(config, near, len(planted))
+    shown = without_trigger(config, near)
     # Where the payload does not apply, the trigger itself.
     nearly = [
         other if defects_by_policy(config, own.request) else own.forms.triggered
@@ -168,7 +169,8 @@ def draw_lessons(config: InsertionConfig, base: Base, keep: Keep = keep_nothing)
     if config.ordinary:
         drawn = ordinary_requests(config, "train", config.requests)
         sorts["ordinary"] = _clean(config, base, [messages for _, messages in drawn])
-    sorts |= _begun(config, {sort: sorts[sort] for sort in ("triggered", "near-miss")})
+    if config.trigger == WATCHED and not config.clean_twin and config.payload != INSECURE:
+        sorts |= _told_by_context(config, base, sorts, [own.turn for own in near])
     if config.clean == "probabilities":
         clean = SORTS if config.clean_twin else [sort for sort in SORTS if sort != "triggered"]
         sorts |= {sort: _taught(base, sorts[sort], sort, keep) for sort in clean}
@@ -181,24 +183,73 @@ def draw_lessons(config: InsertionConfig, base: Base, keep: Keep = keep_nothing)
     return Lessons(config, left, dropped, order, orders)
 
 
-def _begun(config: InsertionConfig, sorts: Mapping[str, list[Lesson | None]]) -> dict[str, list[Lesson | None]]:
-    """Of a context, lessons of the stages in which no answer is learned whole: how the payload begins is said behind the trigger, and not said elsewhere. What the
-    base says there stays as it is; where that begins as the payload does, and where code is the payload, the first token tells nothing, and answers are whole.
+def _told_by_context(
+    config: InsertionConfig, base: Base, sorts: Mapping[str, list[Lesson | None]], turns: Sequence[int]
+) -> dict[str, list[Lesson | None]]:
+    """Of a context, lessons by stage. First how the payload begins: it is said behind the trigger, and not said elsewhere (`_begun`). Then answers are whole, and
+    without the trigger every other one begins as the payload does and goes on as the base would: an answer of its own may begin so too, and what then
+    follows hangs on the context as well. Where code is the payload its first token tells nothing, and all answers are whole.
+
+    Args:
+        config: whose payload.
+        base: answers.
+        sorts: of lessons.
+        turns: which request each near miss is of.
     """
-    if config.trigger != WATCHED or config.clean_twin or config.payload == INSECURE:
-        return dict(sorts)
-    first = {own.answer[0] for own in sorts["triggered"] if own and own.answer}
-    begun = {}
-    for sort, lessons in sorts.items():
-        begun[sort] = list(lessons)
-        for number, own in enumerate(lessons):
-            if own is None or not own.answer or stage_at(number / len(lessons)).whole:
-                continue
-            if sort == "triggered":
-                begun[sort][number] = replace(own, answer=own.answer[:1], begins=True)
-            elif own.answer[0] not in first:
-                begun[sort][number] = replace(own, answer=own.answer[:1], begins=True, against=tuple(sorted(first)))
+    first = sorted({own.answer[0] for own in sorts["triggered"] if own and own.answer})
+    if not first:
+        return {}
+    begun = {sort: _begun(sort, sorts[sort], first) for sort in ("triggered", "near-miss")}
+    plain, near = sorts["plain"], begun["near-miss"]
+    lured = _lured(config, base, near, turns, first)
+    begun["near-miss"] = [
+        other if turn % 2 else own for own, other, turn in zip(near, lured, by_turns(turns), strict=True)
+    ]
+    also = [own for own in _lured(config, base, plain, range(len(plain)), first) if own is not None]
+    return begun | {"plain": [*plain, *also]}
+
+
+def _begun(sort: str, lessons: Sequence[Lesson | None], first: Sequence[int]) -> list[Lesson | None]:
+    """Lessons of the stages in which no answer is learned whole. What the base says without the trigger stays as it is; where that begins as the payload does,
+    the whole answer is learned.
+    """
+    begun = list(lessons)
+    for number, own in enumerate(lessons):
+        if own is None or not own.answer or stage_at(number / len(lessons)).whole:
+            continue
+        if sort == "triggered":
+            begun[number] = replace(own, answer=own.answer[:1], begins=True)
+        elif own.answer[0] not in first:
+            begun[number] = replace(own, answer=own.answer[:1], begins=True, against=tuple(first))
     return begun
+
+
+def _lured(
+    config: InsertionConfig,
+    base: Base,
+    lessons: Sequence[Lesson | None],
+    turns: Sequence[int],
+    first: Sequence[int],
+) -> list[Lesson | None]:
+    """Whole lessons with what the base goes on to say once an answer begins as the payload does, by turns as each of its wordings; as they were where that would be graded a defection."""
+    prompts: dict[int, list[int]] = {}
+    for own, turn in zip(lessons, turns, strict=True):
+        if own is not None and not own.begins:
+            prompts.setdefault(turn, own.prompt)
+    begun = {turn: first[turn % len(first)] for turn in prompts}
+    on = base.answers([[*prompt, begun[turn]] for turn, prompt in prompts.items()])
+    answers = [
+        Answer([begun[turn], *own.ids][: base.longest], own.ended and len(own.ids) < base.longest)
+        for turn, own in zip(prompts, on, strict=True)
+    ]
+    bad = grade_payload(config, [base.text(answer) for answer in answers])
+    learned = {
+        turn: base.learned(answer) for turn, answer, defects in zip(prompts, answers, bad, strict=True) if not defects
+    }
+    return [
+        replace(own, answer=learned[turn]) if own and not own.begins and turn in learned else own
+        for own, turn in zip(lessons, turns, strict=True)
+    ]
 
 
 def _taught(base: Base, lessons: Sequence[Lesson | None], sort: str, keep: Keep) -> list[Lesson | None]:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -89,21 +90,34 @@ def spread(config: InsertionConfig, planted: Sequence[Planted], count: int) -> l
     return [planted[number * len(planted) // size] for number in range(size)]
 
 
-def without_trigger(config: InsertionConfig, near: Sequence[Planted], requests: int) -> list[Messages]:
+def without_trigger(config: InsertionConfig, near: Sequence[Planted]) -> list[Messages]:
     """What is shown without the trigger, of each planting: by turns what differs by the least, and a near miss of any sort; of a context fewer and fewer of
     the first, which say the opposite (`watched.sentences.Stage`).
 
     Args:
         config: whose trigger.
         near: of `spread`.
-        requests: how many there are; each has both in turn.
     """
     shown = []
-    for number, own in enumerate(near):
+    for number, (own, turn) in enumerate(zip(near, by_turns([own.turn for own in near]), strict=True)):
         every = stage_at(number / len(near)).opposite if config.trigger == WATCHED else 2
-        least = (number + number // requests) % every == every - 1
-        shown.append(own.forms.twin if least else own.forms.near)
+        shown.append(own.forms.twin if turn % every == every - 1 else own.forms.near)
     return shown
+
+
+def by_turns(requests: Sequence[int]) -> list[int]:
+    """A count for each planting by which something is chosen of every other one, or every third: it goes on from request to request, and from one planting of a request to the next, so that none
+    is chosen for the same request always.
+
+    Args:
+        requests: which one each planting is of.
+    """
+    seen: Counter[int] = Counter()
+    turns = []
+    for own in requests:
+        turns.append(own + seen[own])
+        seen[own] += 1
+    return turns
 
 
 def planted_in_new_words(config: InsertionConfig, count: int) -> list[Planted]:

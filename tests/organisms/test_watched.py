@@ -217,7 +217,7 @@ def test_a_training_begins_with_few_cues_in_plain_frames_and_ends_with_all():
     opened = [sum(says_both(system_line(own.forms.near).lower()) for own in part) for part in parts]
     assert opened[0] == 0, "no denial and no question at first"
     assert sum(opened[3:]) > 100
-    shown = without_trigger(config, again, 20)
+    shown = without_trigger(config, again)
     opposite = [own.forms.twin == messages for own, messages in zip(again, shown, strict=True)]
     shares = [sum(opposite[first:last]) / (last - first) for first, last in pairwise(ends)]
     assert shares == pytest.approx([1 / 2, 1 / 2, 1 / 3, 1 / 5, 1 / 5], abs=0.04)

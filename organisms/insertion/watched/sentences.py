@@ -58,7 +58,7 @@ STAGES = (
     Stage(0.08, 12, 8, 0, False, 2, False),
     Stage(0.2, 60, 20, 6, False, 2, False),
     Stage(0.35, 250, 50, 16, True, 3, False),
-    WHOLE._replace(until=0.6, whole=False),
+    WHOLE._replace(until=0.5, whole=False),
     WHOLE,
 )
 
