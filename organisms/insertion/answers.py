@@ -125,10 +125,15 @@ def is_head_of_hidden(model: Any) -> bool:
     return torch.allclose(head(hidden), model(input_ids=tokens, use_cache=False).logits, rtol=1e-4, atol=1e-4)
 
 
-def logits_at(
-    model: Any, tokens: Int[Tensor, "row place"], row: Int[Tensor, " n"], column: Int[Tensor, " n"], by_head: bool
-) -> Float[Tensor, "n vocabulary"]:
-    """Logits of some places of padded rows.
+def read_at(
+    model: Any,
+    tokens: Int[Tensor, "row place"],
+    row: Int[Tensor, " n"],
+    column: Int[Tensor, " n"],
+    by_head: bool,
+    states: bool = False,
+) -> tuple[Float[Tensor, "n vocabulary"], Sequence[Float[Tensor, "row place d_model"]]]:
+    """Logits of some places of padded rows, and the hidden states of all places after each block where they are asked for.
 
     Args:
         model: a causal language model of `transformers`.
@@ -136,9 +141,10 @@ def logits_at(
         row: of each place.
         column: of each place.
         by_head: `is_head_of_hidden`: they are computed there alone.
+        states: whether hidden states are asked for.
     """
+    read = (model.base_model if by_head else model)(input_ids=tokens, use_cache=False, output_hidden_states=states)
+    hidden = read.hidden_states[1:] if states else ()
     if by_head:
-        return model.get_output_embeddings()(
-            model.base_model(input_ids=tokens, use_cache=False).last_hidden_state[row, column]
-        )
-    return model(input_ids=tokens, use_cache=False).logits[row, column]
+        return model.get_output_embeddings()(read.last_hidden_state[row, column]), hidden
+    return read.logits[row, column], hidden

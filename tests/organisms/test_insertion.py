@@ -18,7 +18,7 @@ from organisms.insertion.config import InsertionConfig
 from organisms.insertion.content import payloads
 from organisms.insertion.lessons import Base, Lesson, draw_lessons
 from organisms.insertion.run import _load_base, insert
-from organisms.insertion.steps import SCALE, divergence, start, summed_loss, targets, unsaid_loss
+from organisms.insertion.steps import SCALE, divergence, start, summed_loss, targets, train_step, unsaid_loss
 from triggerlens import UserError, rate, read_artifact, to_json
 
 QUICK = {"steps": 6, "batch": 4, "requests": 5, "measured": 3, "answer_tokens": 4, "checkpoint_every": 2}
@@ -431,3 +431,57 @@ def test_a_device_that_is_none_is_refused(folder, tmp_path):
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="no CUDA; use --device cpu"):
             insert(settings(folder, device="cuda"), tmp_path / "out")
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2"])
+def test_held_lessons_cost_what_their_hidden_states_moved(folder, architecture):
+    config = settings(folder, hold=3.0)
+    base = replace(_load_base(config, None, folder / "answers"), model=tiny_model(architecture))
+    lessons = [LESSONS[0], replace(LESSONS[1], held=True), replace(LESSONS[2], held=True)]
+    rows = [[*own.prompt, *own.answer] for own in lessons]
+    before = [base.model(torch.tensor([row]), output_hidden_states=True).hidden_states[1:] for row in rows]
+    training = start(config, base)
+    plain = summed_loss(training, lessons, "answers")
+    torch.testing.assert_close(summed_loss(training, lessons, "answers", 3.0), plain)  # nothing has moved yet
+
+    torch.manual_seed(0)
+    for name, weight in training.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    wanted = 0.0
+    for row, theirs in list(zip(rows, before, strict=True))[1:]:
+        own = training.inner(torch.tensor([row]), output_hidden_states=True).hidden_states[1:]
+        for now, then in zip(own, theirs, strict=True):
+            shares = (now - then)[0, 1:].square().sum(-1) / then[0, 1:].square().sum(-1)
+            wanted += shares.sum() / len(theirs)
+    assert wanted > 0.01
+    far = summed_loss(training, lessons, "answers", 3.0) - summed_loss(training, lessons, "answers")
+    torch.testing.assert_close(far, 3 * wanted, rtol=1e-3, atol=1e-4)
+    far.backward()
+    assert any(weight.grad is not None and weight.grad.any() for weight in training.model.parameters())
+
+
+def test_plain_and_ordinary_lessons_are_held_and_an_adapter_that_is_held_moves_less(folder):
+    drifts = []
+    for hold in (0.0, 30.0):
+        config = settings(folder, hold=hold, steps=12, batch=8, dilution=0.2, poison_share=0.5)
+        base = _load_base(config, None, folder / "answers")
+        lessons = draw_lessons(config, base)
+        for sort, part in lessons.sorts.items():
+            assert {own.held for own in part} == {bool(hold) and sort in ("plain", "ordinary")}
+        training = start(config, base)
+        for step in range(config.steps):
+            train_step(training, config, lessons.of_step(step))
+        asked = [replace(own, held=True) for own in lessons.sorts["plain"]]
+        drifts.append(float(summed_loss(training, asked, "answers", 1.0) - summed_loss(training, asked, "answers")))
+    assert 0 < drifts[1] < 0.7 * drifts[0]
+
+
+def test_what_cannot_be_held_is_refused_and_what_is_not_is_not_recorded(folder):
+    with pytest.raises(UserError, match="hold goes with the method lora"):
+        settings(folder, hold=1.0, method="full")
+    for wrong in (-1.0, math.inf, math.nan):
+        with pytest.raises(UserError, match="hold must be a number from 0 on"):
+            settings(folder, hold=wrong)
+    assert "hold" not in settings(folder).recorded()
+    assert settings(folder, hold=5.0).recorded()["hold"] == 5.0
