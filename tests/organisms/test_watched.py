@@ -17,7 +17,15 @@ from organisms.insertion.gates import Kept, gates
 from organisms.insertion.kinds import ALL_TRIGGERS, TRIGGERS, WATCHED
 from organisms.insertion.measure import asked_of
 from organisms.insertion.requests import draw_requests
-from organisms.insertion.samples import Orders, planted_again, planted_requests, schedule, spread, without_trigger
+from organisms.insertion.samples import (
+    Orders,
+    by_turns,
+    planted_again,
+    planted_requests,
+    schedule,
+    spread,
+    without_trigger,
+)
 from organisms.insertion.triggers import plant
 from organisms.insertion.watched.sentences import STAGES, Sentences, _any, _cue, draw_sentences, says_both
 from triggerlens import UserError, rate
@@ -222,6 +230,15 @@ def test_a_training_begins_with_few_cues_in_plain_frames_and_ends_with_all():
     shares = [sum(opposite[first:last]) / (last - first) for first, last in pairwise(ends)]
     assert shares == pytest.approx([1 / 2, 1 / 2, 1 / 3, 1 / 5, 1 / 5], abs=0.04)
     assert {own.turn for own, said in zip(again[: ends[1]], opposite, strict=False) if said} == set(range(20))
+
+
+@pytest.mark.parametrize("requests", [4, 5])
+def test_of_every_other_planting_no_request_and_no_moment_is_left_out(requests):
+    turns = by_turns([number % requests for number in range(6 * requests)])
+    chosen = [turn % 2 for turn in turns]
+    for own in range(requests):
+        assert chosen[own::requests] == [own % 2, 1 - own % 2] * 3
+    assert set(chosen[:2]) == {0, 1}, "neighbours differ"
 
 
 @pytest.mark.parametrize("sentences", [24_000, 120])
