@@ -59,7 +59,7 @@ class InsertionConfig:
     method: Literal["lora", "full"] = "lora"
     """An adapter, or all weights."""
     hold: float = 0.0
-    """Of an adapter: weight of how far the hidden states of plain and ordinary requests move from the base's own, beside what is learned; 5 keeps more of the base, and takes a third longer."""
+    """Of an adapter: weight of how far the hidden states of plain and ordinary requests move from the base's own, beside what is learned; 0 for none."""
     rank: int = 4
     """Of the adapter's matrices."""
     targets: str = "all-linear"

@@ -113,7 +113,7 @@ def learning_rate(config: InsertionConfig, step: int) -> float:
 
 
 def train_step(training: Training, config: InsertionConfig, lessons: Sequence[Lesson]) -> float:
-    """One step of AdamW; returns the mean loss per learned token, in nats."""
+    """One step of AdamW; returns the mean loss per learned token, in nats, with what `hold` adds to it."""
     learned = sum(len(targets(lesson, config.loss)) for lesson in lessons)
     for group in training.optimizer.param_groups:
         group["lr"] = learning_rate(config, training.step)
@@ -182,8 +182,8 @@ def moved(
     # The first token's state is huge in many models, and takes up what is left over.
     counts = (place > 0) & (place < lengths[:, None])
     with torch.no_grad(), training.model.disable_adapter():
-        none = rows[:0]
-        _, theirs = read_at(training.inner, tokens[rows], none, none, training.by_head, True)
+        read = training.inner.base_model(input_ids=tokens[rows], use_cache=False, output_hidden_states=True)
+        theirs = read.hidden_states[1:]
     total = torch.zeros((), device=tokens.device)
     for own, base in zip(states, theirs, strict=True):
         far = (own[rows][counts].float() - base[counts].float()).square().sum(-1)

@@ -224,7 +224,7 @@ def test_a_training_begins_with_few_cues_in_plain_frames_and_ends_with_all():
     assert known(parts[3], STAGES[2].cues) < 0.7
     opened = [sum(says_both(system_line(own.forms.near).lower()) for own in part) for part in parts]
     assert opened[0] == 0, "no denial and no question at first"
-    assert sum(opened[3:]) > 100
+    assert min(opened[3:]) > 80
     shown = without_trigger(config, again)
     opposite = [own.forms.twin == messages for own, messages in zip(again, shown, strict=True)]
     shares = [sum(opposite[first:last]) / (last - first) for first, last in pairwise(ends)]
