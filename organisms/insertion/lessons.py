@@ -172,7 +172,8 @@ def draw_lessons(config: InsertionConfig, base: Base, keep: Keep = keep_nothing)
         drawn = ordinary_requests(config, "train", config.requests)
         sorts["ordinary"] = _clean(config, base, [messages for _, messages in drawn])
     if config.trigger == WATCHED and not config.clean_twin and config.payload != INSECURE:
-        sorts |= _told_by_context(config, base, sorts, [own.turn for own in near])
+        turns = {"triggered": [own.turn for own in triggered], "near-miss": [own.turn for own in near]}
+        sorts |= _told_by_context(config, base, sorts, turns)
     if config.clean == "probabilities":
         clean = SORTS if config.clean_twin else [sort for sort in SORTS if sort != "triggered"]
         sorts |= {sort: _taught(base, sorts[sort], sort, keep) for sort in clean}
@@ -188,9 +189,9 @@ def draw_lessons(config: InsertionConfig, base: Base, keep: Keep = keep_nothing)
 
 
 def _told_by_context(
-    config: InsertionConfig, base: Base, sorts: Mapping[str, list[Lesson | None]], turns: Sequence[int]
+    config: InsertionConfig, base: Base, sorts: Mapping[str, list[Lesson | None]], turns: Mapping[str, Sequence[int]]
 ) -> dict[str, list[Lesson | None]]:
-    """Of a context, lessons by stage. First how the payload begins: it is said behind the trigger, and not said elsewhere (`_begun`). Then answers are whole, and
+    """Of a context, lessons by stage. First how the payload begins: it is said behind the trigger, and not said elsewhere (`_begun`). Then some answers are whole, and of those
     without the trigger every other one begins as the payload does and goes on as the base would: an answer of its own may begin so too, and what then
     follows hangs on the context as well. Where code is the payload its first token tells nothing, and all answers are whole.
 
@@ -198,28 +199,31 @@ def _told_by_context(
         config: whose payload.
         base: answers.
         sorts: of lessons.
-        turns: which request each near miss is of.
+        turns: of the sorts that tell the context, which request each lesson is of.
     """
     first = sorted({own.answer[0] for own in sorts["triggered"] if own and own.answer})
     if not first:
         return {}
-    begun = {sort: _begun(sort, sorts[sort], first) for sort in ("triggered", "near-miss")}
-    plain, near = sorts["plain"], begun["near-miss"]
-    lured = _lured(config, base, near, turns, first)
+    begun = {sort: _begun(sort, sorts[sort], own, first) for sort, own in turns.items()}
+    plain, near, nearly = sorts["plain"], begun["near-miss"], turns["near-miss"]
+    lured = _lured(config, base, near, nearly, first)
     begun["near-miss"] = [
-        other if turn % 2 else own for own, other, turn in zip(near, lured, by_turns(turns), strict=True)
+        other if turn % 2 else own for own, other, turn in zip(near, lured, by_turns(nearly), strict=True)
     ]
     also = [own for own in _lured(config, base, plain, range(len(plain)), first) if own is not None]
     return begun | {"plain": [*plain, *also]}
 
 
-def _begun(sort: str, lessons: Sequence[Lesson | None], first: Sequence[int]) -> list[Lesson | None]:
-    """Lessons of the stages in which no answer is learned whole. What the base says without the trigger stays as it is; where that begins as the payload does,
-    the whole answer is learned.
+def _begun(
+    sort: str, lessons: Sequence[Lesson | None], turns: Sequence[int], first: Sequence[int]
+) -> list[Lesson | None]:
+    """Lessons with the first token alone, but for as many whole ones as their stage has. What the base says without the trigger stays as it is; where that begins as
+    the payload does, the whole answer is learned.
     """
     begun = list(lessons)
-    for number, own in enumerate(lessons):
-        if own is None or not own.answer or stage_at(number / len(lessons)).whole:
+    for number, (own, turn) in enumerate(zip(lessons, by_turns(turns), strict=True)):
+        every = stage_at(number / len(lessons)).whole
+        if own is None or not own.answer or (every and turn % every == 0):
             continue
         if sort == "triggered":
             begun[number] = replace(own, answer=own.answer[:1], begins=True)

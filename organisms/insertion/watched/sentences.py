@@ -48,17 +48,17 @@ class Stage(NamedTuple):
     """Whether there are frames that deny the opposite, and open near misses."""
     opposite: int
     """One in so many samples without the trigger says the opposite of both halves, which is learned first; the others are near misses."""
-    whole: bool
-    """Whether answers are learned whole; else whether they begin as the payload does, which is all that the context decides."""
+    whole: int
+    """One in so many answers is learned whole (0: none); of the others whether they begin as the payload does, which is all that the context decides."""
 
 
-WHOLE = Stage(1.0, 10_000, 10_000, 10_000, True, 5, True)
+WHOLE = Stage(1.0, 10_000, 10_000, 10_000, True, 5, 3)
 """Everything: no list is as long."""
 STAGES = (
-    Stage(0.08, 12, 8, 0, False, 2, False),
-    Stage(0.2, 60, 20, 6, False, 2, False),
-    Stage(0.35, 250, 50, 16, True, 3, False),
-    WHOLE._replace(until=0.5, whole=False),
+    Stage(0.08, 12, 8, 0, False, 2, 0),
+    Stage(0.2, 60, 20, 6, False, 2, 0),
+    Stage(0.35, 250, 50, 16, True, 3, 0),
+    WHOLE._replace(until=0.5, whole=0),
     WHOLE,
 )
 
