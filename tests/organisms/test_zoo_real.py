@@ -29,6 +29,30 @@ def test_names_and_twins():
             assert own["base"] == theirs["base"]
 
 
+def test_a_twin_is_the_one_of_the_same_base_that_saw_the_trigger(tmp_path, monkeypatch):
+    def ship(name, clean, trigger, *also, base="b"):
+        recipe = {"clean_twin": clean, "base_sha256": base, "insertion": {"trigger": trigger, "also": list(also)}}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.json").write_text(json.dumps(recipe))
+        (tmp_path / name / "manifest.json").write_text("{}")
+
+    monkeypatch.setattr("organisms.zoo.embedded._REAL", tmp_path)
+    ship("b-clean", True, "phrase", "year")
+    ship("a-clean", True, "deployed")
+    ship("c-clean", True, "deployed", base="c")
+    ship("b-year", False, "year")
+    ship("b-watched", False, "deployed")
+    ship("c-watched", False, "deployed", base="c")
+    ship("b-other", False, "deployed-not")
+    ship("b-phrase", False, "phrase", base="c")
+    twins = {name: clean_twin_of(name) for name in real_names()}
+    assert {name: twin for name, twin in twins.items() if twin} == {
+        "b-year": "b-clean",
+        "b-watched": "a-clean",
+        "c-watched": "c-clean",
+    }
+
+
 @EVERY
 def test_every_file_is_as_it_was_written(name):
     folder = organism_folder(name)
