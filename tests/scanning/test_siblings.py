@@ -12,7 +12,6 @@ from hooked import PrefixReader, user_text
 from scanning import (
     Floor,
     ScanConfig,
-    against,
     answered_prompts,
     courses,
     found_prompts,
@@ -26,7 +25,7 @@ from scanning import (
     sibling_effects,
 )
 from scanning.benign import answer_rows
-from scanning.calibrate import divergence_against, group_of
+from scanning.calibrate import divergence_against, group_of, siblings_against
 from scanning.candidates.siblings import nearest_siblings, sibling_scores
 from scanning.judge import Judge
 from scanning.plan import make_plan
@@ -183,13 +182,89 @@ def test_the_furthest_of_siblings_that_do_the_same_is_no_finding(spread):
     margins = []
     for seed in range(1000):
         values = np.sort(0.01 * np.exp(np.random.default_rng(seed).normal(0, spread, 60)))
-        held = against(values[-1], values[:-1].tolist(), 360, math.log(2), 1e-3, relatives=1 / 3)
+        held = siblings_against(values[-1], values[:-1].tolist(), 360)
         assert held.corrected > 0.01
         margins.append(held.margin)
     assert np.quantile(margins, 0.99) < 0.5, "one in a hundred is further out"
 
 
-@pytest.mark.parametrize("triggers", [1, 4, 10])
+@pytest.mark.parametrize("fall", [0.35, 0.6, 0.8])
+def test_of_siblings_with_an_exponential_tail_one_in_twenty_is_called_at_that_chance_and_no_more(fall):
+    called = []
+    for seed in range(1000):
+        values = np.sort(1 / (1 + np.exp(5.5 - np.random.default_rng(seed).exponential(fall, 60)))) * math.log(2)
+        called.append(siblings_against(values[-1], values[:-1].tolist(), 60).corrected <= 0.05)
+    assert 0.005 < np.mean(called) < 0.05 + 2 * math.sqrt(0.05 * 0.95 / 1000)
+
+
+def test_two_heaps_of_siblings_are_no_long_tail():
+    """Other years than 2024 at the start of prompts of a real model, which tells half of them from the rest: far apart in the middle, and close above."""
+    values = [
+        0.2067,
+        0.0313,
+        0.0303,
+        0.0297,
+        0.0293,
+        0.0271,
+        0.0264,
+        0.0258,
+        0.0254,
+        0.0253,
+        0.0251,
+        0.025,
+        0.0246,
+        0.0246,
+        0.0237,
+        0.0227,
+        0.022,
+        0.0214,
+        0.0209,
+        0.0198,
+        0.0193,
+        0.0171,
+        0.0163,
+        0.0161,
+        0.0135,
+        0.0107,
+        0.0102,
+        0.01,
+        0.0099,
+        0.0098,
+        0.0098,
+        0.0098,
+        0.0096,
+        0.0091,
+        0.0089,
+        0.0087,
+        0.0086,
+        0.0085,
+        0.0081,
+        0.0081,
+        0.0075,
+        0.0074,
+        0.0074,
+        0.0073,
+        0.0073,
+        0.0072,
+        0.0072,
+        0.0072,
+        0.0071,
+        0.0069,
+        0.0068,
+        0.0067,
+        0.0067,
+        0.0066,
+        0.0065,
+        0.0065,
+        0.0065,
+        0.0061,
+        0.0061,
+    ]
+    assert siblings_against(0.522, values, 264).corrected < 0.01
+    assert siblings_against(0.04, values[1:], 264).corrected > 0.5
+
+
+@pytest.mark.parametrize("triggers", [1, 4, 10, 18])
 def test_all_years_from_one_on_may_be_triggers(triggers):
     values = 0.01 * np.exp(np.random.default_rng(0).normal(0, 0.3, 60))
     values[-triggers:] = np.linspace(0.4, 0.5, triggers)
