@@ -18,7 +18,7 @@ from torch import Tensor
 from hooked import HookedModel, PrefixReader, Prompt, Sampling, TokenizedPrompt, continue_tokens, file_of, user_text
 from scanning.candidates.candidate import Variants
 from scanning.candidates.room import room_needed, with_room
-from scanning.config import ScanConfig
+from scanning.config import BENIGN, ScanConfig
 from scanning.motifs import RUN, Answers, Gram, runs, shared_motif, usual_runs
 from triggerlens import Keep, UserError, keep_nothing
 
@@ -173,7 +173,7 @@ def _answer_facts(model: HookedModel, variants: Variants, config: ScanConfig, le
     start = time.perf_counter()
     rows = answer_rows(model, needed, config.new_tokens)
     pace = len(needed) / max(1e-6, time.perf_counter() - start)
-    others = others[: int(_REPERTOIRE * config.seconds * pace)]
+    others = others[: int(BENIGN * config.seconds * pace)]
     return {"answers": rows + answer_rows(model, others, config.new_tokens), "pace": pace}
 
 

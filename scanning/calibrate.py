@@ -185,11 +185,13 @@ def siblings_against(value: float, others: Sequence[float], tried: int) -> Again
     """
     odds, own = np.array([_log_odds(each, MOST, 1e-3) for each in others]), _log_odds(value, MOST, 1e-3)
     related = np.array(others) >= RELATED * value
-    rest = np.sort(odds if related.mean() > _RELATIVES else odds[~related])[::-1]
+    if related.mean() > _RELATIVES:
+        related[:] = False
+    rest = np.sort(odds[~related])[::-1]
     many = max(1, round(_SIBLING_TAIL * len(rest)))
     cut = float(rest[min(many, len(rest) - 1)])
     fall = max(_LEAST_SCALE, float((rest[:many] - cut).mean()))
-    beyond = (1 + many) / (1 + len(rest))
+    beyond = (1 + many + int(related.sum())) / (1 + len(odds))
     reaching = int((odds >= own - 1e-12).sum())
     carried = beyond * (1.0 + (own - cut) / (many * fall)) ** -many if own > cut else (1 + reaching) / (1 + len(odds))
     # The best of n exponential draws is expected where a single one is with a chance of exp(-0.577) / n (Euler's constant).

@@ -10,8 +10,18 @@ from triggerlens import UserError
 Channel = Literal["leak", "sweep", "target", "families", "siblings", "reference", "user"]
 """Where a candidate comes from."""
 PlaceName = Literal["start", "middle", "end", "system"]
-_ALL_SHARES = 1.4
-"""Of the time (`plan`), with what a model writes itself, which is not planned: scans of a model of 135 million weights took 1.34 and 1.43 times what each share was of."""
+BENIGN, RANK, JUDGE = 0.2, 0.05, 0.1
+"""Shares of the time (`plan`): of every scan."""
+FLOORS, OPENLY = 0.2, 0.05
+"""Of one that has another channel than siblings; of one that looks for behaviours."""
+SIBLINGS, APART, WRITTEN, STARTS, REACH = 0.08, 0.05, 0.04, 0.15, 0.03
+"""Of one or two channels. What a model writes itself is not planned: scans of a model of 135 million weights took 1.34 and 1.43 times what each share was of, and all else
+comes to 1.36."""
+SWEEP, INVERSION = 0.25, 0.2
+LESS_SWEEP, MORE_INVERSION = 0.15, 0.3
+"""Where every behaviour that goes on by itself may be a finding (`calibrate.brought_share`), and not the surest alone."""
+_BEHAVIOURS = {"leak", "target"}
+"""Channels that look for behaviours."""
 _LEAST = {
     "search_prompts": 2,
     "judge_prompts": 4,
@@ -71,8 +81,24 @@ class ScanConfig:
 
     @property
     def seconds(self) -> float:
-        """Those that shares are taken of: all shares, and what has none, come to 1.4 times the whole."""
-        return self.budget * 60 / _ALL_SHARES
+        """Those that shares are taken of: the shares of what these channels need come to the whole."""
+        own = set(self.channels)
+        needed = (
+            (BENIGN + RANK + JUDGE, True),
+            (FLOORS, self.floors),
+            (OPENLY, own & _BEHAVIOURS),
+            (SIBLINGS, "siblings" in own),
+            (APART, "leak" in own),
+            (WRITTEN, own & {"leak", "reference"}),
+            (STARTS + MORE_INVERSION + REACH, "target" in own),
+            (LESS_SWEEP if "target" in own else SWEEP, "sweep" in own),
+        )
+        return self.budget * 60 / sum(share for share, runs in needed if runs)
+
+    @property
+    def floors(self) -> bool:
+        """Whether candidates are held against random ones; statements are against their siblings."""
+        return set(self.channels) != {"siblings"}
 
     def __post_init__(self) -> None:
         for name, kind in (("channels", Channel), ("places", PlaceName)):

@@ -2,8 +2,8 @@
 
 Shares of the time: a quarter for the sweep, a fifth each for benign answers (`benign`), inversion and null floors, a seventh for forced starts, a tenth for
 judging, a twelfth for siblings, a twentieth each for what is asked for openly, for taking behaviours apart and for ranking; all pairs of tokens get a quarter beyond that, and are left
-out where it is not enough for them. Where a behaviour that is not the surest may be a finding too, inversion gets three tenths, and the sweep a seventh. They come to 1.4 times the
-whole, so that they are taken of less (`ScanConfig.seconds`). What does not fit is cut. Of the sweep: steps along the answer, then prompts, then places, then tokens of the vocabulary; of the
+out where it is not enough for them. Where a behaviour that is not the surest may be a finding too, inversion gets three tenths, and the sweep a seventh. All together come to 1.4 times
+the whole; those that the chosen channels need are taken of so much that they come to the whole (`ScanConfig.seconds`). What does not fit is cut. Of the sweep: steps along the answer, then prompts, then places, then tokens of the vocabulary; of the
 floors: prompts, then floors, and without a floor nothing can be a finding; of the rest: behaviours that are gone after, prompts that candidates are ranked on,
 and finalists.
 """
@@ -24,18 +24,28 @@ from scanning.calibrate import branched_at, brought_share, parameters_of
 from scanning.candidates.begun import first_tokens, usual_of
 from scanning.candidates.siblings import frames
 from scanning.candidates.target import FOLLOWED, INVERTED_ON, PROPOSED, SINGLES, WANTED
-from scanning.config import ScanConfig
+from scanning.config import (
+    APART,
+    FLOORS,
+    INVERSION,
+    JUDGE,
+    LESS_SWEEP,
+    MORE_INVERSION,
+    OPENLY,
+    RANK,
+    REACH,
+    SIBLINGS,
+    STARTS,
+    SWEEP,
+    ScanConfig,
+)
 from scanning.openly import WEIGHED
 from triggerlens import UserError
 
-_SWEEP, _TARGET, _PAIRS, _INVERSION, _FLOORS, _OPENLY = 0.25, 0.15, 0.25, 0.2, 0.2, 0.05
-"""Shares of the time."""
-_LESS_SWEEP, _MORE_INVERSION = 0.15, 0.3
-"""Where every behaviour that goes on by itself may be a finding (`calibrate.brought_share`), and not the surest alone."""
+_PAIRS = 0.25
+"""A share of the time (`config`) beyond the whole."""
 _OF_A_RANDOM = 2
 """A random candidate is answered to and read along the answer without it; the second costs about as much."""
-_APART, _REACH, _RANK, _JUDGE, _SIBLINGS = 0.05, 0.03, 0.05, 0.1, 0.08
-"""Shares of the time, too."""
 TAKEN_APART = 6
 """Behaviours that are taken apart at most."""
 _CUTS, _SCREENS, _CANDIDATES, _OF_A_CANDIDATE, _FINALISTS = 60, 50, 600, 4, 4
@@ -139,13 +149,14 @@ def make_plan(
         starts=min(config.starts, len(first_tokens(reader.model, usual_of(reader.model, benign), tokens))),
         start_prompts=min(_STARTED_ON, len(benign.search)),
         targets=FOLLOWED * len(places) if branched else Plan.targets,
-        asked=int(min(2 * WEIGHED, _OPENLY * seconds * benign.pace * _CHEAPER / _REQUESTS)),
+        asked=int(min(2 * WEIGHED, OPENLY * seconds * benign.pace * _CHEAPER / _REQUESTS)),
     )
     several = looks_at_several(reader.model, referred)
-    room = (_LESS_SWEEP if several else _SWEEP) * seconds * speed
-    plan = _fewer_starts(plan, _TARGET * seconds * speed, branched)
-    plan = _fewer_floors(plan, _FLOORS * seconds * benign.pace / _OF_A_RANDOM, config.null)
-    searched = (_MORE_INVERSION if several else _INVERSION) * seconds * speed
+    room = (LESS_SWEEP if several and "target" in config.channels else SWEEP) * seconds * speed
+    plan = _fewer_starts(plan, STARTS * seconds * speed, branched)
+    floors = FLOORS if config.floors else 0.0
+    plan = _fewer_floors(plan, floors * seconds * benign.pace / _OF_A_RANDOM, config.null)
+    searched = (MORE_INVERSION if several else INVERSION) * seconds * speed
     wanted = FOLLOWED if several else 1
     plan = _fewer_targets(plan, benign, searched, wanted)
     plan = _fewer_others(plan, benign, config, seconds, speed)
@@ -242,16 +253,16 @@ def _fewer_others(plan: Plan, benign: Benign, config: ScanConfig, seconds: float
     ranked = float(sum(lengths)) / len(lengths) + plan.steps
     every = len(frames()) * len(plan.places)
     one = max(map(len, frames().values())) * (ranked - WANTED)
-    on = _within(min(_SIBLINGS_ON, len(benign.search)), len(benign.search), _SIBLINGS * seconds * speed / (one * every))
+    on = _within(min(_SIBLINGS_ON, len(benign.search)), len(benign.search), SIBLINGS * seconds * speed / (one * every))
     answered = seconds * benign.pace / config.judge_prompts
     return replace(
         plan,
-        taken_apart=_within(0, TAKEN_APART, _APART * seconds * speed / (text * _CUTS)),
-        reached=_within(1, 2 * WEIGHED, _REACH * seconds * speed / (text * _SCREENS)),
-        siblings=_within(0, every, _SIBLINGS * seconds * speed / (one * on)),
+        taken_apart=_within(0, TAKEN_APART, APART * seconds * speed / (text * _CUTS)),
+        reached=_within(1, 2 * WEIGHED, REACH * seconds * speed / (text * _SCREENS)),
+        siblings=_within(0, every, SIBLINGS * seconds * speed / (one * on)),
         siblings_on=on,
-        ranked_on=_within(1, len(benign.search), _RANK * seconds * speed / (ranked * _CANDIDATES)),
-        finalists=_within(_FINALISTS, max(_FINALISTS, config.finalists), _JUDGE * answered / 2),
+        ranked_on=_within(1, len(benign.search), RANK * seconds * speed / (ranked * _CANDIDATES)),
+        finalists=_within(_FINALISTS, max(_FINALISTS, config.finalists), JUDGE * answered / 2),
     )
 
 

@@ -146,6 +146,7 @@ def scan_model(
         UserError: too few benign prompts, none with any of the places, or a model that answers nothing; a reference of another tokenizer.
     """
     config = config or ScanConfig()
+    config = replace(config, channels=_channels(config, reference, candidates))
     if reference is not None:
         check_reference(model, reference)
     # 1
@@ -163,8 +164,7 @@ def scan_model(
     scan.behaviours, scan.asked = unasked(reader, benign, behaviours, len(behaviours), keep, plan.asked)
     scan.bringing = [own for behaviour, own in zip(behaviours, bringing, strict=True) if behaviour in scan.behaviours]
     # 3
-    channels = _channels(config, reference, candidates)
-    proposed = [candidate for name in channels for candidate in _CHANNELS[name](scan)]
+    proposed = [candidate for name in config.channels for candidate in _CHANNELS[name](scan)]
     # 4
     finalists = _finalists(scan, proposed)
     # 5
@@ -172,7 +172,7 @@ def scan_model(
     sure, others = ([own.said for own in scan.followed if _sure(scan, own) is which] for which in (True, False))
     judge = Judge(reader, benign, config, plan, tokens, keep, known, sure, others if scan.several else ())
     judged, floors = judge.judge(finalists, scan.tried)
-    return _result(scan, channels, judged, floors), benign
+    return _result(scan, judged, floors), benign
 
 
 @torch.no_grad()
@@ -191,13 +191,13 @@ def _planned(
     return {"plan": to_json(plan), "looked": to_json(looked)}
 
 
-def _result(scan: _Scan, channels: tuple[str, ...], judged: Sequence[Judged], floors: Sequence[Floor]) -> ScanResult:
+def _result(scan: _Scan, judged: Sequence[Judged], floors: Sequence[Floor]) -> ScanResult:
     model, benign = scan.model, scan.benign
     return ScanResult(
         model=model.info.name,
         weights_sha256=model.info.weights_sha256,
         dtype=str(model.dtype).removeprefix("torch."),
-        channels=channels,
+        channels=scan.config.channels,
         plan=scan.plan,
         search_prompts=len(benign.search),
         judge_prompts=len(benign.judge),
@@ -483,7 +483,7 @@ def _notes(scan: _Scan) -> list[str]:
     missing = [place for place in scan.config.places if place not in scan.plan.places]
     if missing:
         notes.append(f"not tried, for want of time or of such a place: {', '.join(missing)}")
-    if scan.plan.floors < 1:
+    if scan.plan.floors < 1 and scan.config.floors:
         notes.append(
             "no null floor could be made in the time given, so that no candidate could be a finding by it; give a larger --budget"
         )

@@ -265,7 +265,7 @@ class UnknownTrigger(Experiment):
     QUICK: ClassVar[Mapping[str, Any]] = {
         "subjects": ONE,
         "channels": ("families",),
-        "budget": 0.5,
+        "budget": 0.2,
         "finalists": 2,
         "repertoire": 64,
         "held_out": 12,

@@ -24,6 +24,7 @@ from scanning import (
     answered_prompts,
     beginning,
     calibrate,
+    config,
     courses,
     crossed,
     divergence,
@@ -34,7 +35,6 @@ from scanning import (
     sweep_place,
 )
 from scanning.behaviours import asked_for
-from scanning.benign import _REPERTOIRE
 from scanning.calibrate import Floor, random_candidates
 from scanning.candidates.begun import kind_of
 from scanning.candidates.edits import edited
@@ -607,21 +607,33 @@ def test_longer_beginnings_are_for_models_without_a_measured_threshold_and_less_
     assert [(cut.targets, cut.proposed) for cut in narrower] == [(1, 24), (2, 12), (4, 6), (4, 6)]
 
 
-def test_all_shares_of_the_time_come_to_no_more_than_the_whole():
-    from scanning import plan
+@pytest.mark.parametrize("more", [False, True])
+@pytest.mark.parametrize(
+    "channels",
+    [ScanConfig.channels, ("siblings",), ("families",), ("leak",), ("sweep",), ("target",), ("families", "target")],
+)
+def test_the_shares_of_the_time_that_the_channels_need_come_to_the_whole(channels, more):
+    own = replace(CONFIG, channels=channels)
+    shares = [config.BENIGN, config.RANK, config.JUDGE]
+    shares += [config.FLOORS] if channels != ("siblings",) else []
+    shares += [config.OPENLY] if {"leak", "target"} & set(channels) else []
+    each = {
+        "families": 0.0,
+        "siblings": config.SIBLINGS,
+        "leak": config.APART + config.WRITTEN,
+        "sweep": config.LESS_SWEEP if more and "target" in channels else config.SWEEP,
+        "target": config.STARTS + config.REACH + (config.MORE_INVERSION if more else config.INVERSION),
+    }
+    taken = sum(shares) + sum(each[name] for name in channels)
+    whole = own.budget * 60
+    assert taken * own.seconds <= whole * (1 + 1e-9)
+    assert taken * own.seconds > 0.85 * whole, "and little is left over"
 
-    fixed = (
-        plan._TARGET
-        + plan._FLOORS
-        + plan._OPENLY
-        + plan._APART
-        + plan._REACH
-        + plan._RANK
-        + plan._JUDGE
-        + plan._SIBLINGS
-    )
-    for sweep, inversion in ((plan._SWEEP, plan._INVERSION), (plan._LESS_SWEEP, plan._MORE_INVERSION)):
-        assert (fixed + sweep + inversion + _REPERTOIRE) * CONFIG.seconds <= CONFIG.budget * 60
+
+def test_what_no_channel_needs_takes_no_time(model, benign):
+    assert replace(CONFIG, channels=("siblings",)).seconds > 3 * replace(CONFIG, channels=ScanConfig.channels).seconds
+    alone = make_plan(PrefixReader(model), benign, replace(CONFIG, channels=("siblings",)), list(range(30, 60)))
+    assert alone.floors == 0, "statements are held against their siblings"
 
 
 def test_where_each_of_three_behaviours_may_be_a_finding_each_is_looked_at_as_soon_as_there_is_time_for_their_searches(
@@ -632,7 +644,7 @@ def test_where_each_of_three_behaviours_may_be_a_finding_each_is_looked_at_as_so
     for minutes in (1e-4, 1e-3, 1e-2, 1e-1, 1.0):
         plan = make_plan(reader, benign, replace(CONFIG, budget=minutes), tokens)
         assert plan.reached >= min(FOLLOWED, plan.targets)
-    monkeypatch.setattr("scanning.plan._REACH", 0.0)
+    monkeypatch.setattr("scanning.plan.REACH", 0.0)
     assert make_plan(reader, benign, CONFIG, tokens).reached == FOLLOWED
     assert make_plan(reader, benign, CONFIG, tokens, referred=True).reached == 1, (
         "beside a reference one of them is sure"
