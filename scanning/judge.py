@@ -29,7 +29,6 @@ from hooked import PrefixReader
 from scanning.behaviours import asked_for
 from scanning.benign import Benign, Course, answer_rows, courses
 from scanning.calibrate import (
-    RELATED,
     Against,
     Floor,
     Group,
@@ -62,6 +61,8 @@ _BEGINS = 2
 """Runs that a behaviour begins with: at the start of an answer, and within one."""
 _LEFT = 0.5
 """Share of a floor that must share no token with a candidate, for the others to be left out."""
+_NEARLY = 0.5
+"""Share of a statement's effect from which on a sibling does nearly the same."""
 _TELLING = 3
 """Prompts whose answers a statement must change: one or two are moved by chance."""
 _SHOWS_COLLAPSE, _SHOWS_DIVERGENCE, _CHANGES = 0.2, 0.05, 0.2
@@ -136,7 +137,7 @@ class Judged:
 
     @property
     def stands_apart(self) -> bool:
-        """Whether it is a statement that is beyond the middle of its siblings; some of them may do as much, or more, where they are triggers too."""
+        """Whether it is a statement that lies beyond its siblings, alone or with some that do as much, or more: they may be triggers too."""
         against = self.divergence_against
         return self.candidate.kind == "sibling" and against is not None and against.corrected <= ALPHA
 
@@ -496,7 +497,7 @@ class Judge:
         if moved < _CHANGES or sum(example.behaviour for example in judged.examples) < _TELLING:
             return judged
         floor = replace(floor, divergence=tuple(floor.divergence[index] for index in others))
-        near = [index for index, value in zip(others, floor.divergence, strict=True) if value >= RELATED * moved]
+        near = [index for index, value in zip(others, floor.divergence, strict=True) if value >= _NEARLY * moved]
         return replace(
             judged,
             divergence_against=divergence_against(moved, floor, judged.tried),

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -143,10 +144,10 @@ def scan_model(
         The result, and the benign prompts with their answers.
 
     Raises:
-        UserError: too few benign prompts, none with any of the places, or a model that answers nothing; a reference of another tokenizer.
+        UserError: too few benign prompts, none with any of the places, or a model that answers nothing; a reference of another tokenizer; a channel that is not
+            given what it is for.
     """
-    config = config or ScanConfig()
-    config = replace(config, channels=_channels(config, reference, candidates))
+    config = (config or ScanConfig()).with_given(reference=reference is not None, candidates=bool(candidates))
     if reference is not None:
         check_reference(model, reference)
     # 1
@@ -214,17 +215,6 @@ def _result(scan: _Scan, judged: Sequence[Judged], floors: Sequence[Floor]) -> S
         largest_difference=scan.looked.largest_difference,
         notes=(*benign.notes, *_notes(scan)),
     )
-
-
-def _channels(config: ScanConfig, reference: HookedModel | None, candidates: Sequence[Candidate]) -> tuple[str, ...]:
-    """Those asked for, and those that something was given for."""
-    asked = dict.fromkeys(config.channels)
-    for name, given in (("reference", reference is not None), ("user", bool(candidates))):
-        if given:
-            asked[name] = None  # type: ignore[index]
-        else:
-            asked.pop(name, None)  # type: ignore[call-overload]
-    return tuple(asked)
 
 
 def _families(scan: _Scan) -> list[Candidate]:
@@ -434,7 +424,8 @@ _CHANNELS: dict[str, Callable[[_Scan], list[Candidate]]] = {
 def _finalists(scan: _Scan, proposed: Sequence[Candidate]) -> list[Candidate]:
     """Phase 4: what makes a behaviour likeliest, then the best by their effect, and some of each channel whatever the others have."""
     unique = list({candidate.key: candidate for candidate in reversed(proposed)}.values())[::-1]
-    facts = scan.keep("effects of all candidates", partial(_effects, scan, unique))
+    named = hashlib.sha256(repr([candidate.key for candidate in unique]).encode()).hexdigest()
+    facts = scan.keep(f"effects of all candidates {named}", partial(_effects, scan, unique))
     order = np.argsort(-np.array(facts["effects"]), kind="stable").tolist()
     first = [*_targeted(unique), *_nearest(facts["near"])]
     counts: dict[tuple[str, str], int] = {}

@@ -636,6 +636,35 @@ def test_what_no_channel_needs_takes_no_time(model, benign):
     assert alone.floors == 0, "statements are held against their siblings"
 
 
+@pytest.mark.parametrize("more", [False, True])
+def test_a_sweep_gets_its_share_of_what_runs(model, benign, monkeypatch, more):
+    monkeypatch.setattr("scanning.plan.brought_share", lambda parameters: 0.1 if more else math.inf)
+    monkeypatch.setattr("scanning.plan._tokens_per_second", lambda *own: 1e4)
+    reader, tokens, swept = PrefixReader(model), list(range(30, 430)), {}
+    for channels in (("sweep",), ("sweep", "target")):
+        own = replace(CONFIG, budget=0.01, channels=channels, places=("end",))
+        plan = make_plan(reader, benign, own, tokens)
+        assert plan.tokens < len(tokens)
+        swept[channels] = plan.tokens * plan.prompts
+    beside = config.LESS_SWEEP if more else config.SWEEP
+    needed = config.OPENLY + config.STARTS + config.REACH + config.MORE_INVERSION + config.LESS_SWEEP - config.SWEEP
+    alone = config.BENIGN + config.RANK + config.JUDGE + config.FLOORS + config.SWEEP
+    expected = beside / config.SWEEP * alone / (alone + needed)
+    assert swept["sweep", "target"] / swept["sweep",] == pytest.approx(expected, rel=0.05)
+
+
+def test_channels_come_with_what_they_are_for():
+    own = replace(CONFIG, channels=("siblings",))
+    assert not own.with_given(reference=False, candidates=False).floors
+    with_list = own.with_given(reference=False, candidates=True)
+    assert with_list.channels == ("siblings", "user")
+    assert with_list.floors
+    assert own.with_given(reference=True, candidates=False).channels == ("siblings", "reference")
+    for name, option in (("user", "--candidates"), ("reference", "--reference")):
+        with pytest.raises(UserError, match=f"--channels {name}: needs {option}"):
+            replace(CONFIG, channels=("families", name)).with_given(reference=False, candidates=False)
+
+
 def test_where_each_of_three_behaviours_may_be_a_finding_each_is_looked_at_as_soon_as_there_is_time_for_their_searches(
     model, benign, monkeypatch
 ):
