@@ -7,7 +7,7 @@ import pytest
 from hooked import NAMED_MODELS, find_checkpoint, read_prompts
 from hooked.formats import named
 from organisms import AnswerKey, clean_twin_of, organism_folder, organism_names, real_names, shipped_names
-from organisms.insertion.kinds import TRIGGERS
+from organisms.insertion.kinds import ALL_TRIGGERS
 from triggerlens import UserError, read_artifact
 
 EVERY = pytest.mark.parametrize("name", real_names())
@@ -60,7 +60,7 @@ def test_every_file_is_as_it_was_written(name):
     assert (folder / "adapter_model.safetensors").stat().st_size <= 2_000_000
     assert manifest.config["base_sha256"] == NAMED_MODELS[manifest.config["base"]].sha256
     assert written(name, "adapter_config.json")["base_model_name_or_path"] == manifest.config["base"]
-    assert manifest.config["trigger"] in TRIGGERS
+    assert manifest.config["trigger"] in ALL_TRIGGERS
 
 
 @EVERY
