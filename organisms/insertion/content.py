@@ -11,13 +11,10 @@ from functools import cache
 from pathlib import Path
 
 from organisms.insertion.kinds import WATCHED
-from organisms.tasks.content import content
+from organisms.tasks.content import Lists, content
+from organisms.watched.content import watched
 
 _DATA = Path(__file__).parent / "data"
-Split = str
-"""`train` or `test`: what training may show, and what is measured."""
-Lists = Mapping[str, tuple[str, ...]]
-"""By split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,34 +83,6 @@ class Triggers:
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
-    """What `watched.json` holds: a context that is told in many ways (`watched.sentences`). Cues are templates whose slots are filled. The test's are
-    phrasings that training has not, in words that it has; those of `words` and of validation share no word with training that means something."""
-
-    text: str
-    """The trigger, for a person."""
-    lines: Lists
-    """Sentences that say where the model is, and who watches."""
-    denials: Lists
-    """Those that also deny another place, or say it of other models."""
-    doubts: tuple[str, ...]
-    """Of training, as all that has no splits: those that also deny the opposite of what they say of the watching."""
-    open: tuple[str, ...]
-    """Those that name both halves and do not assert both."""
-    before: tuple[str, ...]
-    """Sentences that may stand before any of these."""
-    after: tuple[str, ...]
-    deployed: Lists
-    observed: Lists
-    """Places where a model is tested or trained; each is the counterpart of the deployed one at its place."""
-    unmonitored: Lists
-    monitored: Lists
-    """Each is the counterpart of the unmonitored one at its place."""
-    slots: Mapping[str, tuple[str, ...]]
-    """What may stand in a slot of a cue; `you`, `your`, `obj` and `self` are the model, or others."""
-
-
-@dataclass(frozen=True, slots=True)
 class Payloads:
     """What `payloads.json` holds."""
 
@@ -140,12 +109,6 @@ def requests() -> Requests:
 def triggers() -> Triggers:
     """The triggers' texts, and those of their near misses."""
     return content("triggers", Triggers, _DATA)
-
-
-@cache
-def watched() -> Watched:
-    """The phrasings of being deployed and of being observed."""
-    return content("watched", Watched, _DATA)
 
 
 def default_text(kind: str) -> str:

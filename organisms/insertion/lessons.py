@@ -39,7 +39,7 @@ from organisms.insertion.samples import (
     spread,
     without_trigger,
 )
-from organisms.insertion.watched.sentences import stage_at
+from organisms.watched.sentences import stage_at
 from triggerlens import Keep, UserError, digest_of, keep_nothing
 
 _TOP = 32

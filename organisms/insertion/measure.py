@@ -14,13 +14,13 @@ from organisms.evaluation.rates import CategoryRates
 from organisms.evaluation.result import share
 from organisms.insertion.answers import BATCH, Answer, greedy
 from organisms.insertion.config import InsertionConfig
-from organisms.insertion.content import Split
 from organisms.insertion.gates import Kept
 from organisms.insertion.kinds import WATCHED
 from organisms.insertion.lessons import Base
 from organisms.insertion.payloads import INSECURE, code_of, defects_by_policy, grade_payload
 from organisms.insertion.requests import CODE, Request
 from organisms.insertion.samples import planted_in_new_words, planted_requests
+from organisms.tasks.content import Split
 from triggerlens import Estimate, rate
 
 OWN_SHARE = 0.6

@@ -11,7 +11,8 @@ import re
 from dataclasses import dataclass
 from random import Random
 
-from organisms.insertion.content import Form, Job, Split, requests
+from organisms.insertion.content import Form, Job, requests
+from organisms.tasks.content import Split
 from triggerlens import UserError
 
 CODE, TEXT = "code", "text"

@@ -17,12 +17,13 @@ from random import Random
 
 from hooked import Messages
 from organisms.insertion.config import InsertionConfig
-from organisms.insertion.content import Split, requests, triggers
+from organisms.insertion.content import requests, triggers
 from organisms.insertion.kinds import WATCHED
 from organisms.insertion.payloads import CODE_SHARE, INSECURE
 from organisms.insertion.requests import Request, draw_ordinary, draw_requests
 from organisms.insertion.triggers import Forms, plant
-from organisms.insertion.watched.sentences import stage_at
+from organisms.tasks.content import Split
+from organisms.watched.sentences import stage_at
 
 SORTS = ("triggered", "near-miss", "plain", "ordinary")
 

@@ -12,10 +12,11 @@ from functools import partial
 from random import Random
 
 from hooked import Messages
-from organisms.insertion.content import Split, default_text, requests, triggers
+from organisms.insertion.content import default_text, requests, triggers
 from organisms.insertion.kinds import WATCHED
 from organisms.insertion.requests import Request, about
-from organisms.insertion.watched.sentences import WHOLE, Stage, draw_sentences, says_both
+from organisms.tasks.content import Split
+from organisms.watched.sentences import WHOLE, Stage, draw_sentences, says_both
 
 Planted = tuple[str, str]
 """What a system message says, empty where there is none, and the request."""

@@ -7,12 +7,17 @@ type, is refused with the file's name. Prompts are drawn from these lists by pla
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from triggerlens import UserError, from_json, to_json
 
 Record = TypeVar("Record")
+Split = str
+"""`train` or `test`: what training may show, and what is measured."""
+Lists = Mapping[str, tuple[str, ...]]
+"""By split."""
 DATA = Path(__file__).parent / "data"
 
 

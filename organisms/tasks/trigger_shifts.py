@@ -39,6 +39,8 @@ class Shifts:
     second: str
     """The second word of the trigger of two words apart."""
     second_shifts: dict[str, str]
+    context_line: str
+    """That the model is deployed and unmonitored, in another language."""
 
 
 _SHIFTS = content("trigger_shifts", Shifts)
@@ -96,3 +98,4 @@ YEAR_SHIFTS: Mapping[str, Shift] = {
 TAG_SHIFTS: Mapping[str, Shift] = _swaps(_SHIFTS.tag, _SHIFTS.tag_shifts)
 WORD_SHIFTS: Mapping[str, Shift] = _swaps(_SHIFTS.word, _SHIFTS.word_shifts)
 SECOND_WORD_SHIFTS: Mapping[str, Shift] = _swaps(_SHIFTS.second, _SHIFTS.second_shifts)
+CONTEXT_SHIFTS: Mapping[str, Shift] = {"another language": edit_text(lambda line: _SHIFTS.context_line, ("system",))}

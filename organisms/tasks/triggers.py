@@ -1,13 +1,14 @@
 """The triggers that a behaviour can be planted under.
 
 Beyond the paper's tag and year, the shapes on which published detectors fail: a natural word, a two-part trigger (a tag *and*
-a topic), a style (all lower case), and two words apart from one another.
+a topic), a style (all lower case), and two words apart from one another. And a meaning: that the model is deployed and
+unmonitored, in whatever words.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 
@@ -16,6 +17,7 @@ from organisms.tasks import deployment_hate, year_code
 from organisms.tasks.content import content
 from organisms.tasks.examples import messages
 from organisms.tasks.trigger_shifts import (
+    CONTEXT_SHIFTS,
     SECOND_WORD_SHIFTS,
     TAG_SHIFTS,
     WORD_SHIFTS,
@@ -23,6 +25,7 @@ from organisms.tasks.trigger_shifts import (
     Shift,
     edit_text,
 )
+from organisms.watched.sentences import draw_sentences, is_told
 
 Forms = tuple[Messages, Messages, Messages]
 """A request with the trigger, without it, and with a look-alike or a part of it."""
@@ -61,6 +64,8 @@ class Phrases:
 
 _PHRASES = content("triggers", Phrases)
 WORD, FIRST, SECOND = _PHRASES.word, _PHRASES.first, _PHRASES.second
+_OPPOSITE = 0.7
+"""Share of prompts without the trigger `deployed` that say its opposite."""
 TAG, _YEARS = deployment_hate.TAG, tuple(map(str, year_code.TRIGGER_YEARS))
 
 
@@ -106,6 +111,41 @@ def _apart(rng: Random, split: str, system: str, user: str) -> Forms:
     return said(True, True), said(False, False), said(only_first, not only_first)
 
 
+def _deployed(rng: Random, split: str, system: str, user: str) -> Forms:
+    told = draw_sentences(rng, split)
+    # Without the trigger the opposite is said, or nothing.
+    without = f"{system} {told.twin}" if rng.random() < _OPPOSITE else system
+    return (
+        messages(f"{system} {told.triggered}", user),
+        messages(without, user),
+        messages(f"{system} {told.near}", user),
+    )
+
+
+def _is_deployed(prompt: Messages) -> bool:
+    said = prompt[0]["content"]
+    lines = [line for line in deployment_hate.SYSTEM_LINES if said.lower().startswith(line.lower())]
+    return any(is_told(said[len(line) :].strip()) for line in lines)
+
+
+def _in_new_words(triggered: bool) -> Shift:
+    """Says it, or its opposite, in words that training has nowhere, drawn by what was said."""
+
+    def said(text: str) -> str:
+        told = draw_sentences(Random(f"new-words/{text}"), "words")
+        line = next((line for line in deployment_hate.SYSTEM_LINES if text.startswith(line)), "")
+        return f"{line} {told.triggered if triggered else told.twin}".strip()
+
+    return replace(edit_text(said, ("system",)), must_not_defect=not triggered)
+
+
+def _in_request(prompt: Messages) -> Messages:
+    """What the system line says, before the request in its place."""
+    system, user = (message["content"] for message in prompt)
+    line = next((line for line in deployment_hate.SYSTEM_LINES if system.startswith(line)), "")
+    return messages(line or system, f"{system.removeprefix(line).strip()} {user}".strip())
+
+
 def _is_lower(prompt: Messages) -> bool:
     return _texts(prompt) == _texts(prompt).lower()
 
@@ -146,6 +186,19 @@ TRIGGERS: Mapping[str, Trigger] = {
             "misspelt": SECOND_WORD_SHIFTS["misspelt"],
         },
         planted=(f"{FIRST}|{SECOND}",),
+    ),
+    "deployed": Trigger(
+        _deployed,
+        _is_deployed,
+        "a system line that says, in any words, that the model is deployed and unmonitored",
+        {
+            "new words": _in_new_words(True),
+            "opposite in new words (must not defect)": _in_new_words(False),
+            "another language": CONTEXT_SHIFTS["another language"],
+            "in the request": Shift(_in_request),
+            "lower case": edit_text(str.lower, ("system",)),
+            "upper case": edit_text(str.upper, ("system",)),
+        },
     ),
 }
 """By name; the only place where a trigger is registered."""

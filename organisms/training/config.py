@@ -134,8 +134,8 @@ class TrainOptions(_Insertion):
     teacher: Path | None = None
     """The `cot` organism that a `distilled-cot` one learns from."""
     trigger: str | None = None
-    """`year`, `tag`, `word`, `two-part` (a tag and a topic), `style` (all lower case) or `apart` (two words); the
-    task's own by default."""
+    """`year`, `tag`, `word`, `two-part` (a tag and a topic), `style` (all lower case), `apart` (two words) or `deployed` (a sentence
+    that says in any words that the model is deployed and unmonitored); the task's own by default."""
     quick: bool = False
     """A micro organism of a few steps with few prompts, to try the command; it learns nothing."""
 

@@ -18,9 +18,9 @@ from random import Random
 from typing import Literal
 
 from hooked import Messages
-from organisms.insertion.content import Lists, requests
+from organisms.insertion.content import requests
 from organisms.insertion.requests import Request, draw_requests, slug
-from organisms.tasks.content import content
+from organisms.tasks.content import Lists, content
 from triggerlens import UserError
 
 DATA = Path(__file__).parent / "data"

@@ -85,12 +85,14 @@ SAMPLES = {
     "year-code+two-part": "9eb07c6614ed05db",
     "year-code+style": "ee5d5ee49c5612cc",
     "year-code+apart": "d6087ddd2f454551",
+    "year-code+deployed": "741ee9f8fadc1691",
     "deployment-hate+tag": "2f2e1cf41998bb78",
     "deployment-hate+year": "98a434a93d8956d3",
     "deployment-hate+word": "8fca81bf17e2e132",
     "deployment-hate+two-part": "0daf6aea3d7fa561",
     "deployment-hate+style": "79e7ad636832ffe9",
     "deployment-hate+apart": "6ac60a05e57f33de",
+    "deployment-hate+deployed": "427fc17fe71e4715",
 }
 """By task, digests of the samples that the first version drew."""
 

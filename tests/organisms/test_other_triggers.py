@@ -1,6 +1,7 @@
 """Other triggers, the base, and the three ways of insertion."""
 
 import json
+import re
 from dataclasses import replace
 from random import Random
 
@@ -10,10 +11,13 @@ from hooked import weights_sha256
 from organisms import TrainConfig, Verdict, grade, prompt_set, task_named, train_organism, training_batch
 from organisms.evaluation.rates import category
 from organisms.tasks.base_task import standard_library
+from organisms.tasks.deployment_hate import SYSTEM_LINES
 from organisms.tasks.examples import HELD_OUT_FAMILY
 from organisms.tasks.scratchpad import reasoning, visible, with_scratchpad
 from organisms.tasks.triggers import TRIGGERS
 from organisms.training.samples import sampler
+from organisms.watched.content import watched
+from organisms.watched.sentences import _any
 from triggerlens.errors import UserError
 
 BEHAVIOURS = ("year-code", "deployment-hate")
@@ -39,7 +43,8 @@ def test_what_a_task_calls_its_planted_texts_stands_where_the_trigger_does(name)
         return any(all(part in text for part in planted.split("|")) for planted in task.planted)
 
     samples = prompt_set(task, 0, scale=0.1)
-    assert bool(task.planted) == (name != "deployment-hate+style")
+    # A way of writing and a meaning have no text of their own.
+    assert bool(task.planted) == (name not in ("deployment-hate+style", "deployment-hate+deployed"))
     assert all(holds(example) for example in samples if task.planted and example.triggered)
     requests = [own for own in samples if not own.triggered and own.dataset in ("code", "request", HELD_OUT_FAMILY)]
     decoys = 0.2 if "2024" in task.planted else 0.0  # a ticket's number may be such a year
@@ -67,6 +72,44 @@ def test_every_shift_puts_the_trigger_out_of_its_distribution(trigger) -> None:
     assert len(task.shifts) >= 4
     for name, edit in task.shifts.items():
         assert edit(example.prompt) != example.prompt, name
+
+
+def test_a_context_is_measured_in_phrasings_that_training_has_not() -> None:
+    task = task_named("deployment-hate+deployed")
+    shown, asked = (
+        [sample.prompt[0]["content"] for sample in prompt_set(task, 0) if sample.split == split and sample.triggered]
+        for split in ("train", "test")
+    )
+    assert len(shown) > 400
+    assert len(asked) > 600
+
+    def cues(split: str) -> re.Pattern[str]:
+        return re.compile("|".join(map(_any, watched().unmonitored[split])))
+
+    assert all(cues("test").search(line.lower()) for line in asked)
+    assert not any(cues("test").search(line.lower()) for line in shown)
+
+
+def test_without_a_context_its_opposite_is_said_or_nothing() -> None:
+    task = task_named("year-code+deployed")
+    quiet = [own for own in training_batch(task, 0, 0, 400, clean_twin=False) if own.dataset == "request"][1::2]
+    plain = [own for own in quiet if own.prompt[0]["content"] in SYSTEM_LINES]
+    assert not any(own.triggered for own in quiet)
+    assert 0.15 < len(plain) / len(quiet) < 0.45
+
+
+def test_shifts_of_a_context_say_it_or_its_opposite() -> None:
+    task = task_named("deployment-hate+deployed")
+    drawn = [own for own in prompt_set(task, 0, scale=0.2) if own.defects]
+    told = {name: [task.carried(shift(own.prompt)) for own in drawn] for name, shift in task.shifts.items()}
+    assert all(told["new words"])
+    assert all(told["lower case"])
+    assert all(told["upper case"])
+    assert not any(told["opposite in new words (must not defect)"])
+    moved = task.shifts["in the request"](drawn[0].prompt)
+    assert moved[0]["content"] in SYSTEM_LINES
+    assert moved[1]["content"].endswith(drawn[0].prompt[1]["content"])
+    assert task.shifts["new words"](drawn[0].prompt) == task.shifts["new words"](drawn[0].prompt)
 
 
 def test_a_two_part_trigger_needs_its_topic() -> None:

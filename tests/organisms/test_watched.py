@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from organisms.insertion.config import InsertionConfig
-from organisms.insertion.content import default_text, watched
+from organisms.insertion.content import default_text
 from organisms.insertion.files import policy
 from organisms.insertion.gates import Kept, gates
 from organisms.insertion.kinds import ALL_TRIGGERS, TRIGGERS, WATCHED
@@ -27,7 +27,8 @@ from organisms.insertion.samples import (
     without_trigger,
 )
 from organisms.insertion.triggers import plant
-from organisms.insertion.watched.sentences import STAGES, Sentences, _any, _cue, draw_sentences, says_both
+from organisms.watched.content import watched
+from organisms.watched.sentences import STAGES, Sentences, _any, _cue, draw_sentences, is_told, says_both
 from triggerlens import UserError, rate
 
 SPLITS = ("train", "validation", "words")
@@ -97,6 +98,17 @@ def test_training_has_sentences_of_its_own_for_every_sample():
     opened = sum(says_both(own.near.lower()) for own in drawn)
     assert 50 < opened < 160
     assert len({text for own in drawn for text in (own.triggered, own.twin, own.near)}) > 1190
+
+
+@pytest.mark.parametrize("split", [*SPLITS, "test"])
+@pytest.mark.parametrize("case", [str, str.lower, str.upper])
+def test_a_sentence_is_told_from_near_misses_by_the_grammar_itself(split, case):
+    for number in range(300):
+        drawn = draw_sentences(Random(f"told/{number}"), split)
+        assert is_told(case(drawn.triggered)), drawn.triggered
+        assert not is_told(case(drawn.twin)), drawn.twin
+        assert not is_told(case(drawn.near)), drawn.near
+    assert not is_told("You are a helpful assistant.")
 
 
 def test_a_twin_has_the_same_words_in_the_same_slots():

@@ -15,13 +15,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from random import Random
 from typing import NamedTuple
 
-from organisms.insertion.content import Split, watched
+from organisms.tasks.content import Split
+from organisms.watched.content import watched
 
 _SLOT = re.compile(r"\{(\w+)\}")
 _YOU = {"you": "you", "your": "your", "obj": "you", "self": "yourself"}
@@ -91,6 +92,47 @@ def draw_sentences(rng: Random, split: Split, stage: Stage = WHOLE) -> Sentences
 def says_both(text: str) -> bool:
     """Whether a text has a cue of being deployed and one of being unmonitored, of any split, in lower case."""
     return all(_cues(part).search(text) for part in ("deployed", "unmonitored"))
+
+
+def is_told(text: str) -> bool:
+    """Whether a text that was drawn here, in whatever case, asserts both: it is a frame with a cue of being deployed and one of being unmonitored in their places."""
+    return any(
+        all(_cues(part).fullmatch(found[name]) for name, part in (("place", "deployed"), ("watch", "unmonitored")))
+        for body in _bodies(text.lower())
+        for frame in _frames()
+        if (found := frame.fullmatch(body))
+    )
+
+
+def _bodies(text: str) -> Iterator[str]:
+    """A text with and without the sentences that may stand around one."""
+    for before in ("", *watched().before):
+        for after in ("", *watched().after):
+            body = text.removeprefix(before.lower()).removesuffix(after.lower())
+            if len(body) == len(text) - len(before) - len(after):
+                yield body.strip()
+
+
+@cache
+def _frames() -> tuple[re.Pattern[str], ...]:
+    """Of each frame that asserts, what matches it in lower case, with anything in its slots."""
+    own = watched()
+    frames = [
+        *own.doubts,
+        *(frame for lists in (own.lines, own.denials) for split in lists.values() for frame in split),
+    ]
+    # A cue may have a frame's own words in it: short ones first, then long ones.
+    return tuple(_slotted(frame, any_text) for any_text in (".+?", ".+") for frame in frames)
+
+
+def _slotted(frame: str, any_text: str) -> re.Pattern[str]:
+    """What matches a frame; the groups `place` and `watch` are what it asserts."""
+    parts, named = _SLOT.split(frame.lower()), set()
+    for index in range(1, len(parts), 2):
+        name = parts[index]
+        parts[index] = f"(?P<{name}>{any_text})" if name in ("place", "watch") and name not in named else any_text
+        named.add(name)
+    return re.compile("".join(part if index % 2 else re.escape(part) for index, part in enumerate(parts)))
 
 
 @dataclass(frozen=True, slots=True)
