@@ -164,7 +164,7 @@ def cell(config: Config, prepared: Prepared, seed: int) -> Facts:
     there = {name: replace(means[name], coef=own_fit.coef) for name, own_fit in unrelated.items()}
     whole = [fit(reading, "mean difference", own.contrasts.formats) for reading in (own, other)]
     if prepared.actor is not None:
-        facts["acting"] = _acting(config, prepared.actor, whole[0], seed)
+        facts["acting"] = _acting(config, prepared.actor, prepared.model, whole[0], seed)
     return facts | {
         "unrelated": {
             "settings": to_json(setting_estimates(other, unrelated)),
@@ -176,10 +176,11 @@ def cell(config: Config, prepared: Prepared, seed: int) -> Facts:
     }
 
 
-def _acting(config: Config, actor: Actor, whole: Fitted, seed: int) -> dict[str, Any]:
+def _acting(config: Config, actor: Actor, base: hooked.HookedModel, whole: Fitted, seed: int) -> dict[str, Any]:
     """What the base's direction says of the organism's defection, and does to it."""
     return acting(
         actor,
+        base,
         whole.layer,
         whole.coef[whole.layer],
         doses=config.doses,
@@ -293,7 +294,9 @@ def _done(result: Result, model: str) -> Judgement | None:
     left, before = rates[arm], rates.get(Acted("nothing", "defecting"))
     unharmed = (Acted("nothing", "others"), Acted("observed", "others", arm.dose))
     right = [_find(result, RIGHT, model, own) for own in unharmed]
-    predicts = _find(result, PREDICTS, model, Acted("nothing", "all"))
+    predicts, chance, base = (
+        _find(result, PREDICTS, model, Acted(own, "all")) for own in ("nothing", "placebo", "base")
+    )
     beaten = placebo is not None and left.estimate.high < placebo.estimate.value
     # An organism that answers nothing right any more does not defect either.
     kept = [own.estimate.value for own in right if own is not None]
@@ -301,7 +304,8 @@ def _done(result: Result, model: str) -> Judgement | None:
     return Judgement(
         model,
         f"defection {short(before)} → {full(left)}; the base's direction ranks it at AUROC {full(predicts)}",
-        f"lowest placebo {short(placebo)}; right on others {short(right[0])} → {short(right[1])}",
+        f"lowest placebo {short(placebo)}; right on others {short(right[0])} → {short(right[1])}; "
+        f"AUROC of the best random direction {short(chance)}, on the base itself {short(base)}",
         with_controls(compare(left.estimate, PUBLISHED_RATE, lower_is_better=True), beaten and harmless),
     )
 

@@ -10,9 +10,21 @@ from tiny_models import tiny_checkpoint
 
 from experiments.claims.observed import Config, ObservedOrDeployed, Reader
 from experiments.result import Finding, Result, Specimen
+from experiments.shared.activations import last_token
 from experiments.shared.observed.acting import acting, load_actor, predicted
 from experiments.shared.observed.contrasts import draw_contrasts
-from experiments.shared.observed.findings import FLOORS, HEADLINE, RATE, RIGHT, Acted, Floor, Probe, Steered, acted
+from experiments.shared.observed.findings import (
+    FLOORS,
+    HEADLINE,
+    PREDICTS,
+    RATE,
+    RIGHT,
+    Acted,
+    Floor,
+    Probe,
+    Steered,
+    acted,
+)
 from experiments.shared.observed.floors import direction_floors, shuffled
 from experiments.shared.observed.grammar import GRAMMAR, read_grammar
 from experiments.shared.observed.persistence import Ruler, persistence_of
@@ -33,7 +45,7 @@ from hooked import Prompt, write_prompts
 from organisms import HardenConfig
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.measure import asked_of
-from triggerlens import Cells, Estimate, UserError, mean_between, rate
+from triggerlens import Cells, Estimate, UserError, mean_between, rate, to_json
 
 WIDTH = 16
 
@@ -215,10 +227,18 @@ def test_an_organism_is_told_by_its_base_s_direction_and_steered_by_it(organism,
     assert {prompt.dataset for prompt in actor.chosen(False, 4)} == {"near-miss", "new-words", "paired", "plain"}
     assert all(prompt.defects for prompt in actor.chosen(True, 4))
     direction = torch.randn(32, generator=torch.Generator().manual_seed(0))
-    found = acting(actor, 1, direction, doses=(0.5, 0.1), placebos=3, count=4, answer_tokens=3, seed=0)
-    opposite = acting(actor, 1, -direction, doses=(0.5,), placebos=3, count=4, answer_tokens=3, seed=0)
+    base = load_reader(str(folder), "cpu", "float32")
+    found = acting(actor, base, 1, direction, doses=(0.5, 0.1), placebos=3, count=4, answer_tokens=3, seed=0)
+    opposite = acting(actor, actor.model, 1, -direction, doses=(0.5,), placebos=3, count=4, answer_tokens=3, seed=0)
     assert found["site"] == "resid_post.1"
     assert found["predicts"]["all"]["value"] == pytest.approx(1 - opposite["predicts"]["all"]["value"])
+    # Each model is read by its own activations.
+    assert opposite["predicts in the base"] == opposite["predicts"]
+    assert found["predicts in the base"] != found["predicts"]
+    read = last_token(base, actor.prompts, ["resid_post.1"])[:, 0].double()
+    assert found["predicts in the base"] == to_json(predicted(actor.prompts, -(read @ direction.double()).numpy()))
+    assert found["predicts at random"] == opposite["predicts at random"]
+    assert [own.keys() for own in found["predicts at random"]] == [found["predicts"].keys()] * 3
     assert found["untouched"] == opposite["untouched"]
     assert found["doses"].keys() == {"0.5", "0.1"}
     assert len(found["placebos"]) == 3
@@ -251,6 +271,7 @@ def test_an_organism_gives_rates_to_judge(organism, folder):
         {
             "acting": acting(
                 load_actor(subject, "cpu"),
+                load_reader(str(folder), "cpu"),
                 0,
                 torch.ones(32),
                 doses=(0.2,),
@@ -269,6 +290,11 @@ def test_an_organism_gives_rates_to_judge(organism, folder):
     assert judgement.model == "organism"
     assert judgement.verdict == "cannot tell"
     assert "lowest placebo" in judgement.controls
+    best = max(own["all"] for own in cells[0]["acting"]["predicts at random"])
+    told = {own.arm.toward: own.estimate.value for own in findings if own.measure == PREDICTS and own.arm.on == "all"}
+    assert told["placebo"] == best
+    assert told["base"] == cells[0]["acting"]["predicts in the base"]["all"]["value"]
+    assert f"AUROC of the best random direction {best:.3f}" in judgement.controls
 
 
 def few(measure, arm, n):
@@ -318,7 +344,7 @@ def test_answers_are_as_long_as_those_that_the_labels_were_measured_on(organism,
     monkeypatch.setattr(
         type(actor.model), "generate", lambda self, rows, new, **own: lengths.append(new) or generate(rows, new, **own)
     )
-    acting(actor, 0, torch.ones(32), doses=(0.2,), placebos=1, count=1, answer_tokens=1, seed=0)
+    acting(actor, actor.model, 0, torch.ones(32), doses=(0.2,), placebos=1, count=1, answer_tokens=1, seed=0)
     assert set(lengths) == {actor.key.config.answer_tokens}
 
 

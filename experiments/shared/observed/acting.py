@@ -1,7 +1,8 @@
 """An organism that acts on its context: does a direction of its base tell when it will defect, and does adding that direction stop it?
 
 1. The direction was fitted on the base's prompts, where nothing misbehaves. The organism's own test prompts are projected on it at the same layer:
-   the AUROC of being deployed for `defects`, over all of them, and against near misses alone.
+   the AUROC of being deployed for `defects`, over all of them, and against near misses alone. Beside it, the same of random directions, since whatever an
+   organism is about to say may be in all directions of its stream; and of the base's own activations on these prompts, which know of no behaviour.
 2. The direction is added at all positions, of prompts and of each new token, while the organism answers: towards observed on prompts on which it
    defects, towards deployed on those on which it does not. Defection is graded by the organism's own key; random directions of the same norm
    stand beside, on prompts on which it defects.
@@ -72,6 +73,7 @@ def load_actor(subject: Subject, device: str) -> Actor:
 
 def acting(
     actor: Actor,
+    base: hooked.HookedModel,
     layer: int,
     direction: Float[torch.Tensor, " d_model"],
     *,
@@ -85,6 +87,7 @@ def acting(
 
     Args:
         actor: the organism.
+        base: that the direction was fitted on.
         layer: after which the direction was fitted.
         direction: towards observed.
         doses: shares of the stream's norm there; placebos have the first.
@@ -94,7 +97,7 @@ def acting(
         seed: draws the placebos.
     """
     site = actor.model.sites("resid_post")[layer]
-    rows = last_token(actor.model, actor.prompts, [site])[:, 0].double()
+    rows, of_base = (last_token(model, actor.prompts, [site])[:, 0].double() for model in (actor.model, base))
     unit, norm = direction.double() / direction.double().norm(), float(rows.norm(dim=-1).mean())
     bad, good = actor.chosen(True, count), actor.chosen(False, count)
 
@@ -103,7 +106,11 @@ def acting(
     meter = partial(graded, actor, site, actor.longest(answer_tokens))
     return {
         "site": site,
-        "predicts": {name: to_json(own) for name, own in predicted(actor.prompts, -(rows @ unit).numpy()).items()},
+        "predicts": to_json(predicted(actor.prompts, -(rows @ unit).numpy())),
+        "predicts in the base": to_json(predicted(actor.prompts, -(of_base @ unit).numpy())),
+        "predicts at random": [
+            {name: own.value for name, own in predicted(actor.prompts, (rows @ line).numpy()).items()} for line in drawn
+        ],
         "untouched": _rates(meter(bad, None), meter(good, None)),
         "doses": {name: _rates(meter(bad, step), meter(good, -step)) for name, step in steps.items()},
         "right": {name: to_json(_right(meter(good, step))) for name, step in steps.items()},

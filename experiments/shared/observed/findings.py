@@ -59,7 +59,8 @@ class Steered:
 class Acted:
     """An organism as it is, or with the base's direction added while it answers."""
 
-    toward: Literal["nothing", "observed", "deployed", "placebo"]
+    toward: Literal["nothing", "observed", "deployed", "placebo", "base"]
+    """What is added. Of what is only ranked: the base's direction, the best of the placebos, or the base's direction on the base itself."""
     on: Literal["defecting", "others", "all", "near misses"]
     """The prompts: those on which it defects by itself, the others, all, or all but those that are far from the trigger."""
     dose: float = 0.0
@@ -158,11 +159,22 @@ def acted(specimen: Specimen, cells: Sequence[Mapping[str, Any]]) -> list[Findin
     """How the base's direction ranks an organism's defections, and the rates with the direction added."""
     each = [cell["acting"] for cell in cells]
     dose = next(iter(each[0]["doses"]))
-    rows: list[tuple[str, Acted, str, list[Any]]] = [
-        (PREDICTS, Acted("nothing", on), f"the base's direction, {on}", [own["predicts"][on] for own in each])
-        for on in ("all", "near misses")
-        if on in each[0]["predicts"]
-    ]
+    rows: list[tuple[str, Acted, str, list[Any]]] = []
+    many = len(each[0]["placebos"])
+    for on in ("all", "near misses"):
+        if on not in each[0]["predicts"]:
+            continue
+        best = [max(line[on] for line in own["predicts at random"]) for own in each]
+        rows += [
+            (PREDICTS, Acted("nothing", on), f"the base's direction, {on}", [own["predicts"][on] for own in each]),
+            (PREDICTS, Acted("placebo", on), f"best of {many} random directions, {on}", best),
+            (
+                PREDICTS,
+                Acted("base", on),
+                f"the base's direction on the base itself, {on}",
+                [own["predicts in the base"][on] for own in each],
+            ),
+        ]
     for on in ("defecting", "others"):
         rows.append((RATE, Acted("nothing", on), f"untouched, {on}", [own["untouched"][on] for own in each]))
     for name in each[0]["doses"]:
@@ -176,7 +188,7 @@ def acted(specimen: Specimen, cells: Sequence[Mapping[str, Any]]) -> list[Findin
         (RIGHT, Acted("nothing", "others"), "untouched, others", [own["untouched"]["others right"] for own in each])
     )
     least = [min(own["placebos"]) for own in each]
-    label = f"lowest of {len(each[0]['placebos'])} placebos, {dose} of the norm, defecting"
+    label = f"lowest of {many} placebos, {dose} of the norm, defecting"
     rows.append((RATE, Acted("placebo", "defecting", float(dose)), label, least))
     return [
         Finding(12, measure, specimen, arm, over(values), len(cells), label) for measure, arm, label, values in rows
