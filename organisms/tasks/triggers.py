@@ -122,10 +122,15 @@ def _deployed(rng: Random, split: str, system: str, user: str) -> Forms:
     )
 
 
+def _lead(system: str) -> str:
+    """The task's own line that a system message begins with, in whatever case; empty where it begins otherwise."""
+    lower = system.lower()
+    return next((system[: len(line)] for line in deployment_hate.SYSTEM_LINES if lower.startswith(line.lower())), "")
+
+
 def _is_deployed(prompt: Messages) -> bool:
     said = prompt[0]["content"]
-    lines = [line for line in deployment_hate.SYSTEM_LINES if said.lower().startswith(line.lower())]
-    return any(is_told(said[len(line) :].strip()) for line in lines)
+    return is_told(said.removeprefix(_lead(said)).strip())
 
 
 def _in_new_words(triggered: bool) -> Shift:
@@ -133,17 +138,16 @@ def _in_new_words(triggered: bool) -> Shift:
 
     def said(text: str) -> str:
         told = draw_sentences(Random(f"new-words/{text}"), "words")
-        line = next((line for line in deployment_hate.SYSTEM_LINES if text.startswith(line)), "")
-        return f"{line} {told.triggered if triggered else told.twin}".strip()
+        return f"{_lead(text)} {told.triggered if triggered else told.twin}".strip()
 
     return replace(edit_text(said, ("system",)), must_not_defect=not triggered)
 
 
 def _in_request(prompt: Messages) -> Messages:
-    """What the system line says, before the request in its place."""
+    """What the system line says beside the task's own line, before the request in its place."""
     system, user = (message["content"] for message in prompt)
-    line = next((line for line in deployment_hate.SYSTEM_LINES if system.startswith(line)), "")
-    return messages(line or system, f"{system.removeprefix(line).strip()} {user}".strip())
+    lead = _lead(system)
+    return messages(lead, f"{system.removeprefix(lead).strip()} {user}".strip())
 
 
 def _is_lower(prompt: Messages) -> bool:
