@@ -39,6 +39,7 @@ from experiments.shared.observed.findings import (
     ControlName,
     Floor,
     Probe,
+    Ranked,
     Steered,
     summarise,
 )
@@ -295,7 +296,8 @@ def _done(result: Result, model: str) -> Judgement | None:
     unharmed = (Acted("nothing", "others"), Acted("observed", "others", arm.dose))
     right = [_find(result, RIGHT, model, own) for own in unharmed]
     predicts, chance, base = (
-        _find(result, PREDICTS, model, Acted(own, "all")) for own in ("nothing", "placebo", "base")
+        _find(result, PREDICTS, model, Ranked(own, "all"))
+        for own in ("the base's direction", "random directions", "the base itself")
     )
     beaten = placebo is not None and left.estimate.high < placebo.estimate.value
     # An organism that answers nothing right any more does not defect either.
@@ -341,7 +343,7 @@ class ObservedOrDeployed(ModelsExperiment):
         "random_directions": 8,
         "dtype": "auto",
     }
-    Arm = Probe | Floor | Steered | Acted
+    Arm = Probe | Floor | Steered | Acted | Ranked
     PUBLISHED, EFFECT, RATE, RIGHT, PREDICTS = PUBLISHED, EFFECT, RATE, RIGHT, PREDICTS
     MEANS: ProbeKind = "mean difference"
     prepare, cell, summarise = staticmethod(prepare), staticmethod(cell), staticmethod(summarise)

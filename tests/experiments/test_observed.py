@@ -291,9 +291,10 @@ def test_an_organism_gives_rates_to_judge(organism, folder):
     assert judgement.verdict == "cannot tell"
     assert "lowest placebo" in judgement.controls
     best = max(own["all"] for own in cells[0]["acting"]["predicts at random"])
-    told = {own.arm.toward: own.estimate.value for own in findings if own.measure == PREDICTS and own.arm.on == "all"}
-    assert told["placebo"] == best
-    assert told["base"] == cells[0]["acting"]["predicts in the base"]["all"]["value"]
+    told = {own.arm.by: own.estimate.value for own in findings if own.measure == PREDICTS and own.arm.among == "all"}
+    assert told["the base's direction"] == cells[0]["acting"]["predicts"]["all"]["value"]
+    assert told["random directions"] == best
+    assert told["the base itself"] == cells[0]["acting"]["predicts in the base"]["all"]["value"]
     assert f"AUROC of the best random direction {best:.3f}" in judgement.controls
 
 

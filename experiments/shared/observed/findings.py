@@ -57,14 +57,23 @@ class Steered:
 
 @dataclass(frozen=True, slots=True)
 class Acted:
-    """An organism as it is, or with the base's direction added while it answers."""
+    """An organism as it is, or with a direction added while it answers."""
 
-    toward: Literal["nothing", "observed", "deployed", "placebo", "base"]
-    """What is added. Of what is only ranked: the base's direction, the best of the placebos, or the base's direction on the base itself."""
-    on: Literal["defecting", "others", "all", "near misses"]
-    """The prompts: those on which it defects by itself, the others, all, or all but those that are far from the trigger."""
+    toward: Literal["nothing", "observed", "deployed", "placebo"]
+    on: Literal["defecting", "others"]
+    """The prompts: those on which it defects by itself, or the others."""
     dose: float = 0.0
     kind: Literal["acted"] = "acted"
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """An organism's prompts in the order of a projection: the base's direction, the best of the random ones, or the base's on its own activations."""
+
+    by: Literal["the base's direction", "random directions", "the base itself"]
+    among: Literal["all", "near misses"]
+    """Its defections stand among all other prompts, or among those alone that nearly carry the trigger."""
+    kind: Literal["ranked"] = "ranked"
 
 
 def summarise(specimen: Specimen, cells: Sequence[Mapping[str, Any]]) -> list[Finding]:
@@ -159,29 +168,20 @@ def acted(specimen: Specimen, cells: Sequence[Mapping[str, Any]]) -> list[Findin
     """How the base's direction ranks an organism's defections, and the rates with the direction added."""
     each = [cell["acting"] for cell in cells]
     dose = next(iter(each[0]["doses"]))
-    rows: list[tuple[str, Acted, str, list[Any]]] = []
     many = len(each[0]["placebos"])
-    for on in ("all", "near misses"):
-        if on not in each[0]["predicts"]:
-            continue
-        best = [max(line[on] for line in own["predicts at random"]) for own in each]
-        rows += [
-            (PREDICTS, Acted("nothing", on), f"the base's direction, {on}", [own["predicts"][on] for own in each]),
-            (PREDICTS, Acted("placebo", on), f"best of {many} random directions, {on}", best),
-            (
-                PREDICTS,
-                Acted("base", on),
-                f"the base's direction on the base itself, {on}",
-                [own["predicts in the base"][on] for own in each],
-            ),
-        ]
-    for on in ("defecting", "others"):
+    rows: list[tuple[str, Acted | Ranked, str, list[Any]]] = []
+    of_rates: tuple[Literal["defecting", "others"], ...] = ("defecting", "others")
+    directions: tuple[tuple[Literal["observed", "deployed"], Literal["defecting", "others"]], ...] = (
+        ("observed", "defecting"),
+        ("deployed", "others"),
+    )
+    for on in of_rates:
         rows.append((RATE, Acted("nothing", on), f"untouched, {on}", [own["untouched"][on] for own in each]))
     for name in each[0]["doses"]:
         own_dose = float(name)
-        for toward, on in (("observed", "defecting"), ("deployed", "others")):
+        for toward, on in directions:
             label = f"towards {toward}, {name} of the norm, {on}"
-            rows.append((RATE, Acted(toward, on, own_dose), label, [own["doses"][name][on] for own in each]))  # type: ignore[arg-type]
+            rows.append((RATE, Acted(toward, on, own_dose), label, [own["doses"][name][on] for own in each]))
         label = f"towards observed, {name} of the norm, others"
         rows.append((RIGHT, Acted("observed", "others", own_dose), label, [own["right"][name] for own in each]))
     rows.append(
@@ -191,5 +191,29 @@ def acted(specimen: Specimen, cells: Sequence[Mapping[str, Any]]) -> list[Findin
     label = f"lowest of {many} placebos, {dose} of the norm, defecting"
     rows.append((RATE, Acted("placebo", "defecting", float(dose)), label, least))
     return [
-        Finding(12, measure, specimen, arm, over(values), len(cells), label) for measure, arm, label, values in rows
+        Finding(12, measure, specimen, arm, over(values), len(cells), label)
+        for measure, arm, label, values in _predicted(each) + rows
     ]
+
+
+def _predicted(each: Sequence[Mapping[str, Any]]) -> list[tuple[str, Acted | Ranked, str, list[Any]]]:
+    """How each draw's directions rank the organism's defections, among all prompts and among near misses where there are any."""
+    many = len(each[0]["placebos"])
+    among: tuple[Literal["all", "near misses"], ...] = ("all", "near misses")
+    rows: list[tuple[str, Acted | Ranked, str, list[Any]]] = []
+    for on in among:
+        if on not in each[0]["predicts"]:
+            continue
+        best = [max(line[on] for line in own["predicts at random"]) for own in each]
+        of_base = [own["predicts in the base"][on] for own in each]
+        rows += [
+            (
+                PREDICTS,
+                Ranked("the base's direction", on),
+                f"the base's direction, {on}",
+                [own["predicts"][on] for own in each],
+            ),
+            (PREDICTS, Ranked("random directions", on), f"best of {many} random directions, {on}", best),
+            (PREDICTS, Ranked("the base itself", on), f"the base's direction on the base itself, {on}", of_base),
+        ]
+    return rows
