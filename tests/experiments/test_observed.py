@@ -27,7 +27,7 @@ from experiments.shared.observed.findings import (
 )
 from experiments.shared.observed.floors import direction_floors, shuffled
 from experiments.shared.observed.grammar import GRAMMAR, read_grammar
-from experiments.shared.observed.persistence import Ruler, persistence_of
+from experiments.shared.observed.persistence import RANDOM_DIRECTIONS, Ruler, persistence_of
 from experiments.shared.observed.readings import UNTRAINED, as_prompt, load_reader
 from experiments.shared.observed.steering import ask, log_odds, next_tokens, steer, steering
 from experiments.shared.observed.transfer import (
@@ -394,6 +394,18 @@ def test_a_direction_fitted_before_is_held_against_the_model_of_now(organism, fo
     mine = replace(ruler, direction=own["direction"]).held_against(str(organism), "cpu", -own["direction"].double())
     assert mine["base's direction"] == own["own direction"]
     assert mine["cosine"] == pytest.approx(-1)
+
+
+def test_random_directions_are_read_as_the_base_s_is_and_are_the_same_before_and_after(organism, folder):
+    subject = Reader(str(organism), organism / "prompts.jsonl", str(folder))
+    ruler = Ruler.of(subject, 0, "cpu", "auto")
+    towards_deployed = replace(ruler, drawn=torch.stack([-ruler.direction, ruler.direction]))
+    read = towards_deployed.held_against(str(organism), "cpu", None)
+    values = {name: own["value"] for name, own in read["base's direction"].items()}
+    assert read["at random"][0] == pytest.approx(values)
+    assert read["at random"][1] == pytest.approx({name: 1 - own for name, own in values.items()})
+    assert len(ruler.drawn) == RANDOM_DIRECTIONS
+    assert Ruler.of(subject, 0, "cpu", "auto").drawn.equal(ruler.drawn)
 
 
 def test_a_figure_of_an_organism_shows_its_defection_by_dose(organism, folder):

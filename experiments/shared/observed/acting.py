@@ -101,16 +101,14 @@ def acting(
     unit, norm = direction.double() / direction.double().norm(), float(rows.norm(dim=-1).mean())
     bad, good = actor.chosen(True, count), actor.chosen(False, count)
 
-    drawn = torch.randn(placebos, len(unit), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    drawn = random_directions(placebos, len(unit), seed)
     steps = {str(dose): dose * norm * unit for dose in doses}
     meter = partial(graded, actor, site, actor.longest(answer_tokens))
     return {
         "site": site,
         "predicts": to_json(predicted(actor.prompts, -(rows @ unit).numpy())),
         "predicts in the base": to_json(predicted(actor.prompts, -(of_base @ unit).numpy())),
-        "predicts at random": [
-            {name: own.value for name, own in predicted(actor.prompts, (rows @ line).numpy()).items()} for line in drawn
-        ],
+        "predicts at random": predicted_at_random(actor.prompts, rows, drawn),
         "untouched": _rates(meter(bad, None), meter(good, None)),
         "doses": {name: _rates(meter(bad, step), meter(good, -step)) for name, step in steps.items()},
         "right": {name: to_json(_right(meter(good, step))) for name, step in steps.items()},
@@ -135,6 +133,22 @@ def predicted(prompts: Sequence[Prompt], deployed: Float[np.ndarray, " prompt"])
         for name, rows in kept.items()
         if (rows & ~bad).any()
     }
+
+
+def random_directions(count: int, d_model: int, seed: int) -> Float[torch.Tensor, "direction d_model"]:
+    """Directions of no meaning, signs as drawn."""
+    return torch.randn(count, d_model, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def predicted_at_random(
+    prompts: Sequence[Prompt],
+    rows: Float[torch.Tensor, "prompt d_model"],
+    drawn: Float[torch.Tensor, "direction d_model"],
+) -> list[dict[str, float]]:
+    """The AUROCs of `predicted`, for each direction drawn: whatever a model is about to say may be in all directions of its stream."""
+    return [
+        {name: own.value for name, own in predicted(prompts, (rows @ line).numpy()).items()} for line in drawn.double()
+    ]
 
 
 def _nearly(prompt: Prompt) -> bool:

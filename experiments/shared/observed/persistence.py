@@ -3,7 +3,7 @@
 1. A direction between observed and deployed is fitted on the base, where nothing misbehaves; its layer is kept.
 2. The organism gets each safety training (`organisms.harden`), and each one's oracle control. Its own held-out prompts tell what it does before and after.
 3. What it represents, before and after: how well the base's direction, and one fitted on the model of now, rank the prompts on which the
-   organism defected *before*; and the cosine between the model's own direction and the one it had before.
+   organism defected *before*; beside them random directions; and the cosine between the model's own direction and the one it had before.
 
 Behaviour that has gone while the ranking stays is silence, not forgetting. Where an oracle removes nothing, its training did nothing.
 """
@@ -23,7 +23,7 @@ import hooked
 import organisms
 from experiments.shared.activations import last_token
 from experiments.shared.later import torch
-from experiments.shared.observed.acting import predicted
+from experiments.shared.observed.acting import predicted, predicted_at_random, random_directions
 from experiments.shared.observed.contrasts import Contrasts, draw_contrasts
 from experiments.shared.observed.grammar import GRAMMAR, read_grammar
 from experiments.shared.observed.readings import load_reader, read_contrasts, tokenized
@@ -42,6 +42,7 @@ TRAININGS = (
 """Some minutes each, on a model of 135 million parameters and one core."""
 PER_CELL = 40
 """Contrast prompts in each cell of the design."""
+RANDOM_DIRECTIONS = 24
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Ruler:
     """Towards observed, in the base, after that layer."""
     prompts: list[hooked.Prompt]
     """The organism's, labelled by what it did before."""
+    drawn: Float[torch.Tensor, "direction d_model"]
+    """Of no meaning, the same ones before and after."""
     dtype: str
 
     @classmethod
@@ -63,7 +66,9 @@ class Ruler:
         base = load_reader(str(subject.twin), device, dtype)
         found = fit(read_contrasts(base, contrasts), "mean difference", contrasts.formats)
         prompts = [own for own in subject.read() if own.split == "test"]
-        return cls(contrasts, found.layer, found.coef[found.layer], prompts, dtype)
+        direction = found.coef[found.layer]
+        drawn = random_directions(RANDOM_DIRECTIONS, len(direction), seed)
+        return cls(contrasts, found.layer, direction, prompts, drawn, dtype)
 
     def own_direction(self, model: hooked.HookedModel) -> Float[torch.Tensor, " d_model"]:
         """What the model's own contrast is, after the same layer."""
@@ -88,7 +93,8 @@ class Ruler:
             for label, line in (("base's", self.direction), ("own", own))
         }
         same = torch.nn.functional.cosine_similarity(own, own if before is None else before, dim=0)
-        return facts | {"cosine": float(same), "direction": own.float()}
+        at_random = predicted_at_random(self.prompts, rows, self.drawn)
+        return facts | {"at random": at_random, "cosine": float(same), "direction": own.float()}
 
 
 def persistence_of(
@@ -117,7 +123,7 @@ def persistence_of(
     if twice := sorted({own for own in methods if methods.count(own) > 1}):
         raise UserError(f"two trainings are of the method {twice[0]}, and would have one name; give one at a time")
     organism = checkpoint(subject.model)
-    facts = [seed, dtype, sha256_file(subject.prompts_path)]
+    facts = [seed, dtype, RANDOM_DIRECTIONS, sha256_file(subject.prompts_path)]
     facts += [hooked.weights_sha256(own) for own in (organism, checkpoint(str(subject.twin)))]
     ruler = Ruler.of(subject, seed, device, dtype)
     untouched = partial(ruler.held_against, organism, device, None)
