@@ -146,5 +146,7 @@ def read_at(
     read = (model.base_model if by_head else model)(input_ids=tokens, use_cache=False, output_hidden_states=states)
     hidden = read.hidden_states[1:] if states else ()
     if by_head:
-        return model.get_output_embeddings()(read.last_hidden_state[row, column]), hidden
+        # A logit of 25 has steps of an eighth in bfloat16: under autocast the head keeps its own precision.
+        with torch.autocast(tokens.device.type, enabled=False):
+            return model.get_output_embeddings()(read.last_hidden_state[row, column].float()), hidden
     return read.logits[row, column], hidden

@@ -65,6 +65,17 @@ def test_the_loss_is_of_the_answers_tokens_alone_or_of_all(folder, architecture,
     assert sum(len(targets(lesson, loss)) for lesson in LESSONS) == (6 if loss == "answers" else 12)
 
 
+def test_under_autocast_logits_are_not_rounded():
+    model = tiny_model("llama").eval()
+    torch.nn.init.normal_(model.lm_head.weight, std=3)
+    tokens, places = torch.tensor([[5, 6, 7, 8]]), torch.arange(4)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits, _ = kept_answers.read_at(model, tokens, torch.zeros(4, dtype=torch.long), places, by_head=True)
+        hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state[0]
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, hidden.float() @ model.lm_head.weight.T)
+
+
 def test_lessons_are_the_payload_and_the_bases_own_answers(folder):
     config = settings(folder, trigger="year", placement="start")
     base = _load_base(config, None, folder / "answers")
