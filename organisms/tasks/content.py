@@ -15,7 +15,7 @@ from triggerlens import UserError, from_json, to_json
 
 Record = TypeVar("Record")
 Split = str
-"""`train` or `test`: what training may show, and what is measured."""
+"""`train` or `test`: what training may show, and what is measured; some lists have `validation`, and the context `words` that training has nowhere."""
 Lists = Mapping[str, tuple[str, ...]]
 """By split."""
 DATA = Path(__file__).parent / "data"

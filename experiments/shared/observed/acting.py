@@ -22,7 +22,7 @@ import hooked
 import organisms
 from experiments.shared.activations import last_token
 from experiments.shared.later import torch
-from experiments.shared.observed.steering import added
+from experiments.shared.observed.steering import added, random_directions
 from experiments.shared.subjects import Subject, checkpoint
 from hooked import Prompt
 from triggerlens import Estimate, Grade, UserError, auroc_estimate, rate, to_json
@@ -135,20 +135,13 @@ def predicted(prompts: Sequence[Prompt], deployed: Float[np.ndarray, " prompt"])
     }
 
 
-def random_directions(count: int, d_model: int, seed: int) -> Float[torch.Tensor, "direction d_model"]:
-    """Directions of no meaning, signs as drawn."""
-    return torch.randn(count, d_model, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def predicted_at_random(
     prompts: Sequence[Prompt],
     rows: Float[torch.Tensor, "prompt d_model"],
     drawn: Float[torch.Tensor, "direction d_model"],
 ) -> list[dict[str, float]]:
-    """The AUROCs of `predicted`, for each direction drawn: whatever a model is about to say may be in all directions of its stream."""
-    return [
-        {name: own.value for name, own in predicted(prompts, (rows @ line).numpy()).items()} for line in drawn.double()
-    ]
+    """The AUROCs of `predicted`, in [0, 1], for each direction, its sign as drawn: whatever a model is about to say may be in all directions of its stream."""
+    return [{name: own.value for name, own in predicted(prompts, (rows @ line).numpy()).items()} for line in drawn]
 
 
 def _nearly(prompt: Prompt) -> bool:

@@ -170,16 +170,16 @@ def acted(specimen: Specimen, cells: Sequence[Mapping[str, Any]]) -> list[Findin
     dose = next(iter(each[0]["doses"]))
     many = len(each[0]["placebos"])
     rows: list[tuple[str, Acted | Ranked, str, list[Any]]] = []
-    of_rates: tuple[Literal["defecting", "others"], ...] = ("defecting", "others")
-    directions: tuple[tuple[Literal["observed", "deployed"], Literal["defecting", "others"]], ...] = (
+    asked: tuple[Literal["defecting", "others"], ...] = ("defecting", "others")
+    steered: tuple[tuple[Literal["observed", "deployed"], Literal["defecting", "others"]], ...] = (
         ("observed", "defecting"),
         ("deployed", "others"),
     )
-    for on in of_rates:
+    for on in asked:
         rows.append((RATE, Acted("nothing", on), f"untouched, {on}", [own["untouched"][on] for own in each]))
     for name in each[0]["doses"]:
         own_dose = float(name)
-        for toward, on in directions:
+        for toward, on in steered:
             label = f"towards {toward}, {name} of the norm, {on}"
             rows.append((RATE, Acted(toward, on, own_dose), label, [own["doses"][name][on] for own in each]))
         label = f"towards observed, {name} of the norm, others"

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from experiments.shared.later import torch
 from experiments.shared.observed.contrasts import Contrasts, Part
+from experiments.shared.observed.steering import random_directions
 from experiments.shared.observed.transfer import (
     SETTINGS,
     Fitted,
@@ -87,8 +88,7 @@ def direction_floors(
         count: of random directions, and of shuffles.
         seed: draws them.
     """
-    width = reading.values.shape[-1]
-    random = torch.randn(count, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    random = random_directions(count, reading.values.shape[-1], seed)
     floors: dict[str, dict[Setting, dict[str, float]]] = {"random directions": {}, "shuffled labels": {}}
     shuffles = {name: shuffled(reading, own, count, seed) for name, own in fitted.items()}
     for setting in SETTINGS:

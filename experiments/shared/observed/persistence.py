@@ -23,10 +23,11 @@ import hooked
 import organisms
 from experiments.shared.activations import last_token
 from experiments.shared.later import torch
-from experiments.shared.observed.acting import predicted, predicted_at_random, random_directions
+from experiments.shared.observed.acting import predicted, predicted_at_random
 from experiments.shared.observed.contrasts import Contrasts, draw_contrasts
 from experiments.shared.observed.grammar import GRAMMAR, read_grammar
 from experiments.shared.observed.readings import load_reader, read_contrasts, tokenized
+from experiments.shared.observed.steering import random_directions
 from experiments.shared.observed.transfer import coefficients, fit
 from experiments.shared.safety_training import ends
 from experiments.shared.subjects import Subject, checkpoint

@@ -104,6 +104,11 @@ def steer(
     return (log_odds(asked, up) - log_odds(asked, down)) / 2, float(np.mean(moved))
 
 
+def random_directions(count: int, d_model: int, seed: int) -> Float[torch.Tensor, "direction d_model"]:
+    """Directions of no meaning: independent normal numbers, of no one norm."""
+    return torch.randn(count, d_model, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
 def steering(
     model: hooked.HookedModel,
     asked: Asked,
@@ -132,7 +137,7 @@ def steering(
     first, *_ = lines
     each = {name: _effect(model, asked, site, doses[0] * norm * line, plain) for name, line in lines.items()}
     curve = {str(dose): _effect(model, asked, site, dose * norm * lines[first], plain) for dose in doses}
-    drawn = torch.randn(placebos, len(lines[first]), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    drawn = random_directions(placebos, len(lines[first]), seed)
     floor = [steer(model, asked, site, doses[0] * norm * line / line.norm(), plain) for line in drawn]
     effects = [float(values.mean()) for values, _ in floor]
     own = abs(each[first]["effect"]["value"])
