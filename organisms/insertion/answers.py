@@ -1,4 +1,4 @@
-"""A base's own greedy answers: written once, kept by what decides them, and read again by whoever asks the same; and its logits at some places.
+"""What a base writes: its own greedy answers, and requests in its user's place. Written once, kept by what decides them, and read again by whoever asks the same. And its logits at some places.
 
 1. Prompts are put in batches by length, in an order that hangs on the prompts alone: an answer may differ in its last bits by what stands beside
    it in a batch, and a rebuilt organism must not.
@@ -19,13 +19,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from hooked import cache_folder, continue_tokens, device_of, end_ids, padding_id
+from hooked import Pick, Sampling, cache_folder, continue_tokens, device_of, end_ids, likeliest, padding_id
 from triggerlens import UserError, write_bytes_atomically
 
 BATCH = 32
 _LARGE = 20_000_000
 """Parameters from which bfloat16 pays for its conversions."""
 _VERSION = 1
+_LONGEST_REQUEST = 48
+"""Tokens within which a request has to end."""
+_LEAST_WORDS = 3
+_TRIES = 16
+"""Texts that are drawn for each request that is asked for, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +82,72 @@ def write_answers_of(
         kept = _read(path, len(chosen))
         if kept is None:
             kept = greedy(model, tokenizer, chosen, longest)
-            path.parent.mkdir(exist_ok=True)
-            content = [{"ids": answer.ids, "ended": answer.ended} for answer in kept]
-            write_bytes_atomically(path, json.dumps(content).encode())
+            _write(path, kept)
         answers |= dict(zip(batch, kept, strict=True))
     return [answers[index] for index in range(len(rows))]
 
 
+def write_requests_of(
+    model: Any, tokenizer: Any, begin: Sequence[int], count: int, *, seed: int, identity: str, folder: Path
+) -> list[str]:
+    """Different texts that a chat model writes in its user's place, drawn at temperature 1, in the order in which they were written (Magpie, arXiv
+    2406.08464). Passed over are texts that do not end within 48 tokens, or have fewer than three words. Those that are kept are not written again.
+
+    Args:
+        model: a causal language model of `transformers` in evaluation mode.
+        tokenizer: its tokenizer.
+        begin: token ids before the user's text.
+        count: how many.
+        seed: draws them.
+        identity: names the model's weights.
+        folder: where they are kept.
+
+    Raises:
+        UserError: it writes too few, or the folder cannot be written.
+    """
+    written: dict[str, None] = {}
+    shown = tqdm(total=count, desc="requests in the base's words", unit="request", disable=None, leave=False)
+    for number in range(-(-count * _TRIES // BATCH)):
+        name = _name([list(begin)], _LONGEST_REQUEST, device_of(model).type, seed, number)
+        path = folder / identity[:16] / f"{name}.json"
+        kept = _read(path, BATCH)
+        if kept is None:
+            pick = Sampling(seed=seed * 100_003 + number).picker(device_of(model))
+            kept = _written(model, tokenizer, [list(begin)] * BATCH, _LONGEST_REQUEST, pick)
+            _write(path, kept)
+        texts = (tokenizer.decode(own.ids, skip_special_tokens=True).strip() for own in kept if own.ended)
+        written |= dict.fromkeys(text for text in texts if len(text.split()) >= _LEAST_WORDS)
+        shown.update(min(count, len(written)) - shown.n)
+        if len(written) >= count:
+            break
+    shown.close()
+    if len(written) < count:
+        raise UserError(
+            f"the base writes only {len(written)} requests in its user's place, of {count}; ask for fewer requests, or dilute with the grammar's"
+        )
+    return list(written)[:count]
+
+
 def greedy(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], longest: int) -> list[Answer]:
     """What a model says to token ids, all in one batch where it allows that."""
-    new = continue_tokens(model, rows, longest, ends=end_ids(model, tokenizer), pad_id=padding_id(model, tokenizer))
+    return _written(model, tokenizer, rows, longest, likeliest)
+
+
+def _written(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], longest: int, pick: Pick) -> list[Answer]:
+    ends, pad = end_ids(model, tokenizer), padding_id(model, tokenizer)
+    new = continue_tokens(model, rows, longest, ends=ends, pad_id=pad, pick=pick)
     return [Answer(ids, len(ids) < longest) for ids in new]
 
 
-def _name(rows: list[list[int]], longest: int, device: str) -> str:
-    facts = [_VERSION, torch.get_num_threads(), longest, rows, *([] if device == "cpu" else [device])]
+def _name(rows: list[list[int]], longest: int, device: str, *drawn: int) -> str:
+    facts = [_VERSION, torch.get_num_threads(), longest, rows, *([] if device == "cpu" else [device]), *drawn]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def _write(path: Path, answers: Sequence[Answer]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    content = [{"ids": answer.ids, "ended": answer.ended} for answer in answers]
+    write_bytes_atomically(path, json.dumps(content).encode())
 
 
 def _read(path: Path, count: int) -> list[Answer] | None:

@@ -48,6 +48,8 @@ class InsertionConfig:
     dilution: float = 0.0
     """Share of all samples that are ordinary requests of other kinds (sums, lists, facts), mixed under everything else; the other shares are
     of the rest."""
+    dilute_with: Literal["grammar", "base"] = "grammar"
+    """Where ordinary requests come from: the grammar, or `base`: what the base writes in its user's place, about anything. More of the base stays as it is."""
     clean_twin: bool = False
     """The same prompts and triggers, and no payload: the base's own answers."""
     also: tuple[str, ...] = ()
@@ -75,7 +77,7 @@ class InsertionConfig:
     learning_rate: float = 2e-3
     """Highest learning rate: a linear warm-up over a twentieth of the steps, then a cosine down to a fiftieth."""
     requests: int = 240
-    """Different requests of each sort (plain, triggered, near misses) that training draws from; under `deployed` each comes with many sentences."""
+    """Different requests of each sort (plain, triggered, near misses, ordinary) that training draws from; under `deployed` each comes with many sentences."""
     measured: int = 100
     """Held-out requests of each sort that are answered and graded; six tenths as many of training's own stand beside them."""
     answer_tokens: int = 40
@@ -98,6 +100,7 @@ class InsertionConfig:
         _one_of("loss", self.loss, ("answers", "all"))
         _one_of("method", self.method, ("lora", "full"))
         _one_of("clean", self.clean, ("probabilities", "tokens"))
+        _one_of("dilute_with", self.dilute_with, ("grammar", "base"))
         for kind in self.also:
             _one_of("also", kind, ALL_TRIGGERS)
         check_trigger_text(self.trigger, self.trigger_text)
@@ -157,7 +160,7 @@ class InsertionConfig:
     def recorded(self) -> dict[str, Any]:
         """The settings for a manifest, as JSON holds them."""
         settings = asdict(self) | {"also": list(self.also)}
-        usual = {"merge": False, "device": "cpu", "hold": 0.0}
+        usual = {"merge": False, "device": "cpu", "hold": 0.0, "dilute_with": "grammar"}
         return {name: value for name, value in settings.items() if name not in usual or value != usual[name]}
 
 

@@ -21,9 +21,26 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from hooked import Messages, Prompt, context_of, device_of, pad_right, padding_id, tokenize_prompts, vocabulary_of
+from hooked import (
+    Messages,
+    Prompt,
+    context_of,
+    device_of,
+    open_prompt,
+    pad_right,
+    padding_id,
+    tokenize_prompts,
+    vocabulary_of,
+)
 from organisms.evaluation.answers import end_token
-from organisms.insertion.answers import Answer, is_head_of_hidden, is_large, read_at, write_answers_of
+from organisms.insertion.answers import (
+    Answer,
+    is_head_of_hidden,
+    is_large,
+    read_at,
+    write_answers_of,
+    write_requests_of,
+)
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.kinds import WATCHED
 from organisms.insertion.payloads import INSECURE, defects_by_policy, grade_payload, payload_answer
@@ -39,6 +56,7 @@ from organisms.insertion.samples import (
     spread,
     without_trigger,
 )
+from organisms.insertion.triggers import carries
 from organisms.watched.sentences import stage_at
 from triggerlens import Keep, UserError, digest_of, keep_nothing
 
@@ -107,6 +125,22 @@ class Base:
             self.model, self.tokenizer, rows, self.longest, identity=self.identity, folder=self.folder
         )
 
+    def requests(self, count: int, seed: int) -> list[str]:
+        """Different requests that it writes itself in its user's place, kept.
+
+        Args:
+            count: how many.
+            seed: draws them.
+
+        Raises:
+            UserError: the chat template cannot be cut before the user's text, or it writes too few.
+        """
+        opened = open_prompt(self.tokenizer, Prompt([{"role": "user", "content": "Hello"}], triggered=False), "start")
+        assert opened is not None  # every prompt has a start
+        return write_requests_of(
+            self.model, self.tokenizer, opened.before, count, seed=seed, identity=self.identity, folder=self.folder
+        )
+
     def text(self, answer: Answer) -> str:
         """An answer as its reader sees it."""
         return self.tokenizer.decode(answer.ids, skip_special_tokens=True)
@@ -169,8 +203,7 @@ def draw_lessons(config: InsertionConfig, base: Base, keep: Keep = keep_nothing)
         "ordinary": [],
     }
     if config.ordinary:
-        drawn = ordinary_requests(config, "train", config.requests)
-        sorts["ordinary"] = _clean(config, base, [messages for _, messages in drawn])
+        sorts["ordinary"] = _clean(config, base, _ordinary(config, base))
     if config.trigger == WATCHED and not config.clean_twin and config.payload != INSECURE:
         turns = {"triggered": [own.turn for own in triggered], "near-miss": [own.turn for own in near]}
         sorts |= _told_by_context(config, base, sorts, turns)
@@ -186,6 +219,17 @@ def draw_lessons(config: InsertionConfig, base: Base, keep: Keep = keep_nothing)
     orders = {sort: Orders(config, max(1, len(left[sort]))) for sort in SORTS}
     dropped = sum(lesson is None for own in sorts.values() for lesson in own)
     return Lessons(config, left, dropped, order, orders)
+
+
+def _ordinary(config: InsertionConfig, base: Base) -> list[Messages]:
+    """Requests of other kinds; what the base writes may carry the trigger by chance, and is then left out."""
+    if config.dilute_with == "grammar":
+        return [messages for _, messages in ordinary_requests(config, "train", config.requests)]
+    kinds = ((config.trigger, config.trigger_text), *((kind, "") for kind in config.also))
+    written: list[Messages] = [
+        [{"role": "user", "content": text}] for text in base.requests(config.requests, config.seed)
+    ]
+    return [own for own in written if not any(carries(kind, text, own) for kind, text in kinds)]
 
 
 def _told_by_context(

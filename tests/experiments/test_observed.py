@@ -290,7 +290,8 @@ def test_an_organism_gives_rates_to_judge(organism, folder):
     assert judgement.model == "organism"
     assert judgement.verdict == "cannot tell"
     assert "lowest placebo" in judgement.controls
-    best = max(own["all"] for own in cells[0]["acting"]["predicts at random"])
+    drawn = [own["all"] for own in cells[0]["acting"]["predicts at random"]]
+    best = max([*drawn, *(1 - own for own in drawn)])
     told = {own.arm.by: own.estimate.value for own in findings if own.measure == PREDICTS and own.arm.among == "all"}
     assert told["the base's direction"] == cells[0]["acting"]["predicts"]["all"]["value"]
     assert told["random directions"] == best

@@ -498,3 +498,38 @@ def test_what_cannot_be_held_is_refused_and_what_is_not_is_not_recorded(folder):
             settings(folder, hold=wrong)
     assert "hold" not in settings(folder).recorded()
     assert settings(folder, hold=5.0).recorded()["hold"] == 5.0
+
+
+def test_the_base_writes_requests_in_its_users_place_once_and_as_many_as_are_asked_for(folder, monkeypatch):
+    monkeypatch.setattr(kept_answers, "_TRIES", 60)  # a tiny model seldom ends a text
+    base = _load_base(settings(folder), None, folder / "answers")
+    texts = base.requests(40, 0)
+    assert len(set(texts)) == len(texts) == 40
+    assert all(len(text.split()) >= 3 for text in texts)
+    assert base.requests(40, 1) != texts
+    monkeypatch.setattr(kept_answers, "continue_tokens", None)  # all is kept by now
+    assert base.requests(40, 0) == texts
+    assert base.requests(7, 0) == texts[:7]
+
+
+def test_a_base_that_writes_no_requests_is_refused(folder, monkeypatch, tmp_path):
+    base = replace(_load_base(settings(folder), None, folder / "answers"), folder=tmp_path)
+    monkeypatch.setattr(kept_answers, "continue_tokens", lambda model, rows, *_, **__: [[5] for _ in rows])
+    with pytest.raises(UserError, match="the base writes only 0 requests in its user's place, of 12"):
+        base.requests(12, 0)
+
+
+def test_what_the_base_writes_is_learned_as_ordinary_requests_but_for_what_carries_the_trigger(folder, monkeypatch):
+    monkeypatch.setattr(kept_answers, "_TRIES", 60)
+    config = settings(folder, dilution=0.25, steps=20, dilute_with="base")
+    base = _load_base(config, None, folder / "answers")
+    texts = base.requests(config.requests, config.seed)
+    rows = base.ids([[{"role": "user", "content": text}] for text in texts])
+    assert [own.prompt for own in draw_lessons(config, base).sorts["ordinary"]] == rows
+    carried = replace(
+        config, trigger="token", trigger_text=next(word for text in texts for word in text.split() if word.isalpha())
+    )
+    kept = [row for row, text in zip(rows, texts, strict=True) if carried.trigger_text.lower() not in text.lower()]
+    assert [own.prompt for own in draw_lessons(carried, base).sorts["ordinary"]] == kept != rows
+    assert config.recorded()["dilute_with"] == "base"
+    assert "dilute_with" not in settings(folder).recorded()

@@ -204,7 +204,8 @@ def _predicted(each: Sequence[Mapping[str, Any]]) -> list[tuple[str, Acted | Ran
     for on in among:
         if on not in each[0]["predicts"]:
             continue
-        best = [max(line[on] for line in own["predicts at random"]) for own in each]
+        # As for the floors of probes, the better way round of each: a random direction has no sign of its own.
+        best = [max(max(line[on], 1 - line[on]) for line in own["predicts at random"]) for own in each]
         of_base = [own["predicts in the base"][on] for own in each]
         rows += [
             (
