@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,7 @@ def write_answers_of(
     for batch in tqdm(batches, desc="the base's own answers", unit="batch", disable=None, leave=False):
         chosen = [list(rows[index]) for index in batch]
         path = folder / identity[:16] / f"{_name(chosen, longest, device_of(model).type)}.json"
-        kept = _read(path, len(chosen))
-        if kept is None:
-            kept = greedy(model, tokenizer, chosen, longest)
-            _write(path, kept)
+        kept = _once(path, len(chosen), partial(greedy, model, tokenizer, chosen, longest))
         answers |= dict(zip(batch, kept, strict=True))
     return [answers[index] for index in range(len(rows))]
 
@@ -109,12 +107,9 @@ def write_requests_of(
     shown = tqdm(total=count, desc="requests in the base's words", unit="request", disable=None, leave=False)
     for number in range(-(-count * _TRIES // BATCH)):
         name = _name([list(begin)], _LONGEST_REQUEST, device_of(model).type, seed, number)
-        path = folder / identity[:16] / f"{name}.json"
-        kept = _read(path, BATCH)
-        if kept is None:
-            pick = Sampling(seed=seed * 100_003 + number).picker(device_of(model))
-            kept = _written(model, tokenizer, [list(begin)] * BATCH, _LONGEST_REQUEST, pick)
-            _write(path, kept)
+        pick = Sampling(seed=seed * 100_003 + number).picker(device_of(model))
+        write = partial(_written, model, tokenizer, [list(begin)] * BATCH, _LONGEST_REQUEST, pick)
+        kept = _once(folder / identity[:16] / f"{name}.json", BATCH, write)
         texts = (tokenizer.decode(own.ids, skip_special_tokens=True).strip() for own in kept if own.ended)
         written |= dict.fromkeys(text for text in texts if len(text.split()) >= _LEAST_WORDS)
         shown.update(min(count, len(written)) - shown.n)
@@ -144,10 +139,15 @@ def _name(rows: list[list[int]], longest: int, device: str, *drawn: int) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
-def _write(path: Path, answers: Sequence[Answer]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    content = [{"ids": answer.ids, "ended": answer.ended} for answer in answers]
-    write_bytes_atomically(path, json.dumps(content).encode())
+def _once(path: Path, count: int, write: Callable[[], list[Answer]]) -> list[Answer]:
+    """What a file has kept; else what is written now, and kept there."""
+    kept = _read(path, count)
+    if kept is None:
+        kept = write()
+        path.parent.mkdir(exist_ok=True)
+        content = [{"ids": answer.ids, "ended": answer.ended} for answer in kept]
+        write_bytes_atomically(path, json.dumps(content).encode())
+    return kept
 
 
 def _read(path: Path, count: int) -> list[Answer] | None:
