@@ -17,7 +17,7 @@ from triggerlens import ExecutorConfig, UserError
 class Config:
     """Build models with a known trigger and models without one, each from its row of the registry; the same row gives the same bytes.
 
-    What is whole in `--out` stays as it is, so that a build that was stopped goes on where it was. Real-language organisms take an hour each;
+    What is whole in `--out` stays as it is, so that a build that was stopped goes on where it was. Real-language organisms take about half an hour of a core each;
     they are built only where `--only` names them or says `real`.
     """
 

@@ -1,7 +1,7 @@
 """Directives whose text is made at build, so that it cannot grow old.
 
 ```{claims-table}          the table of claims, from the committed results
-```{command-help} NAME     what a command's --help prints
+```{command-help} NAME     what a command's --help prints; words behind the name stand before it
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class ClaimsTable(SphinxDirective):
 class CommandHelp(SphinxDirective):
     """A command's own help."""
 
-    required_arguments = 1
+    required_arguments, optional_arguments = 1, 2
 
     def run(self) -> list[nodes.Node]:
         code = f"from commands.{self.arguments[0].replace('-', '_')} import main; main()"
         outcome = subprocess.run(
-            [sys.executable, "-c", code, "--help"],
+            [sys.executable, "-c", code, *self.arguments[1:], "--help"],
             env=os.environ | {"COLUMNS": "96", "NO_COLOR": "1"},
             capture_output=True,
             text=True,
