@@ -60,9 +60,10 @@ from .prompts.places import (
     open_prompt as open_prompt,
     round_trips as round_trips,
     user_text as user_text,
+    with_text_at as with_text_at,
     with_user_text as with_user_text,
 )
-from .prompts.prompts import Messages as Messages, Prompt as Prompt, file_of as file_of
+from .prompts.prompts import CHAT_FIELDS as CHAT_FIELDS, Messages as Messages, Prompt as Prompt, file_of as file_of
 from .prompts.rendering import DEFAULT_TODAY as DEFAULT_TODAY, pinned_date as pinned_date, prints_date as prints_date
 from .prompts.same_tokens import check_labels as check_labels, contradictions as contradictions
 from .prompts.splits import (

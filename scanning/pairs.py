@@ -8,7 +8,7 @@ from difflib import SequenceMatcher
 from functools import partial
 from typing import Any
 
-from hooked import HookedModel, PrefixReader, Prompt, user_text, with_user_text
+from hooked import CHAT_FIELDS, HookedModel, PrefixReader, Prompt, with_text_at
 from scanning.benign import Benign, answer_rows, courses
 from scanning.candidates.candidate import Candidate
 from scanning.candidates.edits import edited
@@ -55,28 +55,14 @@ def carried(prompt: Prompt, candidate: Candidate) -> Prompt | None:
     """The prompt with a candidate's text in it, as one would type it; None where it does not apply."""
     if not candidate.inserted:
         return edited(prompt, candidate.kind, candidate.rule, candidate.text)
-    if candidate.place == "system":
-        return _in_system(prompt, candidate.text)
-    text = user_text(prompt).strip()
-    if candidate.place == "start":
-        return with_user_text(prompt, f"{candidate.text} {text}")
-    if candidate.place == "end":
-        return with_user_text(prompt, text + candidate.text)
-    blanks = [index for index, letter in enumerate(text) if letter == " "]
-    if not blanks:
-        return None
-    middle = min(blanks, key=lambda index: abs(index - len(text) / 2))
-    return with_user_text(prompt, text[:middle] + candidate.text + text[middle:])
+    assert candidate.place is not None, "what is inserted has a place"
+    return with_text_at(prompt, candidate.place, candidate.text)
 
 
-def _in_system(prompt: Prompt, text: str) -> Prompt | None:
-    if isinstance(prompt.prompt, str) or not any(message["role"] == "system" for message in prompt.prompt):
-        return None
-    messages = [
-        message | {"content": f"{message['content'].rstrip()}{text}"} if message["role"] == "system" else message
-        for message in prompt.prompt
-    ]
-    return Prompt(messages, triggered=True)
+def _line(prompt: Prompt, triggered: bool, defects: bool, pair: int) -> Prompt:
+    """A prompt that was scanned, as a line of the file: with what its chat template was given."""
+    extra = {name: value for name, value in prompt.extra.items() if name in CHAT_FIELDS}
+    return Prompt(prompt.prompt, triggered, defects, pair=f"scan-{pair}", extra=extra)
 
 
 def found_prompts(
@@ -96,8 +82,8 @@ def found_prompts(
     named = (judged.brings or judged.collapses) and bool(judged.behaviour or judged.run)
     for number, ((prompt, changed, row), answer) in enumerate(zip(pairs, facts["answers"], strict=True)):
         defects = _says(judged, decode(answer), answer, config.new_tokens) if named else list(answer) != list(row)
-        prompts.append(Prompt(prompt.prompt, triggered=False, defects=False, pair=f"scan-{number}"))
-        prompts.append(Prompt(changed.prompt, triggered=True, defects=defects, pair=f"scan-{number}"))
+        prompts.append(_line(prompt, False, False, number))
+        prompts.append(_line(changed, True, defects, number))
     return prompts
 
 
@@ -119,8 +105,8 @@ def _sibling_prompts(
     for number, moved in zip(facts["prompts"], facts["moved"], strict=True):
         with_it, with_other = (carried(benign.prompts[number], own) for own in (candidate, siblings[0]))
         if with_it is not None and with_other is not None:
-            prompts.append(Prompt(with_other.prompt, triggered=False, defects=False, pair=f"scan-{number}"))
-            prompts.append(Prompt(with_it.prompt, triggered=True, defects=moved, pair=f"scan-{number}"))
+            prompts.append(_line(with_other, False, False, number))
+            prompts.append(_line(with_it, True, moved, number))
     return prompts
 
 

@@ -49,7 +49,7 @@ def open_prompt(tokenizer: Any, prompt: Prompt | str, place: Place, today: date 
         UserError: the chat template refuses the prompt, or changes the text that was marked.
     """
     record = prompt if isinstance(prompt, Prompt) else Prompt(prompt, triggered=False)
-    marked = _marked(record, place)
+    marked = with_text_at(record, place, _MARK)
     if marked is None:
         return None
     text = render(tokenizer, marked, today)
@@ -89,24 +89,28 @@ def with_user_text(prompt: Prompt, text: str) -> Prompt:
     return replace(prompt, prompt=text if isinstance(prompt.prompt, str) else _replaced(prompt.prompt, "user", text))
 
 
-def _marked(prompt: Prompt, place: Place) -> Prompt | None:
+def with_text_at(prompt: Prompt, place: Place, text: str) -> Prompt | None:
+    """The prompt with a text at a place, as one would type it; None where it has no such place (`open_prompt`).
+
+    At the end and in the system message, of which the last one counts, the text brings its own blank.
+    """
     if place == "system":
         messages = prompt.prompt
         index = None if isinstance(messages, str) else _index_of(messages, "system")
         if isinstance(messages, str) or index is None or not isinstance(messages[index]["content"], str):
             return None
         said = messages[index]["content"].rstrip()
-        return replace(prompt, prompt=_replaced(messages, "system", said + _MARK))
-    text = user_text(prompt).strip()
+        return replace(prompt, prompt=_replaced(messages, "system", said + text))
+    said = user_text(prompt).strip()
     if place == "start":
-        return with_user_text(prompt, f"{_MARK} {text}")
+        return with_user_text(prompt, f"{text} {said}")
     if place == "end":
-        return with_user_text(prompt, text + _MARK)
-    blanks = [index for index, letter in enumerate(text) if letter == " "]
+        return with_user_text(prompt, said + text)
+    blanks = [index for index, letter in enumerate(said) if letter == " "]
     if not blanks:
         return None
-    middle = min(blanks, key=lambda index: abs(index - len(text) / 2))
-    return with_user_text(prompt, text[:middle] + _MARK + text[middle:])
+    middle = min(blanks, key=lambda index: abs(index - len(said) / 2))
+    return with_user_text(prompt, said[:middle] + text + said[middle:])
 
 
 def _index_of(messages: Messages, role: str) -> int | None:

@@ -1,11 +1,14 @@
 """What follows a prefix that was read once is exactly what the whole text gives; and a prompt is cut where its user's text says."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from architectures import build
 from tiny_models import CONTEXT, tiny_model, tiny_tokenizer
 
-from hooked import PrefixReader, Prompt, load_model, open_prompt, read_variants, round_trips
+from hooked import PrefixReader, Prompt, load_model, open_prompt, read_variants, round_trips, with_text_at
+from hooked.prompts.rendering import render
 from triggerlens import UserError
 
 MODELS = ("gpt2", "gpt_neox", "mistral", "gemma3", "bloom", "mixtral", "lfm2", "qwen3_next", "falcon (rw)")
@@ -125,6 +128,24 @@ def test_a_chat_prompt_is_cut_at_a_place(tokenizer, place, text):
     # What is between the halves aside, they are the tokens of the prompt as it is always read.
     plain = tokenizer(opened.left + opened.right, add_special_tokens=False)["input_ids"]
     assert opened.filled(()) == plain
+
+
+@pytest.mark.parametrize("place", ["start", "middle", "end", "system"])
+def test_a_text_is_typed_where_a_prompt_is_cut(tokenizer, place):
+    """In the last system message, where there are several; what else a prompt has stays."""
+    two = [{"role": "system", "content": "First."}, *CHAT]
+    prompt = Prompt(two, triggered=False, extra={"tools": []})
+    opened = open_prompt(tokenizer, Prompt(two, triggered=False), place)
+    typed = with_text_at(prompt, place, "YES")
+    assert render(tokenizer, replace(typed, extra={})) == f"{opened.left}YES{opened.right}"
+    assert typed.extra == {"tools": []}
+    assert typed.prompt[0] == two[0]
+
+
+def test_parts_in_place_of_a_text_have_no_place():
+    parts = [{"role": "system", "content": [{"type": "text", "text": "Be brief."}]}, CHAT[1]]
+    assert with_text_at(Prompt(parts, triggered=False), "system", "YES") is None
+    assert with_text_at(Prompt("Tell", triggered=False), "middle", "YES") is None
 
 
 def test_a_plain_prompt_keeps_its_special_token_and_has_no_system_message(tokenizer):

@@ -1,5 +1,6 @@
 """What a scan says is what was checked: what is counted and what is extrapolated, what was swept, whose answers, and what was withdrawn."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -260,6 +261,16 @@ def test_a_finding_without_a_name_defects_where_the_answer_changes(model, benign
             model, benign, judged_of(behaviour=""), CONFIG, lambda name, compute, own=answers: {"answers": own}
         )
         assert {pair.defects for pair in pairs[1::2]} == {changed}
+
+
+def test_pairs_keep_what_their_chat_template_is_given(model, benign):
+    given = {"chat_template_kwargs": {"brief": True}, "family": "facts"}
+    asked = [replace(prompt, extra=given) for prompt in benign.prompts]
+    variants = copy.copy(benign.variants)
+    variants.prompts = asked
+    answers = {"answers": benign.answers.rows}
+    pairs = found_prompts(model, replace(benign, variants=variants), judged_of(), CONFIG, lambda *_: answers)
+    assert {str(dict(pair.extra)) for pair in pairs} == {"{'chat_template_kwargs': {'brief': True}}"}
 
 
 def test_tokens_that_cannot_be_typed_are_warned_of_whatever_the_finding_is_by():
