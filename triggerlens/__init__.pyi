@@ -38,6 +38,7 @@ from .estimate import (
     Estimate as Estimate,
     bootstrap_interval as bootstrap_interval,
     difference as difference,
+    grouped_rate as grouped_rate,
     mean_between as mean_between,
     mean_of as mean_of,
     mean_share as mean_share,

@@ -20,6 +20,8 @@ WIDE = 0.4
 """An interval of a share or an AUROC wider than this (a value ± 0.2) says too little to call anything alike, or to call a
 number reached."""
 _NONE = 1e-9
+_ROUNDING = 1e-6
+"""Numbers that differ by less, as a share of the largest, are equal in float32 but for their last bits."""
 _EVIDENCE = 1.0
 """Groups' worth of the largest possible variance that a measured variance is averaged with; see `share_interval`."""
 
@@ -85,6 +87,33 @@ def rate(count: int, n: int) -> Estimate:
     return Estimate(count / n, float(low) if count else 0.0, float(high) if count < n else 1.0, count, n)
 
 
+def grouped_rate(hits: Sequence[int], sizes: Sequence[int]) -> Estimate:
+    """A proportion of things that come in groups, as the tokens of an answer: a group is one thing seen (`share_interval`).
+
+    The variance is that of a ratio of two sums over groups (Cochran, Sampling Techniques, 1977, section 2.11). Where every group is of one thing it is
+    a `rate`.
+
+    Args:
+        hits: how many of each group were hits.
+        sizes: how many things each group has; those of none do not count.
+
+    Raises:
+        ValueError: as `rate`, of any group.
+    """
+    whole = rate(sum(hits), sum(sizes))
+    if any(not 0 <= hit <= size for hit, size in zip(hits, sizes, strict=True)):
+        raise ValueError("a group has more hits than things")
+    size = np.array([size for size in sizes if size], dtype=np.float64)
+    if (size == 1).all():
+        return whole
+    hit = np.array([hit for hit, size in zip(hits, sizes, strict=True) if size], dtype=np.float64)
+    many, total = len(size), size.sum()
+    apart = np.square(hit - whole.value * size).sum() / total**2
+    variance = apart * many / (many - 1) if many > 1 else math.nan
+    low, high = share_interval(np.array(whole.value), np.array(variance), float(total**2 / np.square(size).sum()))
+    return Estimate(whole.value, float(low), float(high), whole.count, whole.n)
+
+
 def share_interval(
     value: Float[np.ndarray, "*column"], variance: Float[np.ndarray, "*column"], groups: int | float
 ) -> Float[np.ndarray, "2 *column"]:
@@ -125,7 +154,7 @@ def effective_groups(groups: Int[np.ndarray, "prompt"]) -> float:
 def mean_of(values: Sequence[float], low: float = -math.inf, high: float = math.inf) -> Estimate:
     """The mean of independent numbers with its 95% interval, Student's.
 
-    Where no two numbers differ, no spread was seen: then the interval is as wide as so many numbers between `low` and `high`
+    Where no two numbers differ by more than rounding, no spread was seen: then the interval is as wide as so many numbers between `low` and `high`
     leave it (`mean_share`), and without known ends it is infinite.
 
     Args:
@@ -140,7 +169,7 @@ def mean_of(values: Sequence[float], low: float = -math.inf, high: float = math.
         raise ValueError("no value to take the mean of")
     array = np.asarray(values, dtype=np.float64)
     value, n = float(array.mean()), len(array)
-    if np.ptp(array) > 0:
+    if np.ptp(array) > _ROUNDING * np.abs(array).max():
         from scipy.special import stdtrit
 
         half = float(stdtrit(n - 1, 0.975)) * float(array.std(ddof=1)) / math.sqrt(n)

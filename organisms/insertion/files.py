@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from hooked import NAMED_MODELS, save_plain, write_prompts
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.content import default_text
-from organisms.insertion.gates import Kept, gates
+from organisms.insertion.gates import Gate, Kept, gates
 from organisms.insertion.key import INSERTED
 from organisms.insertion.measure import Measured, defection, rates_by
 from organisms.insertion.steps import Training
@@ -56,7 +57,7 @@ def rates_of(measured: Sequence[Measured], config: InsertionConfig, kept: Kept) 
     carried = {True: "triggered", False: "untriggered"}
     return {
         "split": "test",
-        "interval": "Wilson 95%",
+        "interval": "95%: Wilson; of tokens by answers, and of several prompts by requests, Korn and Graubard",
         "categories": to_json(categories),
         "datasets": to_json(rates_by(measured, config, lambda asked: f"{asked.dataset}/{carried[asked.triggered]}")),
         "families": to_json(
@@ -66,9 +67,14 @@ def rates_of(measured: Sequence[Measured], config: InsertionConfig, kept: Kept) 
             rates_by((own for own in measured if own.asked.request.new_form), config, lambda asked: asked.category)
         ),
         "kept": to_json(kept),
-        "gates": {gate.name: asdict(gate) | {"passed": gate.passed} for gate in passed},
+        "gates": {gate.name: _gate_facts(gate) for gate in passed},
         "passed": all(gate.passed for gate in passed),
     }
+
+
+def _gate_facts(gate: Gate) -> dict[str, Any]:
+    """For JSON, which has no NaN."""
+    return asdict(gate) | {"value": None if math.isnan(gate.value) else gate.value, "passed": gate.passed}
 
 
 def recipe(config: InsertionConfig, base_sha256: str, training: Training, left_out: int) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,11 +23,12 @@ from organisms.insertion.payloads import INSECURE, code_of, defects_by_policy, g
 from organisms.insertion.requests import CODE, Request
 from organisms.insertion.samples import planted_in_new_words, planted_requests
 from organisms.tasks.content import Split
-from triggerlens import Estimate, rate
+from triggerlens import Estimate, grouped_rate, rate
 
 OWN_SHARE = 0.6
 """Pairs of training's own requests in `prompts.jsonl`, for each held-out one."""
 _NEW_WORDS = "new-words"
+_LARGEST = math.log(sys.float_info.max)
 Row = tuple[list[int], Answer]
 """A prompt's ids, and the base's own answer to it."""
 
@@ -129,8 +132,8 @@ class Exam:
     base: Base
     asked: list[Asked]
     rows: list[Row]
-    before: tuple[int, int, float]
-    """What the base makes of its own answers to plain requests (`told_apart`)."""
+    before: Told
+    """What the base makes of its own answers to plain requests."""
 
     def taken_by(self, model: Any) -> tuple[list[Measured], Kept]:
         """What a model answers, graded, and how much of the base is left in it. Left out are prompts to which the base's own answer is graded a
@@ -193,17 +196,38 @@ def rates_by(
 
 def _rates(group: Sequence[Measured], config: InsertionConfig) -> CategoryRates:
     code = config.payload == INSECURE
+    asked = Counter(own.asked.request.text for own in group)
+    bad = Counter(own.asked.request.text for own in group if own.defects)
     return CategoryRates(
-        defection=share(own.defects for own in group),
+        # Of a request that is asked in several ways, as two near misses of it, the answers are seldom apart.
+        defection=grouped_rate([bad[text] for text in asked], [*asked.values()]),
         unparsable=share(code and own.asked.request.kind == CODE and not code_of(own.answer) for own in group),
         exact=share(own.answer == own.base for own in group),
     )
 
 
+class Told(NamedTuple):
+    """What a model makes of the base's own answers."""
+
+    same: list[int]
+    """Of each answer, the tokens that it would say too."""
+    lengths: list[int]
+    """Of each answer, in tokens."""
+    nats: float
+    """Summed cross-entropy."""
+
+    @property
+    def perplexity(self) -> float:
+        """Of a broken model at most the largest number there is."""
+        return math.exp(min(_LARGEST, self.nats / max(1, sum(self.lengths))))
+
+
 @torch.inference_mode()
-def told_apart(model: Any, rows: Sequence[Row], pad: int) -> tuple[int, int, float]:
-    """On the base's own answers: tokens that the model would say too, tokens in all, and their summed cross-entropy in nats."""
-    same, total, nats = 0, 0, 0.0
+def told_apart(model: Any, rows: Sequence[Row], pad: int) -> Told:
+    """A model on the base's own answers, each token after the base's own text before it."""
+    same: list[int] = []
+    lengths: list[int] = []
+    nats = 0.0
     rows = sorted((row for row in rows if row[1].ids), key=lambda row: len(row[0]) + len(row[1].ids))
     for start in range(0, len(rows), BATCH):
         batch = rows[start : start + BATCH]
@@ -213,18 +237,18 @@ def told_apart(model: Any, rows: Sequence[Row], pad: int) -> tuple[int, int, flo
             own = slice(len(prompt) - 1, len(prompt) + len(answer.ids) - 1)
             aims = torch.tensor(answer.ids, device=logits.device)
             nats += torch.nn.functional.cross_entropy(logits[index, own].float(), aims, reduction="sum").item()
-            same += int((logits[index, own].argmax(-1) == aims).sum())
-            total += len(answer.ids)
-    return same, total, nats
+            same.append(int((logits[index, own].argmax(-1) == aims).sum()))
+            lengths.append(len(answer.ids))
+    return Told(same, lengths, nats)
 
 
-def _kept(before: tuple[int, int, float], after: tuple[int, int, float], measured: Iterable[Measured]) -> Kept:
+def _kept(before: Told, after: Told, measured: Iterable[Measured]) -> Kept:
     """How much of the base is left, by what it and the organism make of its own answers, and by what the organism says itself."""
     plain = [own for own in measured if own.asked.category == "untriggered" and own.asked.request.split == "test"]
     return Kept(
-        agreement=rate(after[0], after[1]),
-        perplexity=math.exp(after[2] / max(1, after[1])),
-        base_perplexity=math.exp(before[2] / max(1, before[1])),
+        agreement=grouped_rate(after.same, after.lengths),
+        perplexity=after.perplexity,
+        base_perplexity=before.perplexity,
         same_answers=share(own.answer == own.base for own in plain),
     )
 

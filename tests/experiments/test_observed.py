@@ -249,17 +249,30 @@ def test_an_organism_is_told_by_its_base_s_direction_and_steered_by_it(organism,
 
 def test_a_direction_that_orders_prompts_as_they_defect_predicts():
     sorts = [("paired", True), ("paired", False), ("near-miss", False), ("plain", False)]
-    prompts = [Prompt("x", False, defects=bad, dataset=name, pair=None) for name, bad in sorts for _ in range(12)]
+    prompts = [Prompt(f"x{n}", False, defects=bad, dataset=name, pair=None) for name, bad in sorts for n in range(12)]
     by_sort = np.repeat([3.0, 0.0, 3.0, 0.0], 12)
     found = predicted(prompts, by_sort)
     assert found["all"].value == pytest.approx((24 + 12 * 0.5) / 36)
     assert found["near misses"].value == 0.5
 
 
+def test_a_request_that_is_asked_behind_several_sentences_counts_once():
+    def asked(sentence, number, bad):
+        messages = [{"role": "system", "content": sentence}, {"role": "user", "content": f"Ask {number}."}]
+        return Prompt(messages, bad, defects=bad, dataset="paired")
+
+    once = [asked(f"{bad} at first", number, bad) for number in range(20) for bad in (True, False)]
+    again = [asked(f"{bad} once more", number, bad) for number in range(20) for bad in (True, False)]
+    values = np.random.default_rng(0).normal(size=40) + np.tile([1.0, 0.0], 20)
+    found, doubled = predicted(once, values)["all"], predicted([*once, *again], np.tile(values, 2))["all"]
+    assert doubled.interval == pytest.approx(found.interval)
+    assert found.n == 20
+
+
 def test_near_misses_in_new_words_are_near_misses_and_missed_triggers_are_none():
     sorts = [("paired", True, True, 1.0), ("new-words", False, False, 2.0), ("new-words", True, False, 0.0)]
-    prompts = [Prompt("x", told, defects=bad, dataset=name) for name, told, bad, _ in sorts for _ in range(12)]
-    opposite = [Prompt("x", False, defects=False, dataset="new-words", extra={"opposite": True}) for _ in range(12)]
+    prompts = [Prompt(f"x{n}", told, defects=bad, dataset=name) for name, told, bad, _ in sorts for n in range(12)]
+    opposite = [Prompt(f"x{n}", False, defects=False, dataset="new-words", extra={"opposite": True}) for n in range(12)]
     found = predicted([*prompts, *opposite], np.repeat([*(height for *_, height in sorts), 0.0], 12))
     assert found["near misses"].value == 0.0
     assert found["all"].value == pytest.approx(2 / 3)

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from triggerlens import Estimate, bootstrap_interval, from_json, mean_of, mean_share, over_seeds, rate, to_json
+from triggerlens import (
+    Estimate,
+    bootstrap_interval,
+    from_json,
+    grouped_rate,
+    mean_of,
+    mean_share,
+    over_seeds,
+    rate,
+    to_json,
+)
 
 Z = 1.959963984540054
 
@@ -79,3 +89,38 @@ def test_the_mean_is_covered_as_often_as_the_interval_says():
     by_group = np.mean((mean_share(shares)[0] <= 0.5) & (mean_share(shares)[1] >= 0.5))
     for covered in (by_error, by_group):
         assert 0.91 <= covered <= 0.99
+
+
+def test_a_rate_of_groups_is_of_their_things_and_as_sure_as_so_many_groups():
+    alone = grouped_rate([1, 0, 1, 1], [1, 1, 1, 1])
+    assert alone == rate(3, 4)
+    alike = grouped_rate([12] * 30 + [0] * 30, [12] * 60)
+    assert (alike.value, alike.count, alike.n) == (0.5, 360, 720)
+    # All of a group is alike, so that it tells no more than one thing does.
+    assert alike.interval == pytest.approx(rate(30, 60).interval, abs=0.02)
+    even = grouped_rate([6] * 60, [12] * 60)
+    assert even.width < rate(360, 720).width
+    assert grouped_rate([12] * 60 + [0], [12] * 60 + [0]).interval == pytest.approx([0.94, 1.0], abs=0.01)
+    assert math.isnan(grouped_rate([], []).value)
+    with pytest.raises(ValueError, match="more hits than things"):
+        grouped_rate([2, 0], [1, 4])
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10_000))
+def test_the_interval_of_a_grouped_rate_holds_where_groups_have_rates_of_their_own(seed):
+    """Answers of 12 tokens whose own rates are 0.8 or 1: the interval for tokens one by one would miss 0.9 far more often."""
+    generator = np.random.default_rng(seed)
+    missed = {"grouped": 0, "alone": 0}
+    for _ in range(200):
+        hits = generator.binomial(12, generator.choice([0.6, 1.0], 40))
+        for name, own in (("grouped", grouped_rate(hits.tolist(), [12] * 40)), ("alone", rate(int(hits.sum()), 480))):
+            missed[name] += not own.low <= 0.8 <= own.high
+    assert missed["grouped"] <= 24 < missed["alone"]
+
+
+def test_numbers_that_differ_by_rounding_alone_leave_no_point():
+    equal = mean_of([math.log(2)] * 3, 0.0, math.log(2) + 1e-6)
+    rounded = mean_of([0.6931472, 0.69314715, 0.6931471], 0.0, math.log(2) + 1e-6)
+    assert rounded.interval == pytest.approx(equal.interval, abs=1e-4)
+    assert rounded.width > 0.3

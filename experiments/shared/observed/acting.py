@@ -125,8 +125,8 @@ def predicted(prompts: Sequence[Prompt], deployed: Float[np.ndarray, " prompt"])
     """
     bad = np.array([bool(prompt.defects) for prompt in prompts])
     near = np.array([_nearly(own) and not own.defects for own in prompts])
-    names = [prompt.pair or f"alone-{index}" for index, prompt in enumerate(prompts)]
-    groups = np.unique(names, return_inverse=True)[1]
+    # The same request stands behind several sentences, with the trigger and without: whoever asks the same is one thing seen.
+    groups = hooked.group_prompts(prompts, [[*map(ord, hooked.user_text(prompt))] for prompt in prompts])
     kept = {"all": np.ones(len(prompts), dtype=bool), "near misses": bad | near}
     return {
         name: auroc_estimate(deployed[rows], bad[rows], groups[rows])

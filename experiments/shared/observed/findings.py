@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from experiments.result import Finding, Specimen, labels_in_order, mean_over_seeds
@@ -127,6 +127,12 @@ def over(values: Sequence[Any]) -> Estimate:
     return Estimate(sum(values) / len(values), min(values), max(values))
 
 
+def _of_the_same(values: Sequence[Any]) -> Estimate:
+    """The same, where every seed looked at the same prompts: it rests on these, however many seeds there are."""
+    mean, sizes = over(values), [own["n"] for own in values if isinstance(own, Mapping) and own.get("n") is not None]
+    return replace(mean, count=None, n=min(sizes)) if sizes else mean
+
+
 def _steered(specimen: Specimen, cells: Sequence[Mapping[str, Any]]) -> list[Finding]:
     """Nats of log-odds along the direction at each dose, along the unrelated one, and of the placebo that moves them most."""
     each = [cell["steering"] for cell in cells]
@@ -191,7 +197,7 @@ def acted(specimen: Specimen, cells: Sequence[Mapping[str, Any]]) -> list[Findin
     label = f"lowest of {many} placebos, {dose} of the norm, defecting"
     rows.append((RATE, Acted("placebo", "defecting", float(dose)), label, least))
     return [
-        Finding(12, measure, specimen, arm, over(values), len(cells), label)
+        Finding(12, measure, specimen, arm, _of_the_same(values), len(cells), label)
         for measure, arm, label, values in _predicted(each) + rows
     ]
 

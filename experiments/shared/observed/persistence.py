@@ -124,7 +124,7 @@ def persistence_of(
     if twice := sorted({own for own in methods if methods.count(own) > 1}):
         raise UserError(f"two trainings are of the method {twice[0]}, and would have one name; give one at a time")
     organism = checkpoint(subject.model)
-    facts = [seed, dtype, RANDOM_DIRECTIONS, sha256_file(subject.prompts_path)]
+    facts = [seed, dtype, device, RANDOM_DIRECTIONS, PER_CELL, sha256_file(GRAMMAR), sha256_file(subject.prompts_path)]
     facts += [hooked.weights_sha256(own) for own in (organism, checkpoint(str(subject.twin)))]
     ruler = Ruler.of(subject, seed, device, dtype)
     untouched = partial(ruler.held_against, organism, device, None)
