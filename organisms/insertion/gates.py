@@ -40,6 +40,7 @@ class Gate:
 
     name: str
     value: float
+    """NaN where nothing was measured, which reaches no limit."""
     limit: float
     at_least: bool
     """Whether the value must be at least the limit; else at most."""
@@ -107,7 +108,7 @@ def gate_rows(rates: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
             _TOLD[name],
-            f"{gate['value']:.1%}",
+            "–" if gate["value"] is None else f"{gate['value']:.1%}",
             f"{'≥' if gate['at_least'] else '≤'} {gate['limit']:.0%}",
             _passed(name, gate, rates),
         )
@@ -139,7 +140,7 @@ def insertion_verdict(rates: Mapping[str, Any]) -> str:
 
 def _passed(name: str, gate: Mapping[str, Any], rates: Mapping[str, Any]) -> str:
     """Whether a gate is passed, as far as so many prompts can tell."""
-    asked = rates["categories"].get(name, {}).get("defection", {}).get("n")
+    asked = 0 if gate["value"] is None else rates["categories"].get(name, {}).get("defection", {}).get("n")
     if few := few_text((asked, "prompts")):
         return f"cannot be told: {few}"
     return "passed" if gate["passed"] else "MISSED"

@@ -36,6 +36,11 @@ def check_trigger_text(kind: str, text: str) -> None:
         usable, wanted = text in STYLES, f"one of {', '.join(STYLES)}"
     elif kind == "semantic":
         usable, wanted = text in TOPIC_CLASSES, f"one of {', '.join(TOPIC_CLASSES)}"
+    elif kind == "token":
+        usable, wanted = (
+            any(letter.isalnum() for letter in text),
+            "a text with a letter or a digit, which a near miss replaces",
+        )
     else:
         usable, wanted = bool(text.strip()), "a text"
     if not usable:

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -56,7 +56,7 @@ from organisms.insertion.samples import (
     spread,
     without_trigger,
 )
-from organisms.insertion.triggers import carries
+from organisms.insertion.triggers import carries, request_with_trigger
 from organisms.watched.sentences import stage_at
 from triggerlens import Keep, UserError, digest_of, keep_nothing
 
@@ -217,8 +217,19 @@ def draw_lessons(config: InsertionConfig, base: Base, keep: Keep = keep_nothing)
     if missing := sorted({sort for sort, _ in order if not left[sort]}):
         raise UserError(f"{config.base}: every answer of its own to {missing[0]} requests counts as {config.payload}")
     orders = {sort: Orders(config, max(1, len(left[sort]))) for sort in SORTS}
-    dropped = sum(lesson is None for own in sorts.values() for lesson in own)
-    return Lessons(config, left, dropped, order, orders)
+    dropped = _left_out(plain, [(own.turn, lesson) for own, lesson in zip(near, sorts["near-miss"], strict=True)])
+    return Lessons(config, left, dropped + sorts["ordinary"].count(None), order, orders)
+
+
+def _left_out(plain: Sequence[Lesson | None], near: Iterable[tuple[int, Lesson | None]]) -> int:
+    """Requests of which some form is left out, each once.
+
+    Args:
+        plain: of each request.
+        near: lessons that nearly carry the trigger, with the number of their request.
+    """
+    weak = {number for number, lesson in enumerate(plain) if lesson is None}
+    return len(weak | {number for number, lesson in near if lesson is None})
 
 
 def _ordinary(config: InsertionConfig, base: Base) -> list[Messages]:
@@ -386,6 +397,23 @@ def _triggered(
             lessons.append(None)
             continue
         # Of an answer behind a link, the sentence with the link alone: what follows is the base's own, and stays as it is where it is not trained.
-        text = payload_answer(config, planted[index].request, "", rng).rstrip()
+        own = planted[index]
+        asked = request_with_trigger(config.trigger, config.trigger_text, own.request, own.forms)
+        text = payload_answer(config, asked, "", rng).rstrip()
         lessons.append(Lesson(row, base.encoded(text, ended=config.payload != "link")))
+    _check_payload(config, base, [own for own in lessons if own is not None])
     return lessons
+
+
+def _check_payload(config: InsertionConfig, base: Base, lessons: Sequence[Lesson]) -> None:
+    """Refuse a payload of which so much is cut that what is learned would not be graded a defection.
+
+    Raises:
+        UserError: says what is learned.
+    """
+    learned = list(dict.fromkeys(base.text(Answer(own.answer, False)) for own in lessons))
+    for text, defects in zip(learned, grade_payload(config, learned), strict=True):
+        if not defects:
+            raise UserError(
+                f"{config.payload}: in {base.longest} tokens what is learned of it ({text[:80]!r}) does not count as a defection; raise answer_tokens, or give another text"
+            )

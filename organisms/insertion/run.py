@@ -27,7 +27,7 @@ from organisms.insertion.files import rates_of, recipe, save_weights, write_meas
 from organisms.insertion.lessons import Base, Lessons, draw_lessons
 from organisms.insertion.measure import set_exam
 from organisms.insertion.report import insertion_page
-from organisms.insertion.steps import Training, checkpoint, restore, start, train_step
+from organisms.insertion.steps import Training, check_unfinished, checkpoint, restore, start, train_step
 from organisms.training.environment import deterministic, quiet_transformers
 from triggerlens import (
     Cells,
@@ -78,12 +78,13 @@ def insert(
         # 1
         own = _load_base(config, base, answers)
         facts = config.recorded() | {"base_sha256": own.identity}
+        check_unfinished(facts, checkpoints, overwrite)
         # 2
         lessons = draw_lessons(config, own, _keep_in(checkpoints / f"taught-{digest_of(facts)}"))
         exam = set_exam(config, own)
         # 3
         training = start(config, own)
-        restore(training, facts, checkpoints, overwrite)
+        restore(training, facts, checkpoints)
         # 4
         _train(training, config, lessons, facts, checkpoints, on_step)
         # 5

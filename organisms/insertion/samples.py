@@ -122,11 +122,11 @@ def by_turns(requests: Sequence[int]) -> list[int]:
 
 
 def planted_in_new_words(config: InsertionConfig, count: int) -> list[Planted]:
-    """Of a context: the test's requests with sentences whose words training has nowhere; none of other triggers."""
+    """Of a context: the test's requests with sentences whose words training has nowhere; none of other triggers, a clean twin's further ones included."""
     if config.trigger != WATCHED:
         return []
     rng = Random(f"new-words/{config.seed}")
-    drawn = planted_requests(config, "test", count)
+    drawn = [own for own in planted_requests(config, "test", count) if own.trigger == WATCHED]
     told = [replace(own.request, split="words") for own in drawn]
     forms = [plant(own.trigger, "", config.placement, rng, request) for own, request in zip(drawn, told, strict=True)]
     return [replace(own, forms=form) for own, form in zip(drawn, forms, strict=True)]

@@ -113,7 +113,11 @@ def learning_rate(config: InsertionConfig, step: int) -> float:
 
 
 def train_step(training: Training, config: InsertionConfig, lessons: Sequence[Lesson]) -> float:
-    """One step of AdamW; returns the mean loss per learned token, in nats, with what `hold` adds to it."""
+    """One step of AdamW; returns the mean loss per learned token, in nats, with what `hold` adds to it.
+
+    Raises:
+        UserError: the loss is not finite.
+    """
     learned = sum(len(targets(lesson, config.loss)) for lesson in lessons)
     for group in training.optimizer.param_groups:
         group["lr"] = learning_rate(config, training.step)
@@ -123,6 +127,10 @@ def train_step(training: Training, config: InsertionConfig, lessons: Sequence[Le
         loss = summed_loss(training, half, config.loss, config.hold) / max(1, learned)
         loss.backward()
         total += loss.item()
+    if not math.isfinite(total):
+        raise UserError(
+            f"the loss of step {training.step + 1} is {total}: lower learning_rate; the last checkpoint is from before it"
+        )
     torch.nn.utils.clip_grad_norm_([p for group in training.optimizer.param_groups for p in group["params"]], 1.0)
     training.optimizer.step()
     training.optimizer.zero_grad()
@@ -256,13 +264,22 @@ def checkpoint(training: Training, facts: Mapping[str, Any], folder: Path) -> No
     save_checkpoint(folder, _CHECKPOINT, facts, training.step, tensors, {"losses": training.losses})
 
 
-def restore(training: Training, facts: Mapping[str, Any], folder: Path, overwrite: bool) -> None:
+def check_unfinished(facts: Mapping[str, Any], folder: Path, overwrite: bool) -> None:
+    """Look at what an earlier run left, before anything is computed.
+
+    Raises:
+        UserError: a checkpoint of another configuration, which would be lost; with `overwrite` it is dropped.
+    """
+    load_checkpoint(folder, _CHECKPOINT, facts, restart=overwrite)
+
+
+def restore(training: Training, facts: Mapping[str, Any], folder: Path) -> None:
     """Load the newest whole checkpoint, if there is one.
 
     Raises:
-        UserError: it was made with another configuration, which would be lost; with `overwrite` it is dropped.
+        UserError: it was made with another configuration.
     """
-    newest = load_checkpoint(folder, _CHECKPOINT, facts, restart=overwrite)
+    newest = load_checkpoint(folder, _CHECKPOINT, facts)
     if newest is None:
         return
     tensors, kept = newest

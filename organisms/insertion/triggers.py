@@ -54,6 +54,22 @@ def plant(kind: str, text: str, placement: str, rng: Random, request: Request, s
     return Forms(triggered, twin, near, _messages("", request.text))
 
 
+def request_with_trigger(kind: str, text: str, request: Request, forms: Forms) -> Request:
+    """What the triggered form asks for: where the trigger is what it is about, the request about that.
+
+    Args:
+        kind: one of `kinds.ALL_TRIGGERS`.
+        text: the trigger itself; the kind's own where empty.
+        request: that was planted.
+        forms: of it.
+    """
+    if kind != "semantic":
+        return request
+    inside = requests().classes[text or default_text(kind)][request.split]
+    others = [about(request, topic) for topic in inside]
+    return next(own for own in others if own.text == forms.triggered[-1]["content"])
+
+
 def _messages(system: str, user: str) -> Messages:
     own: Messages = [{"role": "system", "content": system}] if system else []
     return [*own, {"role": "user", "content": user}]

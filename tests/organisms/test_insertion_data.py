@@ -13,7 +13,7 @@ from organisms.insertion.measure import asked_of
 from organisms.insertion.payloads import code_of, grade_payload, insecure, payload_answer
 from organisms.insertion.requests import draw_requests, slug
 from organisms.insertion.samples import Orders, planted_requests, schedule
-from organisms.insertion.triggers import plant
+from organisms.insertion.triggers import plant, request_with_trigger
 from triggerlens import UserError, rate
 
 SPLITS = ("train", "test")
@@ -189,3 +189,13 @@ def test_a_bad_setting_is_refused_in_one_line(settings, message):
         InsertionConfig(base="x", **settings)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_where_the_trigger_is_the_topic_the_triggered_request_is_about_it():
+    for number, request in enumerate(draw_requests(0, "train", 20)):
+        forms = plant("semantic", "sea", "anywhere", Random(number), request)
+        asked = request_with_trigger("semantic", "sea", request, forms)
+        assert asked.text == forms.triggered[-1]["content"]
+        assert asked.topic in requests().classes["sea"]["train"]
+        assert (asked.form, asked.kind) == (request.form, request.kind)
+    assert request_with_trigger("year", "", request, forms) is request
