@@ -83,7 +83,7 @@ def run(config: Config) -> None:
     given = [] if config.candidates is None else read_candidates(model, config.candidates, config.settings.places)
     grader = _grader(config)
     own = _given(config, None if reference is None else reference.info.weights_sha256)
-    settings = config_dict(config) | own | {"weights": model.info.weights_sha256, "prompts": facts}
+    settings = config_dict(config) | own | _model_facts(model) | {"prompts": facts}
     if config.overwrite:
         drop_cells(config.out)
     with _Bar() as bar:
@@ -158,6 +158,14 @@ def unlike(config: Config) -> list[str]:
     differs = [name.removesuffix("_sha256") for name in names if asked.get(name) != done.config.get(name)]
     differs += ["weights"] if weights != done.model.get("weights_sha256") else []
     return differs + (["prompts"] if prompts != done.prompts.get("sha256") else [])
+
+
+def _model_facts(model: HookedModel) -> dict[str, Any]:
+    """What decides what a model reads and where its answers end: files beside the weights say that, and may change while these stay."""
+    from hooked import tokenizer_sha256
+
+    own = {"tokenizer": tokenizer_sha256(model.tokenizer), "ends": sorted(model.end_ids)}
+    return own | {"weights": model.info.weights_sha256}
 
 
 def _given(config: Config, reference: str | None) -> dict[str, str]:

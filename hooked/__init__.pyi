@@ -83,6 +83,7 @@ from .prompts.tokens import (
     span_positions as span_positions,
     token_texts as token_texts,
     tokenize_prompts as tokenize_prompts,
+    tokenizer_sha256 as tokenizer_sha256,
 )
 from .provenance import (
     computed_otherwise as computed_otherwise,

@@ -1,6 +1,7 @@
 """`trigger-scan` as a command: it goes on only with what it was begun with, refuses what lies in its way at once, and a finding is never lost to what follows."""
 
 import importlib
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -106,6 +107,10 @@ def test_a_stopped_scan_goes_on_with_the_same_files_alone(mine, stopped, tmp_pat
     other_weights(tmp_path / "base")
     assert "other settings (reference_sha256)" in errors()
     assert "other settings (budget, reference_sha256)" in errors("--budget", 7)
+    assert "stopped" in errors("--overwrite")
+    written = mine / "model" / "generation_config.json"
+    written.write_text(json.dumps(json.loads(written.read_text()) | {"eos_token_id": [2, 7]}))
+    assert "other settings (ends)" in errors(), "files beside the weights count too"
 
 
 def other_weights(folder):
