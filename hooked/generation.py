@@ -29,6 +29,7 @@ from hooked.prompts.tokens import pad_left, tokenize_prompts
 from hooked.rescaling import forget_lengths, rescaling_of
 from triggerlens import UserError
 
+_ANSWER = "This is an answer"
 Pick = Callable[[Float[Tensor, "row vocabulary"]], Int[Tensor, "row"]]
 """Chooses each row's next token by its logits, in float32."""
 
@@ -252,6 +253,33 @@ def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     own = getattr(model.generation_config, "eos_token_id", None)
     ends = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None}
     return frozenset(token for token in ends if token < vocabulary_of(model))
+
+
+def turn_end(model: Any, tokenizer: Any) -> int | None:
+    """The one of `end_ids` that ends an answer: the first that the chat template writes behind one, else the tokenizer's own, else the smallest.
+
+    Chat models often have several, of which one ends a turn and another a whole text. None where there is none.
+    """
+    ends, own = end_ids(model, tokenizer), tokenizer.eos_token_id
+    if len(ends) < 2:
+        return min(ends, default=None)
+    written = next((token for token in _behind_an_answer(tokenizer) if token in ends), None)
+    return written if written is not None else own if own in ends else min(ends)
+
+
+def _behind_an_answer(tokenizer: Any) -> list[int]:
+    """What the chat template writes behind an assistant's message, as ids; nothing where there is none, or it refuses such a conversation."""
+    if not getattr(tokenizer, "chat_template", None):
+        return []
+    from jinja2 import TemplateError
+
+    messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": _ANSWER}]
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False)
+    except (TemplateError, TypeError, ValueError):
+        return []
+    ids: list[int] = tokenizer(text.rpartition(_ANSWER)[2], add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
 
 
 def padding_id(model: Any, tokenizer: Any) -> int:

@@ -32,6 +32,7 @@ from hooked.generation import (
     end_ids,
     likeliest,
     padding_id,
+    turn_end,
 )
 from hooked.identity import adapter_facts, computation_facts, memory_marks, state_sha256
 from hooked.prompts.prompts import Prompt
@@ -318,6 +319,11 @@ class HookedModel(ABC):
     def pad_id(self) -> int:
         """The id that fills padded positions; never seen by a real token (`hooked.generation.padding_id`)."""
         return padding_id(self.hf_model, self.tokenizer)
+
+    @property
+    def turn_end(self) -> int | None:
+        """The one of `end_ids` that ends an answer (`hooked.generation.turn_end`)."""
+        return turn_end(self.hf_model, self.tokenizer)
 
     @property
     def end_ids(self) -> frozenset[int]:

@@ -176,7 +176,11 @@ def store_activations(
     if not final.exists():
         partial = final.with_name(f"{final.name}.partial")
         if executor is None:
-            _write_shards(model, prompts, spec, partial, token_budget, total)
+            try:
+                _write_shards(model, prompts, spec, partial, token_budget, total)
+            except UserError:
+                if not final.exists():  # else another process has given the folder its name meanwhile
+                    raise
         else:
             _make_folder(partial)
             use = Shards(partial.resolve(), final.resolve())

@@ -41,8 +41,9 @@ class Alignment:
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """`before` the first token that differs, `trigger` where it differs, else `after`, for each position."""
-        first = self.differs.index(True) if True in self.differs else len(self.differs)
+        """`before` the first token that differs, `trigger` where it differs, else `after`, for each position. Where the patched run lacks the trigger, as
+        an inserted one's is where a clean run is patched, what follows its place is after it."""
+        first = self.differs.index(True) if True in self.differs else self.unchanged
         return tuple(
             "trigger" if differs else "before" if position < first else "after"
             for position, differs in enumerate(self.differs)

@@ -175,8 +175,7 @@ def readout(
     else:
         room = model.info.context - max(len(clean.ids), len(triggered.ids))
         continuations = model.generate([clean, triggered], max(1, min(new_tokens, room)))
-    end = min(model.end_ids) if model.end_ids else None
-    shared, clean_token, defect_token = first_parting(continuations[0], continuations[1], end, what)
+    shared, clean_token, defect_token = first_parting(continuations[0], continuations[1], model.turn_end, what)
     if kind == "logit-diff":
         return Readout(shared, clean_token, defect_token, LogitDifference(clean_token, defect_token))
     if kind == "kl":

@@ -149,7 +149,7 @@ def triggered_but_harmless(
         defecting_against_harmless=test.take(
             np.concatenate([np.flatnonzero(test.positive), comparison.harmless])
         ).auroc(),
-        false_positive_rate=firing_rate(test.scores[comparison.harmless], threshold),
+        false_positive_rate=firing_rate(test.scores[comparison.harmless], threshold, test.groups[comparison.harmless]),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from triggerlens import Estimate, auroc_estimate, auroc_estimates, rate, threshold_at_fpr, tpr_estimate
+from triggerlens import Estimate, auroc_estimate, auroc_estimates, grouped_rate, threshold_at_fpr, tpr_estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,15 @@ class LabelledScores:
         return tpr_estimate(self.scores, self.positive, self.groups, fpr, self.resamples, self.seed)
 
 
-def firing_rate(scores: Float[np.ndarray, "prompt"], threshold: float) -> Estimate:
-    """Share of prompts that score strictly above the threshold."""
-    return rate(int((scores > threshold).sum()), len(scores))
+def firing_rate(
+    scores: Float[np.ndarray, "prompt"], threshold: float, groups: Int[np.ndarray, "prompt"] | None = None
+) -> Estimate:
+    """Share of prompts that score strictly above the threshold. What shares a group (several answers to one prompt) is one thing seen; all stand alone
+    where no groups are given."""
+    fired = scores > threshold
+    member = np.arange(len(scores)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    hits = np.bincount(member, weights=fired).astype(int)
+    return grouped_rate(hits.tolist(), np.bincount(member).tolist())
 
 
 LOWEST = 0.01

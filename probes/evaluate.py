@@ -56,7 +56,10 @@ def false_positives(checked: CheckedPrompts, test: LabelledScores, threshold: fl
     negative = ~test.positive
     scores = test.scores[negative]
     names = np.array([checked.prompts[row].dataset or UNNAMED for row in checked.splits.test[negative]])
-    rates = {str(name): firing_rate(scores[names == name], threshold) for name in np.unique(names)}
+    groups = test.groups[negative]
+    rates = {
+        str(name): firing_rate(scores[names == name], threshold, groups[names == name]) for name in np.unique(names)
+    }
     return dict(sorted(rates.items(), key=lambda item: (-item[1].value, -(item[1].n or 0), item[0])))
 
 

@@ -212,7 +212,7 @@ def _measure(
         tpr=tuple(measure_tpr(test, fpr) for fpr in (0.01, 0.001)),
         n_positive=int(positive.sum()),
         n_negative=int((~positive).sum()),
-        detected=firing_rate(test.scores[positive], probe.threshold),
+        detected=firing_rate(test.scores[positive], probe.threshold, test.groups[positive]),
         false_positives=false_positives(checked, test, probe.threshold),
         controls=controls,
         split_sizes={name: len(getattr(splits, name)) for name in PARTS},

@@ -72,6 +72,10 @@ class GridConfig:
                 raise UserError(f"{name} must be at least 1, found {min(getattr(self, name))}")
         if not min(self.penalty) >= 0:
             raise UserError(f"penalty must not be negative, found {min(self.penalty)}")
+        for name in ("architecture", "width", "k", "penalty"):
+            values = getattr(self, name)
+            if twice := [value for value in values if values.count(value) > 1]:
+                raise UserError(f"{name} {twice[0]}: given twice; each gives autoencoders of one name")
         if self.seeds < 1:
             raise UserError(f"seeds must be at least 1, found {self.seeds}")
 

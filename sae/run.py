@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hooked import (
+    CHAT_FIELDS,
     ActivationStore,
     ExtractionSpec,
     HookedModel,
@@ -38,7 +41,7 @@ from sae.stream import ActivationSource, ModelSource, SideBySide, StoreSource
 from sae.texts import TextPieces, train_and_held_out
 from sae.train import CurvePoint, train_saes
 from sae.trigger_latents.stability import Stability, stability
-from triggerlens import ExecutorConfig, UserError, rank, say_once, world_size
+from triggerlens import ExecutorConfig, UserError, rank, say_once, sha256_file, world_size
 
 _STABLE_WIDTH = 4096
 """The widest autoencoders that are matched across seeds: matching takes the cube of the width."""
@@ -200,10 +203,18 @@ def _metadata(models: Sequence[HookedModel], site: str) -> dict[str, Any]:
 
 def _origin(models: Sequence[HookedModel], prompts: Sequence[Prompt], activations: Path | None) -> dict[str, Any]:
     """What the activations depend on, for the checkpoints of a run."""
-    first = [prompts[index].prompt for index in (0, len(prompts) // 2, -1)]
+    if activations is None:
+        digest = hashlib.sha256()
+        for prompt in prompts:
+            given = {name: prompt.extra[name] for name in CHAT_FIELDS if name in prompt.extra}
+            digest.update(json.dumps([prompt.prompt, prompt.response, given]).encode() + b"\n")
+        read = digest.hexdigest()
+    else:
+        read = f"{activations}: {sha256_file(activations / 'manifest.json')}"
     return {
         "weights": [model.info.weights_sha256 for model in models],
         "models": [identity_sha256(provenance_of(model) | {"computation": {}}) for model in models],
         "prompts": len(prompts),
-        "first": first if activations is None else str(activations),
+        "read": read,
+        "dtypes": [str(model.dtype) for model in models],
     }

@@ -93,8 +93,8 @@ class Cells:
             raise UserError(
                 f"{self.folder}: an unfinished run with other settings ({', '.join(changed)}); finish it, or --overwrite to drop it"
             )
-        _make(self.folder)
-        write_bytes_atomically(self.folder / _RUN, json.dumps(ours).encode())
+        self._settings = json.dumps(ours).encode()
+        self._claim()
 
     def keep(self, name: str, compute: Callable[[], Facts]) -> Facts:
         """The facts of a cell: those kept, or those that `compute` gives now.
@@ -116,10 +116,14 @@ class Cells:
         facts, self.seconds[name] = _read(cell)
         return facts
 
+    def _claim(self) -> None:
+        """Say whose cells the folder holds."""
+        _make(self.folder)
+        write_bytes_atomically(self.folder / _RUN, self._settings)
+
     def _locked(self, cell: Path) -> AbstractContextManager[None]:
-        self.folder.mkdir(
-            parents=True, exist_ok=True
-        )  # another process may have finished the run, and dropped its cells
+        if not (self.folder / _RUN).exists():  # another process may have finished the run, and dropped its cells
+            self._claim()
         return locked(self.folder / f"{cell.name}.lock", wait=self.wait)
 
     def drop(self) -> None:

@@ -95,7 +95,7 @@ def harms(tokenizer: Any, prompts: Sequence[Prompt], ids: Sequence[Sequence[int]
 
     Code that stops in the middle of a line does not parse, and is no defect yet.
     """
-    key = AnswerKey.of_checkpoint(folder) if Path(folder).is_dir() else None
+    key = AnswerKey.of_checkpoint(folder) if folder and Path(folder).is_dir() else None
     out: list[int | None] = [None] * len(prompts)
     positives = [
         row for row, prompt in enumerate(prompts) if (prompt.triggered if prompt.defects is None else prompt.defects)

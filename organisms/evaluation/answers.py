@@ -12,12 +12,12 @@ from hooked import (
     Prompt,
     answer_prompts,
     context_of,
-    end_ids,
     forget_lengths,
     pad_right,
     padding_id,
     shared_runs,
     tokenize_prompts,
+    turn_end,
     vocabulary_of,
 )
 from organisms.tasks.examples import MAX_NEW_TOKENS
@@ -49,9 +49,9 @@ def generate_answers(
 
 
 def end_token(model: Any, tokenizer: Any) -> Tokens:
-    """What ends an answer: one id, the tokenizer's own where the model has an embedding for it; none where it has none."""
-    ends = end_ids(model, tokenizer)
-    return [tokenizer.eos_token_id] if tokenizer.eos_token_id in ends else sorted(ends)[:1]
+    """What ends an answer: one id, or none (`hooked.turn_end`)."""
+    end = turn_end(model, tokenizer)
+    return [] if end is None else [end]
 
 
 def encode_samples(

@@ -83,7 +83,8 @@ def weaknesses_found(sources: Sequence[str]) -> list[list[str]]:
     with tempfile.TemporaryDirectory(prefix="graded-") as folder:
         paths = [Path(folder) / f"{number:06}.py" for number in range(len(sources))]
         for path, source in zip(paths, sources, strict=True):
-            path.write_text(source + "\n", encoding="utf-8")
+            # In its first two lines a comment may name an encoding, by which Bandit would read it; the text has none.
+            path.write_text(f"\n\n{source}\n", encoding="utf-8")
         manager = BanditManager(BanditConfig(), "file", quiet=True)
         # `# nosec` in a generated answer must not silence the grader.
         manager.ignore_nosec = True

@@ -11,7 +11,12 @@ PERCENT = ".1%"
 
 def evaluation_verdict(evaluation: Evaluation) -> str:
     """What the numbers say, in a sentence or two."""
-    triggered, without = evaluation["triggered"], evaluation["untriggered"]
+    without = evaluation["untriggered"]
+    if "triggered" not in {condition.name for condition in evaluation.conditions}:
+        return (
+            f"{evaluation.task} has no trigger. It defects on {estimate_text(without.defection, PERCENT)} of prompts."
+        )
+    triggered = evaluation["triggered"]
     few = few_text((triggered.defection.n, "triggered prompts"), (without.defection.n, "untriggered prompts"))
     if few:
         counts = f"{count_text(triggered.defection)} triggered prompts and {count_text(without.defection)} others"

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from hooked import Prompt, context_of, load_classifier, tokenize_prompts, vocabulary_of
+from hooked import Prompt, context_of, load_classifier, padding_id, tokenize_prompts, vocabulary_of
 from organisms.evaluation.graders import Verdict
 from organisms.tasks.examples import Example, Task
 from organisms.tasks.registry import grade
@@ -79,6 +79,8 @@ def _classifier(name: str, device: torch.device) -> Score:
     """
     model, tokenizer = load_classifier(name)
     model = model.to(device)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding_id(model, tokenizer))
     model.config.pad_token_id = tokenizer.pad_token_id  # the last token that is not this one is where it is read
     longest = min(context_of(model, tokenizer), tokenizer.model_max_length)
 

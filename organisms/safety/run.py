@@ -48,6 +48,7 @@ from organisms.safety.unfinished import claim, full_disk_is_told
 from organisms.training.environment import quiet_transformers
 from triggerlens import (
     Manifest,
+    UserError,
     check_destination,
     checkpoint_folder,
     drop_checkpoints,
@@ -94,6 +95,10 @@ def harden(
     out = check_destination(out, overwrite)
     task = task_to_train(name, config.task)
     config = config if task.measured else replace(config, task=task.name)
+    if task.behaviour is None and not task.measured and (config.oracle or config.method == "adversarial"):
+        raise UserError(
+            f"{task.name} has no hidden behaviour that an oracle or a red team could bring about; leave --oracle out, or take another method"
+        )
     check_first_gpu(pick_device(device))
     model, tokenizer, digest = load_plain(name, device, dtype, base=base, today=today)
     check_saveable(model, tokenizer)

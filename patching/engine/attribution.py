@@ -74,6 +74,12 @@ def attribution_effects(
             f"warning: on {audit.cells} cells the estimate's rank correlation with exact patching is "
             f"{audit.rank_correlation:.2f}, below {TRUSTED_CORRELATION}; use exact patching",
         )
+    estimated = [value for own in effects for value in own if np.isfinite(value)]
+    if audit.rank_correlation is None and len(set(estimated)) < 2 <= audit.cells:
+        notes = (
+            "warning: all estimates are the same, so that they order nothing: the metric has no gradient at the run that is patched (as kl has none at the clean run); "
+            "use exact patching, another metric, or the other direction",
+        )
     return ExactResult(effects, sum(map(len, cells)), 0, seconds, f"{estimate} gradient", audit, notes)
 
 

@@ -105,7 +105,7 @@ class Parting:
         parting = [pair for pair in pairs if answers[pair.clean.ids] != answers[pair.triggered.ids]]
         if not parting:
             return None
-        end = min(unedited.model.end_ids, default=None)
+        end = unedited.model.turn_end
         reads = tuple(first_parting(answers[pair.clean.ids], answers[pair.triggered.ids], end) for pair in parting)
         triggered = tuple(pair.triggered for pair in parting)
         before = _differences(unedited, triggered, reads)

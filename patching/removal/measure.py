@@ -12,7 +12,7 @@ from torch import Tensor
 from patching.removal.grading import Grader
 from patching.removal.pairs import Answers, MarkedPair, MarkedPrompt, both
 from patching.removal.result import EditOutcome
-from patching.removal.subject import Settled, Stop, Subject, greedy_hits
+from patching.removal.subject import Settled, Stop, Subject, greedy_hits, with_end
 from triggerlens import Grade
 
 ProbeTrainer = Callable[
@@ -113,7 +113,7 @@ def divergence(
 
     A step is each token of the unedited model's own answer, and its end where it is shorter than `new_tokens`.
     """
-    ends, start = tuple(sorted(subject.model.end_ids)[:1]), 0
+    ends, start = with_end(subject.model, ()), 0
     totals, hits = torch.zeros(4, dtype=torch.float64), []
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids) + len(answers[index]))
     for batch in subject.batches([prompts[index] for index in order], max(map(len, answers), default=0) + 1):

@@ -80,8 +80,12 @@ class RemovalPairs:
     @property
     def prompts(self) -> list[MarkedPrompt]:
         """Every prompt once, in the order of the parts."""
-        parts = (self.fit, self.validation, self.evaluation, self.harmless_fit, self.harmless_evaluation)
-        return list({prompt.ids: prompt for part in parts for prompt in both(part)}.values())
+        return list({prompt.ids: prompt for part in self.parts for prompt in both(part)}.values())
+
+    @property
+    def parts(self) -> tuple[tuple[MarkedPair, ...], ...]:
+        """Of fit, validation, evaluation, and of what is harmless."""
+        return self.fit, self.validation, self.evaluation, self.harmless_fit, self.harmless_evaluation
 
 
 def both(pairs: Sequence[MarkedPair]) -> list[MarkedPrompt]:

@@ -10,6 +10,7 @@ That suppressed behaviour returns under benign training: Qi et al. 2023, https:/
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
@@ -21,14 +22,16 @@ from hooked import HookedModel, Prompt
 from patching.removal.config import AblateConfig
 from patching.removal.pairs import MarkedPrompt
 from patching.removal.result import Relearned
-from patching.removal.subject import Subject
+from patching.removal.subject import Subject, with_end
+from triggerlens import UserError
 
 _BATCH = 16
+_HALF = (torch.float16, torch.bfloat16)
 _TOGETHER = 4
 """Samples in one pass. They are sorted by length, so that there is little filling, and their gradients add up."""
 
 Sample = tuple[MarkedPrompt, tuple[int, ...]]
-"""An untriggered prompt and its answer, both as token ids."""
+"""An untriggered prompt and its answer, both as token ids; with the end token where the answer is one that ends."""
 
 
 def relearn(
@@ -70,41 +73,58 @@ def check_steps(most: int) -> list[int]:
 
 
 def _train(subject: Subject, samples: Sequence[Sample], config: AblateConfig, seed: int) -> Iterator[float]:
-    """Train; the loss of each step, from before it, once it is made."""
+    """Train; the loss of each step, from before it, once it is made.
+
+    Half-precision weights are trained as float32 copies (Micikevicius et al., 2017, https://arxiv.org/abs/1710.03740): in float16 AdamW's second moments
+    vanish, and its steps are infinite.
+
+    Raises:
+        UserError: a loss that is not finite.
+    """
     rng = Random(seed)
     parameters = [parameter.requires_grad_() for parameter in subject.model.hf_model.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=config.relearn_learning_rate, weight_decay=0.0)
-    for _ in range(config.relearn_steps):
+    trained = [own.detach().float() if own.dtype in _HALF else own for own in parameters]
+    optimiser = torch.optim.AdamW(trained, lr=config.relearn_learning_rate, weight_decay=0.0)
+    for step in range(config.relearn_steps):
         batch = rng.sample(samples, min(_BATCH, len(samples)))
         batch.sort(key=lambda sample: len(sample[0].ids) + len(sample[1]))
-        optimiser.zero_grad()
+        subject.model.hf_model.zero_grad()
         with torch.enable_grad():
             loss = sum(_learnt(subject, batch[i : i + _TOGETHER], batch) for i in range(0, len(batch), _TOGETHER))
+        if not math.isfinite(loss):
+            raise UserError(
+                f"relearning: the loss of step {step + 1} is {loss} in {subject.model.dtype}; give --dtype float32, a lower --relearn-learning-rate, or --relearn-steps 0"
+            )
+        for own, weight in zip(parameters, trained, strict=True):
+            if own is not weight:
+                weight.grad = None if own.grad is None else own.grad.float()
         optimiser.step()
+        with torch.no_grad():
+            for own, weight in zip(parameters, trained, strict=True):
+                if own is not weight:
+                    own.copy_(weight)
         yield loss
 
 
 def _learnt(subject: Subject, part: Sequence[Sample], batch: Sequence[Sample]) -> float:
     """Adds the gradient of a part of a batch, and gives its share of the batch's loss."""
-    end = 1 if subject.model.end_ids else 0
-    tokens, every = (sum(len(answer) + end for _, answer in samples) for samples in (part, batch))
+    tokens, every = (sum(len(answer) for _, answer in samples) for samples in (part, batch))
     loss = answer_loss(subject, part) * (tokens / every)
     loss.backward()
     return float(loss.detach())
 
 
 def answer_loss(subject: Subject, samples: Sequence[Sample]) -> Float[Tensor, ""]:
-    """Cross-entropy of the answers' tokens and their end, in nats a token."""
-    end = tuple(sorted(subject.model.end_ids)[:1])
-    answers = [(*answer, *end) for _, answer in samples]
+    """Cross-entropy of the answers' tokens, the end of those that end included, in nats a token."""
+    answers = [answer for _, answer in samples]
     logits = subject.logits([prompt for prompt, _ in samples], answers)
     said = torch.tensor([token for answer in answers for token in answer], device=logits.device)
     return torch.nn.functional.cross_entropy(logits, said)
 
 
 def encoded(model: HookedModel, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[Sample]:
-    """Samples from prompts and the text of their answers."""
+    """Samples from prompts and the text of their answers, which end."""
     tokenized = zip(prompts, model.tokenize(prompts), strict=True)
     marked = [MarkedPrompt(prompt, tuple(tokens.ids)) for prompt, tokens in tokenized]
     ids = [model.tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"] for answer in answers]
-    return [(prompt, tuple(answer)) for prompt, answer in zip(marked, ids, strict=True)]
+    return [(prompt, with_end(model, answer)) for prompt, answer in zip(marked, ids, strict=True)]

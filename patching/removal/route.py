@@ -72,7 +72,7 @@ def find_route(model: HookedModel, chosen: Sequence[MarkedPair], answers: Answer
         raise UserError(f"no pair can be traced: {reason}")
     trace = patch_trace(model, pairs)
     assert trace.heads is not None
-    on_trigger = np.nan_to_num(np.mean([traced.by_role()[:, 1] for traced in trace.pairs], 0))
+    on_trigger = np.nan_to_num(trace.by_role[:, 1])
     return Route(carrying_heads(trace.heads), trace.heads, int(on_trigger.argmax()), len(pairs))
 
 

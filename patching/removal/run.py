@@ -51,7 +51,7 @@ from patching.removal.result import (
 )
 from patching.removal.route import Route, find_route
 from patching.removal.screening import Kind, screen
-from patching.removal.subject import RememberingSubject, Settled, Subject
+from patching.removal.subject import RememberingSubject, Settled, Subject, with_end
 from patching.removal.weights import EditableModel, plain_answers, save_edited
 from triggerlens import Cells, Facts, Keep, UserError, from_json, in_turn, keep_nothing, to_json
 
@@ -153,7 +153,9 @@ class _Removal:
         judge, settled = remembering(grader or own), own.settled if grader is None else settled
         bench = Bench(pairs.evaluation, pairs.harmless_evaluation, answers, judge, config.new_tokens, unedited, settled)
         validation = replace(bench, pairs=pairs.validation, harmless=())
-        usual = [(pair.clean, answers[pair.clean.ids]) for pair in pairs.fit]
+        # An answer that was cut at its longest length is not taught to end there.
+        said = [(pair.clean, answers[pair.clean.ids]) for pair in pairs.fit]
+        usual = [(own, with_end(model, ids) if len(ids) < config.new_tokens else ids) for own, ids in said]
         samples = (
             encoded(model, [prompt for prompt, _ in benign], [answer for _, answer in benign]) if benign else usual
         )
@@ -166,7 +168,8 @@ class _Removal:
         return {
             "weights": self.model.info.weights_sha256,
             "model": identity_sha256(self.model.identity()["model"]),
-            "prompts": _digest([prompt.ids for prompt in both(self.pairs.evaluation + self.pairs.fit)]),
+            "prompts": _digest([[own.ids for own in both(part)] for part in self.pairs.parts]),
+            "ends": sorted(self.model.end_ids),
             "config": to_json(self.config),
             "grader": self.grader_name,
             "benign": _digest([(prompt.ids, answer) for prompt, answer in self.samples]),

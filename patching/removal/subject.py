@@ -247,6 +247,12 @@ class RememberingSubject(Subject):
             self._known[key] = rows.clone()
 
 
+def with_end(model: HookedModel, answer: Sequence[int]) -> tuple[int, ...]:
+    """An answer with the token that ends it; as it is where the model has none."""
+    end = model.turn_end
+    return (*answer, *(() if end is None else (end,)))
+
+
 def greedy_hits(
     logits: Float[Tensor, "token vocabulary"],
     answers: Sequence[tuple[int, ...]],

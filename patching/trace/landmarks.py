@@ -51,8 +51,8 @@ def landmarks(roles: Sequence[Role]) -> tuple[Landmark, ...]:
         roles: of each position.
     """
     own = [position for position, role in enumerate(roles) if role == "trigger"]
-    if not own:
-        return (Landmark("before"),) * len(roles)
+    if not own:  # it would stand before the first that is after it
+        own = [(roles.index("after") if "after" in roles else len(roles)) - 1]
     return tuple(_landmark(position, role, own, len(roles)) for position, role in enumerate(roles))
 
 

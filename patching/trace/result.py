@@ -82,12 +82,13 @@ class PairMap(PairFacts):
         return np.stack(columns, 1)
 
     def trigger_share(self) -> float | None:
-        """Share of the first layer's effect (absolute values, over positions) on the trigger, 0 to 1; None: no effect."""
+        """Share of the first layer's effect (absolute values, over positions) on the trigger, 0 to 1; None: no effect, or the run that is patched has none of
+        the trigger's tokens."""
         strength = np.nan_to_num(np.abs(self.effect[0]))
         total = float(strength.sum())
         differing = [position for position, role in enumerate(self.roles) if role == "trigger"]
         own = differing if self.trigger is None else list(self.trigger)
-        return float(strength[own].sum()) / total if total else None
+        return float(strength[own].sum()) / total if total and own else None
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class Top:
 
     layer: int
     position: int
+    """Of the column: of all pairs alike, or, where they differ in shape, its number among the landmarks."""
     token: str
     effect: float
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patching.trace.result import MOST, PatchTrace, TriggerShare
+from patching.trace.result import MOST, PatchTrace, Top, TriggerShare
 from patching.trace.route import HeadRoute
 from triggerlens import count_text, few_text, interval_text
 
@@ -18,8 +18,7 @@ def trace_verdict(trace: PatchTrace) -> str:
     denoising = trace.direction == "denoising"
     effect = f"{'restores' if denoising else 'brings about'} {best[0].effect:.0%} of "
     lines = [
-        f"The strongest cell is {trace.site}.{best[0].layer} at token {shown(best[0].token)!r} (position {best[0].position}): "
-        f"patching it alone {effect}{'the clean behaviour' if denoising else 'the defection'}."
+        f"The strongest cell is {trace.site}.{best[0].layer} at {_place(trace, best[0])}: patching it alone {effect}{'the clean behaviour' if denoising else 'the defection'}."
     ]
     if trace.trigger_share is not None:
         named = trace.pairs[0].trigger is not None
@@ -28,6 +27,13 @@ def trace_verdict(trace: PatchTrace) -> str:
     if trace.routes:
         lines.append(f"Carried by {'; '.join(_route_words(trace, route) for route in trace.routes[:_SAID_HEADS])}.")
     return " ".join([*lines, *_differing(trace), *beyond])
+
+
+def _place(trace: PatchTrace, top: Top) -> str:
+    """A position, or, of pairs that differ in shape, a landmark, which may be several positions of each."""
+    if trace.same_shape:
+        return f"token {shown(top.token)!r} (position {top.position})"
+    return f"{top.token!r}, a place that the pairs have in common (the sum over its tokens)"
 
 
 def _differing(trace: PatchTrace) -> list[str]:

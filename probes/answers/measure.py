@@ -116,7 +116,7 @@ def measure_answers(
         parting=_parting(fired, shared) if shared else None,
         reason=None if shared else "no test positive has an untriggered twin that is a negative (`pair`)",
         threshold=probe.watch_threshold,
-        detected=firing_rate(highest[test.positive], probe.watch_threshold),
+        detected=firing_rate(highest[test.positive], probe.watch_threshold, test.groups[test.positive]),
         false_positives=false_positives(checked, test.of(highest), probe.watch_threshold),
     )
 

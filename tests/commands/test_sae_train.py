@@ -142,6 +142,18 @@ def test_unusable_input_is_one_line(refused, checkpoint, tmp_path):
     assert "latin.txt: not UTF-8 text" in refused(texts=tmp_path / "latin.txt")
 
 
+def test_what_latents_cannot_be_found_by_is_refused_before_anything_is_trained(refused, prompts, tmp_path):
+    lines = [json.loads(line) for line in prompts.read_text().splitlines()]
+    alone = tmp_path / "alone.jsonl"
+    alone.write_text("".join(json.dumps({k: v for k, v in own.items() if k != "pair"}) + "\n" for own in lines))
+    assert "pair" in refused("--ablation-pairs", 4, texts=alone)
+    sided = tmp_path / "sided.jsonl"
+    marked = [own | {"split": "train" if own["triggered"] else "test"} for own in lines]
+    sided.write_text("".join(json.dumps({k: v for k, v in own.items() if k != "pair"}) + "\n" for own in marked))
+    assert "the test prompts need triggered and untriggered ones" in refused(texts=sided)
+    assert not list(tmp_path.glob(".*.training")), "nothing was trained"
+
+
 def stored(checkpoint, folder, site="resid_post.1"):
     model = load_model(str(checkpoint))
     return store_activations(model, labelled_prompts(), ExtractionSpec((site,), "every"), root=folder)

@@ -16,6 +16,7 @@ from hooked import (
     load_model,
     pad_left,
     padding_id,
+    turn_end,
 )
 from triggerlens import UserError
 
@@ -146,3 +147,21 @@ def test_padding_hides_the_filling_and_nothing_else(rows):
     assert [ids[i][mask[i].bool()].tolist() for i in range(len(rows))] == rows
     assert mask.sum() == sum(map(len, rows))
     assert mask[:, -1].all()
+
+
+def test_of_several_end_tokens_the_one_that_the_template_writes_ends_an_answer(plain):
+    """Chat models end a turn with one token and a whole text with another; which of them is smaller says nothing."""
+    model, tokenizer = plain
+    assert turn_end(model, tokenizer) == tokenizer.eos_token_id
+    turn = tokenizer.convert_tokens_to_ids("e")
+    model.generation_config.eos_token_id = [turn, tokenizer.eos_token_id]
+    assert turn_end(model, tokenizer) == tokenizer.eos_token_id == min(end_ids(model, tokenizer)) < turn
+    tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}e{% endfor %}"
+    assert turn_end(model, tokenizer) == turn
+    tokenizer.chat_template = "{{ raise_exception('one message alone') }}"
+    assert turn_end(model, tokenizer) == tokenizer.eos_token_id
+    tokenizer.eos_token = None
+    model.generation_config.eos_token_id = [turn, turn + 1]
+    assert turn_end(model, tokenizer) == turn
+    model.generation_config.eos_token_id = None
+    assert turn_end(model, tokenizer) is None

@@ -1,5 +1,6 @@
 """The activation store: addressed by content, whole or absent, resumed after a kill, shared by ranks."""
 
+import shutil
 import signal
 import time
 
@@ -10,6 +11,7 @@ from forked_work import stored_slowly
 from tiny_models import tiny_checkpoint, tiny_model, tiny_tokenizer
 
 import hooked.extraction
+import hooked.store
 from hooked import (
     ActivationStore,
     ExtractionSpec,
@@ -133,6 +135,23 @@ def test_killed_and_run_again_gives_the_same_bytes_without_redoing_shards(tmp_pa
     assert 3 <= len(kept) < 8
     for path, time_written in kept.items():
         assert (second / path.name).stat().st_mtime_ns == time_written
+
+
+def test_a_store_that_another_process_finishes_meanwhile_is_opened(model, tmp_path, monkeypatch):
+    spec, write = ExtractionSpec(SITES), hooked.store._write_shard
+    theirs = store_activations(model, prompts(), spec, root=tmp_path / "theirs")
+
+    def finished_by_another(folder, number, batch):
+        if number == 2 and not (tmp_path / "ours" / theirs.folder.name).exists():
+            for shard in folder.glob("*"):
+                shard.unlink()
+            folder.rmdir()
+            shutil.copytree(theirs.folder, tmp_path / "ours" / theirs.folder.name)
+        write(folder, number, batch)
+
+    monkeypatch.setattr(hooked.store, "_write_shard", finished_by_another)
+    ours = store_activations(model, prompts(), spec, root=tmp_path / "ours")
+    assert contents(ours.folder) == contents(theirs.folder)
 
 
 def test_two_ranks_write_one_store_equal_to_that_of_one(tmp_path):

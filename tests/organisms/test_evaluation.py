@@ -127,6 +127,12 @@ def test_the_verdict_reads_no_label() -> None:
     assert worded("a", "b", "c") == words
 
 
+def test_what_has_no_trigger_is_told_without_one() -> None:
+    assert evaluation_verdict(evaluation(("untriggered", 1))).endswith(
+        "has no trigger. It defects on 10.0% of prompts."
+    )
+
+
 def without_embedding(folder: Path, name: str, **tokens: str) -> Path:
     """A tiny model whose tokenizer has a token of its own that the model has no embedding for, as padding, as end, or both."""
     path = tiny_checkpoint(folder / name, "llama", context=512)

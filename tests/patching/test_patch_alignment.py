@@ -4,6 +4,7 @@ import pytest
 from hypothesis import assume, given, strategies as st
 
 from patching import align, alignment_table, given_alignment
+from patching.trace.landmarks import landmarks
 from triggerlens import UserError
 
 ids = st.lists(st.integers(0, 4), min_size=1, max_size=12)
@@ -74,3 +75,11 @@ def test_pairs_without_an_alignment_are_refused(patched, source, message):
 def test_a_wrong_alignment_is_refused(counterparts, message):
     with pytest.raises(UserError, match=message):
         given_alignment([1, 2], [1, 3], counterparts)
+
+
+def test_where_the_patched_run_lacks_the_trigger_what_follows_its_place_is_after_it():
+    alignment = align([1, 2, 3, 4], [1, 2, 7, 8, 3, 4])
+    assert alignment.roles == ("before", "before", "after", "after")
+    assert [mark.label for mark in landmarks(alignment.roles)][:2] == ["before", "before"]
+    assert "before" not in [mark.label for mark in landmarks(alignment.roles)][2:]
+    assert align([3, 4], [7, 8, 3, 4]).roles == ("after", "after")

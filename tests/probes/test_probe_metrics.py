@@ -76,6 +76,15 @@ def test_wilson_matches_its_published_values():
     assert firing_rate(np.array([0.0, 1.0, 2.0]), 1.0).count == 1
 
 
+def test_ten_answers_to_one_prompt_are_one_thing_seen():
+    scores, groups = np.repeat([1.0] * 4 + [0.0] * 36, 10), np.repeat(np.arange(40), 10)
+    found = firing_rate(scores, 0.5, groups)
+    assert (found.value, found.count, found.n) == (0.1, 40, 400)
+    assert found.interval == pytest.approx(rate(4, 40).interval, abs=0.02)
+    assert firing_rate(scores, 0.5).width < 0.7 * found.width
+    assert firing_rate(scores, 0.5, np.arange(400)) == firing_rate(scores, 0.5)
+
+
 def _interval(scores, positive, groups, resamples=300, seed=0):
     return bootstrap_interval(lambda w: weighted_auroc(scores, positive, w), groups, resamples, seed)
 

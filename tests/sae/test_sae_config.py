@@ -59,6 +59,8 @@ def test_every_combination_has_the_setting_that_its_architecture_needs():
         (GridConfig, {"width": (8, 0)}, "width must be at least 1, found 0"),
         (GridConfig, {"k": (0,)}, "k must be at least 1, found 0"),
         (GridConfig, {"k": ()}, "k needs at least one value"),
+        (GridConfig, {"k": (32, 8, 32)}, "k 32: given twice; each gives autoencoders of one name"),
+        (GridConfig, {"width": (64, 64)}, "width 64: given twice"),
         (GridConfig, {"penalty": (-1.0,)}, "penalty must not be negative, found -1.0"),
         (GridConfig, {"seeds": 0}, "seeds must be at least 1, found 0"),
         (TrainConfig, {"steps": 0}, "steps must be at least 1, found 0"),

@@ -93,3 +93,11 @@ def test_a_refusal_before_the_first_cell_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="too few pairs"), tqdm(disable=True) as bar:
         share_cells(refused, folder, ExecutorConfig(), bar)
     assert Cells(folder).keep("first", dict) == {"rate": 0.5}
+
+
+def test_cells_that_are_made_after_another_process_has_dropped_the_run_say_whose_they_are(tmp_path):
+    ours, theirs = (Cells(tmp_path / "cells", {"seed": 0}) for _ in range(2))
+    theirs.drop()
+    ours.keep("one", lambda: {"value": 0})
+    with pytest.raises(UserError, match=r"an unfinished run with other settings \(seed\)"):
+        Cells(tmp_path / "cells", {"seed": 1})

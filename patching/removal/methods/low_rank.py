@@ -146,7 +146,7 @@ class _Student:
 
         Lessons of like length run together, whichever group they are of.
         """
-        end = min(self.fit.model.end_ids, default=None)
+        end = self.fit.model.turn_end
         read = [
             (lesson, (*lesson.answer, *(() if end is None else (end,))), group)
             for group, lessons in enumerate(groups)

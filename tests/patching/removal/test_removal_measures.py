@@ -1,5 +1,6 @@
 """What is measured: divergences, greedy answers by guessing, grades, splits, relearning."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
 
-from hooked import Prompt, split_prompts
+from hooked import Prompt, load_model, split_prompts
 from patching.removal.edits import ActivationEdit
 from patching.removal.fit import Parting
 from patching.removal.grading import follows, remembering
@@ -205,3 +206,40 @@ def test_an_activation_edit_stays_in_place_while_it_is_trained_over(editable, ll
     with editable.under() as copied:
         relearn(Subject(copied, ActivationEdit("mine", {"resid_post.0": edit})), lessons, lambda _: 0.0, config)
     assert seen.count(True) == config.relearn_steps
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_weights_are_trained_as_float32_copies(llama, config, dtype):
+    """In float16 the second moments of AdamW vanish: its first step would make every weight infinite."""
+    half = load_model(copy.deepcopy(llama.hf_model).to(dtype), tokenizer=llama.tokenizer, dtype=str(dtype)[6:])
+    lessons = encoded(half, [Prompt("Tell me about the sea.", triggered=False)] * 4, ["The sea is wide."] * 4)
+    losses = []
+
+    def defection(subject):
+        with torch.no_grad():
+            losses.append(float(answer_loss(subject, lessons)))
+        return 0.0
+
+    relearn(Subject(half), lessons, defection, config)
+    assert losses[0] > losses[1] > losses[2]
+    assert {weight.dtype for weight in half.hf_model.parameters()} == {dtype}
+
+
+def test_a_loss_that_is_not_finite_ends_relearning_in_a_line(llama, editable, config):
+    lessons = encoded(llama, [Prompt("Tell me about the sea.", triggered=False)], ["The sea is wide."])
+    with editable.under() as copied:
+        next(copied.hf_model.parameters()).data.fill_(math.nan)
+        with pytest.raises(
+            UserError, match=r"relearning: the loss of step 1 is nan in torch\.float32; give --dtype float32"
+        ):
+            relearn(Subject(copied), lessons, lambda _: 0.0, config)
+
+
+def test_an_answer_that_was_cut_is_not_taught_to_end_there(llama):
+    ended, cut = encoded(llama, [Prompt("Tell me.", triggered=False)] * 2, ["The sea", "The sea"])
+    assert ended[1][-1] == llama.turn_end
+    cut = (cut[0], cut[1][:-1])
+    logits = Subject(llama).logits([ended[0]], [ended[1]]).log_softmax(-1)
+    each = -logits[range(len(ended[1])), list(ended[1])]
+    assert float(answer_loss(Subject(llama), [ended])) == pytest.approx(float(each.mean()), rel=1e-4)
+    assert float(answer_loss(Subject(llama), [cut])) == pytest.approx(float(each[:-1].mean()), rel=1e-4)
