@@ -22,6 +22,8 @@ number reached."""
 _NONE = 1e-9
 _ROUNDING = 1e-6
 """Numbers that differ by less, as a share of the largest, are equal in float32 but for their last bits."""
+_MEANS, _CORRELATIONS = 256, 32
+"""Steps in which `grouped_rate` goes through what may be."""
 _EVIDENCE = 1.0
 """Groups' worth of the largest possible variance that a measured variance is averaged with; see `share_interval`."""
 
@@ -88,30 +90,39 @@ def rate(count: int, n: int) -> Estimate:
 
 
 def grouped_rate(hits: Sequence[int], sizes: Sequence[int]) -> Estimate:
-    """A proportion of things that come in groups, as the tokens of an answer: a group is one thing seen (`share_interval`).
+    """A proportion of things that come in groups which may be alike, as the tokens of an answer or the models of one base.
 
-    The variance is that of a ratio of two sums over groups (Cochran, Sampling Techniques, 1977, section 2.11). Where every group is of one thing it is
-    a `rate`.
+    1. Of a group the hits are beta-binomial (Skellam, 1948, J. R. Stat. Soc. B 10, 257): its own rate scatters about the mean by an intraclass correlation
+       between 0, where things are independent, and 1, where a group is one thing.
+    2. The interval is the central 95% of the mean given the hits, the correlation being as likely anywhere between 0 and 1, and the mean by Jeffreys' prior.
+       What is alike within groups shows in the hits: ten spread evenly over groups tell more than ten in one.
+    3. It is never narrower than the Wilson interval of as many independent things, and that where every group is of one.
 
     Args:
         hits: how many of each group were hits.
         sizes: how many things each group has; those of none do not count.
 
     Raises:
-        ValueError: as `rate`, of any group.
+        ValueError: a group has more hits than things.
     """
-    whole = rate(sum(hits), sum(sizes))
     if any(not 0 <= hit <= size for hit, size in zip(hits, sizes, strict=True)):
         raise ValueError("a group has more hits than things")
-    size = np.array([size for size in sizes if size], dtype=np.float64)
-    if (size == 1).all():
+    whole = rate(sum(hits), sum(sizes))
+    if all(size <= 1 for size in sizes):
         return whole
-    hit = np.array([hit for hit, size in zip(hits, sizes, strict=True) if size], dtype=np.float64)
-    many, total = len(size), size.sum()
-    apart = np.square(hit - whole.value * size).sum() / total**2
-    variance = apart * many / (many - 1) if many > 1 else math.nan
-    low, high = share_interval(np.array(whole.value), np.array(variance), float(total**2 / np.square(size).sum()))
-    return Estimate(whole.value, float(low), float(high), whole.count, whole.n)
+    from scipy.special import betaln
+
+    groups, counts = np.unique([own for own in zip(hits, sizes, strict=True) if own[1]], axis=0, return_counts=True)
+    mean = np.sin((np.arange(_MEANS) + 0.5) / _MEANS * np.pi / 2) ** 2  # even steps of the angle are Jeffreys' prior
+    correlation = (np.arange(_CORRELATIONS) + 0.5) / _CORRELATIONS
+    more, less = (np.outer(own, (1 - correlation) / correlation) for own in (mean, 1 - mean))
+    each = [count * betaln(hit + more, size - hit + less) for (hit, size), count in zip(groups, counts, strict=True)]
+    log = np.sum(each, 0) - counts.sum() * betaln(more, less)
+    weight = np.exp(log - log.max()).sum(1)
+    below = (np.cumsum(weight) - weight / 2) / weight.sum()
+    low, high = np.interp([0.025, 0.975], below, mean)
+    low, high = (0.0 if not whole.count else low), (1.0 if whole.count == whole.n else high)
+    return Estimate(whole.value, min(whole.low, float(low)), max(whole.high, float(high)), whole.count, whole.n)
 
 
 def share_interval(
@@ -205,8 +216,8 @@ def mean_share(values: Float[np.ndarray, "sample *column"]) -> Float[np.ndarray,
 def over_seeds(estimates: Sequence[Estimate]) -> Estimate:
     """Mean of the values, and the widest reach of the seeds' intervals: never narrower than any one seed's.
 
-    Counts are added up where every seed looked at as many, so that the value is still their quotient. Numbers without counts
-    rest on what the smallest of them rests on: seeds share their prompts.
+    Counts are added up where every seed looked at as many, so that the value is still their quotient, and at `FEWEST` or more. Otherwise the mean rests on
+    what the smallest of them rests on: seeds may share their prompts, and few prompts seen often are few.
 
     Raises:
         ValueError: there is no estimate.
@@ -217,9 +228,11 @@ def over_seeds(estimates: Sequence[Estimate]) -> Estimate:
     low, high = min(estimate.low for estimate in estimates), max(estimate.high for estimate in estimates)
     counts = [estimate.count for estimate in estimates if estimate.count is not None]
     sizes = [estimate.n for estimate in estimates if estimate.n is not None]
-    if len(counts) == len(sizes) == len(estimates) and len(set(sizes)) == 1:
+    if len(estimates) == 1:
+        return estimates[0]
+    if len(counts) == len(sizes) == len(estimates) and len(set(sizes)) == 1 and not estimates[0].few:
         return Estimate(value, low, high, sum(counts), sum(sizes))
-    return Estimate(value, low, high, n=min(sizes) if not counts and len(sizes) == len(estimates) else None)
+    return Estimate(value, low, high, n=min(sizes) if len(sizes) == len(estimates) else None)
 
 
 def difference(first: Estimate, second: Estimate) -> Estimate:

@@ -35,7 +35,7 @@ from experiments.result import Finding, Result, Specimen, estimate_of, labels_in
 from experiments.shared.activations import middle_layer
 from experiments.shared.data import labelled
 from experiments.shared.grid import ModelsExperiment
-from experiments.shared.judging import full, is_open, short
+from experiments.shared.judging import full, is_open, short, with_controls
 from experiments.shared.later import torch
 from experiments.shared.scores import alarms, dataset_names
 from experiments.shared.subjects import ONE, REAL, ModelsConfig, Subject, checkpoint
@@ -294,13 +294,16 @@ def judged(result: Result, model: str, arm: Monitor) -> Judgement | None:
         return None
     late = ", ".join(full(result.find(name, model, arm)) for name in (AFTER_PARTING, AFTER_HARM))
     distance = Monitor(DISTANCE, "calibrated", "clean data only")
-    clean = [f"{finding.specimen.label} {full(finding)}" for finding in result.clean(ON_TRIGGER, model, arm)]
+    alarms = result.clean(ON_TRIGGER, model, arm)
+    clean = [f"{finding.specimen.label} {full(finding)}" for finding in alarms]
+    # Trained alike on a model that has nothing to detect, a monitor that fires as often reads the trigger.
+    clears_them = all(1 - missed.estimate.high > finding.estimate.value for finding in alarms)
     return Judgement(
         model,
         f"{arm.name}, {arm.threshold}: missed {full(missed)} at {full(worst)} false positives in the worst dataset; missed before the answers part, "
         f"and before the harm is complete: {late}",
         f"alarms on the trigger: {', '.join(clean) or 'clean twin –'}; from clean answers alone {at_text(result, model, distance)}",
-        both_reached(missed.estimate, worst.estimate),
+        with_controls(both_reached(missed.estimate, worst.estimate), clears_them),
     )
 
 

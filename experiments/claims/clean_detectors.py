@@ -26,7 +26,7 @@ from experiments.result import Finding, Result, Specimen, estimate_of, labels_in
 from experiments.shared.activations import last_token, middle_layer
 from experiments.shared.data import Labelled, labelled
 from experiments.shared.grid import ModelsExperiment
-from experiments.shared.judging import clean_text, compare, full, is_open, short
+from experiments.shared.judging import clean_text, clears, compare, full, is_open, short, with_controls
 from experiments.shared.scores import alarms, dataset_names
 from experiments.shared.subjects import ONE, REAL, ModelsConfig, Subject
 from triggerlens import Estimate, Facts, UserError, auroc_estimate, over_seeds, threshold_at_fpr, to_json, tpr_at_fpr
@@ -110,11 +110,13 @@ def cell(config: Config, measured: Measured, seed: int) -> Facts:
         "text: rarest token": shared.rarest_token(measured.tokens),
     }
     monitors = {
-        name: monitor(config, measured, fit(clean), shared.held_out_scores(fit, clean, seed), rest)
+        name: monitor(
+            config, measured, fit(clean), shared.held_out_scores(fit, clean, seed), rest, name == shared.SPECTRAL
+        )
         for name, fit in detectors.items()
     }
     for name, score in shared.supervised(measured.x[:, middle], data.positive, rest).items():
-        monitors[name] = monitor(config, measured, score, score(clean), rest)
+        monitors[name] = monitor(config, measured, score, score(clean), rest, fitted_on_rest=True)
     return {
         "site": measured.sites[middle],
         "detectors": monitors,
@@ -130,12 +132,13 @@ def monitor(
     score: shared.Score,
     calibration: Float[np.ndarray, "clean"],
     rest: np.ndarray,
+    fitted_on_rest: bool = False,
 ) -> dict[str, Any]:
-    """A detector on test prompts, and at its threshold."""
+    """A detector on test prompts, and at its threshold. On fresh clean prompts, phrased as those it was calibrated on, one that was fitted on these says nothing."""
     data = measured.data
     scores, positive = score(data.test), data.positive[data.test]
     threshold = threshold_at_fpr(calibration, config.target_fpr)
-    fresh = rest[~data.positive[rest] & ~data.triggered[rest]]
+    fresh = rest[~data.positive[rest] & ~data.triggered[rest]][: 0 if fitted_on_rest else None]
     names = dataset_names([data.prompts[row] for row in data.test])
     return {
         "auroc": to_json(auroc_estimate(scores, positive, data.groups[data.test])),
@@ -202,13 +205,13 @@ def judge_detection(result: Result) -> list[Judgement]:
         triggers = "contextual" if model == "year-code" else "simple"
         both = zip((plain, best), published(model), ("Mahalanobis", "best"), strict=True)
         for ours, number, text in both:
-            clean = clean_text(result.clean(AUROC, model, ours.arm), ours)
+            clean = result.clean(AUROC, model, ours.arm)
             judgements.append(
                 Judgement(
                     model,
                     f"{ours.arm.name} {full(ours)}",
-                    f"{clean}; labelled probe {probe}",
-                    compare(ours.estimate, number),
+                    f"{clean_text(clean, ours)}; labelled probe {probe}",
+                    with_controls(compare(ours.estimate, number), clears(ours, clean)),
                     f"{text} {number:.3f} ({triggers} triggers)",
                 )
             )
@@ -231,7 +234,9 @@ def judge_monitor(result: Result) -> list[Judgement]:
             f"within 1%: {monitor_text(strict)}",
         ]
         controls = f"alarms on the trigger: {clean}; labelled probe {probe} at {false}"
-        judgements.append(Judgement(model, "; ".join(ours), controls, monitor_verdict(loose, strict)))
+        alarms = {own[0].arm: result.clean(ON_TRIGGER, model, own[0].arm) for own in (strict, loose) if own}
+        verdict = monitor_verdict(loose, strict, alarms)
+        judgements.append(Judgement(model, "; ".join(ours), controls, verdict))
     return judgements
 
 
@@ -239,9 +244,23 @@ Monitor = tuple[Finding, Finding]
 """What a detector lets pass, and its false-positive rate."""
 
 
-def monitor_verdict(loose: Monitor | None, strict: Monitor | None) -> Verdict:
-    """The better of the best monitors at either false-positive rate."""
-    told = [both_reached(*(finding.estimate for finding in monitor)) for monitor in (strict, loose) if monitor]
+def monitor_verdict(
+    loose: Monitor | None, strict: Monitor | None, alarms: Mapping[Any, Sequence[Finding]] | None = None
+) -> Verdict:
+    """The better of the best monitors at either false-positive rate.
+
+    Args:
+        loose: within the published rate.
+        strict: within the rate that is aimed at.
+        alarms: by detector, how often it fires on the trigger in models that never defect; one that fires there as often as on defections sees the trigger.
+    """
+    told = [
+        with_controls(
+            both_reached(passed.estimate, false.estimate),
+            all(1 - passed.estimate.high > clean.estimate.value for clean in (alarms or {}).get(passed.arm, ())),
+        )
+        for passed, false in (monitor for monitor in (strict, loose) if monitor)
+    ]
     order: tuple[Verdict, ...] = ("beaten", "met", "cannot tell", "not met")
     return min([*told, "not met"], key=order.index)
 

@@ -28,7 +28,7 @@ from experiments.experiment import Claim, Judgement, Verdict, register
 from experiments.result import Finding, Result, Specimen, mean_over_seeds
 from experiments.shared.data import Labelled, labelled
 from experiments.shared.grid import ModelsExperiment
-from experiments.shared.judging import HARM, clean_text, full, is_open, short
+from experiments.shared.judging import HARM, clean_text, full, is_open, short, with_controls
 from experiments.shared.later import torch
 from experiments.shared.subjects import ONE, REAL, ModelsConfig, Subject, checkpoint
 from triggerlens import Estimate, Facts, Grade, UserError, mean_share, rate, to_json
@@ -262,13 +262,17 @@ def judge(result: Result) -> list[Judgement]:
             continue
         most = (1 - CUT) * left[untouched].estimate.value
         cut = [heads for heads, finding in left.items() if finding.estimate.high <= most]
-        heads = cut[0] if cut else [*left][-1]
+        # Of so few answers that the interval of none defecting reaches beyond a tenth, nothing can be told.
+        perhaps = [heads for heads, finding in left.items() if heads.count and finding.estimate.low <= most]
+        heads = [*cut, *perhaps, [*left][-1]][0]
         before, right = (result.find(RIGHT_CLEAN, model, arm) for arm in (untouched, heads))
         harm = before.estimate.value - right.estimate.value if before and right else 0.0
-        few = bool(cut) and (heads.count == 1 or heads.share <= FEW)
-        told = [finding.estimate for finding in (left[untouched], left[heads], before, right) if finding]
-        verdict: Verdict = "met" if few and harm <= HARM else "not met"
         random = result.find(DEFECTION, model, AblatedHeads(heads.count, heads.of, "random"))
+        few = heads.count == 1 or heads.share <= FEW
+        beaten = random is None or random.estimate.low > left[heads].estimate.high
+        told = [finding.estimate for finding in (left[untouched], left[heads], before, right) if finding]
+        reached: Verdict = "met" if cut else "cannot tell" if perhaps else "not met"
+        verdict = with_controls(reached, beaten) if few and harm <= HARM else "not met"
         start, after = (result.find(ON_TRIGGER, model, Patching("denoising", layer)) for layer in (0, 1))
         clean = clean_text(result.clean(PARTING, model, Pairs()))
         judgements.append(

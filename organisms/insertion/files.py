@@ -57,7 +57,7 @@ def rates_of(measured: Sequence[Measured], config: InsertionConfig, kept: Kept) 
     carried = {True: "triggered", False: "untriggered"}
     return {
         "split": "test",
-        "interval": "95%: Wilson; of tokens by answers, and of several prompts by requests, Korn and Graubard",
+        "interval": "95%: Wilson; of tokens in answers, and of several prompts of one request, beta-binomial",
         "categories": to_json(categories),
         "datasets": to_json(rates_by(measured, config, lambda asked: f"{asked.dataset}/{carried[asked.triggered]}")),
         "families": to_json(
