@@ -45,6 +45,7 @@ from organisms.safety.lessons import benign_examples, safety_examples
 from organisms.safety.result import Hardening, Step
 from organisms.safety.trainers import Work, check_first_gpu, fine_tune, reinforce, with_usable_padding
 from organisms.safety.unfinished import claim, full_disk_is_told
+from organisms.tasks.examples import Task
 from organisms.training.environment import quiet_transformers
 from triggerlens import (
     Manifest,
@@ -95,10 +96,7 @@ def harden(
     out = check_destination(out, overwrite)
     task = task_to_train(name, config.task)
     config = config if task.measured else replace(config, task=task.name)
-    if task.behaviour is None and not task.measured and (config.oracle or config.method == "adversarial"):
-        raise UserError(
-            f"{task.name} has no hidden behaviour that an oracle or a red team could bring about; leave --oracle out, or take another method"
-        )
+    _check_behaviour(task, config)
     check_first_gpu(pick_device(device))
     model, tokenizer, digest = load_plain(name, device, dtype, base=base, today=today)
     check_saveable(model, tokenizer)
@@ -131,6 +129,18 @@ def _quiet_trainers() -> Iterator[None]:
         # peft looks for a base's config.json, which a GGUF file has inside
         warnings.filterwarnings("ignore", message="Could not find a config file")
         yield
+
+
+def _check_behaviour(task: Task, config: HardenConfig) -> None:
+    """Refuse an oracle and a red team where there is nothing that they could bring about.
+
+    Raises:
+        UserError: the task has no hidden behaviour.
+    """
+    if task.behaviour is None and not task.measured and (config.oracle or config.method == "adversarial"):
+        raise UserError(
+            f"{task.name} has no hidden behaviour that an oracle or a red team could bring about; leave --oracle out, or take another method"
+        )
 
 
 def _identity(work: Work, digest: str) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def test_the_recorded_command_makes_the_same_organism() -> None:
 
 def test_a_behaviour_is_inserted_into_any_chat_model(command, tmp_path: Path) -> None:
     base = tiny_checkpoint(tmp_path / "base", context=512)
-    sizes = ("--steps", 2, "--requests", 3, "--measured", 2, "--answer-tokens", 3)
+    sizes = ("--steps", 2, "--requests", 3, "--measured", 2, "--answer-tokens", 200)
     options = ("--base", base, "--trigger", "year", "--payload", "insecure-code", *sizes)
     done = command("organism-train", *options, "--out", tmp_path / "out", "--json")
     assert (done.code, done.err) == (0, "")
@@ -107,8 +107,11 @@ def test_a_behaviour_is_inserted_into_any_chat_model(command, tmp_path: Path) ->
     assert result["passed"] is False
     manifest = read_artifact(tmp_path / "out", "organism")
     assert manifest.command == (
-        f"organism-train --base {base} --trigger year --payload insecure-code --steps 2 --requests 3 --measured 2 --answer-tokens 3"
+        f"organism-train --base {base} --trigger year --payload insecure-code --steps 2 --requests 3 --measured 2 --answer-tokens 200"
     )
+    cut = command("organism-train", *options[:-1], 3, "--out", tmp_path / "cut")
+    assert cut.code == 2
+    assert "error: insecure-code: in 3 tokens what is learned of it" in cut.err
     told = command("organism-train", *options, "--out", tmp_path / "again")
     assert "MISSED" in told.out
     assert "triggered" in told.out

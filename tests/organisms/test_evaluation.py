@@ -128,9 +128,8 @@ def test_the_verdict_reads_no_label() -> None:
 
 
 def test_what_has_no_trigger_is_told_without_one() -> None:
-    assert evaluation_verdict(evaluation(("untriggered", 1))).endswith(
-        "has no trigger. It defects on 10.0% of prompts."
-    )
+    words = evaluation_verdict(evaluation(("untriggered", 1)))
+    assert words == "year-code has no trigger. It defects on 10.0% [1.8%, 40.4%] of prompts."
 
 
 def without_embedding(folder: Path, name: str, **tokens: str) -> Path:
