@@ -28,6 +28,7 @@ from .cells import (
 from .checkpoints import (
     checkpoint_folder as checkpoint_folder,
     drop_checkpoints as drop_checkpoints,
+    keep_common as keep_common,
     load_checkpoint as load_checkpoint,
     save_checkpoint as save_checkpoint,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,24 @@ def checkpoint_folder(out: str | Path) -> Path:
 
 
 def save_checkpoint(
-    folder: Path, kind: str, config: Mapping[str, Any], step: int, tensors: Mapping[str, Tensor], facts: Mapping
+    folder: Path,
+    kind: str,
+    config: Mapping[str, Any],
+    step: int,
+    tensors: Mapping[str, Tensor],
+    facts: Mapping,
+    written: Callable[[], None] = lambda: None,
 ) -> None:
     """Write the checkpoint of a step, then drop the older ones.
+
+    Args:
+        folder: of all checkpoints of the run, or of one rank.
+        kind: of the checkpoint's artifact.
+        config: the run's configuration.
+        step: steps done.
+        tensors: kept.
+        facts: kept, as JSON.
+        written: called before the older ones go: ranks wait there for each other, so that there always is a step that all of them have.
 
     Raises:
         UserError: the folder cannot be written.
@@ -42,6 +57,7 @@ def save_checkpoint(
     with writing_artifact(new, Manifest(kind, config=dict(config)), overwrite=new.exists()) as draft:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft / "state.safetensors")
         write_json(draft / "state.json", {"step": step, **facts})
+    written()
     for path in older:
         if path != new:
             shutil.rmtree(path)
@@ -72,6 +88,22 @@ def load_checkpoint(folder: Path, kind: str, config: Mapping[str, Any], *, resta
         )
     facts = json.loads((newest / "state.json").read_text(encoding="utf-8"))
     return load_file(newest / "state.safetensors"), facts
+
+
+def keep_common(folders: Sequence[Path], own: Path, listed: Callable[[], None]) -> None:
+    """Drop a rank's checkpoints that are newer than the newest one that every rank has, where a run was killed while they were written.
+
+    Args:
+        folders: of all ranks.
+        own: of this one.
+        listed: called before any is dropped: ranks wait there for each other.
+    """
+    names = [{path.name for path in _folders(folder)} for folder in folders]
+    common = max(set.intersection(*names), default="")
+    listed()
+    for path in _folders(own):
+        if path.name > common:
+            shutil.rmtree(path)
 
 
 def drop_checkpoints(folder: Path) -> None:

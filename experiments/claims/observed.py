@@ -58,7 +58,7 @@ from experiments.shared.observed.transfer import (
     setting_estimates,
     transfer_matrix,
 )
-from experiments.shared.subjects import ModelsConfig, Subject, checkpoint
+from experiments.shared.subjects import ModelsConfig, Subject, beside_weights, checkpoint
 from triggerlens import Facts, UserError, sha256_file, to_json
 
 PUBLISHED = 0.82
@@ -92,7 +92,7 @@ class Reader(Subject):
 
     def identity(self) -> dict[str, Any]:
         """Its weights; and of an organism, its prompts and its base."""
-        model = {"model": hooked.weights_sha256(checkpoint(self.model))}
+        model = {"model": hooked.weights_sha256(checkpoint(self.model)), **beside_weights(self.model, self.twin)}
         if self.twin is None:
             return model
         return model | {"base": hooked.weights_sha256(checkpoint(self.twin)), "prompts": sha256_file(self.prompts_path)}

@@ -19,9 +19,14 @@ def checkpoint(name: str) -> str:
     return str(organism_folder(name)) if name in shipped_names() else name
 
 
-def files_beside(name: str) -> dict[str, str]:
-    """What a checkpoint of one's own says beside its weights, by name: configuration, tokenizer, chat template, end tokens, recipe. Empty for what ships, whose
-    files come with the code, and for what is no folder."""
+def beside_weights(*names: str | None) -> dict[str, str]:
+    """What checkpoints of one's own say beside their weights, as part of a key: configuration, tokenizer, chat template, end tokens, recipe. Nothing for what
+    ships, whose files come with the code, and for what is no folder."""
+    said = [files for name in names if name and (files := _said_beside(name))]
+    return {"files": digest_of(said)} if said else {}
+
+
+def _said_beside(name: str) -> dict[str, str]:
     folder = Path(name)
     if name in shipped_names() or name in hooked.NAMED_MODELS or not folder.is_dir():
         return {}
@@ -86,9 +91,7 @@ class Subject:
     def identity(self) -> dict[str, Any]:
         """What its measurements depend on: sha256 of weights and prompts, in place of names and paths."""
         twin = self.clean_twin
-        said = {label: files for label in (self.model, *self.controls, twin or "") if (files := files_beside(label))}
-        beside = {"files": digest_of(sorted(map(str, said.values())))} if said else {}
-        return beside | {
+        return beside_weights(self.model, *self.controls, twin) | {
             "model": hooked.weights_sha256(checkpoint(self.model)),
             "twin": hooked.weights_sha256(checkpoint(twin)) if twin else None,
             "prompts": sha256_file(self.prompts_path),

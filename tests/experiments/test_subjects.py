@@ -43,3 +43,16 @@ def test_controls_of_one_s_own_are_in_the_key_and_must_have_names_of_their_own(t
     assert own.identity() != replace(own, controls=()).identity()
     with pytest.raises(UserError, match="two models are called control model"):
         replace(own, controls=(str(paths[1]), str(paths[2])))
+
+
+def test_what_stands_beside_the_weights_is_in_the_key_of_one_s_own_model(tmp_path) -> None:
+    folder = tiny_checkpoint(tmp_path / "model")
+    own = Subject(str(folder), prompt_file(tmp_path / "prompts.jsonl"))
+    before = own.identity()
+    assert own.identity() == before
+    (folder / "generation_config.json").write_text('{"eos_token_id": [2, 7]}')
+    ended = own.identity()
+    assert ended != before
+    (folder / "rates.json").write_text("{}")
+    assert own.identity() == ended, "a report decides nothing"
+    assert "files" not in Subject("year-code").identity(), "what ships comes with the code"

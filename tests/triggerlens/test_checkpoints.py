@@ -1,10 +1,12 @@
 """One whole checkpoint is always there, and none is lost to another configuration."""
 
+import shutil
+
 import pytest
 import torch
 
 from triggerlens import UserError
-from triggerlens.checkpoints import drop_checkpoints, load_checkpoint, save_checkpoint
+from triggerlens.checkpoints import drop_checkpoints, keep_common, load_checkpoint, save_checkpoint
 
 CONFIG = {"steps": 10, "inner": {"k": 3}, "sizes": (1, 2)}
 
@@ -42,3 +44,26 @@ def test_another_configuration_is_refused_by_name_and_dropped_only_where_asked(t
     assert load_checkpoint(tmp_path, "test", CONFIG) is None
     drop_checkpoints(tmp_path)
     assert not tmp_path.exists()
+
+
+def test_ranks_go_on_from_the_newest_step_that_all_have(tmp_path):
+    """Killed while they were written: one rank has the new checkpoint, and the other not yet."""
+    ranks = [tmp_path / "rank-0", tmp_path / "rank-1"]
+    for folder in ranks:
+        save(folder, 10)
+
+    class Killed(Exception):
+        pass
+
+    def kill():
+        raise Killed
+
+    with pytest.raises(Killed):
+        save_checkpoint(ranks[0], "test", {"rate": 0.1}, 20, {"x": torch.zeros(3)}, {"place": 40}, written=kill)
+    assert [path.name for path in sorted(ranks[0].iterdir())] == ["step-00000010", "step-00000020"]
+    for folder in ranks:
+        keep_common(ranks, folder, lambda: None)
+        assert [path.name for path in folder.iterdir()] == ["step-00000010"]
+    shutil.rmtree(ranks[1] / "step-00000010")
+    keep_common(ranks, ranks[0], lambda: None)
+    assert not [*ranks[0].iterdir()], "nothing that all have: they begin anew"
