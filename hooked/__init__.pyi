@@ -100,5 +100,6 @@ from .store import (
     cache_folder as cache_folder,
     default_store_root as default_store_root,
     store_activations as store_activations,
+    tokens_sha256 as tokens_sha256,
 )
 from .workers.reading import loaded_again as loaded_again, reduce_activations as reduce_activations

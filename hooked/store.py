@@ -194,22 +194,33 @@ def store_activations(
 
 def _identity(model: HookedModel, prompts: Iterable[Prompt | TokenizedPrompt], spec: ExtractionSpec) -> dict[str, Any]:
     """What the content depends on: the model, however it computes, and the tokens that the prompts became."""
-    digest = hashlib.sha256()
-    for prompt, tokens in _tokenized(model, prompts, spec):
-        spans = prompt.extra.get("spans") if isinstance(prompt, Prompt) and spec.position.startswith("span:") else None
-        answer = [tokens.answer] if spec.answers else []
-        digest.update(json.dumps([tokens.ids, spans, *answer]).encode() + b"\n")
     identity = model.identity()
     return {
         "weights": identity["model"]["weights"],
         "model": identity_sha256(identity["model"]),
         "computation": identity["computation"],
-        "tokens": digest.hexdigest(),
+        "tokens": tokens_sha256(model, prompts, spec),
         "sites": list(spec.sites),
         "position": spec.position,
         "dtype": str(spec.dtype or model.dtype),
         **({"read": spec.read} if spec.answers else {}),
     }
+
+
+def tokens_sha256(model: HookedModel, prompts: Iterable[Prompt | TokenizedPrompt], spec: ExtractionSpec) -> str:
+    """Names what prompts are to a model, as far as a store's content hangs on it: their tokens, in order.
+
+    Args:
+        model: whose tokenizer reads them.
+        prompts: any.
+        spec: of the store.
+    """
+    digest = hashlib.sha256()
+    for prompt, tokens in _tokenized(model, prompts, spec):
+        spans = prompt.extra.get("spans") if isinstance(prompt, Prompt) and spec.position.startswith("span:") else None
+        answer = [tokens.answer] if spec.answers else []
+        digest.update(json.dumps([tokens.ids, spans, *answer]).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def _tokenized(

@@ -289,7 +289,9 @@ class _Group:
             else:
                 self.watcher.begin_again()
                 self.watcher.read(prompt)
-            self.watcher.read(own[..., step.prompt : -1, :])
+            again = own[..., step.prompt : -1, :]
+            self.watcher.read(again)
+            self.watcher.seen = again.shape[-2]
         if step.tokens.shape[1] == step.prompt:
             return
         if len(step.rows) == 1:  # which is not over, or nothing would have been read

@@ -27,6 +27,7 @@ from hooked import (
     identity_sha256,
     provenance_of,
     store_activations,
+    tokens_sha256,
 )
 from sae.ahead import AheadSource
 from sae.architectures.core import SparseAutoencoder
@@ -92,7 +93,7 @@ def train_on_model(
     if activations is not None:  # 2
         stored = ActivationStore(activations)
         source: ActivationSource = StoreSource(stored, site)
-        notes.append(_of_another_model(stored, model))
+        notes += [_of_another_model(stored, model), _of_other_prompts(stored, model, train)]
     else:
         source = _source(models, train, site, store=store, keep=keep, executor=executor)
     saes = [_fresh(recipe, models, site) for recipe in wanted]
@@ -115,6 +116,20 @@ def _of_another_model(store: ActivationStore, model: HookedModel) -> str | None:
     line = (
         f"{store.folder}: its activations are of another model than {model.info.name} (other weights or another configuration): the "
         "autoencoder is trained on one and measured on the other"
+    )
+    say_once(line)
+    return line
+
+
+def _of_other_prompts(store: ActivationStore, model: HookedModel, train: Sequence[Prompt]) -> str | None:
+    """A line, said once too, where stored activations are not those of the prompts that are not held out."""
+    facts = store.manifest.config
+    spec = ExtractionSpec(store.sites, facts["position"], read=facts.get("read", "prompt"))
+    if facts.get("tokens") == tokens_sha256(model, train, spec):
+        return None
+    line = (
+        f"{store.folder}: its activations are not those of the {len(train)} prompts that are left to train on: it may hold the ones that are measured as held "
+        "out, and the measures are then of what was seen"
     )
     say_once(line)
     return line

@@ -159,6 +159,23 @@ def stored(checkpoint, folder, site="resid_post.1"):
     return store_activations(model, labelled_prompts(), ExtractionSpec((site,), "every"), root=folder)
 
 
+def test_what_is_held_out_may_not_be_in_the_store_without_a_word(command, checkpoint, prompts, tmp_path):
+    """A store of all prompts holds those that the autoencoder is measured on."""
+    from hooked import read_prompts
+    from sae.texts import train_and_held_out
+
+    model, spec = load_model(str(checkpoint)), ExtractionSpec(("resid_post.1",), "every")
+    texts = read_prompts(prompts)
+    train, _ = train_and_held_out(texts, 0, tokens=[row.ids for row in model.tokenize(texts)])
+    for name, part, said in (("all", texts, True), ("train", train, False)):
+        store = store_activations(model, part, spec, root=tmp_path / name)
+        arguments = [checkpoint, prompts, "--out", tmp_path / f"out-{name}", *SMALL, "--activations", store.folder]
+        told = command("sae-train", *arguments, "--json")
+        assert told.code == 0
+        notes = " ".join(json.loads(told.out)["notes"])
+        assert ("it may hold the ones that are measured as held out" in notes) is said
+
+
 def test_unusable_activations_are_one_line(refused, checkpoint, tmp_path):
     assert "no activations here" in refused("--activations", tmp_path / "none")
     good = stored(checkpoint, tmp_path / "a")
