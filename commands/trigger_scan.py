@@ -162,10 +162,10 @@ def unlike(config: Config) -> list[str]:
 
 def _model_facts(model: HookedModel) -> dict[str, Any]:
     """What decides what a model reads and where its answers end: files beside the weights say that, and may change while these stay."""
-    from hooked import tokenizer_sha256
+    from hooked import identity_sha256, tokenizer_sha256
 
     own = {"tokenizer": tokenizer_sha256(model.tokenizer), "ends": sorted(model.end_ids)}
-    return own | {"weights": model.info.weights_sha256}
+    return own | {"weights": model.info.weights_sha256, "model": identity_sha256(model.identity()["model"])}
 
 
 def _given(config: Config, reference: str | None) -> dict[str, str]:

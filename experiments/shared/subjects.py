@@ -136,6 +136,11 @@ class ModelsConfig(ExperimentConfig):
         ExperimentConfig.__post_init__(self)
         if not self.subjects:
             raise UserError("an experiment needs at least one model")
+        names = [subject.model for subject in self.subjects]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise UserError(
+                f"two subjects are {', '.join(sorted(twice))}: cells are kept by a model's name; measure one at a time"
+            )
 
     def specimens(self, subject: Subject) -> list[tuple[Specimen, str]]:
         """Everything that is measured for a subject, each with what to load."""

@@ -56,3 +56,10 @@ def test_what_stands_beside_the_weights_is_in_the_key_of_one_s_own_model(tmp_pat
     (folder / "rates.json").write_text("{}")
     assert own.identity() == ended, "a report decides nothing"
     assert "files" not in Subject("year-code").identity(), "what ships comes with the code"
+
+
+def test_a_model_is_one_subject(tmp_path) -> None:
+    folder = str(tiny_checkpoint(tmp_path / "model"))
+    first, second = (Subject(folder, prompt_file(tmp_path / f"{name}.jsonl")) for name in "ab")
+    with pytest.raises(UserError, match="cells are kept by a model's name; measure one at a time"):
+        ModelsConfig(subjects=(first, second))
