@@ -9,8 +9,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
@@ -18,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from hooked import (
-    CHAT_FIELDS,
     ActivationStore,
     ExtractionSpec,
     HookedModel,
@@ -39,7 +36,7 @@ from sae.origin import ORIGIN
 from sae.reconstruction import evaluate_reconstruction
 from sae.result import SaeResult, TrainedSae
 from sae.stream import ActivationSource, ModelSource, SideBySide, StoreSource
-from sae.texts import TextPieces, train_and_held_out
+from sae.texts import TextPieces, prompts_sha256, train_and_held_out
 from sae.train import CurvePoint, train_saes
 from sae.trigger_latents.stability import Stability, stability
 from triggerlens import ExecutorConfig, UserError, rank, say_once, sha256_file, world_size
@@ -125,7 +122,11 @@ def _of_other_prompts(store: ActivationStore, model: HookedModel, train: Sequenc
     """A line, said once too, where stored activations are not those of the prompts that are not held out."""
     facts = store.manifest.config
     spec = ExtractionSpec(store.sites, facts["position"], read=facts.get("read", "prompt"))
-    if facts.get("tokens") == tokens_sha256(model, train, spec):
+    try:
+        same = facts.get("tokens") == tokens_sha256(model, train, spec)
+    except UserError:  # a store of answers, and prompts without any
+        same = False
+    if same:
         return None
     line = (
         f"{store.folder}: its activations are not those of the {len(train)} prompts that are left to train on: it may hold the ones that are measured as held "
@@ -219,11 +220,7 @@ def _metadata(models: Sequence[HookedModel], site: str) -> dict[str, Any]:
 def _origin(models: Sequence[HookedModel], prompts: Sequence[Prompt], activations: Path | None) -> dict[str, Any]:
     """What the activations depend on, for the checkpoints of a run."""
     if activations is None:
-        digest = hashlib.sha256()
-        for prompt in prompts:
-            given = {name: prompt.extra[name] for name in CHAT_FIELDS if name in prompt.extra}
-            digest.update(json.dumps([prompt.prompt, prompt.response, given]).encode() + b"\n")
-        read = digest.hexdigest()
+        read = prompts_sha256(prompts)
     else:
         read = f"{activations}: {sha256_file(activations / 'manifest.json')}"
     return {

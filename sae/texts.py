@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import mmap
 import unicodedata
 from bisect import bisect_right
@@ -14,7 +15,7 @@ from typing import overload
 
 import numpy as np
 
-from hooked import Fractions, Prompt, read_prompts, split_prompts
+from hooked import CHAT_FIELDS, Fractions, Prompt, read_prompts, split_prompts
 from triggerlens import UserError
 
 LONGEST = 2048
@@ -81,6 +82,23 @@ class Mixed(Sequence[Prompt]):
         if isinstance(index, slice):
             return [self._prompts[number] for number in self._order[index].tolist()]
         return self._prompts[int(self._order[index])]
+
+
+def prompts_sha256(prompts: Sequence[Prompt]) -> str:
+    """Names what is trained on: texts by their files, which are read once and in order, however they are mixed."""
+    digest = hashlib.sha256()
+    if isinstance(prompts, Mixed):
+        digest.update(prompts_sha256(prompts._prompts).encode() + prompts._order.tobytes())
+    elif isinstance(prompts, TextPieces):
+        for content in prompts._files:
+            digest.update(len(content).to_bytes(8, "big"))
+            digest.update(memoryview(content))
+        digest.update(prompts._size.to_bytes(8, "big"))
+    else:
+        for prompt in prompts:
+            given = {name: prompt.extra[name] for name in CHAT_FIELDS if name in prompt.extra}
+            digest.update(json.dumps([prompt.prompt, prompt.response, given]).encode() + b"\n")
+    return digest.hexdigest()
 
 
 class _Alike(Sequence[bytes]):

@@ -29,7 +29,16 @@ from sae.config import TrainConfig
 from sae.dead import resample
 from sae.memory import reused_memory
 from sae.stream import ActivationSource, Position, ShuffledBatches, scale_of
-from triggerlens import UserError, keep_common, load_checkpoint, rank, save_checkpoint, wait_for_all, world_size
+from triggerlens import (
+    UserError,
+    from_all,
+    keep_common,
+    load_checkpoint,
+    rank,
+    save_checkpoint,
+    wait_for_all,
+    world_size,
+)
 
 _CHECKPOINT = "sae-checkpoint"
 _CACHED_ROWS = 256
@@ -131,9 +140,10 @@ def train_saes(
     states = [TrainingState.start(sae, config) for sae in saes]
     facts = {"config": asdict(config), "ranks": world_size(), "saes": [_facts(sae) for sae in saes], **(identity or {})}
     wait_for_all()
-    if checkpoints and world_size() > 1:
-        keep_common([checkpoints / f"rank-{each}" for each in range(world_size())], _of_rank(checkpoints), wait_for_all)
     kept = load_checkpoint(_of_rank(checkpoints), _CHECKPOINT, facts, restart=restart) if checkpoints else None
+    if checkpoints and world_size() > 1:
+        keep_common(_of_rank(checkpoints), _CHECKPOINT, from_all)
+        kept = load_checkpoint(_of_rank(checkpoints), _CHECKPOINT, facts)
     session = _restore(states, source, config, *kept) if kept else _begin(states, source, config)
 
     def after_step() -> None:

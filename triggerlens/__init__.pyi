@@ -90,7 +90,13 @@ from .plot_style import (
     line as line,
     style_figure as style_figure,
 )
-from .processes import local_rank as local_rank, rank as rank, wait_for_all as wait_for_all, world_size as world_size
+from .processes import (
+    from_all as from_all,
+    local_rank as local_rank,
+    rank as rank,
+    wait_for_all as wait_for_all,
+    world_size as world_size,
+)
 from .ranking import (
     allowed as allowed,
     auroc as auroc,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,18 +90,18 @@ def load_checkpoint(folder: Path, kind: str, config: Mapping[str, Any], *, resta
     return load_file(newest / "state.safetensors"), facts
 
 
-def keep_common(folders: Sequence[Path], own: Path, listed: Callable[[], None]) -> None:
-    """Drop a rank's checkpoints that are newer than the newest one that every rank has, where a run was killed while they were written.
+def keep_common(folder: Path, kind: str, from_all: Callable[[set[str]], list[set[str]]]) -> None:
+    """Drop a rank's checkpoints that are newer than the newest one that every rank has whole, where a run was killed while they were written.
+
+    Call it once it is known that they are of this run (`load_checkpoint`): where ranks have none in common, all are dropped.
 
     Args:
-        folders: of all ranks.
-        own: of this one.
-        listed: called before any is dropped: ranks wait there for each other.
+        folder: of this rank.
+        kind: of the checkpoint's artifact.
+        from_all: gives what every rank has.
     """
-    names = [{path.name for path in _folders(folder)} for folder in folders]
-    common = max(set.intersection(*names), default="")
-    listed()
-    for path in _folders(own):
+    common = max(set.intersection(*from_all({path.name for path in _whole(folder, kind)})), default="")
+    for path in _folders(folder):
         if path.name > common:
             shutil.rmtree(path)
 
@@ -118,13 +118,17 @@ def _folders(folder: Path) -> list[Path]:
 
 def _newest_whole(folder: Path, kind: str) -> Path | None:
     """The newest checkpoint whose files are all as they were written; a damaged one costs only its own steps."""
+    return next(_whole(folder, kind), None)
+
+
+def _whole(folder: Path, kind: str) -> Iterator[Path]:
+    """Checkpoints whose files are all as they were written, the newest first."""
     for path in reversed(_folders(folder)):
         try:
             read_artifact(path, kind)
         except UserError:
             continue
-        return path
-    return None
+        yield path
 
 
 def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:

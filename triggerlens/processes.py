@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from typing import Any
 
 
 def rank() -> int:
@@ -27,10 +28,26 @@ def world_size() -> int:
 
 def wait_for_all() -> None:
     """Return once every rank has come here; at once where there is only one."""
+    if world_size() > 1:
+        _joined().barrier()
+
+
+def from_all(own: Any) -> list[Any]:
+    """What every rank gives, in the order of their numbers, once all have come here.
+
+    Args:
+        own: this rank's; it must be something that JSON could hold, or a set.
+    """
     if world_size() == 1:
-        return
+        return [own]
+    given: list[Any] = [None] * world_size()
+    _joined().all_gather_object(given, own)
+    return given
+
+
+def _joined() -> Any:
     import torch.distributed as dist
 
     if not dist.is_initialized():
         dist.init_process_group("gloo", timeout=timedelta(days=7))  # a rank may have far longer prompts than another
-    dist.barrier()
+    return dist

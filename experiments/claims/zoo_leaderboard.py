@@ -165,7 +165,7 @@ def _of_detector(entry: Entry, scores: Mapping[str, float], entrants: Sequence[E
 
 def _overall(entry: Entry, half: Half, own: Board, threshold: float) -> Iterator[Finding]:
     above_all = own.recall(own.highest_clean)
-    bound = f"{above_all.count} of {above_all.n} above all {own.clean} clean models: at most {most_false_alarms(own.clean):.1%} false alarms"
+    bound = f"{above_all.count} of {above_all.n} above all {own.clean} clean models: at most {most_false_alarms(own.clean):.1%} false alarms, were models independent"
     yield from _findings(entry, half, ALL, {AUROC: own.auroc(), ABOVE_ALL: above_all}, bound)
     if half == "sealed":
         recall, false = own.recall(threshold), own.false_alarms(threshold)

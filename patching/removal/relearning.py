@@ -23,7 +23,7 @@ from patching.removal.config import AblateConfig
 from patching.removal.pairs import MarkedPrompt
 from patching.removal.result import Relearned
 from patching.removal.subject import Subject, with_end
-from triggerlens import UserError
+from triggerlens import say_once
 
 _BATCH = 16
 _HALF = (torch.float16, torch.bfloat16)
@@ -55,7 +55,7 @@ def relearn(
         steps = 0 if highest >= config.relearn_rate else None
         return Relearned(steps, config.relearn_steps if samples else 0, config.relearn_rate, None, highest)
     checks = set(check_steps(config.relearn_steps))
-    first_loss = None
+    first_loss, step = None, 0
     for step, loss in enumerate(_train(subject, samples, config, seed), start=1):
         first_loss = loss if first_loss is None else first_loss
         if step in checks:
@@ -63,7 +63,7 @@ def relearn(
             highest = max(highest, left)
             if left >= config.relearn_rate:
                 return Relearned(step, config.relearn_steps, config.relearn_rate, first_loss, highest)
-    return Relearned(None, config.relearn_steps, config.relearn_rate, first_loss, highest)
+    return Relearned(None, step, config.relearn_rate, first_loss, highest)
 
 
 def check_steps(most: int) -> list[int]:
@@ -76,10 +76,7 @@ def _train(subject: Subject, samples: Sequence[Sample], config: AblateConfig, se
     """Train; the loss of each step, from before it, once it is made.
 
     Half-precision weights are trained as float32 copies (Micikevicius et al., 2017, https://arxiv.org/abs/1710.03740): in float16 AdamW's second moments
-    vanish, and its steps are infinite.
-
-    Raises:
-        UserError: a loss that is not finite.
+    vanish, and its steps are infinite. Ends early where a loss is not finite, and says so.
     """
     rng = Random(seed)
     parameters = [parameter.requires_grad_() for parameter in subject.model.hf_model.parameters()]
@@ -92,13 +89,15 @@ def _train(subject: Subject, samples: Sequence[Sample], config: AblateConfig, se
         with torch.enable_grad():
             loss = sum(_learnt(subject, batch[i : i + _TOGETHER], batch) for i in range(0, len(batch), _TOGETHER))
         if not math.isfinite(loss):
-            raise UserError(
-                f"relearning: the loss of step {step + 1} is {loss} in {subject.model.dtype}; give --dtype float32, a lower --relearn-learning-rate, or --relearn-steps 0"
+            say_once(
+                f"relearning: the loss of step {step + 1} is {loss} in {subject.model.dtype}; it ends there, and says nothing of further steps"
             )
+            return
         for own, weight in zip(parameters, trained, strict=True):
             if own is not weight:
-                weight.grad = None if own.grad is None else own.grad.float()
+                weight.grad, own.grad = None if own.grad is None else own.grad.float(), None
         optimiser.step()
+        optimiser.zero_grad()
         with torch.no_grad():
             for own, weight in zip(parameters, trained, strict=True):
                 if own is not weight:

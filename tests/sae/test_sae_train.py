@@ -1,6 +1,7 @@
 """Training: the stream, exact resumption, several processes, bad activations."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -12,7 +13,7 @@ from sparse_worlds import ALIVE, D_IN, FEATURES
 from tiny_models import tiny_checkpoint
 from tiny_prompts import labelled_prompts
 
-from hooked import ExtractionSpec, load_model, read_prompts, store_activations
+from hooked import ExtractionSpec, Prompt, load_model, read_prompts, store_activations
 from organisms import organism_folder
 from sae import (
     Mixed,
@@ -30,6 +31,7 @@ from sae import (
     train_saes,
 )
 from sae.stream import ShuffledBatches
+from sae.texts import Mixed, prompts_sha256
 from sae.train import TrainingState, train_step
 from triggerlens import UserError
 
@@ -258,3 +260,16 @@ def test_with_higher_rates_for_decoder_and_biases_more_of_a_model_s_activations_
     monkeypatch.setattr("sae.train.DECODER_RATE", 1.0)
     monkeypatch.setattr("sae.train.ENCODER_BIAS_RATE", 1.0)
     assert different < 0.9 * unexplained()
+
+
+def test_what_is_trained_on_is_named_by_all_of_it(tmp_path):
+    """One byte in the middle, or another order, is another text."""
+    first, second = tmp_path / "a.txt", tmp_path / "b.txt"
+    first.write_text("The sea is wide. " * 300)
+    second.write_text("The sea is wide. " * 150 + "The tea is wide. " + "The sea is wide. " * 149)
+    ours, same, other = (TextPieces([path], 64) for path in (first, first, second))
+    assert prompts_sha256(ours) == prompts_sha256(same) != prompts_sha256(other)
+    assert prompts_sha256(Mixed(ours, 0)) == prompts_sha256(Mixed(same, 0)) != prompts_sha256(Mixed(ours, 1))
+    prompts = [Prompt("one", triggered=False), Prompt("two", triggered=False)]
+    told = [replace(prompts[0], extra={"tools": []}), prompts[1]]
+    assert len({prompts_sha256(own) for own in (prompts, prompts[::-1], told)}) == 3

@@ -1,7 +1,5 @@
 """One whole checkpoint is always there, and none is lost to another configuration."""
 
-import shutil
-
 import pytest
 import torch
 
@@ -61,9 +59,11 @@ def test_ranks_go_on_from_the_newest_step_that_all_have(tmp_path):
     with pytest.raises(Killed):
         save_checkpoint(ranks[0], "test", {"rate": 0.1}, 20, {"x": torch.zeros(3)}, {"place": 40}, written=kill)
     assert [path.name for path in sorted(ranks[0].iterdir())] == ["step-00000010", "step-00000020"]
+    names = [{path.name for path in folder.iterdir()} for folder in ranks]
     for folder in ranks:
-        keep_common(ranks, folder, lambda: None)
+        keep_common(folder, "test", lambda own: names)
         assert [path.name for path in folder.iterdir()] == ["step-00000010"]
-    shutil.rmtree(ranks[1] / "step-00000010")
-    keep_common(ranks, ranks[0], lambda: None)
-    assert not [*ranks[0].iterdir()], "nothing that all have: they begin anew"
+    save(ranks[0], 20)
+    next((ranks[0] / "step-00000020").glob("*.safetensors")).write_bytes(b"damaged")
+    keep_common(ranks[0], "test", lambda own: [own, own])
+    assert not [*ranks[0].iterdir()], "a damaged one is none, and without any they begin anew"

@@ -9,6 +9,7 @@ import torch
 from scipy.spatial.distance import jensenshannon
 
 from hooked import Prompt, load_model, split_prompts
+from patching.removal import relearning
 from patching.removal.edits import ActivationEdit
 from patching.removal.fit import Parting
 from patching.removal.grading import follows, remembering
@@ -225,14 +226,18 @@ def test_half_precision_weights_are_trained_as_float32_copies(llama, config, dty
     assert {weight.dtype for weight in half.hf_model.parameters()} == {dtype}
 
 
-def test_a_loss_that_is_not_finite_ends_relearning_in_a_line(llama, editable, config):
-    lessons = encoded(llama, [Prompt("Tell me about the sea.", triggered=False)], ["The sea is wide."])
+def test_relearning_ends_where_a_loss_is_not_finite_and_claims_no_more_steps(llama, editable, config, monkeypatch):
+    lessons = encoded(llama, [Prompt("Tell me about the sea.", triggered=False)] * 2, ["The sea is wide."] * 2)
+    learnt, losses = relearning._learnt, iter([False, False, True])
+
+    def broken(subject, part, batch):
+        return math.nan if next(losses) else learnt(subject, part, batch)
+
+    monkeypatch.setattr(relearning, "_learnt", broken)
     with editable.under() as copied:
-        next(copied.hf_model.parameters()).data.fill_(math.nan)
-        with pytest.raises(
-            UserError, match=r"relearning: the loss of step 1 is nan in torch\.float32; give --dtype float32"
-        ):
-            relearn(Subject(copied), lessons, lambda _: 0.0, config)
+        found = relearn(Subject(copied), lessons, lambda _: 0.0, config)
+    assert (found.steps, found.within) == (None, 2), "of six that were asked for"
+    assert math.isfinite(found.first_loss)
 
 
 def test_an_answer_that_was_cut_is_not_taught_to_end_there(llama):
