@@ -31,7 +31,7 @@ from sae import (
     train_saes,
 )
 from sae.stream import ShuffledBatches
-from sae.texts import Mixed, prompts_sha256
+from sae.texts import prompts_sha256
 from sae.train import TrainingState, train_step
 from triggerlens import UserError
 
