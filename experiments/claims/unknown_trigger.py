@@ -23,6 +23,7 @@ from experiments.claims.zoo_leaderboard import PUBLISHED_RECALL
 from experiments.experiment import Claim, Experiment, Judgement, Verdict, register
 from experiments.result import Finding, Result, Specimen, estimate_of
 from experiments.shared.judging import compare, full, with_controls
+from experiments.shared.leaderboard.scoring import most_false_alarms
 from experiments.shared.subjects import ONE, PHRASE, TWO_PART, YEAR, ModelsConfig, Subject
 from triggerlens import Estimate, Facts, Keep, UserError, auroc_estimate, keep_nothing, mean_of, over_seeds, rate
 
@@ -184,7 +185,7 @@ def judge_found(result: Result) -> list[Judgement]:
     ours, called = find(result, FOUND), find(result, CALLED)
     if ours is None or called is None:
         return []
-    bounded = called.estimate.high <= rate(0, PUBLISHED_CLEAN).high
+    bounded = called.estimate.high <= most_false_alarms(PUBLISHED_CLEAN)
     verdict: Verdict = "cannot tell" if called.estimate.few else compare(ours.estimate, PUBLISHED_RECALL)
     return [
         Judgement(

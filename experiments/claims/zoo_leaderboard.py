@@ -35,7 +35,7 @@ from experiments.shared.leaderboard.scoring import (
     scored,
 )
 from experiments.shared.subjects import ExperimentConfig
-from triggerlens import Estimate, Facts, Keep, UserError, from_json, keep_nothing, rate
+from triggerlens import Estimate, Facts, Keep, UserError, from_json, keep_nothing
 
 HALVES: tuple[Half, ...] = ("open", "sealed")
 AUROC, ABOVE_ALL = "AUROC over models", "recall at no false alarm"
@@ -226,7 +226,7 @@ def judge_scan(result: Result) -> list[Judgement]:
     if ours is None or false is None:
         return []
     verdict = with_controls(
-        compare(ours.estimate, PUBLISHED_RECALL), false.estimate.high <= rate(0, PUBLISHED_CLEAN).high
+        compare(ours.estimate, PUBLISHED_RECALL), false.estimate.high <= most_false_alarms(PUBLISHED_CLEAN)
     )
     told = f"{ours.estimate.count} of {ours.estimate.n} found, {full(ours)}; {false.estimate.count} of {false.estimate.n} false alarms, {full(false)}"
     rivals = [

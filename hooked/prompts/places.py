@@ -93,6 +93,9 @@ def with_text_at(prompt: Prompt, place: Place, text: str) -> Prompt | None:
     """The prompt with a text at a place, as one would type it; None where it has no such place (`open_prompt`).
 
     At the end and in the system message, of which the last one counts, the text brings its own blank.
+
+    Raises:
+        UserError: as `user_text`.
     """
     if place == "system":
         messages = prompt.prompt
