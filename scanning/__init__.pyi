@@ -36,7 +36,7 @@ from .candidates.target import (
     sure_targets as sure_targets,
 )
 from .config import ScanConfig as ScanConfig
-from .judge import Judge as Judge, Judged as Judged
+from .judge import Judge as Judge
 from .motifs import shared_motif as shared_motif
 from .openly import (
     WEIGHED as WEIGHED,
@@ -49,6 +49,7 @@ from .pairs import Recovery as Recovery, found_prompts as found_prompts, recover
 from .report import scan_page as scan_page
 from .result import (
     KIND as KIND,
+    Judged as Judged,
     ScanResult as ScanResult,
     read_scan as read_scan,
     scan_json as scan_json,

@@ -14,9 +14,8 @@ from scanning.candidates.candidate import Candidate
 from scanning.candidates.edits import edited
 from scanning.candidates.siblings import nearest_siblings, sibling_effects
 from scanning.config import ScanConfig
-from scanning.judge import Judged
 from scanning.motifs import Answers
-from scanning.result import ScanResult
+from scanning.result import Judged, ScanResult
 from triggerlens import Keep, keep_nothing
 
 MOST_PAIRS = 200

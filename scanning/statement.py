@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from scanning.calibrate import Against, Floor, group_of, read_calibration
-from scanning.judge import ALPHA, Judged
 from scanning.motifs import RUN
 from scanning.openly import Openly
-from scanning.result import ScanResult, SiblingFacts, SweptFacts
+from scanning.result import ALPHA, Judged, ScanResult, SiblingFacts, SweptFacts
 from scanning.verdict import evidence_words, said_words
 from triggerlens import count_text, estimate_text, interval_text
 

