@@ -58,6 +58,8 @@ from .prompts.pairs import (
 from .prompts.places import (
     OpenPrompt as OpenPrompt,
     Place as Place,
+    inserted_ids as inserted_ids,
+    inserted_text as inserted_text,
     open_prompt as open_prompt,
     round_trips as round_trips,
     user_text as user_text,

@@ -20,6 +20,8 @@ Place = Literal["start", "middle", "end", "system"]
 """Of the user's text: before it, between two words near its middle, after it; or after what the system message says."""
 _MARK = "\u2063\u2063here\u2063\u2063"
 """Invisible separators: no chat template changes or strips them."""
+_BEHIND = "a"
+"""What stands before a text that is looked at as a part of a longer one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,24 @@ def open_prompt(tokenizer: Any, prompt: Prompt | str, place: Place, today: date 
     return OpenPrompt(tuple(before), tuple(after), left, right, chat)
 
 
+def inserted_text(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text of tokens as they stand behind another one, with the blank that they bring: alone, tokenizers of SentencePiece's kind decode them without."""
+    before = encode_texts(tokenizer, [_BEHIND], special=False)[0]
+    alone, both = (
+        tokenizer.decode([*before, *more], clean_up_tokenization_spaces=False) for more in ((), tuple(ids))
+    )
+    return both.removeprefix(alone)
+
+
+def inserted_ids(tokenizer: Any, text: str) -> list[int]:
+    """The tokens of a text as it stands behind another one: alone, some tokenizers put a blank more before it."""
+    before, both, alone = encode_texts(tokenizer, [_BEHIND, _BEHIND + text, text], special=False)
+    return both[len(before) :] if both[: len(before)] == before else alone
+
+
 def round_trips(tokenizer: Any, opened: OpenPrompt, ids: Sequence[int]) -> bool:
     """Whether the text of inserted tokens, typed at that place, gives these very tokens."""
-    text = opened.left + tokenizer.decode(list(ids)) + opened.right
+    text = opened.left + inserted_text(tokenizer, ids) + opened.right
     return encode_texts(tokenizer, [text], special=not opened.chat)[0] == opened.filled(ids)
 
 

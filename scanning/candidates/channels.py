@@ -12,7 +12,7 @@ from itertools import product
 
 import numpy as np
 
-from hooked import HookedModel, Place, PrefixReader
+from hooked import HookedModel, Place, PrefixReader, inserted_text
 from scanning.behaviours import Behaviour
 from scanning.benign import Benign, Course, courses
 from scanning.calibrate import parameters_of, siblings_against, sure_worth, whole_at
@@ -188,7 +188,7 @@ def _swept_facts(scan: Scan, swept: Swept) -> SweptFacts:
         highest=float(swept.effect.max()),
         best=tuple(
             (
-                scan.model.tokenizer.decode([int(swept.tokens[index])]),
+                inserted_text(scan.model.tokenizer, [int(swept.tokens[index])]),
                 float(swept.effect[index]),
                 float(swept.information[index]),
             )

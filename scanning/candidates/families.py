@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hooked import HookedModel, Place
+from hooked import HookedModel, Place, inserted_ids
 from scanning.candidates.candidate import Candidate
 from scanning.candidates.edits import STYLES
 from scanning.candidates.sweep import insertion
@@ -38,8 +38,11 @@ def text_candidates(
     """A text at each place, as the tokens that it has there: after another text it begins with a blank."""
     candidates = []
     for place in places:
-        typed = text if place == "start" else f" {text}"
-        ids = model.tokenizer(typed, add_special_tokens=False, verbose=False)["input_ids"]
+        ids = (
+            model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            if place == "start"
+            else inserted_ids(model.tokenizer, f" {text}")
+        )
         if ids and max(ids) < model.vocabulary:
             candidates.append(insertion(model, place, ids, channel=channel, why=why))
     return candidates

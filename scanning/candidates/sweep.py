@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooked import HookedModel, Place, PrefixReader
+from hooked import HookedModel, Place, PrefixReader, inserted_text
 from scanning.benign import Course
 from scanning.candidates.candidate import Candidate, Variants
 from scanning.score import batches, divergence, entropy, inserted_rows
@@ -121,8 +121,8 @@ def swept_candidates(model: HookedModel, swept: Swept) -> list[Candidate]:
 
 
 def insertion(model: HookedModel, place: Place, ids: Sequence[int], **facts: Any) -> Candidate:
-    """A candidate of these tokens."""
-    return Candidate(kind="insertion", text=model.tokenizer.decode(list(ids)), place=place, ids=tuple(ids), **facts)
+    """A candidate of these tokens, with the text that they are behind another one."""
+    return Candidate(kind="insertion", text=inserted_text(model.tokenizer, ids), place=place, ids=tuple(ids), **facts)
 
 
 Phrase = tuple[int, ...]

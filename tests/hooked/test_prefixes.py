@@ -5,9 +5,20 @@ from dataclasses import replace
 import pytest
 import torch
 from architectures import build
-from tiny_models import CONTEXT, tiny_model, tiny_tokenizer
+from tiny_models import CONTEXT, tiny_llama_tokenizer, tiny_model, tiny_tokenizer
+from tokenizers import normalizers, pre_tokenizers
 
-from hooked import PrefixReader, Prompt, load_model, open_prompt, read_variants, round_trips, with_text_at
+from hooked import (
+    PrefixReader,
+    Prompt,
+    inserted_ids,
+    inserted_text,
+    load_model,
+    open_prompt,
+    read_variants,
+    round_trips,
+    with_text_at,
+)
 from hooked.prompts.rendering import render
 from triggerlens import UserError
 
@@ -164,6 +175,32 @@ def test_tokens_that_no_text_gives_are_told_from_those_that_one_does(tokenizer):
     assert tokenizer.decode(natural) == tokenizer.decode(letters)
     assert round_trips(tokenizer, opened, natural)
     assert natural == letters or not round_trips(tokenizer, opened, letters)
+
+
+@pytest.mark.parametrize("make", ["tokenizer", "of SentencePiece's kind"])
+@pytest.mark.parametrize("place", ["start", "middle", "end", "system"])
+def test_inserted_tokens_are_typed_with_the_blank_that_they_bring(tokenizer, make, place):
+    """A tokenizer of SentencePiece's kind decodes the first word of a text without its blank, wherever it will stand."""
+    tokenizer = tokenizer if make == "tokenizer" else tiny_llama_tokenizer()
+    natural = inserted_ids(tokenizer, " quick brown")
+    assert inserted_text(tokenizer, natural) == " quick brown"
+    assert (tokenizer.decode(natural) == "quick brown") is (make != "tokenizer")
+    for prompt in (Prompt(CHAT, triggered=False), Prompt("Tell me of it.", triggered=False)):
+        opened = open_prompt(tokenizer, prompt, place)
+        if opened is not None:
+            assert round_trips(tokenizer, opened, natural)
+
+
+def test_a_text_behind_another_one_is_not_tokenized_as_one_that_stands_alone(tokenizer):
+    """A text of its own may get a blank more; where the text before would be tokenized otherwise with it, it stands alone."""
+    twice = tiny_llama_tokenizer()
+    twice.backend_tokenizer.normalizer = normalizers.Prepend("▁")
+    twice.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    assert len(twice(" quick", add_special_tokens=False)["input_ids"]) == 2
+    assert twice.convert_ids_to_tokens(inserted_ids(twice, " quick")) == ["▁quick"]
+    alone = tokenizer("zy", add_special_tokens=False)["input_ids"]
+    assert tokenizer("azy", add_special_tokens=False)["input_ids"][0] != tokenizer("a", add_special_tokens=False)["input_ids"][0]
+    assert inserted_ids(tokenizer, "zy") == alone
 
 
 def test_a_template_that_changes_the_text_is_refused_in_a_line(tokenizer, monkeypatch):

@@ -1,5 +1,7 @@
 """Tiny random models of every architecture, and a tokenizer for them: real classes, real files, no download."""
 
+import json
+import string
 from functools import cache
 from pathlib import Path
 
@@ -85,6 +87,24 @@ def tiny_tokenizer(folder: Path, *, bos: bool = True, padding_side: str = "right
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)
+
+
+def tiny_llama_tokenizer():
+    """One of SentencePiece's kind: a blank is part of the word after it, and of the first word, which has none, too; decoded it is lost there."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<unk>", "<s>", "</s>"],
+        initial_alphabet=list(string.printable),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    learnt = json.loads(tokenizer.to_str())["model"]
+    merges = [tuple(merge) for merge in learnt["merges"]]
+    tokenizer = transformers.LlamaTokenizer(vocab=learnt["vocab"], merges=merges)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
 
 
 def tiny_checkpoint(
