@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hooked import HookedModel, Prompt
     from organisms import Grader
     from scanning import ScanResult
+    from triggerlens import Keep
 
 _GRADED = 5
 """Candidates whose answers a grader judges."""
@@ -78,16 +79,18 @@ def run(config: Config) -> None:
         check_destination(out, config.overwrite)
     config.settings.with_given(reference=config.reference is not None, candidates=config.candidates is not None)
     model = config.load()
-    prompts, facts = _prompts(config, model), _prompts_facts(config)
+    prompts, facts = _prompts(config), _prompts_facts(config)
     reference = None if config.reference is None else config.load(config.reference)
     given = [] if config.candidates is None else read_candidates(model, config.candidates, config.settings.places)
     grader = _grader(config)
     own = _given(config, None if reference is None else reference.info.weights_sha256)
-    settings = config_dict(config) | own | _model_facts(model) | {"prompts": facts}
+    settings = config_dict(config) | own | _model_facts(model, reference) | {"prompts": facts}
     if config.overwrite:
         drop_cells(config.out)
     with _Bar() as bar:
         cells = Cells(cells_folder(config.out), settings, on_cell=bar.show)
+        if prompts is None:
+            prompts = _own_prompts(config, model, cells.keep)
         result, benign = scan_model(
             model, prompts, config.settings, reference=reference, candidates=given, keep=cells.keep
         )
@@ -160,12 +163,15 @@ def unlike(config: Config) -> list[str]:
     return differs + (["prompts"] if prompts != done.prompts.get("sha256") else [])
 
 
-def _model_facts(model: HookedModel) -> dict[str, Any]:
-    """What decides what a model reads and where its answers end: files beside the weights say that, and may change while these stay."""
+def _model_facts(model: HookedModel, reference: HookedModel | None) -> dict[str, Any]:
+    """What decides what a model reads, what it computes from that, in which dtype and on which device, and where its answers end: files beside the weights say
+    some of it, and may change while these stay; what `auto` is depends on the machine. Of a reference what it computes.
+    """
     from hooked import identity_sha256, tokenizer_sha256
 
     own = {"tokenizer": tokenizer_sha256(model.tokenizer), "ends": sorted(model.end_ids)}
-    return own | {"weights": model.info.weights_sha256, "model": identity_sha256(model.identity()["model"])}
+    own |= {"weights": model.info.weights_sha256, "model": identity_sha256(model.identity())}
+    return own if reference is None else own | {"reference_sha256": identity_sha256(reference.identity())}
 
 
 def _given(config: Config, reference: str | None) -> dict[str, str]:
@@ -246,16 +252,25 @@ def _graded(config: Config, grader: Grader | None, result: ScanResult) -> list[s
     return lines
 
 
-def _prompts(config: Config, model: HookedModel) -> list[Prompt]:
-    """The prompts given, an embedded organism's own, or the model's."""
+def _prompts(config: Config) -> list[Prompt] | None:
+    """The prompts given, or an embedded organism's own; None where the model writes its own."""
     from hooked import read_prompts
-    from scanning import own_prompts
 
-    if _has_prompts(config):
-        return read_prompts(config.prompts_path(), labelled=False)
+    return read_prompts(config.prompts_path(), labelled=False) if _has_prompts(config) else None
+
+
+def _own_prompts(config: Config, model: HookedModel, keep: Keep) -> list[Prompt]:
+    """The model's own prompts, kept: what is sampled anew need not be the same. A scan that has none has not begun, and leaves nothing."""
+    from scanning import own_prompts
+    from triggerlens import UserError, drop_cells
+
     settings = config.settings
     count = max(64, settings.search_prompts + settings.judge_prompts)
-    return own_prompts(model, 2 * count, 32, settings.seed)
+    try:
+        return own_prompts(model, 2 * count, 32, settings.seed, keep)
+    except UserError:
+        drop_cells(config.out)
+        raise
 
 
 def _prompts_facts(config: Config) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set as AbstractSet
+from collections.abc import Iterable, Iterator, Sequence, Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -114,18 +114,22 @@ def _beside(row: Sequence[int], text: Sequence[int], side: int) -> int | None:
 
 
 def frequent_runs(
-    rows: Sequence[Sequence[int]], longest: int, least: int, known: Mapping[Gram, int] | None = None
+    rows: Sequence[Sequence[int]], longest: int, least: int, known: Iterable[Sequence[int]] = ()
 ) -> list[tuple[Gram, int]]:
     """Runs of up to `longest` tokens that at least so many texts have, the most frequent first; of those that are always part of a
-    longer one, only the longer one. Runs in `known` as often or more, for their number of texts, are left out.
+    longer one, only the longer one. Runs that stand in a text of `known` are left out.
     """
     counts: Counter[Gram] = Counter()
     for row in rows:
         counts.update({gram for length in range(1, longest + 1) for gram in runs(row, length) if len(gram) == length})
     often = {gram: count for gram, count in counts.items() if count >= least}
     inner = {part for gram, count in often.items() for part in (gram[1:], gram[:-1]) if often.get(part, 0) <= count}
-    kept = [(gram, count) for gram, count in often.items() if gram not in inner and not (known or {}).get(gram)]
-    return sorted(kept, key=lambda pair: (-pair[1] * len(pair[0]) ** 0.5, pair[0]))
+    kept = {gram: count for gram, count in often.items() if gram not in inner}
+    lengths = {len(gram) for gram in kept}
+    for row in known:
+        for gram in (gram for length in lengths for gram in runs(row, length)):
+            kept.pop(gram, None)
+    return sorted(kept.items(), key=lambda pair: (-pair[1] * len(pair[0]) ** 0.5, pair[0]))
 
 
 def usual_runs(asked: Sequence[str], grams: Sequence[AbstractSet[Gram]]) -> frozenset[Gram]:

@@ -21,6 +21,7 @@ Most first tokens lose more than they gain with the token that follows. They are
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -176,8 +177,10 @@ def _in_chunks(
             chosen = own[begin : begin + CHUNK]
             what = f"first {length} tokens" if length > 1 else "first tokens"
             goes = ", to the end," if usual is None else ""
-            name = f"target: {what}{goes} {begin:,} to {begin + len(chosen):,} of {len(own):,}"
-            facts = keep(name, partial(_followed, reader, courses, [way.ids for way in chosen], usual, branches))
+            ids = [way.ids for way in chosen]
+            which = hashlib.sha256(repr(ids).encode()).hexdigest()[:16]
+            name = f"target: {what}{goes} {begin:,} to {begin + len(chosen):,} of {len(own):,} ({which})"
+            facts = keep(name, partial(_followed, reader, courses, ids, usual, branches))
             rows, sure = facts["continuations"].tolist(), facts["probability"].tolist()
             starts += [_start(way.ids, row, own, ends) for way, row, own in zip(chosen, rows, sure, strict=True)]
             for way, tokens, values in zip(chosen, facts["beside"].tolist(), facts["likely"].tolist(), strict=True):

