@@ -26,6 +26,7 @@ from .generation import (
     device_of as device_of,
     end_ids as end_ids,
     likeliest as likeliest,
+    only_last as only_last,
     padding_id as padding_id,
     turn_end as turn_end,
     vocabulary_of as vocabulary_of,

@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -209,7 +209,7 @@ class _Writing:
         over = torch.zeros(len(rows), dtype=torch.bool, device=device)
         lengths = torch.full((len(rows),), max_new_tokens, device=device)
         width, read, cache = tokens.shape[1], tokens, None
-        accepted = inspect.signature(_inner(model).forward).parameters
+        accepted = accepted_by(model)
         while tokens.shape[1] < width + max_new_tokens and not over.all():
             logits, cache = _next_logits(model, read, mask, cache, accepted)
             if self.watch is not None:
@@ -328,6 +328,16 @@ def _next_logits(
     options = {name: value for name, value in given.items() if name in accepted}
     output = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **options)
     return output.logits[:, -1].float(), getattr(output, "past_key_values", None)
+
+
+def accepted_by(model: Any) -> Mapping[str, Any]:
+    """What a model's forward pass may be given."""
+    return inspect.signature(_inner(model).forward).parameters
+
+
+def only_last(model: Any, ids: Int[Tensor, "row token"], keep: int) -> dict[str, Any]:
+    """What a forward pass is given to make logits of each row's last tokens alone; nothing where the model makes those of all."""
+    return {"logits_to_keep": last_places(model, ids, keep)} if "logits_to_keep" in accepted_by(model) else {}
 
 
 def last_places(model: Any, ids: Int[Tensor, "row token"], keep: int) -> Int[Tensor, "keep"] | int:

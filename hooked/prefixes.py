@@ -10,9 +10,8 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooked.generation import last_places
+from hooked.generation import accepted_by, only_last
 from hooked.model import HookedModel
 from hooked.prompts.tokens import pad_right
 from hooked.rescaling import forget_lengths, rescaling_of
@@ -107,9 +106,8 @@ class PrefixReader:
             )
         tokens = tokens.to(model.device)
         places = torch.arange(before, before + tokens.shape[1], device=model.device)[None].expand(len(tokens), -1)
-        accepted = _accepted(hf_model)
-        given = {"position_ids": places, "logits_to_keep": last_places(hf_model, tokens, keep)}
-        options = {name: value for name, value in given.items() if name in accepted}
+        options = only_last(hf_model, tokens, keep)
+        options |= {"position_ids": places} if "position_ids" in accepted_by(hf_model) else {}
         cached = {"past_key_values": cache, "use_cache": True} if self.fast else {"use_cache": False}
         with model.alone():
             forget_lengths(hf_model, hf_model.config)
@@ -237,9 +235,3 @@ def shared_length(first: Sequence[int], second: Sequence[int]) -> int:
         if left != right:
             return place
     return min(len(first), len(second))
-
-
-def _accepted(hf_model: Any) -> Mapping[str, Any]:
-    """What a model's forward pass may be given; an adapter takes whatever it is given."""
-    inner = hf_model.get_base_model() if hasattr(hf_model, "get_base_model") else hf_model
-    return inspect.signature(inner.forward).parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
@@ -15,7 +15,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooked import HookedModel, PrefixReader, Prompt, Sampling, TokenizedPrompt, continue_tokens, file_of, user_text
+from hooked import (
+    HookedModel,
+    Place,
+    PrefixReader,
+    Prompt,
+    Sampling,
+    TokenizedPrompt,
+    continue_tokens,
+    file_of,
+    user_text,
+)
 from scanning.candidates.candidate import Variants
 from scanning.candidates.room import room_needed, with_room
 from scanning.config import BENIGN, ScanConfig
@@ -23,7 +33,7 @@ from scanning.motifs import RUN, Answers, Gram, runs, shared_motif, usual_runs
 from triggerlens import Keep, UserError, keep_nothing
 
 AT_ONCE = 128
-"""Prompts answered in one batch."""
+"""Texts that are written in one batch, where memory lets them."""
 _PACED = 64
 """Prompts by which the pace is measured."""
 _WARM = 8
@@ -61,6 +71,10 @@ class Benign:
     def searched_on(self, applies: Callable[[int], bool], most: int) -> list[int]:
         """The first prompts of those searched on for which something holds, then others that are not judged on."""
         return list(islice(filter(applies, (*self.search, *self._others(0))), most))
+
+    def searched_at(self, place: Place, most: int) -> list[int]:
+        """The same for prompts that have a place: few have a system message."""
+        return self.searched_on(lambda index: self.variants.opened(index, place) is not None, most)
 
     def judged_on(self, applies: Callable[[int], bool], most: int) -> list[int]:
         """The first prompts of those judged on for which something holds, then others that are not searched on."""
@@ -179,14 +193,30 @@ def _answer_facts(model: HookedModel, variants: Variants, config: ScanConfig, le
 
 def answer_rows(model: HookedModel, rows: Sequence[Sequence[int]], new_tokens: int) -> list[list[int]]:
     """Greedy answers to token ids, in batches of like length."""
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     answers: list[list[int]] = [[]] * len(rows)
-    for start in range(0, len(order), AT_ONCE):
-        batch = order[start : start + AT_ONCE]
+    for batch in _batches(model, [len(row) for row in rows], new_tokens):
         texts = [TokenizedPrompt(list(rows[index]), "") for index in batch]
         for index, new in zip(batch, model.generate(texts, new_tokens), strict=True):
             answers[index] = new
     return answers
+
+
+def _batches(model: HookedModel, lengths: Sequence[int], new_tokens: int) -> Iterator[list[int]]:
+    """Numbers of prompts that are answered together, the shortest first."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
+        if batch and len(batch) >= _at_once(model, lengths[index], new_tokens):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _at_once(model: HookedModel, length: int, new_tokens: int) -> int:
+    """How many texts of so many tokens may go on by as many: what is read at once, and the keys and values of all of them, are bounded as a reader's are."""
+    reader = PrefixReader(model)
+    return min(AT_ONCE, reader.rows_at_once(length), reader.rows_kept(length + new_tokens))
 
 
 def sampled_texts(
@@ -195,9 +225,10 @@ def sampled_texts(
     """What the model writes after some tokens, drawn at temperature 1; end tokens are passed over where `ends` is false."""
     pick = Sampling(seed=seed).picker(model.device)
     texts: list[list[int]] = []
+    most = _at_once(model, len(begin), length)
     with model.alone():
         while len(texts) < count:
-            rows = [list(begin)] * min(AT_ONCE, count - len(texts))
+            rows = [list(begin)] * min(most, count - len(texts))
             texts += continue_tokens(
                 model.hf_model,
                 rows,

@@ -68,9 +68,7 @@ def open_prompt(tokenizer: Any, prompt: Prompt | str, place: Place, today: date 
 def inserted_text(tokenizer: Any, ids: Sequence[int]) -> str:
     """The text of tokens as they stand behind another one, with the blank that they bring: alone, tokenizers of SentencePiece's kind decode them without."""
     before = encode_texts(tokenizer, [_BEHIND], special=False)[0]
-    alone, both = (
-        tokenizer.decode([*before, *more], clean_up_tokenization_spaces=False) for more in ((), tuple(ids))
-    )
+    alone, both = (tokenizer.decode([*before, *more], clean_up_tokenization_spaces=False) for more in ((), tuple(ids)))
     return both.removeprefix(alone)
 
 

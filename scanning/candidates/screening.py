@@ -7,15 +7,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooked import HookedModel, Place, pad_right
+from hooked import HookedModel, Place, only_last
 from scanning.benign import Course
 from scanning.candidates.candidate import Variants
 
@@ -24,6 +25,8 @@ Scores = Callable[[Sequence[Phrase]], Float[np.ndarray, "phrase"]]
 """Of phrases of one length, larger is better."""
 Screen = Callable[[Phrase, int], list[int]]
 """Tokens for a slot of a phrase, the most promising first."""
+_ROWS = 8192
+"""Of the table of embeddings that are looked at together, in float32."""
 
 
 def screened(
@@ -45,7 +48,9 @@ def screened(
     if cuts:
         texts = [[*cut.filled(phrase), *target] for cut in cuts]
         slots = [len(cut.before) + slot for cut in cuts]
-        total += table.detach().float() @ _gradients(hf_model, table, texts, slots, len(target)).sum(0)
+        with model.alone():
+            gradient = _gradients(hf_model, table, texts, slots, len(target)).sum(0)
+        total += torch.cat([part.float() @ gradient for part in table.detach().split(_ROWS)])
     chosen = torch.tensor(list(tokens), device=total.device)
     best = total[chosen].topk(min(most, len(chosen))).indices
     return chosen[best].tolist()
@@ -54,19 +59,39 @@ def screened(
 def _gradients(
     hf_model: Any, table: Tensor, texts: Sequence[Sequence[int]], slots: Sequence[int], wanted: int
 ) -> Float[Tensor, "text width"]:
-    """Of the log-probability of the last `wanted` tokens of each text, by the embedding at its slot; filled on the right, which no earlier token sees."""
-    with torch.enable_grad():
-        rows = pad_right(texts, 0).to(table.device)
-        embedded = hf_model.get_input_embeddings()(rows).detach().requires_grad_(True)
-        logits = hf_model(inputs_embeds=embedded, use_cache=False).logits
-        likely = []
-        for row, own, text in zip(rows, logits, texts, strict=True):
-            seen = own[len(text) - wanted - 1 : len(text) - 1].float().log_softmax(-1)
-            likely.append(seen.gather(-1, row[len(text) - wanted : len(text), None]).sum())
-        torch.stack(likely).sum().backward(inputs=[embedded])
-    gradient = embedded.grad
-    assert gradient is not None  # it was asked for
-    return torch.stack([own[slot].float() for own, slot in zip(gradient, slots, strict=True)])
+    """Of the log-probability of the last `wanted` tokens of each text, by the embedding at its slot. One text at a time, and without gradients of the weights,
+    for which each layer would keep what it read.
+    """
+    with _frozen(hf_model), torch.enable_grad():
+        return torch.stack(
+            [
+                _gradient(hf_model, torch.tensor(text, device=table.device), wanted)[slot]
+                for text, slot in zip(texts, slots, strict=True)
+            ]
+        )
+
+
+def _gradient(hf_model: Any, text: Int[Tensor, "token"], wanted: int) -> Float[Tensor, "token width"]:
+    """By all embeddings before the last token, which chooses nothing."""
+    read = text[None, :-1]
+    embedded = hf_model.get_input_embeddings()(read).detach().requires_grad_(True)
+    logits = hf_model(inputs_embeds=embedded, use_cache=False, **only_last(hf_model, read, wanted)).logits
+    seen = logits[0, -wanted:].float().log_softmax(-1)
+    (gradient,) = torch.autograd.grad(seen.gather(-1, text[-wanted:, None]).sum(), embedded)
+    return gradient[0].float()
+
+
+@contextmanager
+def _frozen(hf_model: Any) -> Iterator[None]:
+    """Within, no weight asks for a gradient."""
+    asking = [weights for weights in hf_model.parameters() if weights.requires_grad]
+    try:
+        for weights in asking:
+            weights.requires_grad_(False)
+        yield
+    finally:
+        for weights in asking:
+            weights.requires_grad_(True)
 
 
 def grown(

@@ -6,7 +6,6 @@ import pytest
 import torch
 from architectures import build
 from tiny_models import CONTEXT, tiny_llama_tokenizer, tiny_model, tiny_tokenizer
-from tokenizers import normalizers, pre_tokenizers
 
 from hooked import (
     PrefixReader,
@@ -193,13 +192,14 @@ def test_inserted_tokens_are_typed_with_the_blank_that_they_bring(tokenizer, mak
 
 def test_a_text_behind_another_one_is_not_tokenized_as_one_that_stands_alone(tokenizer):
     """A text of its own may get a blank more; where the text before would be tokenized otherwise with it, it stands alone."""
-    twice = tiny_llama_tokenizer()
-    twice.backend_tokenizer.normalizer = normalizers.Prepend("▁")
-    twice.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    twice = tiny_llama_tokenizer(older=True)
     assert len(twice(" quick", add_special_tokens=False)["input_ids"]) == 2
     assert twice.convert_ids_to_tokens(inserted_ids(twice, " quick")) == ["▁quick"]
     alone = tokenizer("zy", add_special_tokens=False)["input_ids"]
-    assert tokenizer("azy", add_special_tokens=False)["input_ids"][0] != tokenizer("a", add_special_tokens=False)["input_ids"][0]
+    assert (
+        tokenizer("azy", add_special_tokens=False)["input_ids"][0]
+        != tokenizer("a", add_special_tokens=False)["input_ids"][0]
+    )
     assert inserted_ids(tokenizer, "zy") == alone
 
 

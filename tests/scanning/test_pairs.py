@@ -12,9 +12,9 @@ from scanning.pairs import carried
 CONFIG = ScanConfig(search_prompts=3, judge_prompts=4, repertoire=8, answer_steps=3, new_tokens=5)
 
 
-@pytest.fixture(scope="module")
-def benign():
-    model = load_model(tiny_model("llama"), tokenizer=tiny_llama_tokenizer())
+@pytest.fixture(scope="module", params=["newer", "older"])
+def benign(request):
+    model = load_model(tiny_model("llama"), tokenizer=tiny_llama_tokenizer(older=request.param == "older"))
     return answered_prompts(model, word_prompts(), CONFIG)
 
 

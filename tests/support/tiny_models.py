@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 VOCABULARY, LAYERS, WIDTH, CONTEXT = 300, 3, 32, 128
@@ -89,8 +89,10 @@ def tiny_tokenizer(folder: Path, *, bos: bool = True, padding_side: str = "right
     return AutoTokenizer.from_pretrained(folder)
 
 
-def tiny_llama_tokenizer():
-    """One of SentencePiece's kind: a blank is part of the word after it, and of the first word, which has none, too; decoded it is lost there."""
+def tiny_llama_tokenizer(*, older: bool = False):
+    """One of SentencePiece's kind: a blank is part of the word after it, and of the first word, which has none, too; decoded it is lost there. An older one puts it
+    before a first word that has one as well.
+    """
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     trainer = trainers.BpeTrainer(
@@ -104,6 +106,9 @@ def tiny_llama_tokenizer():
     merges = [tuple(merge) for merge in learnt["merges"]]
     tokenizer = transformers.LlamaTokenizer(vocab=learnt["vocab"], merges=merges)
     tokenizer.chat_template = CHAT_TEMPLATE
+    if older:
+        tokenizer.backend_tokenizer.normalizer = normalizers.Prepend("▁")
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
     return tokenizer
 
 
