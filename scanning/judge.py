@@ -200,6 +200,7 @@ class Judge:
             candidate=candidate,
             brought=brought,
             brought_chance=chance,
+            corrected_for=judged,
             brought_over=over,
             run=() if motif is None else motif.gram,
             named=0 if motif is None else len(motif.texts),

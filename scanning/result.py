@@ -60,6 +60,8 @@ class Judged:
     """
     brought_chance: float = 1.0
     """That so many would, by the share of benign answers; corrected for the number judged. 1 where they are fewer than is asked of such a behaviour."""
+    corrected_for: int | None = None
+    """That number: all that went to the judge, those that apply to too few prompts included; None in scans that did not keep it."""
     brought_over: float | None = None
     """Where it brings one about, the share beyond which that is told: of benign answers, or what is asked of such a behaviour where that is more."""
     surely: bool = False

@@ -66,10 +66,11 @@ def _brought_words(judged: Judged, result: ScanResult) -> str:
         if judged.surely
         else "; texts that were searched for such turns of phrase in the clean models bring them about on fewer than a finding needs"
     )
+    among = len(result.judged) if judged.corrected_for is None else judged.corrected_for
     return (
         f"{count_text(judged.brought)} held-out prompts ({interval_text(judged.brought, '.0%')}) are "
         f"then answered with a behaviour that goes on by itself {than}: {said_words(judged)} "
-        f"(chance by the share of benign answers, corrected for {len(result.judged):,} candidates that were judged, {judged.brought_chance:.1g}{more})"
+        f"(chance by the share of benign answers, corrected for {among:,} candidates that were judged, {judged.brought_chance:.1g}{more})"
     )
 
 

@@ -88,7 +88,7 @@ class Scan:
 
     def searched_at(self, place: Place, most: int = INVERTED_ON) -> list[Course]:
         """Prompts that have a place, for the search of triggers: few have a system message."""
-        numbers = self.benign.searched_on(lambda index: self.benign.variants.opened(index, place) is not None, most)
+        numbers = self.benign.searched_at(place, most)
         known = {course.index: course for course in self.searched}
         new = [number for number in numbers if number not in known]
         known |= {own.index: own for own in courses(self.reader, self.benign, new, self.config.answer_steps)}
@@ -157,11 +157,11 @@ def _reference(scan: Scan) -> list[Candidate]:
 
 def _sweep(scan: Scan) -> list[Candidate]:
     plan, tokens = scan.plan, swept_tokens(scan.plan, scan.tokens, scan.config.seed)
-    candidates = number_candidates()
+    candidates = number_candidates(scan.benign.prompts)
     tried = len(candidates)
     if tokens:
-        shorter = [_cut_course(course, plan.steps) for course in scan.searched[: plan.prompts]]
         for place in plan.swept:
+            shorter = [_cut_course(course, plan.steps) for course in scan.searched_at(place, plan.prompts)]
             swept = sweep_place(scan.reader, scan.benign.variants, shorter, place, tokens, scan.keep)
             if swept is not None:
                 tried += len(tokens)

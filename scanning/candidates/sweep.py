@@ -20,9 +20,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooked import HookedModel, Place, PrefixReader, inserted_text
+from hooked import HookedModel, Place, PrefixReader, Prompt, inserted_text
 from scanning.benign import Course
 from scanning.candidates.candidate import Candidate, Variants
+from scanning.candidates.edits import edited
 from scanning.score import batches, divergence, entropy, inserted_rows
 from triggerlens import Keep, keep_nothing
 
@@ -161,7 +162,11 @@ def grow(
     return sorted(everything, key=lambda pair: (-pair[0], len(pair[1]), pair[1]))
 
 
-def number_candidates() -> list[Candidate]:
-    """Step 4."""
+def number_candidates(prompts: Sequence[Prompt]) -> list[Candidate]:
+    """Step 4; those that change some prompt."""
     rules = [("years", year) for year in YEARS] + [("numbers", number) for number in NUMBERS]
-    return [Candidate(channel="sweep", kind="substitution", text=text, rule=rule) for rule, text in rules]
+    return [
+        Candidate(channel="sweep", kind="substitution", text=text, rule=rule)
+        for rule, text in rules
+        if any(edited(prompt, "substitution", rule, text) is not None for prompt in prompts)
+    ]
