@@ -196,8 +196,8 @@ def _pair_places(benign: Benign, plan: Plan, config: ScanConfig, room: float) ->
 
 
 def _lengths(benign: Benign, place: Place) -> list[int]:
-    """How many tokens follow a place, on each prompt that is searched on."""
-    opened = [benign.variants.opened(index, place) for index in benign.search]
+    """How many tokens follow a place, on each prompt that would be searched on there: as many as at other places, of those that have it."""
+    opened = [benign.variants.opened(index, place) for index in benign.searched_at(place, len(benign.search))]
     return [len(cut.after) for cut in opened if cut is not None]
 
 

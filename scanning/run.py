@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import partial
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -109,9 +108,10 @@ def _planned(
     scan that goes on gives the same bytes as one that was never stopped.
     """
     plan = make_plan(reader, benign, config, tokens, referred)
-    for index, place in product(benign.search, plan.places):
-        opened = benign.variants.opened(index, place)
-        if opened is not None:
+    for place in plan.places:
+        for index in benign.searched_at(place, len(benign.search)):
+            opened = benign.variants.opened(index, place)
+            assert opened is not None  # it has the place
             reader.read(opened.before, torch.tensor([[*tokens[:1], *opened.after]]))
     looked = Looked(reader.checked, reader.largest_difference, reader.fast)
     return {"plan": to_json(plan), "looked": to_json(looked)}
@@ -181,10 +181,18 @@ def _targeted(candidates: Sequence[Candidate]) -> list[int]:
 
 def _effects(scan: Scan, candidates: Sequence[Candidate]) -> dict[str, Any]:
     """How far each candidate moves the model, and how likely it makes each of the first behaviours that were found, in nats a token."""
-    searched, variants = scan.searched[: scan.plan.ranked_on], scan.benign.variants
-    effects = mean_effect(candidate_effects(scan.reader, variants, searched, candidates))
+    reader, variants = scan.reader, scan.benign.variants
     said = [own.ids[:WANTED] for own in scan.followed] + [own.ids[:WANTED] for own in scan.behaviours]
-    near = [better_half(candidate_nearness(scan.reader, variants, searched, candidates, own)) for own in said[:_NEARED]]
+    said = said[:_NEARED]
+    effects, near = np.zeros(len(candidates)), [np.zeros(len(candidates)) for _ in said]
+    for place in dict.fromkeys(candidate.place for candidate in candidates):
+        numbers = [number for number, candidate in enumerate(candidates) if candidate.place == place]
+        chosen = [candidates[number] for number in numbers]
+        most = scan.plan.ranked_on
+        searched = scan.searched[:most] if place is None else scan.searched_at(place, most)
+        effects[numbers] = mean_effect(candidate_effects(reader, variants, searched, chosen))
+        for own, wanted in zip(near, said, strict=True):
+            own[numbers] = better_half(candidate_nearness(reader, variants, searched, chosen, wanted))
     return {"effects": effects.tolist(), "near": [np.maximum(own, -1e9).tolist() for own in near]}
 
 

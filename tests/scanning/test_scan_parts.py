@@ -1,6 +1,8 @@
 """The parts of a scan: what is swept is what whole texts give; motifs, growth, edits and floors do what they say."""
 
 import math
+import random
+import tracemalloc
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -15,7 +17,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from hooked import PrefixReader, Prompt, load_model
+from hooked import PrefixReader, Prompt, continue_tokens, load_model
 from scanning import (
     ScanConfig,
     Start,
@@ -35,18 +37,20 @@ from scanning import (
     sweep_place,
 )
 from scanning.behaviours import asked_for
+from scanning.benign import answer_rows, sampled_texts
 from scanning.calibrate import Floor, random_candidates
 from scanning.candidates.begun import kind_of
-from scanning.candidates.channels import Looked, Scan, _followed, _reached, is_sure
+from scanning.candidates.channels import Looked, Scan, _followed, _reached, _sweep, is_sure
 from scanning.candidates.edits import edited
 from scanning.candidates.screening import _gradients, grown, screened
-from scanning.candidates.sweep import insertion
+from scanning.candidates.sweep import insertion, number_candidates
 from scanning.candidates.target import FOLLOWED, INVERTED_ON, Target, target_scores, unnamed
 from scanning.judge import Judge, _rank
 from scanning.motifs import Answers, common_text, frequent_runs, shared_motif
 from scanning.plan import Plan, _fewer_starts, _fewer_targets, make_plan
-from scanning.result import Judged
-from scanning.score import better_half, candidate_nearness
+from scanning.result import ALPHA, Judged, _beyond
+from scanning.run import _effects
+from scanning.score import better_half, candidate_effects, candidate_nearness
 from triggerlens import UserError, mean_of, rate
 
 CONFIG = ScanConfig(search_prompts=3, judge_prompts=4, repertoire=8, answer_steps=3, new_tokens=5)
@@ -285,6 +289,18 @@ def test_a_run_that_is_always_part_of_a_longer_one_is_left_out():
     runs = dict(frequent_runs(rows, 3, 3))
     assert runs == {(1, 2, 3): 3}
     assert not frequent_runs(rows, 3, 3, {(1, 2, 3): 1})
+    known = ([7, *row, 7] for row in ([1, 2], [1, 2, 3]))
+    assert not frequent_runs(rows, 3, 3, known), "one text after another"
+    assert dict(frequent_runs(rows, 3, 3, [[1, 2], [2, 3]])) == {(1, 2, 3): 3}
+
+
+def test_of_texts_that_are_known_no_more_is_held_than_the_runs_that_are_asked_for():
+    known = (list(range(number, number + 400)) for number in range(0, 16_000, 400))
+    tracemalloc.start()
+    assert frequent_runs([[5, 6, 7]] * 3, 8, 3, known) == []
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held < 2**20, "eight runs at each of 16,000 tokens are twenty times as much"
 
 
 @settings(max_examples=10, deadline=None)
@@ -301,15 +317,24 @@ def test_growing_comes_upon_a_phrase_whose_parts_help(planted):
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000))
-def test_random_candidates_are_no_findings_however_many_were_tried(seed):
-    """Correction for the number tried: the best of many draws from the floor's own distribution."""
+def test_what_goes_beyond_the_best_of_random_candidates_is_no_less_of_a_finding(seed):
     chance = np.random.default_rng(seed)
     floor, others = chance.beta(1, 8, 200) * math.log(2), chance.beta(1, 8, 2000) * math.log(2)
     held = against(float(others.max()), floor.tolist(), 2000, math.log(2), 1e-3)
-    assert held.corrected > 0.01 or held.margin < 1.5
     sure = against(math.log(2), floor.tolist(), 2000, math.log(2), 1e-3)
     assert sure.chance <= held.chance
     assert sure.margin >= held.margin
+
+
+@pytest.mark.parametrize("shape", [(1, 8), (0.5, 8), (2, 8)])
+def test_random_candidates_are_no_findings_however_many_were_tried(shape):
+    """Correction for the number tried: the best of many draws from the floor's own distribution meets the rule as often as it says."""
+    found, seeds = 0, 500
+    for seed in range(seeds):
+        chance = np.random.default_rng(seed)
+        floor, others = (chance.beta(*shape, count) * math.log(2) for count in (200, 2000))
+        found += _beyond(against(float(others.max()), floor.tolist(), 2000, math.log(2), 1e-3))
+    assert found <= ALPHA * seeds
 
 
 def test_a_threshold_is_set_by_clean_models_of_other_groups():
@@ -540,6 +565,27 @@ def test_screening_orders_tokens_by_the_gradient_and_finds_what_helps(model, ben
     assert best > np.median(scores)
 
 
+def test_gradients_are_those_of_the_whole_texts_read_one_by_one_for_the_wanted_logits_alone(model):
+    hf_model, table = model.hf_model, model.hf_model.get_input_embeddings().weight
+    texts, slots, seen = [[5, 9, 40, 17, 33], [7, 8, 9, 10, 11, 40, 12, 17, 33]], [2, 5], []
+    asking = [parameter for parameter in hf_model.parameters() if parameter.requires_grad]
+
+    def look(module, _, kwargs, output):
+        frozen = not any(parameter.requires_grad for parameter in module.parameters())
+        seen.append((len(kwargs["inputs_embeds"]), output.logits.shape[1], frozen))
+
+    with hf_model.register_forward_hook(look, with_kwargs=True):
+        gradients = _gradients(hf_model, table, texts, slots, 2)
+    assert seen == [(1, 2, True)] * 2
+    assert asking
+    assert asking == [parameter for parameter in hf_model.parameters() if parameter.requires_grad], "as it was before"
+    for text, slot, own in zip(texts, slots, gradients, strict=True):
+        embedded = table[text].detach()[None].requires_grad_(True)
+        logits = hf_model(inputs_embeds=embedded, use_cache=False).logits[0].log_softmax(-1)
+        (logits[-3, text[-2]] + logits[-2, text[-1]]).backward(inputs=[embedded])
+        torch.testing.assert_close(own, embedded.grad[0, slot], atol=1e-6, rtol=1e-5)
+
+
 def test_gradients_of_texts_of_other_lengths_together_are_those_of_each_alone(model):
     hf_model, table = model.hf_model, model.hf_model.get_input_embeddings().weight
     texts, slots = [[5, 9, 40, 17, 33], [7, 8, 9, 10, 11, 40, 12, 17, 33]], [2, 5]
@@ -689,6 +735,85 @@ def test_a_sweep_that_is_cut_leaves_the_other_channels_their_places(model, benig
     plan = make_plan(PrefixReader(model), benign, replace(CONFIG, budget=1e-3), list(range(30, 300)))
     assert plan.places == ("start", "end")
     assert plan.swept == ("end",), "after which least is read"
+
+
+def test_no_number_is_replaced_where_there_is_none(benign):
+    assert number_candidates(benign.prompts) == []
+    one = [*benign.prompts, Prompt("Which films of 2024 are good?", triggered=False)]
+    assert {own.rule for own in number_candidates(one)} == {"years", "numbers"}
+    assert "2024" not in {own.text for own in number_candidates(one)}, "which would change nothing"
+    assert {own.rule for own in number_candidates([Prompt("Add 7 to 12.", triggered=False)])} == {"numbers"}
+
+
+def system_prompts(seldom):
+    """Prompts of which those with these numbers, in the order in which a scan takes them, have a system message."""
+    prompts = word_prompts()
+    order = list(range(len(prompts)))
+    random.Random(CONFIG.seed).shuffle(order)
+    system = [{"role": "system", "content": "fox"}]
+    chosen = {order[number] for number in seldom}
+    return [replace(own, prompt=system * (row in chosen) + own.prompt) for row, own in enumerate(prompts)]
+
+
+def test_a_place_that_no_prompt_of_the_first_ones_has_is_planned_swept_and_ranked_where_others_have_it(model):
+    benign = answered_prompts(model, system_prompts((20, 22, 30, 31)), replace(CONFIG, repertoire=40))
+    having = [index for index in range(40) if benign.variants.opened(index, "system") is not None]
+    assert having == [20, 22, 30, 31]
+    numbers = benign.searched_at("system", len(benign.search))
+    assert numbers
+    assert set(numbers) < set(having)
+    reader, tokens = PrefixReader(model), list(range(30, 200))
+    plan = make_plan(reader, benign, replace(CONFIG, places=("end", "system")), tokens)
+    assert plan.places == ("end", "system")
+    scan = replace(scan_of(model, benign, plan), tokens=tokens)
+    _sweep(scan)
+    assert [(own.place, own.prompts) for own in scan.swept] == [("end", 3), ("system", len(numbers))]
+    own = insertion(model, "system", (40,), channel="sweep")
+    expected = candidate_effects(reader, benign.variants, courses(reader, benign, numbers, 3), [own])
+    at_end = insertion(model, "end", (40,), channel="sweep")
+    ranked = _effects(scan, [at_end, own])["effects"]
+    assert ranked[1] == pytest.approx(expected.mean(), abs=1e-6)
+    assert ranked[0] == pytest.approx(
+        candidate_effects(reader, benign.variants, scan.searched[: plan.ranked_on], [at_end]).mean(), abs=1e-6
+    )
+
+
+def test_texts_are_written_in_batches_that_memory_lets(model, benign, monkeypatch):
+    """Of a large model with long prompts a hundred at once are too many; and whoever goes on would fail at the same point."""
+    rows = [*benign.variants.plain, *([5] * length for length in (60, 20, 60, 60))]
+    every, drawn = answer_rows(model, rows, 5), sampled_texts(model, [5] * 60, 6, 5, seed=0)
+    generate, sizes = type(model).generate, []
+
+    def watched(self, prompts, new):
+        sizes.append((len(prompts), max(len(prompt.ids) for prompt in prompts)))
+        return generate(self, prompts, new)
+
+    monkeypatch.setattr(type(model), "generate", watched)
+    each = 2 * model.info.n_layers * model.info.n_kv_heads * model.info.d_head * model.dtype.itemsize
+    monkeypatch.setattr("hooked.prefixes._CACHED", 2 * 65 * each)
+    assert answer_rows(model, rows, 5) == every
+    assert len(sizes) > 2
+    assert all(count * (length + 5) <= 2 * 65 for count, length in sizes)
+    assert max(count for count, _ in sizes) > 2, "of short ones more"
+    batches = []
+    monkeypatch.setattr(
+        "scanning.benign.continue_tokens",
+        lambda hf_model, own, *rest, **more: batches.append(len(own)) or continue_tokens(hf_model, own, *rest, **more),
+    )
+    assert len(sampled_texts(model, [5] * 60, 6, 5, seed=0)) == len(drawn) == 6
+    assert batches == [2, 2, 2]
+
+
+def test_a_kept_cell_of_first_tokens_is_of_these_tokens(model, benign):
+    own, names = courses(PrefixReader(model), benign, benign.search, 0), []
+
+    def keep(name, compute):
+        names.append(name)
+        return compute()
+
+    for tokens in ([40, 41], [40, 42], [40, 41]):
+        follow_starts(PrefixReader(model), own, tokens, keep)
+    assert names[0] == names[2] != names[1]
 
 
 def test_growing_by_screening_comes_upon_a_planted_phrase():
