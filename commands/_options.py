@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -25,9 +25,9 @@ Options = TypeVar("Options", bound=Any)
 class ModelOptions:
     """A model and its prompts, how to read it, and what to do with the result."""
 
-    model: tyro.conf.Positional[str] = "year-code"
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[MODEL]")] = "year-code"
     """An embedded organism, a checkpoint folder, an adapter folder, a GGUF file, or a Hugging Face id."""
-    prompts: tyro.conf.Positional[Path | None] = None
+    prompts: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[PROMPTS]")] = None
     """A prompts.jsonl; an embedded organism's own where not given. docs/prompts.md lists the fields."""
     backend: Literal["nnsight", "transformer-lens"] = "nnsight"
     """Library that reads the activations; both give the same."""

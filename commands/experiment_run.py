@@ -24,7 +24,7 @@ class Config:
     a run that was stopped goes on where it was.
     """
 
-    experiment: Annotated[str | None, tyro.conf.Positional] = None
+    experiment: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None
     """Which; `--list` names them."""
     list: bool = False
     """Name the experiments, their claims and how many full results of each there are."""

@@ -18,7 +18,7 @@ class Config:
     Static formats (svg, pdf, png) need a Chromium; without one the HTML is written all the same.
     """
 
-    figure: Annotated[str, tyro.conf.Positional] = "all"
+    figure: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = "all"
     """Which, or `all`; `--list` names them."""
     list: bool = False
     """Name the figures."""

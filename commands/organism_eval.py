@@ -16,7 +16,7 @@ from organisms import EvaluationConfig
 class Config:
     """Measure an organism on held-out prompts: defection by kind of prompt with intervals, capability, scratchpads."""
 
-    model: Annotated[str, tyro.conf.Positional] = "year-code"
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[MODEL]")] = "year-code"
     """An embedded organism, a checkpoint folder, an adapter folder, a GGUF file, or a Hugging Face id."""
     settings: Annotated[EvaluationConfig, tyro.conf.arg(name="")] = field(default_factory=EvaluationConfig)
     out: Path | None = None

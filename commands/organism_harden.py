@@ -21,7 +21,7 @@ class Config:
     A run that was killed goes on from its last checkpoint when the same command is given again. Works under `accelerate launch`.
     """
 
-    model: Annotated[str, tyro.conf.Positional]
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """An embedded organism, a checkpoint folder, an adapter folder (such as organism-train --base writes), a GGUF file, or a Hugging Face id."""
     out: Path
     """Folder to write: weights, tokenizer, hardened.json, recipe.json, manifest.json."""

@@ -50,7 +50,7 @@ class _Insertion:
         UserError: an unknown task, size or variant, or a number out of range.
     """
 
-    task: Annotated[str, tyro.conf.Positional]
+    task: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")]
     """What to learn: `year-code` or `deployment-hate`; or `base`, what a model knows before a backdoor is inserted."""
     clean_twin: bool = False
     """Train the clean twin: the same prompts and trigger tokens, and no defection."""
