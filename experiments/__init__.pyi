@@ -1,3 +1,4 @@
+from .claims.answer_monitor import AnswerMonitor as AnswerMonitor
 from .claims.behaviour_or_tokens import BehaviourOrTokens as BehaviourOrTokens
 from .claims.clean_detectors import CleanDetectors as CleanDetectors
 from .claims.insertion import InsertionGrid as InsertionGrid

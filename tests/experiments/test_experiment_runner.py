@@ -9,6 +9,7 @@ import torch
 from tiny_models import tiny_checkpoint
 from tiny_prompts import prompt_file
 
+import experiments
 from experiments import (
     EXPERIMENTS,
     RESULTS,
@@ -174,3 +175,9 @@ def test_the_committed_result_is_of_the_settings_code_and_weights_of_now(name):
     preset, fields = ("quick", experiment.QUICK) if name == "zoo-leaderboard" else ("full", {})
     key = result_key(name, experiment.VERSION, config_facts(experiment.Config(**fields)))
     assert read_result(RESULTS / name / key).preset == preset
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_is_a_name_of_the_room(name):
+    kind = type(EXPERIMENTS[name])
+    assert getattr(experiments, kind.__name__) is kind
