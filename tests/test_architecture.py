@@ -3,6 +3,7 @@ Python: faces and settings cost no torch, and every name of a face is there.
 """
 
 import ast
+import re
 import statistics
 import subprocess
 import sys
@@ -164,6 +165,14 @@ def test_circles_are_found_also_through_a_face():
     assert target("hooked", "load_model") == "hooked.load"
     assert target("hooked.prompts", "splits") == target("hooked", "Splits") == "hooked.prompts.splits"
     assert target("torch", "Tensor") is None
+
+
+def test_the_docs_show_every_room():
+    """A page of the API for each that has a face, and all in the picture."""
+    pages = {path.stem for path in (ROOT / "docs" / "api").glob("*.md")} - {"index"}
+    assert pages == {room for room in ROOMS if Path(room) in FACES}
+    picture = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    assert set(re.findall(r'class="room">(\w+)/<', picture)) == set(ROOMS)
 
 
 @pytest.mark.parametrize("folder", sorted(FACES), ids=str)

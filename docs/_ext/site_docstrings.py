@@ -9,13 +9,15 @@ import re
 from contextlib import suppress
 from dataclasses import is_dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
 
-ROOMS = ("triggerlens", "hooked", "organisms", "probes", "patching", "sae", "experiments", "figures")
+ROOMS = sorted({path.stem for path in (Path(__file__).parents[1] / "api").glob("*.md")} - {"index"})
+"""Each has a page of the API."""
 _CODE = re.compile(r"(``.+?``|`[^`\n]+`)")
 _SPECIAL = re.compile(r"([*|\\])|(?<=\w)(_)(?=[^\w`]|$)")
 
