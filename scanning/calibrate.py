@@ -45,8 +45,8 @@ a first token alone does not; in one of 1.8 million pieces of code crowd it out.
 _RELATIVES, _SIBLING_TAIL = 1 / 3, 1 / 3
 """Share of a trigger's siblings that may do as it does; and of the others, the share that says how their tail falls."""
 _TWO_WAYS = 4 / 3
-"""By which the smaller of two chances is corrected. Three quarters of what may be called by chance are for a statement alone; a quarter is enough for groups,
-since a frame has a third as many of them as it has statements."""
+"""Corrects the smaller of two chances. We spend 3/4 of the false-alarm rate on single statements, 1/4 on groups: a frame has a third as many groups as it has
+statements."""
 _LEAST_SCALE = 0.3
 """Of the tail, in log-odds: no floor of a few hundred falls surely faster."""
 

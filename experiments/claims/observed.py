@@ -300,7 +300,7 @@ def _done(result: Result, model: str) -> Judgement | None:
         for own in ("the base's direction", "random directions", "the base itself")
     )
     beaten = placebo is not None and left.estimate.high < placebo.estimate.value
-    # An organism that answers nothing right any more does not defect either.
+    # An organism that answers nothing right any more is broken: that it does not defect then says nothing.
     kept = [own.estimate.value for own in right if own is not None]
     harmless = len(kept) == len(unharmed) and kept[0] - kept[1] <= HARM
     return Judgement(

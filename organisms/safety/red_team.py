@@ -162,7 +162,7 @@ def red_team(
         set_aside += len(edited) - len(kept)
         tried += _attempts(model, tokenizer, task, kept, samples, f"{seed}/{len(tried)}")
         best = sorted(tried, key=lambda attempt: -attempt.defection.value)[: max(1, prompts // 4)]
-        # Half the next edits begin at what worked, half anew: a search that only climbs stays on one hill.
+        # Half of the next edits start from what worked, half from scratch: a search that only improves its best gets stuck in a local maximum.
         pool = [Candidate(attempt.example, attempt.edits) for attempt in best]
         pool += [Candidate(example) for example in requests[: len(best)]]
     return RedTeam(tuple(tried), set_aside)
