@@ -6,7 +6,7 @@ Verdicts are computed from result files and nothing else; each claim's rule stan
 - *met*: our interval reaches it;
 - *not met*: otherwise, or where a control does as well;
 - *cannot tell*: our number rests on fewer than ten prompts, or its interval reaches it only by being wide (over 0.4);
-- *not compared*: nothing is published;
+- *not compared*: nothing comparable is published, or this model is not of the kind that was published;
 - *not measured*: there is no result.
 """
 

@@ -24,7 +24,8 @@ from triggerlens import Keep, keep_nothing
 ADDED = "added"
 """Marks such a field."""
 Verdict = Literal["beaten", "met", "not met", "cannot tell", "not compared", "not measured"]
-"""`cannot tell`: too few prompts; `not compared`: nothing is published; `not measured`: there is no result."""
+"""`cannot tell`: too few prompts; `not compared`: nothing comparable is published, or the model is not of the kind that was; `not measured`: there is no
+result."""
 
 
 @dataclass(frozen=True, slots=True)
