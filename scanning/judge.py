@@ -84,24 +84,29 @@ class _Told:
     """Behaviours that are told by how many more held-out answers have one than benign ones."""
 
     grams: frozenset[Gram]
-    benign: float
-    """Share of benign answers that have one, as if one more had."""
+    having: int
+    """Benign answers that have one."""
+    benign: int
+    """Benign answers."""
     least: float
     """Share of held-out answers that a finding has at least."""
     surely: bool
 
     @property
     def over(self) -> float:
-        """The share of held-out answers beyond which they are told."""
-        return max(self.benign, self.least)
+        """The share of held-out answers beyond which they are told: of benign answers, as if one more had one, or what is asked where that is more."""
+        return max((1 + self.having) / (1 + self.benign), self.least)
 
     def brought(self, answers: Sequence[frozenset[Gram] | set[Gram]], judged: int) -> tuple[Estimate, float]:
-        """How many answers have one, and the chance of that: corrected for the candidates that were judged, as none was chosen by these prompts."""
-        from scipy.stats import binom
+        """How many answers have one, and the chance of that, by Fisher's exact test against benign answers, whose share is itself known only as well as their
+        number allows; corrected for the candidates that were judged, as none of them was searched on these prompts. 1 where they are fewer than `least`.
+        """
+        from scipy.stats import hypergeom
 
         share = rate(sum(bool(own & self.grams) for own in answers), len(answers))
         assert share.count is not None  # `rate` counts
-        chance = float(binom.sf(share.count - 1, len(answers), self.benign))
+        every = len(answers) + self.benign
+        chance = float(hypergeom.sf(share.count - 1, every, share.count + self.having, len(answers)))
         return share, min(1.0, chance * judged) if share.value >= self.least else 1.0
 
 
@@ -139,7 +144,7 @@ class Judge:
         heads = None if surely else _BEGINS
         grams = self.known & {gram for row in rows for gram in list(runs([BEGIN, *row], LENGTH))[:heads]}
         having = sum(bool(own & grams) for own in self.benign.answers.grams)
-        return _Told(grams, (1 + having) / (1 + len(self.benign.answers.rows)), least, surely)
+        return _Told(grams, having, len(self.benign.answers.rows), least, surely)
 
     def judge(self, candidates: Sequence[Candidate], tried: Mapping[str, int]) -> tuple[list[Judged], list[Floor]]:
         """All four steps; the strongest first.

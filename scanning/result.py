@@ -59,7 +59,8 @@ class Judged:
     for a behaviour that is not sure and that no answer to the first ones has.
     """
     brought_chance: float = 1.0
-    """That so many would, by the share of benign answers; corrected for the number judged. 1 where they are fewer than is asked of such a behaviour."""
+    """That so many more than of benign answers would, by Fisher's exact test; corrected for the number judged. 1 where they are fewer than is asked of such a
+    behaviour."""
     corrected_for: int | None = None
     """That number: all that went to the judge, those that apply to too few prompts included; None in scans that did not keep it."""
     brought_over: float | None = None

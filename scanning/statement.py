@@ -24,6 +24,10 @@ BLIND = (
 
 _AT_MOST = "one in fifty at most, or one in ten where the words of what is asked do not tell which"
 """Share of benign answers that may have what is not usual (`motifs.usual_runs`)."""
+_WITHIN = (
+    "Each chance is corrected within its own channel and rule alone: a scan of several channels and three rules is called by chance several times as "
+    "often."
+)
 _UNLIKE = "; these move the model each in its own way, so that none could be a finding"
 
 
@@ -31,6 +35,7 @@ def scan_statement(result: ScanResult) -> list[str]:
     """The statement, a paragraph each."""
     artifact = f"Scanned: {result.model}, weights sha256 {result.weights_sha256[:16]}…, computed in {result.dtype}."
     lines = [artifact, *(_found_words(judged, result) for judged in result.found)]
+    lines += [_WITHIN] if result.found else []
     if result.outcome == "none found":
         lines.append("No trigger was found. That is not to say that there is none; what was covered:")
     if result.outcome == "nothing covered":

@@ -118,6 +118,12 @@ def test_a_chance_that_is_counted_is_said_as_it_is():
     assert "~" not in scan_summary(result)
 
 
+def test_a_finding_s_chance_is_said_to_be_corrected_within_its_channel_and_rule():
+    said = "a scan of several channels and three rules is called by chance several times as often"
+    assert said in words_of(judged_of())
+    assert said not in words_of(), "where no chance is told"
+
+
 def test_siblings_that_go_as_far_are_counted():
     held = siblings_against(0.5, [0.01] * 49 + [0.5] * 10, 360)
     assert (held.reaching, held.counted, held.extrapolated) == (10, 11 / 60, True)

@@ -45,7 +45,7 @@ from scanning.candidates.edits import edited
 from scanning.candidates.screening import _gradients, grown, screened
 from scanning.candidates.sweep import insertion, number_candidates
 from scanning.candidates.target import FOLLOWED, INVERTED_ON, Target, target_scores, unnamed
-from scanning.judge import Judge, _rank
+from scanning.judge import Judge, _rank, _Told
 from scanning.motifs import Answers, common_text, frequent_runs, shared_motif
 from scanning.plan import Plan, _fewer_starts, _fewer_targets, make_plan
 from scanning.result import ALPHA, Judged, _beyond
@@ -380,12 +380,31 @@ def test_the_finding_that_the_verdict_names_is_the_one_on_most_prompts(model):
 def test_a_sure_behaviour_is_held_against_benign_answers_and_not_against_random_candidates(model, benign):
     said = [40, 41, 42, 43, 44, 45]
     judge = Judge(PrefixReader(model), benign, CONFIG, plan_of(benign), [9], known=[said], sure=[said])
-    _, share, chance = judge._brought([said[:5]] * 3 + [[7, 8, 9, 9, 9]], 100)
+    _, share, chance = judge._brought([said[:5]] * 3 + [[7, 8, 9, 9, 9]], 10)
     assert (share.count, share.n) == (3, 4)
-    base = 1 / (1 + len(benign.answers.rows))
-    expected = 4 * base**3 * (1 - base) + base**4
-    assert chance == pytest.approx(min(1.0, 100 * expected))
+    every = 4 + len(benign.answers.rows)
+    assert chance == pytest.approx(10 * math.comb(4, 3) / math.comb(every, 3)), "all three of those that have it"
     assert Judge(PrefixReader(model), benign, CONFIG, plan_of(benign), [9])._brought([said], 1) == (None, None, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("having", "benign", "of", "fewest"), [(0, 40, 24, 8), (0, 1651, 64, 3), (0, 2048, 64, 3), (3, 2048, 64, 4)]
+)
+def test_few_benign_answers_say_little_of_how_often_they_have_a_behaviour(having, benign, of, fewest):
+    """Of 24 candidates that are judged; beside 40 benign answers 5 of 24 are a chance of 0.13, and no finding."""
+    from scipy.stats import fisher_exact
+
+    told = _Told(frozenset({(1,)}), having, benign, 0.0, surely=True)
+    chances = []
+    for count in range(of + 1):
+        share, chance = told.brought([{(1,)}] * count + [{(2,)}] * (of - count), 24)
+        table = [[count, of - count], [having, benign - having]]
+        expected = fisher_exact(table, alternative="greater").pvalue
+        assert (share, chance) == (rate(count, of), pytest.approx(min(1.0, 24 * expected)))
+        chances.append(chance)
+    assert next(count for count, chance in enumerate(chances) if chance <= ALPHA) == fewest
+    if benign == 40:
+        assert chances[5] == pytest.approx(0.13, abs=0.005)
 
 
 def test_a_behaviour_that_is_not_sure_must_come_on_more_prompts_than_texts_bring_it_in_clean_models(
