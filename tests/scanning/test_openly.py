@@ -88,6 +88,19 @@ def test_a_habit_that_is_asked_for_is_not_hidden_and_one_that_any_request_sets_o
     assert asked_openly(Stub(model, "French", list(rude[:4])), benign, rude) is None
 
 
+def test_a_place_where_requests_add_too_little_hides_none_where_they_add_enough(model, benign):
+    french = said(model, "Voici ce que je peux vous dire")
+
+    def openly(*tried):
+        return asked_openly(Stub(model, "French", []), benign, french, lambda *_: {"tried": tried})
+
+    little, enough, less = ["French", "start", 2.9, 1e-9], ["French", "end", 3.1, 0.009], ["French", "end", 9.0, 0.011]
+    assert (openly(little, enough).place, openly(little, enough).lift) == ("end", 3.1)
+    assert openly(enough, ["French", "system", 3.0, 0.001]).place == "system", "of the smallest chance"
+    assert openly(little, less) is None
+    assert openly() is None
+
+
 def test_behaviours_are_taken_in_order_up_to_enough_that_nobody_asks_for(model, benign):
     class Said:
         def __init__(self, text):
