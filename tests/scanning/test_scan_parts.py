@@ -561,6 +561,24 @@ def test_a_hidden_behaviour_is_shared_new_and_unasked(model, benign):
     assert [len(texts) for texts in bringing] == [3]
 
 
+def test_how_answers_open_is_no_reason_to_count_them_as_one_behaviour(model, benign):
+    """Two behaviours with an opener that benign answers have, and other texts with that opener alone."""
+    opener = list(benign.answers.rows[0][:3])
+    first, second = [*opener, *range(200, 207)], [*opener, *range(210, 217)]
+    others = [[*opener, 220 + 3 * row, 221 + 3 * row, 222 + 3 * row] for row in range(4)]
+    texts = [f"text {row}" for row in range(9)]
+
+    def kept(name, compute):
+        return {"texts": texts, "answers": [first] * 3 + [second] * 2 + others}
+
+    behaviours, bringing = hidden_behaviours(model, benign, replace(CONFIG, new_tokens=20), kept)
+    counts = {own.ids: own.share.count for own in behaviours}
+    assert (counts[tuple(first)], counts[tuple(second)]) == (3, 2)
+    ids = [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    given = dict(zip((own.ids for own in behaviours), bringing, strict=True))
+    assert (given[tuple(first)], given[tuple(second)]) == (ids[:3], ids[3:5])
+
+
 @pytest.mark.parametrize(
     ("prompt", "answer", "asked"),
     [
