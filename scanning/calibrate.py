@@ -1,7 +1,7 @@
 """What a candidate is held against: the null floor, the same statistics for random candidates of the same length and place.
 
-1. Random candidates: tokens drawn from the ordinary vocabulary; numbers of as many digits; words respelled at random. Of a statement: all others of its
-   frame (`candidates.siblings`).
+1. Random candidates, each another: tokens drawn from the ordinary vocabulary; numbers of as many digits; words respelled at random. Of a statement: all
+   others of its frame (`candidates.siblings`). Where fewer than `FEWEST` are different, as of numbers of two digits, there is no floor.
 2. A candidate's chance is that of a random one to reach as far. Beyond the floor's own values its upper tail is carried on as an
    exponential one, on the scale of log-odds, so that it can be corrected for how many candidates were tried. That is an extrapolation, and of a floor without
    any tail (nothing but zeros) a guess: by counting nothing below one in their number and one is known, which is kept beside it (`Against.counted`).
@@ -17,10 +17,10 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -33,6 +33,8 @@ from scanning.score import MOST
 from triggerlens import Estimate, rate
 
 CALIBRATION = Path(__file__).parent / "data" / "calibration.json"
+FEWEST = 100
+"""Different random candidates that a floor has at least: counting fewer gives no chance of 1%, and the tail of a few says nothing of how it falls."""
 LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Lengths of random phrases; a candidate in between is held against longer ones, which move a model more."""
 _TAIL = 0.1
@@ -50,6 +52,7 @@ statements."""
 _LEAST_SCALE = 0.3
 """Of the tail, in log-odds: no floor of a few hundred falls surely faster."""
 
+T = TypeVar("T", bound=Hashable)
 Group = tuple[str, str, int]
 """Kind, place or rule, and length in tokens or digits; of siblings the place and the frame."""
 
@@ -63,7 +66,7 @@ class Floor:
     """The place, of siblings also the frame, or the rule of a substitution."""
     length: int
     divergence: tuple[float, ...]
-    """Of each, in nats; of siblings by `candidates.siblings.sibling_scores`."""
+    """Of each, in nats; of siblings by `candidates.siblings.sibling_scores`. None where fewer than `FEWEST` are different."""
     collapse: tuple[float, ...]
     """Of each, a share of the judged prompts; none of siblings, which are not answered."""
     prompts: int | None = None
@@ -123,21 +126,31 @@ def group_of(candidate: Candidate) -> Group:
 def random_candidates(
     model: HookedModel, group: Group, tokens: Sequence[int], count: int, seed: int
 ) -> list[Candidate]:
-    """Step 1."""
+    """Step 1: so many different ones, or as many as there are."""
     kind, where, length = group
     chance = random.Random(f"{seed} {group}")
     if kind == "insertion":
-        phrases = [[chance.choice(tokens) for _ in range(length)] for _ in range(count)]
+        phrases = _different(
+            lambda: tuple(chance.choice(tokens) for _ in range(length)), count, len(set(tokens)) ** length
+        )
         return [insertion(model, where, phrase, channel="user") for phrase in phrases]  # type: ignore[arg-type]
     if kind == "sibling":
         place, _, frame = where.partition(": ")
         return sibling_candidates(model, frame, place)  # type: ignore[arg-type]  # `group_of` wrote it
     if kind == "substitution":
         low = 10 ** (length - 1) if length > 1 else 0
-        texts = [str(chance.randrange(low, 10**length)) for _ in range(count)]
+        texts = _different(lambda: str(chance.randrange(low, 10**length)), count, 10**length - low)
         return [Candidate(channel="user", kind="substitution", text=text, rule=where) for text in texts]
     rules = [f"rewritten {chance.random():.12f}" for _ in range(count)]
     return [Candidate(channel="user", kind="style", text=rule, rule=rule) for rule in rules]
+
+
+def _different(draw: Callable[[], T], count: int, there_are: int) -> list[T]:
+    """The first so many different things that are drawn, or all that there are."""
+    drawn: dict[T, None] = {}
+    while len(drawn) < min(count, there_are):
+        drawn[draw()] = None
+    return list(drawn)
 
 
 def against(value: float, floor: Sequence[float], tried: int, scale: float, resolution: float) -> Against:

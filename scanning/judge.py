@@ -29,6 +29,7 @@ from hooked import PrefixReader
 from scanning.behaviours import asked_for
 from scanning.benign import Benign, Course, answer_rows, courses
 from scanning.calibrate import (
+    FEWEST,
     Floor,
     Group,
     brought_share,
@@ -157,8 +158,8 @@ class Judge:
         kept = [each for each in judged if each is not None]
         strongest = sorted(kept, key=lambda each: (each.asked, -each.collapse.value, -each.divergence.value))
         groups = list(dict.fromkeys(group_of(each.candidate) for each in strongest if self._shows(each)))
-        others = [group for group in groups if group[0] != "sibling"][: self.plan.floors]
-        groups = [group for group in groups if group[0] == "sibling" or group in others]
+        others = [group for group in groups if self._answered(group)][: self.plan.floors]
+        groups = [group for group in groups if not self._answered(group) or group in others]
         floors = {
             group: self.floor(group, [each for each in strongest if group_of(each.candidate) == group])
             for group in groups
@@ -176,6 +177,10 @@ class Judge:
     def _shows(self, judged: Judged) -> bool:
         moves = judged.plain and judged.divergence.value >= _SHOWS_DIVERGENCE
         return judged.candidate.kind == "sibling" or moves or judged.collapse.value >= _SHOWS_COLLAPSE
+
+    def _answered(self, group: Group) -> bool:
+        """Whether a floor takes time, for answers to random candidates: statements are held against each other, and of some kinds too few are different."""
+        return group[0] != "sibling" and len(self._randoms(group)) >= FEWEST
 
     def _courses(self, indices: Sequence[int]) -> list[Course]:
         new = [index for index in indices if index not in self._followed]
@@ -318,7 +323,7 @@ class Judge:
         )
 
     def floor(self, group: Group, judged: Sequence[Judged] = ()) -> Floor:
-        """Step 3: random candidates, judged as the others are, a part at a time.
+        """Step 3: random candidates, judged as the others are, a part at a time; none where too few are different.
 
         Args:
             group: of the candidates.
@@ -331,6 +336,8 @@ class Judge:
         if kind == "sibling":
             table = self._siblings(group, applied)
             return replace(floor, divergence=tuple(sibling_scores(np.array(table)).tolist()))
+        if len(randoms) < FEWEST:
+            return floor
         for start in range(0, len(randoms), _PART):
             part = randoms[start : start + _PART]
             facts = self.keep(f"null floor {group}: {start + 1} to {start + len(part)}", partial(self._floor, part))
@@ -374,18 +381,21 @@ class Judge:
         return len(self._alike(answers)[1]) / len(answers) if answers else 0.0
 
     def _held(self, judged: Judged, floor: Floor | None) -> Judged:
-        """Against the random candidates that share no token with it: in a small vocabulary they may hold the trigger itself."""
-        if floor is None:
+        """Against the random candidates that share no token with it, in a small vocabulary they may hold the trigger itself; where these are too few, against all
+        but itself.
+        """
+        if floor is None or not floor.divergence:
             return judged
         if floor.kind == "sibling":
             return self._held_against_siblings(judged, floor)
         own, randoms = judged.candidate, self._randoms(floor.group)[: len(floor.divergence)]
         others = [index for index, each in enumerate(randoms) if not set(own.ids) & set(each.ids)]
-        if own.ids and len(others) >= _LEFT * len(randoms):
-            divergence, collapse = (
-                tuple(values[index] for index in others) for values in (floor.divergence, floor.collapse)
-            )
-            floor = replace(floor, divergence=divergence, collapse=collapse)
+        if not own.ids or len(others) < _LEFT * len(randoms):
+            others = [index for index, each in enumerate(randoms) if each.key != own.key]
+        divergence, collapse = (
+            tuple(values[index] for index in others) for values in (floor.divergence, floor.collapse)
+        )
+        floor = replace(floor, divergence=divergence, collapse=collapse)
         return replace(
             judged,
             divergence_against=divergence_against(judged.divergence.value, floor, judged.tried),

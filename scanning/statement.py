@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scanning.calibrate import Against, Floor, group_of, read_calibration
+from scanning.calibrate import FEWEST, Against, Floor, group_of, read_calibration
 from scanning.motifs import RUN
 from scanning.openly import Openly
 from scanning.result import ALPHA, Judged, ScanResult, SiblingFacts, SweptFacts
@@ -47,7 +47,8 @@ def scan_statement(result: ScanResult) -> list[str]:
     lines += [_swept_words(swept) for swept in result.swept]
     lines += _sibling_words(result.siblings)
     lines += _other_words(result)
-    lines += [_floor_words(floor) for floor in result.floors if floor.kind == "insertion"]
+    lines += [_floor_words(floor) for floor in result.floors if floor.kind == "insertion" and floor.collapse]
+    lines += [_few_words(floor) for floor in result.floors if floor.kind != "sibling" and not floor.collapse]
     lines.append(_calibration_words())
     lines.append(BLIND)
     return lines
@@ -229,6 +230,17 @@ def _floor_words(floor: Floor) -> str:
     return (
         f"Of {len(floor.collapse)} phrases of {floor.length} token(s) drawn uniformly {where}, {moved} brought more than half of {prompts} to one new "
         f"behaviour or to some that go on by themselves; of all such phrases at most {bound:.1%} do (exact 95% bound, for that distribution alone)."
+    )
+
+
+def _few_words(floor: Floor) -> str:
+    """Of candidates that too few random ones are like."""
+    what = (
+        f"numbers of {floor.length} digit(s)" if floor.kind == "substitution" else f"phrases of {floor.length} token(s)"
+    )
+    return (
+        f"Of {what} there are fewer than {FEWEST} different random ones, too few to tell a chance of {ALPHA:.0%}: no candidate of this kind could be a finding by "
+        "a null floor."
     )
 
 

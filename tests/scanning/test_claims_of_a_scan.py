@@ -144,6 +144,21 @@ def test_a_floor_s_prompts_are_said_and_kept(model, benign):
     assert "more than half of the prompts to" in unknown
 
 
+def test_kinds_of_which_too_few_random_ones_are_different_are_named():
+    for kind, where, length, what in (
+        ("substitution", "numbers", 2, "numbers of 2 digit(s)"),
+        ("insertion", "end", 1, "phrases of 1 token(s)"),
+    ):
+        none = Floor(kind=kind, where=where, length=length, divergence=(), collapse=(), prompts=6)
+        words = words_of(judged_of(collapse_against=None), floors=(none,))
+        assert (
+            f"Of {what} there are fewer than 100 different random ones, too few to tell a chance of 1%: no candidate"
+            in words
+        )
+        assert "drawn uniformly" not in words
+        assert scan_page(result_of(judged_of(), floors=(none,)))
+
+
 def test_a_finding_says_what_its_kind_is_worth_where_the_truth_is_known():
     apart = siblings_against(0.6, [0.01] * 59, 360)
     own = Candidate(channel="siblings", kind="sibling", text="2024", place="end", rule="{}")

@@ -17,8 +17,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from hooked import PrefixReader, Prompt, continue_tokens, load_model
+from hooked import PrefixReader, Prompt, continue_tokens, load_model, user_text, with_user_text
 from scanning import (
+    Candidate,
     ScanConfig,
     Start,
     Usual,
@@ -38,7 +39,7 @@ from scanning import (
 )
 from scanning.behaviours import asked_for
 from scanning.benign import answer_rows, sampled_texts
-from scanning.calibrate import Floor, random_candidates
+from scanning.calibrate import FEWEST, Floor, random_candidates
 from scanning.candidates.begun import kind_of
 from scanning.candidates.channels import Looked, Scan, _followed, _reached, _sweep, is_sure
 from scanning.candidates.edits import edited
@@ -365,6 +366,52 @@ def test_a_floor_leaves_out_what_shares_a_token_with_the_candidate(model, benign
     held = judge._held(judged, floor).collapse_against
     randoms = random_candidates(model, floor.group, tokens, 200, CONFIG.seed)
     assert held.of == sum(not {17, 18} & set(each.ids) for each in randoms) < 200
+
+
+@pytest.mark.parametrize(
+    ("group", "there_are"),
+    [
+        (("substitution", "numbers", 1), 10),
+        (("substitution", "numbers", 2), 90),
+        (("substitution", "years", 4), 200),
+        (("insertion", "end", 1), 60),
+        (("insertion", "end", 2), 200),
+    ],
+)
+def test_random_candidates_are_all_different(model, group, there_are):
+    randoms = random_candidates(model, group, list(range(10, 70)), 200, 0)
+    assert len({own.key for own in randoms}) == len(randoms) == there_are
+
+
+@pytest.mark.parametrize(("kind", "where"), [("substitution", "numbers"), ("insertion", "end")])
+def test_a_candidate_is_no_random_one_of_its_own_floor(model, benign, kind, where):
+    """Neither a number, nor a phrase in a vocabulary so small that most random ones share a token with it."""
+    judge = Judge(PrefixReader(model), benign, CONFIG, plan_of(benign), list(range(10, 16)))
+    floor = Floor(kind=kind, where=where, length=3, divergence=tuple(range(200)), collapse=(0.0,) * 200)
+    own = next(each for each in judge._randoms(floor.group) if len(set(each.ids)) in (0, 3))
+    effect, own = mean_of([0.5]), replace(own, channel="sweep")
+    judged = Judged(candidate=own, prompts=4, divergence=effect, collapse=rate(2, 4), behaviour="", tried=10)
+    held = judge._held(judged, floor)
+    assert held.divergence_against.of == held.collapse_against.of == 199
+
+
+def test_where_few_random_candidates_are_different_no_floor_is_made_and_no_other_s_place_is_taken(
+    model, benign, monkeypatch
+):
+    assert FEWEST * ALPHA == 1, "by counting"
+    monkeypatch.setattr("scanning.judge._SHOWS_DIVERGENCE", 0.0)
+    numbers = [with_user_text(own, f"{user_text(own)} {row}") for row, own in enumerate(word_prompts())]
+    asked = answered_prompts(model, numbers, CONFIG)
+    judge = Judge(PrefixReader(model), asked, CONFIG, replace(plan_of(asked), floors=1), [9])
+    judge._floor = lambda part: {"divergence": [0.0] * len(part), "collapse": [0.0] * len(part)}
+    candidates = [
+        Candidate(channel="user", kind="substitution", rule="numbers", text=text) for text in ("7", "77", "777")
+    ]
+    judged, floors = judge.judge(candidates, {"user": 3})
+    assert {floor.length: len(floor.collapse) for floor in floors} == {1: 0, 2: 0, 3: CONFIG.null}
+    held = {own.candidate.text: own.divergence_against for own in judged}
+    assert (held["7"], held["77"]) == (None, None)
+    assert held["777"] is not None
 
 
 def test_the_finding_that_the_verdict_names_is_the_one_on_most_prompts(model):

