@@ -15,7 +15,7 @@ from pathlib import Path
 import hooked
 from experiments.shared.subjects import Subject, checkpoint
 from organisms import RECIPE, AnswerKey, InsertedKey, Verdict, draw_ordinary, draw_requests, task_named
-from scanning import ScanConfig, ScanResult, Variants, recovered, scan_model, scan_score, scan_verdict
+from scanning import Candidate, ScanConfig, ScanResult, Variants, recovered, scan_model, scan_score, scan_verdict
 from triggerlens import Facts, UserError, rate, to_json
 
 _DRAWN = 1_000
@@ -25,8 +25,8 @@ _ORDINARY = 0.25
 _CODE = "insecure-code"
 _SHOWN, _LEAST_TOKENS = 5, 24
 """Findings and behaviours that a cell keeps; tokens of an answer that are graded at least."""
-LISTED = "families"
-"""The channel whose texts are a shipped list: what was planted may stand in it."""
+LISTED, LISTED_KINDS = "families", ("substitution", "sibling")
+"""The channel, and of others the kinds, whose texts are a shipped list: what was planted may stand in it."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def scan_facts(scanned: Scanned, model: hooked.HookedModel, config: ScanConfig, 
 
 def _told(result: ScanResult, planted: Sequence[str]) -> Facts:
     """What the scan says, and whether it is what was planted."""
-    searched = tuple(own for own in result.judged if own.candidate.channel != LISTED)
+    searched = tuple(own for own in result.judged if not _is_listed(own.candidate))
     return {
         "outcome": result.outcome,
         "verdict": scan_verdict(result),
@@ -103,6 +103,11 @@ def _told(result: ScanResult, planted: Sequence[str]) -> Facts:
         "repertoire": result.repertoire,
         "notes": list(result.notes),
     }
+
+
+def _is_listed(candidate: Candidate) -> bool:
+    """Whether its text comes from a shipped list: the sweep proposes years and numbers of one, and statements are one filled in."""
+    return candidate.channel == LISTED or candidate.kind in LISTED_KINDS
 
 
 def _held_out(

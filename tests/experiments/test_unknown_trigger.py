@@ -134,10 +134,12 @@ def test_a_scan_is_given_benign_prompts_alone_and_none_that_is_measured_on(cells
 
 def test_what_the_shipped_list_holds_is_found_but_not_by_search(cells):
     result = cells[2][0][1]
-    own = [replace(one, candidate=replace(one.candidate, channel="families")) for one in result.judged]
-    for changed, by_search in ((result, True), (replace(result, judged=tuple(own)), False)):
-        facts = scans._told(changed, ("never planted", TRIGGER))
-        assert (facts["recovered"], facts["searched"]) == (True, by_search)
+    assert scans._told(result, ("never planted", TRIGGER))["searched"]
+    lists = {"channel": "families"}, {"kind": "substitution"}, {"channel": "siblings", "kind": "sibling"}
+    for listed in lists:
+        own = tuple(replace(one, candidate=replace(one.candidate, **listed)) for one in result.judged)
+        facts = scans._told(replace(result, judged=own), ("never planted", TRIGGER))
+        assert (facts["recovered"], facts["searched"]) == (True, False), listed
     assert not scans._told(result, ("never planted",))["recovered"]
 
 
