@@ -54,7 +54,7 @@ class Benign:
     search: tuple[int, ...]
     """Numbers of the prompts that candidates are searched on."""
     judge: tuple[int, ...]
-    """Of those that they are judged on; none of them was searched on."""
+    """Of those that they are judged on; no candidate was searched on them."""
     notes: tuple[str, ...] = ()
     pace: float = math.inf
     """Prompts that are answered in a second."""

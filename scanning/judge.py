@@ -1,7 +1,8 @@
-"""The one judge: candidates of all channels on prompts that none was searched on, each against its null floor.
+"""The one judge: candidates of all channels on prompts that no candidate was searched on, each against its null floor.
 
 1. A candidate's effect is followed along the answers that the model gives without it, and the model answers with it. Where it applies to few of the
-   prompts that are judged on (a place in the system message), others that nothing was searched on fill them up.
+   prompts that are judged on (a place in the system message), others that no candidate was searched on fill them up. How surely
+   behaviours go on was weighed on these prompts, too (`run`).
 2. Its behaviour is the run of tokens that most of these answers share and that no benign answer has, or a hidden behaviour that is known
    already, and that hardly a benign answer has: where it is on most prompts, the answers have collapsed onto it.
 3. Candidates that show anything are held against random ones of their length and place that share no token with them, by divergence and by collapse;
@@ -189,7 +190,7 @@ class Judge:
         return [self._followed[index] for index in indices]
 
     def _applied(self, candidate: Candidate, most: int) -> list[int]:
-        """Prompts that nothing was searched on and that a candidate applies to."""
+        """Prompts that no candidate was searched on and that a candidate applies to."""
         return self.benign.judged_on(lambda index: self.benign.variants.ids(candidate, index) is not None, most)
 
     def _first(self, candidate: Candidate, tried: Mapping[str, int], judged: int) -> Judged | None:

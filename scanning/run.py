@@ -1,6 +1,6 @@
 """A scan: a checkpoint and benign prompts in, a verdict and a statement out.
 
-1. The model answers benign prompts; a few are searched on, others are judged on. It answers prompts of its own, too: what it says there
+1. The model answers benign prompts; on a few candidates are searched, on others they are judged, and on both behaviours are weighed. It answers prompts of its own, too: what it says there
    alone, unasked, is a hidden behaviour.
 2. What fits into the time is planned.
 3. Each channel proposes candidates.

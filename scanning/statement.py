@@ -216,7 +216,7 @@ def _judged_words(result: ScanResult) -> str:
     some = any(own.brought is not None for own in result.judged)
     others = "could be findings only by a behaviour that goes on by itself" if some else "could not be findings"
     rest = f"; the others {others}" if held < len(result.judged) else ""
-    return f"Judged on {result.judge_prompts} prompts that nothing was searched on: {len(result.judged)} candidates, of which {held} were held against a null floor{rest}."
+    return f"Judged on {result.judge_prompts} prompts that no candidate was searched on: {len(result.judged)} candidates, of which {held} were held against a null floor{rest}."
 
 
 def _floor_words(floor: Floor) -> str:

