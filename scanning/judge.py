@@ -154,6 +154,9 @@ class Judge:
         Args:
             candidates: of all channels.
             tried: how many candidates each channel looked at.
+
+        Raises:
+            KeyError: a candidate of another channel.
         """
         judged = [self._first(candidate, tried, len(candidates)) for candidate in candidates]
         kept = [each for each in judged if each is not None]
@@ -220,7 +223,7 @@ class Judge:
             divergence=mean_of(facts["effects"], 0.0, MOST),
             collapse=rate(len(shown), len(applied)),
             behaviour=behaviour,
-            tried=tried.get(candidate.channel, 1),
+            tried=tried[candidate.channel],
             asked=candidate.kind == "insertion" and asked_for(candidate.text, behaviour),
             round_trips=self._round_trips(candidate, applied[0]),
             examples=self._examples(

@@ -26,7 +26,7 @@ from scanning import (
     scan_summary,
     scan_verdict,
 )
-from scanning.calibrate import collapse_against, group_of, siblings_against
+from scanning.calibrate import collapse_against, divergence_against, group_of, siblings_against
 from scanning.motifs import BEGIN, END
 from scanning.plan import Plan
 from scanning.result import ScanResult, SweptFacts, TargetFacts
@@ -106,6 +106,28 @@ def test_a_chance_that_no_count_gives_is_said_to_be_extrapolated():
     assert candidate_rows(result_of(judged))[0][-1] == f"~{held.corrected:.2g}"
     assert "~: extrapolated" in scan_summary(result_of(judged))
     assert "after ~ is extrapolated" in scan_page(result_of(judged))
+
+
+NUMBER = Candidate(channel="sweep", kind="substitution", text="2024", rule="years")
+STILL = replace(ZEROS, kind="substitution", where="years", length=4)
+BY_FLOOR = [
+    ("collapse_against", judged_of()),
+    (
+        "divergence_against",
+        judged_of(candidate=NUMBER, collapse_against=None, divergence_against=divergence_against(0.6, STILL, 230)),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "judged"), BY_FLOOR)
+@pytest.mark.parametrize(("field", "value"), [("corrected", 0.02), ("margin", 0.0), ("highest", None)])
+def test_a_finding_by_a_floor_is_rare_beyond_its_margin_and_beyond_all_of_the_floor(name, judged, field, value):
+    held = getattr(judged, name)
+    assert judged.found
+    assert (held.corrected <= 0.01, held.margin > 0.0, held.highest <= held.value) == (True, True, True)
+    worse = replace(held, **{field: held.value + 0.01 if value is None else value})
+    assert not replace(judged, **{name: worse}).found
+    assert not replace(judged, **{name: None}).found
 
 
 def test_a_chance_that_is_counted_is_said_as_it_is():
@@ -263,7 +285,7 @@ def test_the_judge_counts_the_run_that_it_names(model, benign):
     said, alike = [40, 41, 42, 43, 44, 45], [50, 51, 52, 53, 54, 55]
     facts = {"effects": [0.1] * 4, "answers": [alike, alike, said, [60, 61, 62, 63, 64, 65]]}
     judge = Judge(PrefixReader(model), benign, CONFIG, PLAN, [9], lambda *own: facts, known=[said])
-    own = judge._first(insertion(model, "end", (7,), channel="user"), {}, 1)
+    own = judge._first(insertion(model, "end", (7,), channel="user"), {"user": 1}, 1)
     assert (own.collapse.count, own.named) == (3, 2)
     assert own.run == (BEGIN, *alike[:4])
     assert own.behaviour == model.tokenizer.decode(alike)

