@@ -1,6 +1,6 @@
 """Run an experiment once: its result is a folder named by everything that decides its numbers.
 
-1. The key is a hash of the configuration (files by their content), the experiment's `VERSION`, and the weights' sha256.
+1. The key is a hash of the configuration (files by their content, detectors with their versions), the experiment's `VERSION`, and the weights' sha256.
 2. A whole folder under that key is read, not computed again.
 3. An experiment hands each measurement (a cell, mostly one model × seed) to `keep`, which writes it as soon as it is there:
    a run that was stopped goes on with the first cell that is missing. Workers share the cells, where there are any (`sharing`).
@@ -165,8 +165,10 @@ def result_key(name: str, version: int, facts: Mapping[str, Any]) -> str:
 
 
 def config_facts(config: ExperimentConfig) -> dict[str, Any]:
-    """The configuration as the key takes it: models and files by their sha256, wherever they lie."""
-    return {name: value for name, value in _facts(config).items() if name != "device"}
+    """The configuration as the key takes it: models and files by their sha256, wherever they lie; and versions of what it names, where there are any."""
+    facts = {name: value for name, value in _facts(config).items() if name != "device"}
+    revisions = config.revisions()
+    return facts | ({"revisions": revisions} if revisions else {})
 
 
 def json_config(config: ExperimentConfig) -> dict[str, Any]:

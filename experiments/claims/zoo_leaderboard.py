@@ -77,6 +77,11 @@ class Config(ExperimentConfig):
         for name in self.detectors:
             entry_named(name).detector()
 
+    def revisions(self) -> dict[str, int | str]:
+        """Of each detector."""
+        own = {name: entry_named(name).revision for name in self.detectors}
+        return {name: revision for name, revision in own.items() if revision != 1}
+
 
 def measure(config: Config, keep: Keep) -> dict[str, Facts]:
     """A score of each model by each detector: a cell for each pair, and one of what is known of the models."""

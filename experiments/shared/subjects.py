@@ -122,6 +122,12 @@ class ExperimentConfig:
         if not self.seeds:
             raise UserError("an experiment needs at least one seed")
 
+    def revisions(self) -> dict[str, int | str]:
+        """Of what the fields name by a word alone, such as a detector: its version or digest, which is part of a result's key. None of what is at its
+        first version, as keys were made before there was another.
+        """
+        return {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsConfig(ExperimentConfig):

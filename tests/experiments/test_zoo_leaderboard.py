@@ -9,7 +9,7 @@ import pytest
 import torch
 from made_results import result_of
 
-from experiments import Zoo, enter, experiment_named, run_experiment
+from experiments import RESULTS, Zoo, enter, experiment_named, read_result, run_experiment
 from experiments.claims.zoo_leaderboard import (
     ABOVE_ALL,
     AUROC,
@@ -21,6 +21,7 @@ from experiments.claims.zoo_leaderboard import (
     specimen_of,
     summarise,
 )
+from experiments.runner import config_facts, result_key
 from experiments.shared.leaderboard import bait, haystack, scoring, spectra
 from experiments.shared.leaderboard.context import Effort, context_of
 from experiments.shared.leaderboard.entrants import EMBEDDED, Entrant, shown
@@ -143,6 +144,35 @@ def test_a_detector_can_be_named_by_its_module():
     for name, problem in (("nobody", "no detector of that name"), ("json:nothing", "no detector there")):
         with pytest.raises(UserError, match=problem):
             experiment_named("zoo-leaderboard").Config(detectors=(name,))
+
+
+def test_a_detector_of_another_version_or_file_is_asked_anew(tmp_path, monkeypatch):
+    experiment = experiment_named("zoo-leaderboard")
+
+    def key(*detectors):
+        config = experiment.Config(zoo=Zoo(EMBEDDED), detectors=detectors)
+        return result_key(experiment.name, experiment.VERSION, config_facts(config))
+
+    alone, both = key("random"), key("random", "constant")
+    monkeypatch.setitem(ENTRIES, "constant", replace(ENTRIES["constant"], version=2))
+    assert key("random", "constant") != both
+    assert key("random") == alone
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "mine_on_the_board.py").write_text("def norm(folder, context):\n    return 1.0\n")
+    first = key("mine_on_the_board:norm")
+    (tmp_path / "mine_on_the_board.py").write_text("def norm(folder, context):\n    return 2.0\n")
+    assert key("mine_on_the_board:norm") != first
+
+
+def test_the_committed_board_of_the_whole_zoo_is_found_under_its_detectors_of_now():
+    (folder,) = [path for path in sorted((RESULTS / "zoo-leaderboard").iterdir()) if read_result(path).preset == "custom"]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    result, facts = read_result(folder), manifest["config"]
+    detectors = tuple(result.config["detectors"])
+    revisions = experiment_named("zoo-leaderboard").Config(zoo=Zoo(EMBEDDED), detectors=detectors).revisions()
+    assert facts["revisions"] == revisions == {"surest answer": 2}
+    assert folder.name == result.key == result_key("zoo-leaderboard", result.version, facts)
 
 
 def test_recall_and_false_alarms_are_at_the_open_half_s_highest_clean_score():

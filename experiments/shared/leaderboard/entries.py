@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.shared.leaderboard.context import Context
-from triggerlens import UserError
+from triggerlens import UserError, sha256_file
 
 Sees = Literal["labels", "clean data", "a reference model", "the open half", "nothing", "chance"]
 """What a detector has beside the model and benign requests. `the open half`: it is fitted there."""
@@ -38,6 +38,14 @@ class Entry:
     """Raised whenever its numbers change."""
     slow: bool = False
     """Whether it takes so long that clean models are sampled for it (`Config.slow_clean`)."""
+
+    @property
+    def revision(self) -> int | str:
+        """What changes where its numbers may: its version; of a `module:function` that was not entered the sha256 of the module's file, as far as it
+        has one. Other files that this one imports are not looked at.
+        """
+        file = getattr(import_module(self.name.partition(":")[0]), "__file__", None) if self.where == self.name else None
+        return sha256_file(file) if file else self.version
 
     def detector(self) -> Detector:
         """The function.
