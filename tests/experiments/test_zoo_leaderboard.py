@@ -166,7 +166,9 @@ def test_a_detector_of_another_version_or_file_is_asked_anew(tmp_path, monkeypat
 
 
 def test_the_committed_board_of_the_whole_zoo_is_found_under_its_detectors_of_now():
-    (folder,) = [path for path in sorted((RESULTS / "zoo-leaderboard").iterdir()) if read_result(path).preset == "custom"]
+    (folder,) = [
+        path for path in sorted((RESULTS / "zoo-leaderboard").iterdir()) if read_result(path).preset == "custom"
+    ]
     manifest = json.loads((folder / "manifest.json").read_text())
     result, facts = read_result(folder), manifest["config"]
     detectors = tuple(result.config["detectors"])

@@ -44,7 +44,9 @@ class Entry:
         """What changes where its numbers may: its version; of a `module:function` that was not entered the sha256 of the module's file, as far as it
         has one. Other files that this one imports are not looked at.
         """
-        file = getattr(import_module(self.name.partition(":")[0]), "__file__", None) if self.where == self.name else None
+        file = (
+            getattr(import_module(self.name.partition(":")[0]), "__file__", None) if self.where == self.name else None
+        )
         return sha256_file(file) if file else self.version
 
     def detector(self) -> Detector:
