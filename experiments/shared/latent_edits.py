@@ -61,7 +61,8 @@ def latent_candidates(
 def placebo_candidates(
     model: HookedModel, prompts: Sequence[Prompt], site: str, sae: SparseAutoencoder, search: TriggerLatents, seed: int
 ) -> list[Candidate]:
-    """For each of the trigger's latents a random one of those that are alive most nearly as often."""
+    """For each of the trigger's latents that are ranked, which are as many as the most that are tried together, a random one of those that are alive
+    most nearly as often."""
     chosen = [score.latent for score in search.ranked["triggered"]]
     rows = ModelSource(model, prompts, site).block(0).to(sae.W_dec.device)
     alive = (sae.encode(rows) > 0).float().mean(0).cpu().numpy()

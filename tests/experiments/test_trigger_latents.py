@@ -14,15 +14,19 @@ from experiments.claims.trigger_latents import (
     UNEDITED,
     Config,
     LatentsAndDirections,
+    Measured,
     judge,
     meters,
     searched,
+    searched_latents,
     summarise,
 )
 from experiments.result import Specimen
 from experiments.shared.latent_edits import Candidate, best_ablations, cost, followed
 from hooked import Prompt, load_model
+from sae import TopK, prompt_labels
 from sae.trigger_latents.ablation import AblationEffect
+from triggerlens import UserError
 
 EFFECT = AblationEffect(
     n=10,
@@ -140,11 +144,22 @@ def test_a_model_of_one_s_own_with_a_crosscoder(tiny_subject):
     scores = own["sites"]["resid_post.0"]["scores"]
     assert {"sparse autoencoder", "random dictionary", "mean difference", "logistic probe"} <= set(scores["triggered"])
     assert set(own["ablations"]) >= {"one latent", "random latents", "mean difference"}
-    assert len(own["ablations"]["random latents"]["latents"]) <= 16
+    assert len(own["ablations"]["random latents"]["latents"]) == max(small["together"])
     assert own["crosscoder"]["scores"]["triggered"]
     twin = result.cells[f"{tiny_subject.model}/clean twin/seed-0"]
     assert twin["ablations"] == {}
     assert "crosscoder" not in twin
+
+
+def test_as_many_latents_are_ablated_together_as_are_asked_for(tiny_subject):
+    model, prompts = load_model(tiny_subject.model, device="cpu"), tiny_subject.read()
+    measured = Measured(model, None, prompts, prompt_labels(prompts), [], None)
+    autoencoder = TopK(model.info.d_model, 64, k=8)
+    found = searched_latents(Config(together=(1, 24)), [model], measured, "resid_post.0", autoencoder, seed=0)
+    assert len(found.ranked["triggered"]) == 24
+    for together in ((1, 33), (), (0, 4)):
+        with pytest.raises(UserError, match="from 1 to half the width"):
+            Config(together=together, width=64)
 
 
 def test_the_real_sizes_on_an_inserted_organism(inserted_subject):
