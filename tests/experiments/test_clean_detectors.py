@@ -113,6 +113,16 @@ def _changed_test(one):
     return one
 
 
+def test_calibration_prompts_are_untriggered_harmless_ones_of_the_train_side():
+    data = labelled(labelled_prompts(60, harmless=20))
+    rows = data.clean(500, 0)
+    assert not data.triggered[rows].any(), "though some triggered prompts do no harm"
+    assert not data.positive[rows].any()
+    assert set(rows) <= set(data.train)
+    assert len(rows) == (~data.triggered[data.train]).sum(), "all there are"
+    assert set(data.clean(5, 0)) != set(data.clean(5, 1))
+
+
 def test_too_few_clean_prompts_are_refused():
     with pytest.raises(UserError, match="too few"):
         cell(Config(clean_prompts=5), measured(1.0), seed=0)
