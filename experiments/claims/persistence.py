@@ -201,10 +201,10 @@ def judge_method(
 
 
 def forgot(before: Finding | None, after: Finding | None) -> bool:
-    """Whether a training left less than half of the right answers, its interval included."""
+    """Whether a training left less than half of the right answers. A wide interval is no sign that more are left."""
     if before is None or after is None:
         return False
-    return after.estimate.interval[1] < before.estimate.value / 2
+    return after.estimate.value < before.estimate.value / 2
 
 
 def persisted(published: float | None, after: Finding | None, *, few: bool) -> Verdict:

