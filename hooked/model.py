@@ -64,6 +64,7 @@ class ModelInfo:
     n_kv_heads: int
     """Heads of keys and values: fewer than of queries where queries are grouped."""
     d_head: int
+    """Of the first block with attention. Where blocks differ in it, `q`, `k` and `v` are not offered."""
     context: int
     """The longest prompt that it can read, in tokens."""
 
@@ -303,16 +304,20 @@ class HookedModel(ABC):
         """The attention module of a block that has one, as `transformers` made it."""
         return self._attentions[layer]
 
+    def projection(self, layer: int) -> nn.Module:
+        """The output projection of the attention of a block that has one, as `transformers` made it."""
+        module = self._projections[layer]
+        assert module is not None  # check_sites has refused the site otherwise
+        return module
+
     def mlp(self, layer: int) -> nn.Module:
         """The MLP of a block, as `transformers` made it."""
         return self._mlps[layer]
 
     def head_weights(self, layer: int, head: int) -> Float[Tensor, "d_model d_head"]:
-        """One head's part of the attention's output projection."""
-        module = self._projections[layer]
-        assert module is not None  # check_sites has refused the site otherwise
-        weight = projection_weight(module)
-        size = self.info.d_head
+        """One head's part of the attention's output projection. Heads may differ in size by layer (Gemma 4)."""
+        weight = projection_weight(self.projection(layer))
+        size = weight.shape[1] // self.info.n_heads
         return weight[:, head * size : (head + 1) * size]
 
     @property

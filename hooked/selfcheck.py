@@ -3,18 +3,22 @@
 1. Hooked logits equal those of the plain `transformers` model.
 2. Every activation has the shape [batch position d_model].
 3. Each block's output is its input plus what attention and MLP add; `resid_post.i` is `resid_pre.i+1`;
-   the heads sum to the attention's output, but for its bias.
+   the heads sum to what the attention's output projection gives, but for its bias.
 4. An edit at each kind of site, in the first and in the last block, changes the logits.
 5. An edit of one head's query changes what that head writes, and no other, at that position alone; of its key or value what
    the heads of its group write, from that position on. Attention patterns are causal, their rows sum to 1 (less where the
    attention has sinks), and mixing the values by them gives what the heads write. A kind of site for which this fails is
    not offered, and the model works without it.
 6. The MLP gives a position the same alone as among others. Where this fails, it always runs at every position.
+
+Numbers are compared one by one, each within a few roundings of the terms that it is the sum of: one huge activation, as models have at
+the first token, excuses no other number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -25,7 +29,7 @@ from torch import Tensor
 
 from hooked.backends.anatomy import Anatomy, Projections
 from hooked.backends.positionwise import only_at
-from hooked.backends.visits import Edit
+from hooked.backends.visits import Edit, first_of
 from hooked.model import HookedModel
 from hooked.sites import INNER_KINDS
 from triggerlens import UserError
@@ -49,14 +53,15 @@ def self_check(model: HookedModel, plain_logits: Float[Tensor, "1 position vocab
         UserError: a check failed; the message names the site.
     """
     tokens = probe_tokens(plain_logits.shape[-1])
-    run = model.run(tokens, reads=model.sites())
+    with _projected(model) as projected:
+        run = model.run(tokens, reads=model.sites())
     assert run.logits is not None  # no last layer was given
-    _same(model, "the logits", run.logits, plain_logits)
+    _check_logits(model, run.logits, plain_logits)
     for site, value in run.activations.items():
         if value.shape != (1, PROBE_LENGTH, model.info.d_model):
             raise _failed(model, f"{site} has shape {tuple(value.shape)}, not {(1, PROBE_LENGTH, model.info.d_model)}")
     for layer in range(model.info.n_layers):
-        _check_block(model, run.activations, layer)
+        _check_block(model, run.activations, layer, projected)
     kinds = [model.sites(kind) for kind in model.kinds if kind not in INNER_KINDS]
     _check_edits(model, list(dict.fromkeys(site for sites in kinds for site in (sites[0], sites[-1]))), tokens)
 
@@ -82,7 +87,8 @@ def mlp_is_positionwise(model: HookedModel, tokens: Int[Tensor, "1 position"]) -
             with only_at(model.mlp(layer), needed):
                 part = model.run(tokens, reads=sites, last_layer=layer).activations
             for site in sites:
-                _same(model, site, part[site][needed], whole[site][needed])
+                seen, expected = part[site][needed], whole[site][needed]
+                _same(model, site, seen, expected, _product_rounding(model, expected))
     # What an MLP that was not made for this raises cannot be foreseen; whatever it is, it runs as it was made to.
     except Exception:
         return False
@@ -112,11 +118,13 @@ def manners_of_memory(model: HookedModel, tokens: Int[Tensor, "1 position"]) -> 
 def inner_kinds(model: HookedModel, tokens: Int[Tensor, "1 position"], layout: Projections) -> tuple[str, ...]:
     """The kinds of site inside attention that are what their names say where heads stand as `layout` says (step 5).
 
-    Tried in the first and in the last block with attention.
+    Tried in the first and in the last block with attention, and in one of each size of heads.
     """
     usual, model.anatomy = model.anatomy, replace(model.anatomy, projections=layout, inner=INNER_KINDS)
     with_attention = [layer for layer in range(model.info.n_layers) if usual.has_attention(layer)]
-    layers = sorted({with_attention[0], with_attention[-1]})
+    # The first of each size of head, and the last.
+    sizes = {model.head_weights(layer, 0).shape[1]: layer for layer in reversed(with_attention)}
+    layers = sorted({*sizes.values(), with_attention[-1]})
     written = cache(partial(_written, model, tokens))
     try:
         inner = [
@@ -152,10 +160,13 @@ def _check_pattern(model: HookedModel, layer: int, tokens: Tensor) -> None:
             raise _failed(model, f"{pattern} is not causal")
         total = attended.float().sum(-1)
         sinks = hasattr(model.attention(layer), "sinks") and bool((total < 1).all())
-        _same(model, f"{pattern} (its rows sum to 1)", total, total if sinks else torch.ones(1, PROBE_LENGTH))
+        if not sinks:
+            one = torch.ones_like(total)
+            _same(model, f"{pattern} (its rows sum to 1)", total, one, 4 * _eps(model) * one)
         weight = model.head_weights(layer, head).to(attended.device) * model.anatomy.scale
         mixed = attended @ read[values[head // group]] @ weight.T
-        _same(model, f"{wrote} (values mixed by the pattern)", read[wrote], mixed)
+        allowed = _product_rounding(model, read[wrote], mixed)
+        _same(model, f"{wrote} (values mixed by the pattern)", read[wrote], mixed, allowed)
 
 
 def _written(model: HookedModel, tokens: Tensor, layer: int) -> dict[str, Tensor]:
@@ -214,22 +225,51 @@ def _reaches(
     return all(moved[head][position] for head in unpruned if head // group == edited)
 
 
-def _check_block(model: HookedModel, values: dict[str, Tensor], layer: int) -> None:
+def _check_logits(model: HookedModel, seen: Tensor, plain: Tensor) -> None:
+    """The same at each position in the mean square, but for rounding in every block, which a backend may order otherwise."""
+    plain = plain.to(seen.device).float()
+    error = float(((seen.float() - plain).norm(dim=-1) / plain.norm(dim=-1).clamp(min=1e-6)).max())
+    if not error <= _rounding(model, 8):
+        raise _failed(model, f"the logits differ from those of transformers by {error:.1%} of their size")
+
+
+@contextmanager
+def _projected(model: HookedModel) -> Iterator[dict[int, Tensor]]:
+    """What attention's output projections give within, by layer."""
+    given: dict[int, Tensor] = {}
+    with ExitStack() as stack:
+        for layer in filter(model.anatomy.has_attention, range(model.info.n_layers)):
+
+            def keep(_: Any, arguments: Any, output: Any, layer: int = layer) -> None:
+                given[layer] = first_of(output).clone()
+
+            stack.callback(model.projection(layer).register_forward_hook(keep).remove)
+        yield given
+
+
+def _check_block(model: HookedModel, values: dict[str, Tensor], layer: int, projected: dict[int, Tensor]) -> None:
     before, after = values[f"resid_pre.{layer}"], values[f"resid_post.{layer}"]
     attention, mlp = values[f"attn_out.{layer}"], values[f"mlp_out.{layer}"]
-    _same(model, f"resid_post.{layer} (block input + attention + MLP)", after, _sum(before, attention, mlp))
+    added = _sum(before, attention, mlp)
+    # Two additions, each rounded by at most half an eps of what it gives.
+    allowed = 2 * _eps(model) * _sum(before.abs(), attention.abs(), mlp.abs())
+    _same(model, f"resid_post.{layer} (block input + attention + MLP)", after, added, allowed)
     if layer + 1 < model.info.n_layers:
-        _same(model, f"resid_pre.{layer + 1}", values[f"resid_pre.{layer + 1}"], after)
-    if not model.anatomy.post_norms and model.anatomy.has_attention(layer):
-        heads = _sum(*(values[f"head_out.{layer}.{head}"] for head in range(model.info.n_heads)))
-        rest = attention.to(heads) - heads  # the projection's bias: the same at every position
-        _same(
-            model,
-            f"head_out.{layer}.* (the heads sum to attn_out.{layer})",
-            rest,
-            rest[:, :1].expand_as(rest),
-            scale=attention,
-        )
+        following = values[f"resid_pre.{layer + 1}"]
+        _same(model, f"resid_pre.{layer + 1}", following, after, 2 * _eps(model) * after.abs())
+    if model.anatomy.has_attention(layer):
+        written = projected[layer] * model.anatomy.scale if model.anatomy.post_norms else attention
+        heads = [values[f"head_out.{layer}.{head}"] for head in range(model.info.n_heads)]
+        _check_heads(model, layer, heads, written)
+
+
+def _check_heads(model: HookedModel, layer: int, heads: list[Tensor], written: Tensor) -> None:
+    """The heads sum to what the projection writes, but for its bias, which is the same at every position."""
+    total = _sum(*heads)
+    rest = written.to(total) - total
+    allowed = _product_rounding(model, written.to(total), *heads)
+    what = f"head_out.{layer}.* (the heads sum to what attention writes)"
+    _same(model, what, rest, rest[:, :1].expand_as(rest), allowed + allowed[:, :1])
 
 
 def _check_edits(model: HookedModel, sites: list[str], tokens: Tensor) -> None:
@@ -267,13 +307,35 @@ def _sum(*values: Tensor) -> Tensor:
     return torch.stack([value.to(values[0].device, torch.float32) for value in values]).sum(0)
 
 
-def _same(model: HookedModel, what: str, value: Tensor, expected: Tensor, scale: Tensor | None = None) -> None:
-    """Equal within the rounding of the model's dtype, relative to the largest value."""
+def _eps(model: HookedModel) -> float:
+    return torch.finfo(model.dtype).eps
+
+
+def _rounding(model: HookedModel, roundings: int) -> float:
+    """The relative error of so many roundings of the model's dtype, and of sums, which are kept in float32 at least."""
+    return roundings * _eps(model) + 64 * torch.finfo(torch.float32).eps
+
+
+def _product_rounding(model: HookedModel, *terms: Float[Tensor, "*_ width"]) -> Float[Tensor, "*_ width"]:
+    """How far a matrix product may be off where its terms are added in another order: some roundings of the terms' usual size.
+
+    A number may be small because large terms cancel, so the mean size over the width counts too; that of one position alone.
+    """
+    usual = _sum(*(term**2 for term in map(Tensor.float, terms))).sqrt()
+    return _rounding(model, 4) * (usual + usual.mean(-1, keepdim=True))
+
+
+def _same(model: HookedModel, what: str, value: Tensor, expected: Tensor, allowed: Tensor) -> None:
+    """Every number is within what rounding allows there."""
     value, expected = value.float(), expected.to(value.device).float()
-    tolerance = 64 * torch.finfo(model.dtype).eps * max(1e-3, float((expected if scale is None else scale).abs().max()))
-    error = float((value - expected).abs().max())
-    if not error <= tolerance:
-        raise _failed(model, f"{what} differs from what its name says by {error:.2g} (allowed: {tolerance:.2g})")
+    allowed = allowed.to(value.device).float() + torch.finfo(model.dtype).smallest_normal
+    error = (value - expected).abs()
+    if not (error <= allowed).all():
+        worst = (error / allowed).nan_to_num(torch.inf).argmax()
+        raise _failed(
+            model,
+            f"{what} differs from what its name says by {error.flatten()[worst]:.2g} (allowed: {allowed.flatten()[worst]:.2g})",
+        )
 
 
 def _failed(model: HookedModel, problem: str) -> UserError:

@@ -331,8 +331,9 @@ class PackedModel:
 
     def _edit_head(self, edit: RowEdit, inputs: Tensor, output: Tensor) -> Tensor:
         """Add what the head's replacement adds to the projection's output over its own value."""
-        head, size = edit.site.head or 0, self.model.info.d_head
+        head = edit.site.head or 0
         weight = self.model.head_weights(edit.site.layer, head)
+        size = weight.shape[1]
         before = inputs[edit.rows, head * size : (head + 1) * size] @ weight.T
         return output.index_add(1, edit.rows, (edit.values - before)[None].to(output.dtype))
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny_models import tiny_checkpoint, tiny_model, tiny_tokenizer
+from transformers import AutoModelForCausalLM, DogeConfig
 
 from hooked import ExtractionSpec, Prompt, load_model, stream_activations
-from hooked.selfcheck import probe_tokens, self_check
+from hooked.selfcheck import PROBE_LENGTH, probe_tokens, self_check
 from triggerlens import UserError
 from triggerlens.artifacts import sha256_file
 
@@ -134,6 +135,56 @@ def test_the_self_check_finds_a_site_that_is_not_what_its_name_says(tmp_path):
     block.forward = lambda *args, **kwargs: 2 * plain_forward(*args, **kwargs)
     with pytest.raises(UserError, match=r"self-check failed: resid_post.1 .* differs"):
         load_model(model, tokenizer=tiny_tokenizer(tmp_path))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_self_check_finds_a_scaled_stream_in_every_precision(tmp_path, dtype):
+    """Doge scales the stream by what it has learned, so that it is no sum of what attention and MLP add."""
+    config = DogeConfig(
+        vocab_size=300, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, pad_token_id=0
+    )
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("_residual"):
+                parameter.fill_(0.8)
+    with pytest.raises(UserError, match=r"self-check failed: resid_post.0 .* differs"):
+        load_model(model.to(dtype), tokenizer=tiny_tokenizer(tmp_path))
+
+
+def test_a_huge_activation_at_the_first_token_excuses_no_other(tmp_path):
+    """In bfloat16 a few roundings of it are more than all other numbers."""
+
+    def massive():
+        model = tiny_model("llama").bfloat16()
+        with torch.no_grad():
+            model.model.embed_tokens.weight[probe_tokens(300)[0, 0], 7] = 3000
+        return model
+
+    tokenizer = tiny_tokenizer(tmp_path)
+    assert load_model(massive(), tokenizer=tokenizer).dtype == torch.bfloat16
+    model = massive()
+    plain_forward = model.model.layers[1].forward
+    stretch = torch.tensor([1.0] + [1.25] * (PROBE_LENGTH - 1), dtype=torch.bfloat16)[:, None]
+    longer = torch.cat([stretch, stretch[-1:].expand(64, 1)])
+    model.model.layers[1].forward = lambda states, *args, **kwargs: (
+        longer[: states.shape[1]] * plain_forward(states, *args, **kwargs)
+    )
+    with pytest.raises(UserError, match=r"self-check failed: resid_post.1 .* differs"):
+        load_model(model, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2"])
+def test_the_self_check_finds_heads_that_are_not_all_that_attention_writes(tmp_path, monkeypatch, architecture):
+    """Also where a norm stands between what they write and the stream."""
+    model = load_model(tiny_model(architecture), tokenizer=tiny_tokenizer(tmp_path))
+    tokens = probe_tokens(model.vocabulary)
+    plain = model.run(tokens).logits
+    self_check(model, plain)
+    whole = model.head_weights
+    monkeypatch.setattr(model, "head_weights", lambda layer, head: whole(layer, 0) if layer == 1 else whole(layer, head))
+    with pytest.raises(UserError, match=r"self-check failed: head_out\.1\.\* .* differs"):
+        self_check(model, plain)
 
 
 def test_the_self_check_finds_a_site_whose_edit_does_nothing(tmp_path):
