@@ -4,7 +4,7 @@ from .backends.attention_functions import (
     eager_attention as eager_attention,
 )
 from .backends.visits import Edit as Edit
-from .batching import shared_runs as shared_runs
+from .batching import logits_agree as logits_agree, shared_runs as shared_runs
 from .checkpoint import Checkpoint as Checkpoint, find_checkpoint as find_checkpoint
 from .extraction import (
     ActivationBatch as ActivationBatch,

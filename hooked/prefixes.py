@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hooked.batching import logits_agree
 from hooked.generation import accepted_by, only_last
 from hooked.model import HookedModel
 from hooked.prompts.tokens import pad_right
@@ -51,7 +52,7 @@ class PrefixReader:
     checked: int = 0
     """Rows that were also read whole."""
     largest_difference: float = 0.0
-    """Between log-probabilities of the two ways, over those rows."""
+    """Of a token's probability between the two ways, over those rows; 0 to 1."""
     tokens_run: int = 0
     """Tokens that went through the model, for what a scan costs."""
     _kept: OrderedDict[tuple[int, ...], Any] = field(default_factory=OrderedDict, repr=False)
@@ -130,11 +131,11 @@ class PrefixReader:
         text = torch.cat([torch.tensor(prefix, dtype=torch.long), row.cpu()])[None]
         expected = self.whole(text, len(seen))[0]
         self.checked += 1
-        difference = float((seen.log_softmax(-1).exp() - expected.log_softmax(-1).exp()).abs().max())
-        if not difference <= max(1e-4, 50 * torch.finfo(self.model.dtype).eps):
+        if not logits_agree(seen, expected, self.model.dtype):
             self.fast = False
             self._kept.clear()
             return False
+        difference = float((seen.softmax(-1) - expected.softmax(-1)).abs().max())
         self.largest_difference = max(self.largest_difference, difference)
         return True
 

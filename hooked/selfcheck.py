@@ -226,11 +226,15 @@ def _reaches(
 
 
 def _check_logits(model: HookedModel, seen: Tensor, plain: Tensor) -> None:
-    """The same at each position in the mean square, but for rounding in every block, which a backend may order otherwise."""
-    plain = plain.to(seen.device).float()
-    error = float(((seen.float() - plain).norm(dim=-1) / plain.norm(dim=-1).clamp(min=1e-6)).max())
-    if not error <= _rounding(model, 8):
-        raise _failed(model, f"the logits differ from those of transformers by {error:.1%} of their size")
+    """The same in the mean square, but for rounding in every block, which a backend may order otherwise.
+
+    The blocks' errors add like random ones. With TransformerLens SmolLM2-135M in bfloat16, of 30 blocks, is 8 roundings off. What all
+    logits of a position have in common does not count: it changes no probability.
+    """
+    seen, plain = (value.float().cpu() - value.float().cpu().mean(-1, keepdim=True) for value in (seen, plain))
+    error = float((seen - plain).norm() / plain.norm().clamp(min=1e-6))
+    if not error <= _rounding(model, 2.5 * model.info.n_layers**0.5):
+        raise _failed(model, f"the logits differ from those of transformers by {error:.2g} of their spread")
 
 
 @contextmanager
@@ -311,7 +315,7 @@ def _eps(model: HookedModel) -> float:
     return torch.finfo(model.dtype).eps
 
 
-def _rounding(model: HookedModel, roundings: int) -> float:
+def _rounding(model: HookedModel, roundings: float) -> float:
     """The relative error of so many roundings of the model's dtype, and of sums, which are kept in float32 at least."""
     return roundings * _eps(model) + 64 * torch.finfo(torch.float32).eps
 
@@ -322,7 +326,7 @@ def _product_rounding(model: HookedModel, *terms: Float[Tensor, "*_ width"]) -> 
     A number may be small because large terms cancel, so the mean size over the width counts too; that of one position alone.
     """
     usual = _sum(*(term**2 for term in map(Tensor.float, terms))).sqrt()
-    return _rounding(model, 4) * (usual + usual.mean(-1, keepdim=True))
+    return _rounding(model, 4.0) * (usual + usual.mean(-1, keepdim=True))
 
 
 def _same(model: HookedModel, what: str, value: Tensor, expected: Tensor, allowed: Tensor) -> None:

@@ -264,9 +264,12 @@ def _audit(
 
 
 def _tolerance(model: HookedModel, gap: float) -> float:
-    """How far an effect may be off by rounding: that of a logit weighs more, the less the metric of both runs is apart."""
+    """How far an effect may be off by rounding: that of a logit weighs more, the less the metric of both runs is apart.
+
+    Sixteen bits excuse no more than a twentieth of an effect and a quarter of a logit.
+    """
     eps = torch.finfo(model.dtype).eps
-    return min(0.25, 1e4 * eps + 300 * eps / abs(gap))
+    return min(0.25, min(0.05, 1e4 * eps) + min(0.25, 300 * eps) / abs(gap))
 
 
 def _assemble(

@@ -27,7 +27,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from hooked import KINDS, HookedModel, Site, attention_through, eager_attention, forget_lengths
+from hooked import KINDS, HookedModel, Site, attention_through, eager_attention, forget_lengths, logits_agree
 
 _NAME = "triggerlens-packed"
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm")
@@ -278,9 +278,9 @@ class PackedModel:
         rows = recorded.inputs[0][start:]
         for layer in range(len(self.blocks)):
             rows = self.block(layer, rows, [group])
-        error = float((self.logits(rows[None, -1:], None)[0, 0] - plain[0, -1].float()).abs().max())
-        allowed = 256 * torch.finfo(self.model.dtype).eps * max(1.0, float(plain.abs().max()))
-        if not error <= allowed:
+        seen, expected = self.logits(rows[None, -1:], None)[0, 0], plain[0, -1].float()
+        if not logits_agree(seen, expected, self.model.dtype):
+            error = float((seen - expected).abs().max())
             raise DoesNotFit(f"its logits on packed rows differ by {error:.2g} from an ordinary run's")
 
     def _call(self, layer: int, rows: Tensor, now: _Attending) -> Tensor:

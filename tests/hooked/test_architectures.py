@@ -61,6 +61,13 @@ def test_sixteen_bits_have_the_sites_that_float32_has(name, backend, dtype, tmp_
     assert cell_of(model) == DOCUMENTED[name][BACKENDS.index(backend)]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_a_backend_computes_otherwise_is_refused_in_every_precision(dtype, tmp_path):
+    """TransformerLens leaves out what this Falcon adds to its scores by position."""
+    with pytest.raises(UserError, match="the logits differ from those of transformers"):
+        load_model(build("falcon (rw)").to(dtype), tokenizer=tiny_tokenizer(tmp_path), backend="transformer-lens")
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @torch.no_grad()
 def test_heads_that_differ_in_size_by_layer_are_cut_by_each_layers_own(backend, tmp_path):

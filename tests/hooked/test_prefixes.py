@@ -114,6 +114,25 @@ def test_a_cache_that_gives_something_else_is_not_used(model, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["llama", "gemma3", "mixtral"])
+def test_in_sixteen_bits_a_right_cache_is_used_and_a_wrong_one_is_not(tokenizer, monkeypatch, name, dtype):
+    """Also where every probability is small, so that none can differ by much."""
+    model = load_model(build(name).to(dtype), tokenizer=tokenizer)
+    prefix, rows = (5, 9, 200, 17, 33), torch.tensor([[4, 5], [6, 7]])
+    reader = PrefixReader(model)
+    reader.read(prefix, rows)
+    assert reader.fast
+    assert reader.checked == 1
+    assert 0 <= reader.largest_difference < 0.01
+    honest = PrefixReader.cache_of
+    monkeypatch.setattr(PrefixReader, "cache_of", lambda self, prefix: honest(self, (*prefix[:-1], 7)))
+    reader = PrefixReader(model)
+    seen = reader.read(prefix, rows)
+    assert not reader.fast
+    torch.testing.assert_close(seen, model.run(torch.tensor([[*prefix, 4, 5], [*prefix, 6, 7]])).logits[:, -1:].float())
+
+
 def test_a_text_beyond_the_context_is_refused(model):
     with pytest.raises(UserError, match=f"exceeds the context of {CONTEXT}"):
         PrefixReader(model).read([5] * CONTEXT, torch.tensor([[5]]))

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from architectures import build
+from tiny_models import tiny_model
 
+from hooked import load_model
 from patching import (
     Patch,
     align,
@@ -172,6 +175,24 @@ def test_a_wrong_fast_result_is_caught_by_the_audit(llama, pair_of, monkeypatch)
 def test_the_nearer_the_two_runs_are_the_more_an_effect_is_off_by_rounding(llama):
     assert _tolerance(llama, 1.0) < 0.00125 < _tolerance(llama, -0.05) < 0.002
     assert _tolerance(llama, 1e-9) == 0.25
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sixteen_bits_excuse_little_of_an_effect(tokenizer, dtype):
+    model = load_model(tiny_model("llama").to(dtype), tokenizer=tokenizer)
+    assert _tolerance(model, 10.0) < 0.08
+    assert _tolerance(model, 1e-9) == 0.25
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_model_whose_logits_are_scaled_is_run_one_at_a_time(tokenizer, pair_of, dtype):
+    """Cohere multiplies its logits by a sixteenth, of which the rows know nothing; Llama leaves them as they are."""
+    for name, engine, note in (("cohere", "one at a time", "logits on packed rows differ"), ("llama", "packed", "")):
+        model = load_model(build(name).to(dtype), tokenizer=tokenizer)
+        pair = pair_of(model, "far")
+        result = exact_effects(model, [pair], [position_cells(["resid_post.1"], range(len(pair.triggered)))])
+        assert result.engine == engine, result.notes
+        assert note in "".join(result.notes)
 
 
 @pytest.mark.parametrize(
