@@ -6,6 +6,7 @@ On a small bfloat16 model a trace takes 2 to 3 ms of a batch of 50 ms, and keeps
 
 from __future__ import annotations
 
+import copy
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,7 +39,8 @@ class NnsightModel(HookedModel):
         super().__init__(hf_model, tokenizer, anatomy, info)
         # nnsight makes a `transformers` pipeline, which moves a model to the first GPU unless told where it is.
         place = {} if self.device_map else {"device": self.device}
-        self.traced = nnsight.TransformersModel(hf_model, tokenizer=tokenizer, **place)
+        # nnsight gives its tokenizer a padding token and a padding side: a copy, so that the caller's stays as it is.
+        self.traced = nnsight.TransformersModel(hf_model, tokenizer=copy.deepcopy(tokenizer), **place)
         self.remember_weights()
 
     def _forward(self, tokens: Tensor, visits: list[Visit], last_layer: int | None) -> Tensor | None:
