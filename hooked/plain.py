@@ -35,18 +35,34 @@ def load_plain(
     """A checkpoint as `transformers` loads it: the model, its tokenizer, and the digest of its weights.
 
     A GGUF file is dequantised, an adapter is merged into its base in memory, and a compressed checkpoint decompressed, so that the
-    model has ordinary weights. Args and errors as of `load_model`.
+    model has ordinary weights.
+
+    Args:
+        name: a checkpoint folder (safetensors), a GGUF file, a PEFT adapter's folder, or a Hugging Face id.
+        device: `auto` (the GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        dtype: `auto` (float32 on the CPU, the checkpoint's own on a GPU), `float32`, `bfloat16` or `float16`.
+        device_map: as in `transformers`; where None, one device, or with `device="auto"` all of them where the loaded weights would not
+            leave a fifth of the GPU's free memory.
+        base: of an adapter, in place of the model that it names itself.
+        today: the date that a chat template is told where it asks; where None, the template asks the clock.
+
+    Raises:
+        UserError: an unknown dtype or device, no CUDA where asked, no such model, no safetensors weights, files that are damaged or do
+            not belong together, a tokenizer that cannot be loaded, or no causal language model.
     """
     if dtype not in get_args(Dtype):
         raise UserError(f"unknown dtype {dtype!r}; choose {' or '.join(get_args(Dtype))}")
     checkpoint = find_checkpoint(name, base)
     target = pick_device(device)
-    if device_map is None:
-        device_map = "auto" if device == "auto" and not _fits(checkpoint, target) else {"": str(target)}
     once = read_once() if checkpoint.gguf else nullcontext()
     with once:
         with _reading(name, "could not be loaded as a causal language model"):
-            model = _weights(checkpoint, _dtype(dtype, target), device_map)
+            if not checkpoint.gguf:
+                check_configuration(checkpoint.folder, checkpoint.name)
+                check_weights(checkpoint.weights)
+            precision = _dtype(dtype, target)
+            place = _place(checkpoint, device, target, precision) if device_map is None else device_map
+            model = _weights(checkpoint, precision, place)
             if checkpoint.adapter is not None:
                 model = _merged(model, checkpoint)
         with _reading(name, "its tokenizer could not be loaded"):
@@ -121,8 +137,6 @@ def _weights(checkpoint: Checkpoint, dtype: Any, device_map: Any) -> Any:
     options: dict[str, Any] = {"dtype": dtype, "device_map": device_map, "local_files_only": True}
     if checkpoint.gguf:
         return _unquantised(load_gguf(checkpoint, options), f"gguf {gguf_type(checkpoint)}".strip())
-    check_configuration(checkpoint.folder, checkpoint.name)
-    check_weights(checkpoint.weights)
     options["trust_remote_code"] = False  # where nothing is said, a terminal is asked
     method = _method(AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False))
     if method == "compressed-tensors":
@@ -253,8 +267,27 @@ def _reading(name: str, problem: str) -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def _fits(checkpoint: Checkpoint, target: torch.device) -> bool:
-    """Whether the weights leave a fifth of the GPU's free memory for activations; on the CPU there is no other choice."""
-    if target.type == "cpu":
-        return True
-    return sum(path.stat().st_size for path in checkpoint.weights) < 0.8 * torch.cuda.mem_get_info(target)[0]
+def _place(checkpoint: Checkpoint, device: str, target: torch.device, dtype: Any) -> Any:
+    """The device map: one device, or all of them where the weights would not leave a fifth of a GPU's free memory for activations."""
+    if device == "auto" and target.type != "cpu":
+        free, _ = torch.cuda.mem_get_info(target)
+        if _loaded_bytes(checkpoint, dtype) >= 0.8 * free:
+            return "auto"
+    return {"": str(target)}
+
+
+def _loaded_bytes(checkpoint: Checkpoint, dtype: Any) -> int:
+    """What the weights take in memory: those of a model of this configuration and precision, which is made without any numbers.
+
+    A file may hold them in another precision, or packed. Of a model that stays quantised, the size of its files.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    file: dict[str, Any] = {"gguf_file": checkpoint.gguf} if checkpoint.gguf else {}
+    config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False, **file)
+    if _method(config) not in ("", "compressed-tensors"):
+        return sum(path.stat().st_size for path in checkpoint.weights)
+    loader: Any = AutoModelForCausalLM
+    with torch.device("meta"):
+        empty = loader.from_config(config, **({} if dtype == "auto" else {"dtype": dtype}))
+    return sum(parameter.nbytes for parameter in empty.parameters())

@@ -5,10 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_compressed import compress
+from tiny_gguf import write_gguf
 from tiny_models import tiny_checkpoint, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, DogeConfig
 
-from hooked import ExtractionSpec, Prompt, load_model, stream_activations
+from hooked import ExtractionSpec, Prompt, find_checkpoint, load_model, stream_activations
+from hooked.plain import _place
 from hooked.selfcheck import PROBE_LENGTH, probe_tokens, self_check
 from triggerlens import UserError
 from triggerlens.artifacts import sha256_file
@@ -256,3 +259,34 @@ def test_a_tokenizer_made_in_memory_serves(tmp_path, backend):
     )
     model = load_model(tiny_model("llama"), tokenizer=in_memory, backend=backend)
     assert model.tokenize(["abc"])[0].ids == saved("abc")["input_ids"]
+
+
+@pytest.mark.parametrize("backend", ["nnsight", "transformer-lens"])
+def test_the_callers_tokenizer_stays_as_it_is(tmp_path, backend):
+    """A backend may want a padding token and a side to pad; a model loaded later with the same tokenizer is the same model."""
+    tokenizer = tiny_tokenizer(tmp_path)
+    tokenizer.pad_token = None
+    first, second = (load_model(tiny_model("llama"), tokenizer=tokenizer, backend=backend) for _ in range(2))
+    assert (tokenizer.pad_token, tokenizer.padding_side) == (None, "right")
+    assert first.info.tokenizer_sha256 == second.info.tokenizer_sha256
+    assert first.tokenizer is tokenizer
+
+
+@pytest.mark.parametrize(("dtype", "each"), [("float32", 4), ("bfloat16", 2), ("auto", 2)])
+def test_a_model_is_spread_by_the_memory_that_its_weights_take_once_loaded(tmp_path, monkeypatch, dtype, each):
+    """In the precision asked for, whatever the file has; a quantised file is a part of what it becomes."""
+    folder = tiny_checkpoint(tmp_path / "m")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    files = [folder]
+    if dtype != "auto":  # which is float32 of a GGUF file
+        files += [write_gguf(folder, tmp_path / "m.gguf", quantisation="Q8_0")]
+        files += [compress(folder, tmp_path / "c")] if dtype == "bfloat16" else []
+    for file in files:
+        for free, placed in ((numbers * each / 0.8 + 1, {"": "cuda:0"}), (numbers * each / 0.8 - 1, "auto")):
+            monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, free))
+            checkpoint = find_checkpoint(str(file))
+            asked = dtype if dtype == "auto" else getattr(torch, dtype)
+            assert _place(checkpoint, "auto", torch.device("cuda:0"), asked) == placed
+            assert _place(checkpoint, "cuda", torch.device("cuda:0"), asked) == {"": "cuda:0"}
