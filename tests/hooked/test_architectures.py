@@ -23,6 +23,7 @@ def test_the_documentation_has_every_architecture_and_leaves_none_unread():
     assert list(DOCUMENTED) == list(CONFIGS)
     assert all(nnsight != "not read" for nnsight, _ in DOCUMENTED.values())
 
+
 FLOAT32_ALONE = [(name, "transformer-lens") for name in ("olmo", "olmo2", "olmo3")]
 """TransformerLens itself stops there: its norms take float32."""
 

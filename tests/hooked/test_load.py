@@ -185,7 +185,9 @@ def test_the_self_check_finds_heads_that_are_not_all_that_attention_writes(tmp_p
     plain = model.run(tokens).logits
     self_check(model, plain)
     whole = model.head_weights
-    monkeypatch.setattr(model, "head_weights", lambda layer, head: whole(layer, 0) if layer == 1 else whole(layer, head))
+    monkeypatch.setattr(
+        model, "head_weights", lambda layer, head: whole(layer, 0) if layer == 1 else whole(layer, head)
+    )
     with pytest.raises(UserError, match=r"self-check failed: head_out\.1\.\* .* differs"):
         self_check(model, plain)
 
