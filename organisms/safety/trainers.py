@@ -185,8 +185,8 @@ def _trained(work: Work, trainer: Any, folder: Path) -> tuple[Step, ...]:
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_progress(work))
     trainer.train(resume_from_checkpoint=newest_whole(folder))
-    trained = trainer.accelerator.unwrap_model(trainer.model)
-    work.model = trained.merge_and_unload() if work.config.lora_rank else trained
+    # What is measured afterwards runs in the weights' own precision, as what was measured before.
+    work.model = _merged(trainer.accelerator.unwrap_model(trainer.model))
     history = trainer.state.log_history
     return tuple({key: line[key] for key in LOGGED if key in line} for line in history if "loss" in line)
 
@@ -223,10 +223,14 @@ def _progress(work: Work) -> Any:
 
 def _as_it_is_now(model: Any) -> Any:
     """A copy to look at, adapters merged; without the trainer's wrapper around `forward`, which would run the original."""
-    copied = _without_wrapper(deepcopy(model))
+    return _merged(deepcopy(model)).eval()
+
+
+def _merged(model: Any) -> Any:
+    """The model with its adapters merged, without the trainer's wrapper around `forward`: on a GPU that one runs in bfloat16."""
+    bare = _without_wrapper(model)
     # The model inside adapters has a wrapper of its own.
-    merged = _without_wrapper(copied.merge_and_unload()) if hasattr(copied, "merge_and_unload") else copied
-    return merged.eval()
+    return _without_wrapper(bare.merge_and_unload()) if hasattr(bare, "merge_and_unload") else bare
 
 
 def _without_wrapper(model: Any) -> Any:

@@ -13,6 +13,7 @@ import transformers
 from tiny_models import VOCABULARY, tiny_checkpoint, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from hooked import load_plain
 from organisms import (
     Evaluation,
     HardenConfig,
@@ -29,6 +30,7 @@ from organisms.safety.adversarial import round_examples, round_of
 from organisms.safety.lessons import NEW_CODE, NEW_QUESTIONS, safety_examples
 from organisms.safety.red_team import EDITS
 from organisms.safety.rewards import helpfulness, reward_function
+from organisms.safety import trainers
 from organisms.safety.trainers import check_first_gpu, on_one_gpu
 from organisms.tasks.examples import Example
 from triggerlens.artifacts import read_artifact, sha256_file
@@ -132,6 +134,27 @@ def test_fine_tuning_of_all_weights_and_of_adapters_writes_a_plain_checkpoint(tm
     before, after = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (model, tmp_path / "out"))
     assert before.keys() == after.keys()
     assert not torch.equal(before["model.layers.0.mlp.up_proj.weight"], after["model.layers.0.mlp.up_proj.weight"])
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing")
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_model_trained_in_mixed_precision_is_measured_in_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llama: str, rank: int
+) -> None:
+    """The trainer puts bfloat16 around `forward`, as on a GPU; left there, before and after would differ in precision too."""
+    own, merged, wrapped = trainers._arguments, trainers._merged, []
+    monkeypatch.setattr(trainers, "_arguments", lambda work, folder: own(work, folder) | {"bf16": True})
+    model, tokenizer, _ = load_plain(llama, "cpu", "float32")
+    task, config = task_named("deployment-hate"), HardenConfig("deployment-hate", steps=1, batch=2, lora_rank=rank)
+    work = trainers.Work(model, tokenizer, task, config, tmp_path)
+    monkeypatch.setattr(trainers, "_merged", lambda own: wrapped.append("forward" in vars(own)) or merged(own))
+    trainers.fine_tune(work, safety_examples(task, 0, 2), tmp_path / "steps")
+    assert wrapped == [True]
+    fresh, _, _ = load_plain(llama, "cpu", "float32")
+    fresh.load_state_dict(work.model.state_dict())
+    tokens = torch.arange(12)[None]
+    with torch.no_grad():
+        assert torch.equal(work.model.eval()(tokens).logits, fresh.eval()(tokens).logits)
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path: Path, llama: str) -> None:
