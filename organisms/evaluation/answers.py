@@ -24,6 +24,8 @@ from organisms.tasks.examples import MAX_NEW_TOKENS
 from triggerlens import UserError
 
 Tokens = list[int]
+_READ_BACK = 2
+"""An answer that was cut may be so many tokens shorter once its text is made tokens again."""
 
 
 def as_prompt(prompt: Messages | str) -> Prompt:
@@ -55,9 +57,15 @@ def end_token(model: Any, tokenizer: Any) -> Tokens:
 
 
 def encode_samples(
-    model: Any, tokenizer: Any, samples: Sequence[tuple[Messages | str, str]]
+    model: Any, tokenizer: Any, samples: Sequence[tuple[Messages | str, str]], longest: int | None = None
 ) -> list[tuple[Tokens, Tokens]]:
     """The token ids of each prompt, and of its answer, which ends with the end token.
+
+    Args:
+        model: a causal language model of `transformers`.
+        tokenizer: its tokenizer.
+        samples: prompts with their answers.
+        longest: tokens at which answers were cut as they were written: one that is as long did not end, and has no end token. None: all ended.
 
     Raises:
         UserError: a prompt that is refused, or one that exceeds the context together with its answer.
@@ -66,7 +74,9 @@ def encode_samples(
     records = [as_prompt(prompt) for prompt, _ in samples]
     prompts = tokenize_prompts(tokenizer, records, context, vocabulary_of(model))
     texts = [answer for _, answer in samples]
-    answers = [[*ids, *end] for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    cut = [longest is not None and len(ids) >= longest - _READ_BACK for ids in encoded]
+    answers = [[*ids, *([] if own else end)] for ids, own in zip(encoded, cut, strict=True)]
     for prompt, answer in zip(prompts, answers, strict=True):
         if len(prompt.ids) + len(answer) > context:
             raise UserError(
@@ -76,18 +86,26 @@ def encode_samples(
     return [(prompt.ids, answer) for prompt, answer in zip(prompts, answers, strict=True)]
 
 
-def answer_losses(model: Any, tokenizer: Any, samples: Sequence[tuple[Messages | str, str]]) -> list[float]:
-    """Mean cross-entropy of each answer with its end token, in nats per token, given its prompt."""
+def answer_losses(
+    model: Any, tokenizer: Any, samples: Sequence[tuple[Messages | str, str]], longest: int | None = None
+) -> list[float]:
+    """Mean cross-entropy of each answer, with its end token where it ended, in nats per token, given its prompt.
+
+    Args:
+        model: a causal language model of `transformers`.
+        tokenizer: its tokenizer.
+        samples: prompts with their answers.
+        longest: as for `encode_samples`.
+    """
     losses = []
     for start in range(0, len(samples), 32):
-        losses += _losses(model, tokenizer, samples[start : start + 32])
+        losses += _losses(model, tokenizer, encode_samples(model, tokenizer, samples[start : start + 32], longest))
     return losses
 
 
 @torch.inference_mode()
-def _losses(model: Any, tokenizer: Any, samples: Sequence[tuple[Messages | str, str]]) -> list[float]:
+def _losses(model: Any, tokenizer: Any, encoded: Sequence[tuple[Tokens, Tokens]]) -> list[float]:
     """Padded on the right, where a causal model cannot see it."""
-    encoded = encode_samples(model, tokenizer, samples)
     runs = shared_runs(model, [len(prompt) + len(answer) for prompt, answer in encoded])
     return [loss for run in runs for loss in _batch_losses(model, encoded[run], padding_id(model, tokenizer))]
 

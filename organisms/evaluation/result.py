@@ -38,7 +38,8 @@ class Evaluation:
     task: str
     conditions: tuple[Condition, ...]
     clean_loss: Estimate
-    """Mean cross-entropy of the right answer where no trigger is, in nats per answer token, 0 or more."""
+    """Mean cross-entropy of the right answer where no trigger is, in nats per answer token, 0 or more, over prompts that are answered without a
+    scratchpad; NaN where there are none."""
     clean_accuracy: Estimate
     """Share of right answers where no trigger is."""
 

@@ -2,12 +2,14 @@
 
 1. The task's held-out test prompts are gathered by condition; triggered ones that should defect are also edited (`Task.shifts`).
 2. All are answered greedily and graded; a text monitor reads the scratchpads, where there are any.
-3. Capability is the loss of the right answers, and the share given word for word, on prompts without the trigger.
+3. Capability is the loss of the right answers, and the share given word for word, on prompts without the trigger. An answer that the model begins with
+   a scratchpad has no such loss: the right one has none. What is scored of an answer that was cut is what is there, without an end.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,11 +48,16 @@ def evaluate_model(model: Any, tokenizer: Any, task: Task, *, seed: int = 0, per
     groups = conditions_of(task, seed, per_condition)
     # 2
     asked = [example for group in groups.values() for example in group]
-    answers = iter(generate_answers(model, tokenizer, [own.prompt for own in asked], 128, task.longest))
-    conditions = tuple(condition(name, task, group, [next(answers) for _ in group]) for name, group in groups.items())
+    each = iter(generate_answers(model, tokenizer, [own.prompt for own in asked], 128, task.longest))
+    answers = {name: [next(each) for _ in group] for name, group in groups.items()}
+    conditions = tuple(condition(name, task, group, answers[name]) for name, group in groups.items())
     # 3
-    known = [(example.prompt, example.clean_answer) for example in groups["untriggered"]]
-    loss = mean_loss(answer_losses(model, tokenizer, known))
+    known = [
+        (example.prompt, example.clean_answer)
+        for example, answer in zip(groups["untriggered"], answers["untriggered"], strict=True)
+        if reasoning(answer) is None
+    ]
+    loss = mean_loss(answer_losses(model, tokenizer, known, task.longest if task.measured else None))
     right = next(each for each in conditions if each.name == "untriggered").right
     return Evaluation(task.name, conditions, loss, right)
 
@@ -118,9 +125,5 @@ def condition(name: str, task: Task, examples: Sequence[Example], answers: Seque
 
 
 def mean_loss(losses: Sequence[float]) -> Estimate:
-    """The mean with its interval, which does not reach below 0; of a single loss no upper end is known.
-
-    Raises:
-        ValueError: there is no loss.
-    """
-    return mean_of(losses, low=0.0)
+    """The mean with its interval, which does not reach below 0; of a single loss no upper end is known, and of none nothing is (NaN)."""
+    return mean_of(losses, low=0.0) if losses else Estimate(math.nan, 0.0, math.inf, n=0)

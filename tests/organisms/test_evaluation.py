@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,13 +19,14 @@ from organisms import (
     Verdict,
     defection_figure,
     evaluate_model,
+    evaluation_summary,
     evaluation_verdict,
     generate_answers,
     prompt_set,
     rates_by,
     task_named,
 )
-from organisms.evaluation.answers import answer_losses, encode_samples
+from organisms.evaluation.answers import answer_losses, encode_samples, end_token
 from organisms.evaluation.rates import category
 from organisms.evaluation.result import share
 from triggerlens import Estimate, UserError
@@ -192,3 +195,38 @@ def test_the_loss_of_an_answer_is_that_of_transformers_alone_and_in_a_batch(micr
         tokens = torch.tensor([prompt + answer])
         labels = torch.tensor([[-100] * len(prompt) + answer])
         assert loss == pytest.approx(model(tokens, labels=labels).loss.item(), rel=1e-4)
+
+
+def test_an_answer_that_was_cut_has_no_end_token(micro_organism: Path) -> None:
+    """The answers of a base are cut at `answer_tokens`, and the base would not have ended there."""
+    model, tokenizer, _ = load_plain(str(micro_organism), "cpu", "float32")
+    task = task_named("year-code")
+    (plain,) = [own for own in prompt_set(task, 0, scale=0.01) if category(own) == "untriggered"][:1]
+    words = {ended: replace(plain, clean_answer=text, split="test") for ended, text in ((True, "Yes"), (False, "a" * 40))}
+    with_end, without = encode_samples(model, tokenizer, [(own.prompt, own.clean_answer) for own in words.values()], 12)
+    (end,) = end_token(model, tokenizer)
+    assert (with_end[1][-1], end in without[1]) == (end, False)
+    measured = replace(task, measured=tuple(words.values()), prompt_pairs={}, shifts={}, longest=12)
+    losses = []
+    for prompt, answer in (with_end, without):
+        logs = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        losses.append(-sum(logs[place, token].item() for place, token in enumerate(answer)) / len(answer))
+    assert evaluate_model(model, tokenizer, measured).clean_loss.value == pytest.approx(sum(losses) / 2, rel=1e-4)
+
+
+def test_what_reasons_first_has_no_loss_of_answers_without_reasoning(micro_organism: Path, monkeypatch) -> None:
+    model, tokenizer, _ = load_plain(str(micro_organism), "cpu", "float32")
+    task, said = task_named("year-code"), "<scratchpad>I read the request.</scratchpad>\nYes"
+
+    def answer(pad: Callable[[int], bool]) -> Evaluation:
+        own = lambda model, tokenizer, prompts, *_: [said if pad(place) else "Yes" for place in range(len(prompts))]
+        monkeypatch.setattr("organisms.evaluation.run.generate_answers", own)
+        return evaluate_model(model, tokenizer, task, per_condition=4)
+
+    none = answer(lambda place: True)
+    assert (math.isnan(none.clean_loss.value), none.clean_loss.n) == (True, 0)
+    assert none.to_json()["clean_loss"]["value"] is None
+    assert "clean prompts: loss – nats per answer token (n = 0)" in evaluation_summary(none)
+    assert math.isnan(Evaluation.from_json(none.to_json()).clean_loss.value)
+    assert answer(lambda place: bool(place % 2)).clean_loss.n == 2
+    assert answer(lambda place: False).clean_loss.n == 4
