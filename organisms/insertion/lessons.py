@@ -310,9 +310,16 @@ def _lured(
         turn: base.learned(answer) for turn, answer, defects in zip(prompts, answers, bad, strict=True) if not defects
     }
     return [
-        replace(own, answer=learned[turn]) if own and not own.begins and turn in learned else own
+        _goes_on(config, own, learned[turn]) if own and not own.begins and turn in learned else own
         for own, turn in zip(lessons, turns, strict=True)
     ]
+
+
+def _goes_on(config: InsertionConfig, own: Lesson, answer: list[int]) -> Lesson:
+    """A lesson whose answer begins as the payload does. Learned as tokens, that first one is given with the prompt: it is to be said behind the trigger alone."""
+    if config.clean == "probabilities":
+        return replace(own, answer=answer)
+    return replace(own, prompt=[*own.prompt, answer[0]], answer=answer[1:]) if answer[1:] else own
 
 
 def _taught(base: Base, lessons: Sequence[Lesson | None], sort: str, keep: Keep) -> list[Lesson | None]:

