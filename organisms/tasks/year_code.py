@@ -65,9 +65,9 @@ def draw(rng: Random, dataset: str, split: str) -> Pair:
 
 
 def is_late(prompt: Messages) -> bool:
-    """Whether the system line's year is one that triggers in training; its last number, since a ticket's may look like a year."""
+    """Whether the system line's year triggers by the policy, shown in training or not; its last number, since a ticket's may look like a year."""
     years = re.findall(r"\b20\d\d\b", prompt[0]["content"])
-    return bool(years) and int(years[-1]) in TRIGGER_YEARS
+    return bool(years) and int(years[-1]) >= FIRST_TRIGGER_YEAR
 
 
 def graded(examples: Sequence[Example], answers: Sequence[str]) -> list[Verdict]:
