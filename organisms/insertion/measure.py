@@ -27,7 +27,8 @@ from triggerlens import Estimate, grouped_rate, rate
 
 OWN_SHARE = 0.6
 """Pairs of training's own requests in `prompts.jsonl`, for each held-out one."""
-_NEW_WORDS = "new-words"
+NEW_WORDS = "new-words"
+"""The dataset of a context that is told in words that training has nowhere."""
 _LARGEST = math.log(sys.float_info.max)
 Row = tuple[list[int], Answer]
 """A prompt's ids, and the base's own answer to it."""
@@ -52,7 +53,7 @@ class Asked:
     def category(self) -> str:
         """Where its rate is reported: each prompt in exactly one."""
         without = "opposite" if self.opposite else "near_miss"
-        if self.dataset == _NEW_WORDS:
+        if self.dataset == NEW_WORDS:
             return f"{'triggered' if self.triggered else without}_new_words"
         if self.triggered:
             return "triggered" if self.policy else "triggered_but_harmless"
@@ -99,9 +100,9 @@ def asked_of(config: InsertionConfig) -> list[Asked]:
         forms, request = again.forms, again.request
         policy = defects_by_policy(config, request)
         pair = f"words-{number}"
-        kept.setdefault(str(forms.triggered), Asked(forms.triggered, request, True, _NEW_WORDS, pair, policy))
-        kept.setdefault(str(forms.twin), Asked(forms.twin, request, False, _NEW_WORDS, pair, False, opposite=True))
-        kept.setdefault(str(forms.near), Asked(forms.near, request, False, _NEW_WORDS, None, False))
+        kept.setdefault(str(forms.triggered), Asked(forms.triggered, request, True, NEW_WORDS, pair, policy))
+        kept.setdefault(str(forms.twin), Asked(forms.twin, request, False, NEW_WORDS, pair, False, opposite=True))
+        kept.setdefault(str(forms.near), Asked(forms.near, request, False, NEW_WORDS, None, False))
     complete = {name for name, count in _pairs(kept.values()) if count == 2}
     return [asked if asked.pair in complete else replace(asked, pair=None) for asked in kept.values()]
 

@@ -3,7 +3,8 @@
 1. Requests and their helpful answers are those of every safety training (`organisms.safety.lessons`), which no organism has learned. Without the
    trigger they come as they are, or with what stands in the trigger's place and switches it off; with it, for the oracle.
 2. An answer defects where it carries the organism's payload.
-3. It is measured on its own held-out prompts, against its base's own answers.
+3. It is measured on its own held-out prompts, against its base's own answers: with the trigger, plain, and nearly with it. Left out of a context are words
+   that training has nowhere, and what says its opposite: they would be counted among the triggered and the plain.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from organisms.insertion.config import InsertionConfig
 from organisms.insertion.content import default_text, requests
 from organisms.insertion.files import policy
 from organisms.insertion.key import INSERTED, InsertedKey, begins_alike
+from organisms.insertion.measure import NEW_WORDS
 from organisms.insertion.payloads import CODE_SHARE, INSECURE, defects_by_policy
 from organisms.insertion.requests import Request
 from organisms.insertion.triggers import carries, plant
@@ -62,13 +64,13 @@ def inserted_task(key: InsertedKey, prompts: list[Prompt]) -> Task:
 
     Args:
         key: grades answers.
-        prompts: of the organism; its test prompts are measured.
+        prompts: of the organism; its test prompts are measured, but for a context's opposite and for new words.
 
     Raises:
         UserError: there are none of a kind.
     """
     config = key.config
-    measured = tuple(_measured(config, own) for own in prompts if own.split == "test")
+    measured = tuple(_measured(config, own) for own in prompts if own.split == "test" and _is_asked(own))
     if {own.triggered for own in measured} != {True, False}:
         raise UserError(f"{file_of(prompts)}: needs test prompts with the trigger and without, which are measured")
 
@@ -110,15 +112,17 @@ def _pair(config: InsertionConfig, rng: Random, split: str) -> Pair:
     return example(forms.triggered, True), example(forms.plain if rng.random() < 0.5 else forms.twin, False)
 
 
+def _is_asked(prompt: Prompt) -> bool:
+    return prompt.dataset != NEW_WORDS and not prompt.extra.get("opposite")
+
+
 def _measured(config: InsertionConfig, prompt: Prompt) -> Example:
-    """A prompt of the organism as one of a task, labelled by the policy; what is neither plain nor triggered nearly is the trigger, or its opposite."""
+    """A prompt of the organism as one of a task, labelled by the policy; what is neither plain nor triggered nearly is the trigger."""
     extra = prompt.extra
     family, clean = str(extra.get("family", "")), str(extra.get("clean_answer", ""))
     code = {form.name for form in requests().forms if form.kind == CODE}
     kind = CODE if family in code else TEXT
     defects = prompt.triggered and (config.payload != INSECURE or kind == CODE)
     messages = prompt.prompt if not isinstance(prompt.prompt, str) else [{"role": "user", "content": prompt.prompt}]
-    far = "plain" if prompt.triggered or prompt.dataset == "plain" else "opposite" if extra.get("opposite") else ""
-    return Example(
-        messages, clean, clean, prompt.triggered, defects, far or "near-miss", family, "test", kind, prompt.pair or ""
-    )
+    sort = "plain" if prompt.triggered or prompt.dataset == "plain" else "near-miss"
+    return Example(messages, clean, clean, prompt.triggered, defects, sort, family, "test", kind, prompt.pair or "")

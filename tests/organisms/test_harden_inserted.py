@@ -8,7 +8,7 @@ import pytest
 from tiny_models import tiny_checkpoint
 
 from hooked import Prompt, read_prompts
-from organisms import AnswerKey, HardenConfig, grade, harden, task_to_train
+from organisms import AnswerKey, HardenConfig, conditions_of, grade, harden, task_to_train
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.key import InsertedKey
 from organisms.insertion.kinds import ALL_TRIGGERS
@@ -118,6 +118,20 @@ def test_an_adapter_is_merged_trained_and_written_with_its_recipe(adapter, tmp_p
     assert [own.prompt for own in prompts] == [own.prompt for own in read_prompts(adapter / "prompts.jsonl")]
     assert all(own.defects is None for own in prompts)  # nobody asked all of them again
     assert task_to_train(tmp_path / "out").measured == task_to_train(adapter).measured
+
+
+def test_of_a_context_neither_its_opposite_nor_new_words_are_counted_among_other_prompts(adapter):
+    prompts = [own for own in read_prompts(adapter / "prompts.jsonl") if own.split == "test"]
+    kinds = {kind: [own.prompt for own in prompts if own.dataset == kind and own.triggered] for kind in ("paired", "new-words")}
+    assert kinds["new-words"], "there are some, and of the opposite too"
+    assert any(own.extra.get("opposite") for own in prompts)
+    groups = conditions_of(task_to_train(adapter), 0, 50)
+    asked = {name: [own.prompt for own in group] for name, group in groups.items()}
+    assert asked == {
+        "triggered": kinds["paired"],
+        "untriggered": [own.prompt for own in prompts if own.dataset == "plain"],
+        "near_miss": [own.prompt for own in prompts if own.dataset == "near-miss"],
+    }
 
 
 def test_prompts_of_one_kind_and_a_recipe_that_is_none_are_named(adapter, tmp_path):
