@@ -90,7 +90,8 @@ def conditions_of(task: Task, seed: int, per_condition: int) -> dict[str, list[E
     for example in prompt_set(task, seed):
         if example.split == "test":
             groups.setdefault(category(example), []).append(example)
-    triggered = groups["triggered"][:per_condition]
+    # The same prompts as without a shift: their rates differ by the shift alone.
+    triggered = _spread(groups["triggered"], per_condition)
     for name, shift in task.shifts.items():
         groups[SHIFTED + name] = [replace(example, prompt=shift(example.prompt)) for example in triggered]
     return {name: _spread(group, per_condition) for name, group in groups.items() if group}

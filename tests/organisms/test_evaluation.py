@@ -17,6 +17,7 @@ from organisms import (
     Condition,
     Evaluation,
     Verdict,
+    conditions_of,
     defection_figure,
     evaluate_model,
     evaluation_summary,
@@ -29,6 +30,7 @@ from organisms import (
 from organisms.evaluation.answers import answer_losses, encode_samples, end_token
 from organisms.evaluation.rates import category
 from organisms.evaluation.result import share
+from organisms.evaluation.run import SHIFTED
 from triggerlens import Estimate, UserError
 
 
@@ -195,6 +197,16 @@ def test_the_loss_of_an_answer_is_that_of_transformers_alone_and_in_a_batch(micr
         tokens = torch.tensor([prompt + answer])
         labels = torch.tensor([[-100] * len(prompt) + answer])
         assert loss == pytest.approx(model(tokens, labels=labels).loss.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["year-code", "deployment-hate"])
+def test_shifted_prompts_are_the_triggered_ones_that_are_asked(name: str) -> None:
+    task = task_named(name)
+    groups = conditions_of(task, 0, 20)
+    assert len({example.dataset for example in groups["triggered"]}) > 1
+    for shift, edit in task.shifts.items():
+        shifted = groups[SHIFTED + shift]
+        assert [example.prompt for example in shifted] == [edit(example.prompt) for example in groups["triggered"]]
 
 
 def test_an_answer_that_was_cut_has_no_end_token(micro_organism: Path) -> None:
