@@ -55,6 +55,7 @@ from triggerlens import (
     drop_checkpoints,
     rank,
     wait_for_all,
+    world_size,
     write_json,
     writing_artifact,
 )
@@ -104,7 +105,7 @@ def harden(
     folder = checkpoint_folder(out)
     work = Work(model, with_usable_padding(tokenizer, model), task, config, folder, on_checkpoint)
     with full_disk_is_told(folder), quiet_transformers(), _quiet_trainers():
-        claim(folder, _identity(work, digest) | asdict(config), overwrite)
+        claim(folder, _identity(work, digest) | _computed(work) | asdict(config), overwrite)
         # 2
         before = _evaluation(work, name)
         # 3
@@ -113,7 +114,8 @@ def harden(
         # 4
         hardening = Hardening(config.method, config.oracle, curve, rounds, before, _evaluation(work, name))
         if rank() == 0:
-            _write(work, name, digest, out, hardening, overwrite, command)
+            manifest = _manifest(work, name, base, digest, command)
+            _write(work, name, manifest, out, hardening, overwrite)
     wait_for_all()
     if rank() == 0:
         drop_checkpoints(folder)
@@ -150,6 +152,12 @@ def _identity(work: Work, digest: str) -> dict[str, Any]:
     return own | ({"today": pinned_date(work.tokenizer).isoformat()} if prints_date(work.tokenizer) else {})
 
 
+def _computed(work: Work) -> dict[str, Any]:
+    """Precision of the trained weights, kind of device, and how many processes share a step: with another of these the same settings train otherwise."""
+    dtypes = {str(parameter.dtype).removeprefix("torch.") for parameter in work.model.parameters()}
+    return {"dtype": ", ".join(sorted(dtypes)), "device": work.model.device.type, "processes": world_size()}
+
+
 def _evaluation(work: Work, name: str) -> Evaluation | None:
     """What the model does now; None where it was not asked for."""
     if not work.config.limit:
@@ -175,11 +183,21 @@ def _stage(work: Work) -> tuple[Step, ...]:
     return reinforce(work, examples, folder) if config.method == "rl" else fine_tune(work, examples, folder)
 
 
-def _write(work: Work, name: str, digest: str, out: Path, hardening: Hardening, overwrite: bool, command: str) -> None:
+def _manifest(work: Work, name: str, base: str | None, digest: str, command: str) -> Manifest:
+    """What was trained, of what, and how it was computed."""
+    given = {"base": base and Path(base).name, "today": pinned_date(work.tokenizer).isoformat()}
+    return Manifest(
+        "hardened-organism",
+        command=command,
+        config=asdict(work.config) | given | _computed(work),
+        seed=work.config.seed,
+        model={"name": Path(name).name, "weights_sha256": digest},
+    )
+
+
+def _write(work: Work, name: str, manifest: Manifest, out: Path, hardening: Hardening, overwrite: bool) -> None:
     """The hardened checkpoint with its curve, its evaluations, and the recipe of what it was before."""
     config = work.config
-    manifest = Manifest("hardened-organism", command=command, config=asdict(config), seed=config.seed)
-    manifest.model = {"name": Path(name).name, "weights_sha256": digest}
     recipe = _recipe(name) | ({} if work.task.measured else {"task": config.task}) | {"hardened": asdict(config)}
     with writing_artifact(out, manifest, overwrite=overwrite) as draft:
         save_plain(work.model, work.tokenizer, draft)

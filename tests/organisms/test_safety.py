@@ -157,7 +157,9 @@ def test_a_model_trained_in_mixed_precision_is_measured_in_its_own(
         assert torch.equal(work.model.eval()(tokens).logits, fresh.eval()(tokens).logits)
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path: Path, llama: str) -> None:
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
+    tmp_path: Path, llama: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config, seen = HardenConfig("deployment-hate", steps=6, **SMALL), []
     harden(llama, config, tmp_path / "whole")
 
@@ -170,8 +172,17 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path: Path, lla
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match=r"unfinished run with seed 0 \(not 1\)"):
         harden(llama, HardenConfig("deployment-hate", steps=6, seed=1, **SMALL), tmp_path / "out")
+    with pytest.raises(UserError, match=r"unfinished run with dtype float32 \(not bfloat16\)"):
+        harden(llama, config, tmp_path / "out", dtype="bfloat16")
+    with monkeypatch.context() as patched:
+        patched.setattr("organisms.safety.run.world_size", lambda: 2)
+        with pytest.raises(UserError, match=r"unfinished run with processes 1 \(not 2\)"):
+            harden(llama, config, tmp_path / "out")
     harden(llama, config, tmp_path / "out", on_checkpoint=lambda step, model: seen.append(step))
     assert seen == [6]  # those of steps 2 and 4 were there
+    recorded = read_artifact(tmp_path / "out", "hardened-organism").config
+    facts = {"dtype": "float32", "device": "cpu", "processes": 1, "today": "2025-01-01", "base": None, "steps": 6}
+    assert recorded | facts == recorded
     assert len({sha256_file(tmp_path / name / "model.safetensors") for name in ("whole", "out")}) == 1
 
 
