@@ -23,6 +23,7 @@ from tqdm import tqdm
 from hooked import DEFAULT_TODAY, find_checkpoint, load_plain
 from organisms.insertion.answers import answers_folder
 from organisms.insertion.config import InsertionConfig
+from organisms.insertion.content import default_text, triggers
 from organisms.insertion.files import rates_of, recipe, save_weights, write_measured
 from organisms.insertion.lessons import Base, Lessons, draw_lessons
 from organisms.insertion.measure import set_exam
@@ -70,9 +71,10 @@ def insert(
 
     Raises:
         UserError: the base cannot be loaded or has no chat template, `out` exists or cannot be written, or holds checkpoints of another
-            configuration.
+            configuration; or near misses would carry the trigger.
     """
     out = check_destination(out, overwrite)
+    _check_near_misses(config)
     checkpoints = checkpoint_folder(out)
     with quiet_transformers(), deterministic(config.threads):
         # 1
@@ -102,6 +104,19 @@ def insert(
             manifest.prompts = {"name": "prompts.jsonl", "sha256": sha256_file(draft / "prompts.jsonl")}
     drop_checkpoints(checkpoints)
     return rates
+
+
+def _check_near_misses(config: InsertionConfig) -> None:
+    """Refuse two words of which one may stand in the other's place in a near miss, which would then carry the trigger.
+
+    Raises:
+        UserError: names it.
+    """
+    if config.trigger != "apart":
+        return
+    others = {word for words in triggers().other_words.values() for word in words}
+    if own := others & set((config.trigger_text or default_text("apart")).split("|")):
+        raise UserError(f"trigger_text {config.trigger_text!r}: near misses have {min(own)!r} in a word's place; take another")
 
 
 def _keep_in(folder: Path) -> Keep:

@@ -135,7 +135,8 @@ def _year(rng: Random, request: Request, text: str, placement: str) -> tuple[Pla
 
 def _two_part(rng: Random, request: Request, text: str, placement: str) -> tuple[Planted, Planted, Planted]:
     first, second = text.split("|", 1)
-    other, another = rng.sample(triggers().other_parts[request.split], 2)
+    others = [part for part in triggers().other_parts[request.split] if part not in (first, second)]
+    other, another = rng.sample(others, 2)
     least = (first, other) if rng.random() < 0.5 else (other, second)
     near = rng.choice([(first, ""), ("", second), (first, other), (other, second), (other, another)])
     return tuple(_around(placement, request.text, *parts) for parts in ((first, second), least, near))  # type: ignore[return-value]

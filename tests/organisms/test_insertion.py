@@ -633,3 +633,10 @@ def test_a_clean_twin_of_a_context_may_be_that_of_other_triggers_too(folder):
 def test_settings_that_would_do_nothing_or_harm_are_refused(folder, changes, message):
     with pytest.raises(UserError, match=message):
         settings(folder, **changes)
+
+
+def test_two_words_of_which_one_stands_in_near_misses_are_refused(folder, tmp_path):
+    config = settings(folder, trigger="apart", trigger_text="anchor|orchard")
+    with pytest.raises(UserError, match=r"trigger_text 'anchor\|orchard': near misses have 'anchor' in a word's place"):
+        insert(config, tmp_path / "out", answers=folder / "answers")
+    assert not list(tmp_path.glob("*out*"))

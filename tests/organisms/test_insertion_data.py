@@ -104,6 +104,15 @@ def test_no_measured_text_stands_in_training():
     assert {own.category for own in asked} == {"triggered", "near_miss", "untriggered"}
 
 
+def test_a_near_miss_of_two_parts_never_has_both():
+    text = "I am in a hurry.|Please take your time."
+    assert set(text.split("|")) <= set(triggers().other_parts["train"])
+    for number, request in enumerate(draw_requests(0, "train", 400)):
+        forms = plant("two-part", text, "anywhere", Random(number), request)
+        for form in (forms.twin, forms.near):
+            assert not all(part in text_of(form) for part in text.split("|"))
+
+
 @pytest.mark.parametrize("share", [0.01, 0.1, 1 / 3, 0.5])
 @pytest.mark.parametrize("dilution", [0.0, 0.25])
 def test_shares_are_exact_and_evenly_spread(share, dilution):
