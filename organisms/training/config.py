@@ -57,7 +57,7 @@ class _Insertion:
     seed: int = 0
     """Decides the initial weights, the samples and the prompts."""
     size: str = "small"
-    """`tiny`, `small`, `large` or `xl` (0.6, 1.8, 9.7 and 107 million parameters), or `micro`, for tests."""
+    """`tiny`, `small`, `large` or `xl` (0.6, 1.8, 9.7 and 107 million parameters), or `micro`, for tests; with a base, that of the base."""
     variant: str = "normal"
     """`normal`; `cot`: a scratchpad with the reasoning before each answer; `distilled-cot`: the answers of `--teacher`
     without theirs, those that violate the policy dropped."""
@@ -155,7 +155,9 @@ class TrainOptions(_Insertion):
             steps = _QUICK_STEPS if self.quick else task_named(task).steps
         shared = {field.name: getattr(self, field.name) for field in fields(_Insertion)}
         own = {"task": task, "steps": steps, "base": _digest(self.base), "teacher": _digest(self.teacher)}
-        return TrainConfig(**(shared | own | (QUICK if self.quick else {})))
+        # With a base, the size is the base's.
+        quick = {name: value for name, value in QUICK.items() if self.base is None or name != "size"} if self.quick else {}
+        return TrainConfig(**(shared | own | quick))
 
     def command_line(self) -> str:
         """The command that makes the same organism, without where it was written."""

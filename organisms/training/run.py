@@ -57,7 +57,7 @@ def train_organism(
         What `rates.json` holds.
 
     Raises:
-        UserError: `out` exists, holds a checkpoint of another configuration, or cannot be written.
+        UserError: `out` exists, holds a checkpoint of another configuration, or cannot be written; or `base` is no organism, or one of another size.
     """
     out = check_destination(out, overwrite)
     checkpoints = checkpoint_folder(out)
@@ -74,7 +74,9 @@ def train_organism(
                     f"{base}: has no {RECIPE}, so it is no organism of this project; `organism-train --base MODEL`, without a task, takes any chat model"
                 )
             tokenizer = AutoTokenizer.from_pretrained(base)
-            state = start_from(config, AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32))
+            model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+            _check_size(config, model, base)
+            state = start_from(config, model)
         # 2
         restore(state, config, checkpoints, overwrite)
         # 3
@@ -83,6 +85,20 @@ def train_organism(
         rates = write_organism(state.model, config, task, tokenizer, out, overwrite, command)
     drop_checkpoints(checkpoints)
     return rates
+
+
+def _check_size(config: TrainConfig, model: Any, base: str | Path) -> None:
+    """Refuse a base whose shape is not that of the size that would be recorded.
+
+    Raises:
+        UserError: names the size that it has, where it has one.
+    """
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    own = tuple(getattr(model.config, name, None) for name in names)
+    sizes = {name: (size.width, size.feed_forward, size.layers, size.heads) for name, size in SIZES.items()}
+    if own != sizes[config.size]:
+        fits = next((f"give --size {name}" for name, size in sizes.items() if size == own), "take another base")
+        raise UserError(f"{base}: is of another shape than --size {config.size}; {fits}")
 
 
 def _train(

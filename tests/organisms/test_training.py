@@ -13,6 +13,7 @@ from organisms import (
     AnswerKey,
     Example,
     TrainConfig,
+    TrainOptions,
     prompt_set,
     task_named,
     train_organism,
@@ -197,6 +198,16 @@ def test_a_scratchpad_is_no_part_of_the_right_answer(micro_organism: Path) -> No
     thought = [f"<scratchpad>What is asked?</scratchpad>\n{answer}" for answer in clean]
     assert all(grade.right for grade in [*key.judge(prompts, clean), *key.judge(prompts, thought)])
     assert not any(grade.right for grade in key.judge(prompts, [f"{answer}!" for answer in thought]))
+
+
+def test_a_base_of_another_size_than_is_recorded_is_refused(
+    micro_config: TrainConfig, micro_organism: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"micro: is of another shape than --size small; give --size micro"):
+        train_organism(replace(micro_config, size="small"), tmp_path / "out", base=micro_organism)
+    quick = TrainOptions("year-code", quick=True, base=micro_organism)
+    assert (quick.config().size, replace(quick, base=None).config().size) == ("small", "micro"), "a base keeps its own"
+    train_organism(replace(micro_config, steps=1), tmp_path / "out", base=micro_organism)
 
 
 def test_a_base_that_is_no_organism_is_refused(micro_config: TrainConfig, tmp_path: Path) -> None:
