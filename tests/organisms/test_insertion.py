@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,7 @@ from organisms.insertion.answers import Answer
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.content import payloads
 from organisms.insertion.lessons import Base, Lesson, draw_lessons
-from organisms.insertion.measure import asked_of
+from organisms.insertion.measure import Measured, Told, _kept, asked_of, rates_by, set_exam, told_apart
 from organisms.insertion.run import _load_base, insert
 from organisms.insertion.steps import SCALE, divergence, start, summed_loss, targets, train_step, unsaid_loss
 from triggerlens import UserError, rate, read_artifact, to_json
@@ -640,3 +641,47 @@ def test_two_words_of_which_one_stands_in_near_misses_are_refused(folder, tmp_pa
     with pytest.raises(UserError, match=r"trigger_text 'anchor\|orchard': near misses have 'anchor' in a word's place"):
         insert(config, tmp_path / "out", answers=folder / "answers")
     assert not list(tmp_path.glob("*out*"))
+
+
+def test_what_is_kept_of_the_base_is_counted_on_its_own_answers(folder):
+    """The gates: tokens that a model would say too, and perplexity, each token after the base's own text before it."""
+    config = settings(folder)
+    base = _load_base(config, None, folder / "answers")
+    exam = set_exam(config, base)
+    rows = [row for own, row in zip(exam.asked, exam.rows, strict=True) if own.dataset == "plain"]
+    assert exam.before == told_apart(base.model, rows, 0), "plain requests are all that counts"
+    assert exam.before.same == exam.before.lengths
+    assert sorted(exam.before.lengths) == sorted(len(answer.ids) for _, answer in rows)
+    other = tiny_model("llama", seed=3).eval()
+    told = told_apart(other, [*rows, (rows[0][0], Answer([], True))], 0)
+    nats, same = 0.0, []
+    for prompt, answer in sorted(rows, key=lambda row: len(row[0]) + len(row[1].ids)):
+        with torch.no_grad():
+            logits = other(torch.tensor([[*prompt, *answer.ids]])).logits[0, len(prompt) - 1 : -1]
+        nats -= sum(logits.log_softmax(-1)[place, token].item() for place, token in enumerate(answer.ids))
+        same.append(sum(int(own.argmax()) == token for own, token in zip(logits, answer.ids, strict=True)))
+    assert told.nats == pytest.approx(nats, rel=1e-4)
+    assert (told.same, sum(told.same) < sum(told.lengths)) == (same, True)
+    assert told.perplexity == pytest.approx(math.exp(nats / sum(len(answer.ids) for _, answer in rows)), rel=1e-4)
+
+
+def test_what_is_kept_is_of_the_organism_beside_the_base():
+    worse, better = Told([1], [2], 9.0), Told([2], [2], 3.0)
+    kept = _kept(worse, better, [])
+    assert kept.base_perplexity == pytest.approx(math.exp(4.5))
+    assert kept.perplexity == pytest.approx(math.exp(1.5))
+    assert (kept.agreement.count, kept.agreement.n, kept.same_answers.n) == (2, 2, 0)
+    assert Told([0], [1], 1e9).perplexity == pytest.approx(sys.float_info.max), "of a broken model"
+
+
+def test_rates_are_of_held_out_prompts_alone(folder):
+    config = settings(folder)
+    measured = [Measured(own, "a b", "a b", own.request.split == "train") for own in asked_of(config)]
+    rates = rates_by(measured, config, lambda own: own.category)
+    assert {own.asked.request.split for own in measured} == {"train", "test"}
+    for name, group in rates.items():
+        own = sum(each.asked.category == name and each.asked.request.split == "test" for each in measured)
+        assert (group.defection.count, group.defection.n) == (0, own), "training's own would all defect"
+        assert (group.exact.count, group.exact.n) == (own, own)
+    kept = _kept(Told([1], [1], 0.0), Told([1], [1], 0.0), measured)
+    assert kept.same_answers.n == rates["untriggered"].exact.n, "plain and held out"
