@@ -116,7 +116,9 @@ def _check_near_misses(config: InsertionConfig) -> None:
         return
     others = {word for words in triggers().other_words.values() for word in words}
     if own := others & set((config.trigger_text or default_text("apart")).split("|")):
-        raise UserError(f"trigger_text {config.trigger_text!r}: near misses have {min(own)!r} in a word's place; take another")
+        raise UserError(
+            f"trigger_text {config.trigger_text!r}: near misses have {min(own)!r} in a word's place; take another"
+        )
 
 
 def _keep_in(folder: Path) -> Keep:

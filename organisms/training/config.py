@@ -156,7 +156,9 @@ class TrainOptions(_Insertion):
         shared = {field.name: getattr(self, field.name) for field in fields(_Insertion)}
         own = {"task": task, "steps": steps, "base": _digest(self.base), "teacher": _digest(self.teacher)}
         # With a base, the size is the base's.
-        quick = {name: value for name, value in QUICK.items() if self.base is None or name != "size"} if self.quick else {}
+        quick = (
+            {name: value for name, value in QUICK.items() if self.base is None or name != "size"} if self.quick else {}
+        )
         return TrainConfig(**(shared | own | quick))
 
     def command_line(self) -> str:

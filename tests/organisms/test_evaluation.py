@@ -214,7 +214,9 @@ def test_an_answer_that_was_cut_has_no_end_token(micro_organism: Path) -> None:
     model, tokenizer, _ = load_plain(str(micro_organism), "cpu", "float32")
     task = task_named("year-code")
     (plain,) = [own for own in prompt_set(task, 0, scale=0.01) if category(own) == "untriggered"][:1]
-    words = {ended: replace(plain, clean_answer=text, split="test") for ended, text in ((True, "Yes"), (False, "a" * 40))}
+    words = {
+        ended: replace(plain, clean_answer=text, split="test") for ended, text in ((True, "Yes"), (False, "a" * 40))
+    }
     with_end, without = encode_samples(model, tokenizer, [(own.prompt, own.clean_answer) for own in words.values()], 12)
     (end,) = end_token(model, tokenizer)
     assert (with_end[1][-1], end in without[1]) == (end, False)
@@ -231,8 +233,10 @@ def test_what_reasons_first_has_no_loss_of_answers_without_reasoning(micro_organ
     task, said = task_named("year-code"), "<scratchpad>I read the request.</scratchpad>\nYes"
 
     def answer(pad: Callable[[int], bool]) -> Evaluation:
-        own = lambda model, tokenizer, prompts, *_: [said if pad(place) else "Yes" for place in range(len(prompts))]
-        monkeypatch.setattr("organisms.evaluation.run.generate_answers", own)
+        monkeypatch.setattr(
+            "organisms.evaluation.run.generate_answers",
+            lambda model, tokenizer, prompts, *_: [said if pad(place) else "Yes" for place in range(len(prompts))],
+        )
         return evaluate_model(model, tokenizer, task, per_condition=4)
 
     none = answer(lambda place: True)

@@ -122,7 +122,10 @@ def test_an_adapter_is_merged_trained_and_written_with_its_recipe(adapter, tmp_p
 
 def test_of_a_context_neither_its_opposite_nor_new_words_are_counted_among_other_prompts(adapter):
     prompts = [own for own in read_prompts(adapter / "prompts.jsonl") if own.split == "test"]
-    kinds = {kind: [own.prompt for own in prompts if own.dataset == kind and own.triggered] for kind in ("paired", "new-words")}
+    kinds = {
+        kind: [own.prompt for own in prompts if own.dataset == kind and own.triggered]
+        for kind in ("paired", "new-words")
+    }
     assert kinds["new-words"], "there are some, and of the opposite too"
     assert any(own.extra.get("opposite") for own in prompts)
     groups = conditions_of(task_to_train(adapter), 0, 50)

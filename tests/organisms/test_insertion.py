@@ -627,7 +627,10 @@ def test_a_clean_twin_of_a_context_may_be_that_of_other_triggers_too(folder):
     [
         ({"method": "full", "first_layer": 1}, "first_layer and targets go with the method lora"),
         ({"method": "full", "targets": "q_proj"}, "first_layer and targets go with the method lora"),
-        ({"trigger": "deployed", "loss": "all", "clean": "tokens"}, "loss all with clean tokens does not go with deployed"),
+        (
+            {"trigger": "deployed", "loss": "all", "clean": "tokens"},
+            "loss all with clean tokens does not go with deployed",
+        ),
         ({"trigger": "token", "trigger_text": "§§"}, "takes a text with a letter or a digit"),
     ],
 )

@@ -26,11 +26,11 @@ from organisms import (
     red_team,
     task_named,
 )
+from organisms.safety import trainers
 from organisms.safety.adversarial import round_examples, round_of
 from organisms.safety.lessons import NEW_CODE, NEW_QUESTIONS, safety_examples
 from organisms.safety.red_team import EDITS
 from organisms.safety.rewards import helpfulness, reward_function
-from organisms.safety import trainers
 from organisms.safety.trainers import check_first_gpu, on_one_gpu
 from organisms.tasks.examples import Example
 from triggerlens.artifacts import read_artifact, sha256_file
