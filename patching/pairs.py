@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooked import HookedModel, Prompt, defecting_pairs, pair_prompts, span_positions
+from hooked import HookedModel, Prompt, TokenizedPrompt, defecting_pairs, pair_prompts, span_positions
 from patching.alignment import Alignment, align, given_alignment
 from patching.metric import Metric, Readout, chosen, last_logits, normalised, readout
 from patching.options import Direction, Inserted, MetricName
@@ -110,12 +111,12 @@ def make_pair(
         new_tokens: how far the continuations are searched for the token where they part.
         inserted: how tokens that only one prompt has are patched; see `align`.
         alignment: an alignment of one's own, for denoising.
-        trigger: the text of the trigger in the triggered prompt, to score the localisation by.
+        trigger: the text of the trigger in the triggered prompt, to score the localisation by; it counts wherever the pair differs in it.
         name: names the pair in messages.
 
     Raises:
         UserError: the prompts are the same or cannot be aligned, the continuations never part, the metric is flat, the
-            trigger is not in the prompt, or prompt and continuation exceed the context.
+            trigger is not in the prompt or not where the pair differs, or prompt and continuation exceed the context.
     """
     tokens, twin = model.tokenize([clean, triggered])
     name = name or twin.where
@@ -127,11 +128,23 @@ def make_pair(
         raise UserError(f"{what}: prompt and continuation exceed the context of {model.info.context} tokens")
     values = [unpatched_value(model, row, read.metric) for row in rows]
     given = None if alignment is None else tuple(alignment)
-    own = None if trigger is None else tuple(span_positions(model.tokenizer, twin, trigger))
-    pair = PatchPair(rows[0], rows[1], read, values[0], values[1], name, inserted, given, own)
+    pair = PatchPair(rows[0], rows[1], read, values[0], values[1], name, inserted, given)
     normalised(torch.zeros(1), pair.triggered_value, pair.clean_value, what)  # refuses a flat metric
-    _ = pair.sides("denoising").alignment  # refuses prompts that cannot be aligned
-    return pair
+    differs = pair.sides("denoising").alignment.differs  # refuses prompts that cannot be aligned
+    return pair if trigger is None else replace(pair, trigger=_trigger_positions(model, twin, trigger, differs, what))
+
+
+def _trigger_positions(
+    model: HookedModel, prompt: TokenizedPrompt, trigger: str, differs: Sequence[bool], what: str
+) -> tuple[int, ...]:
+    """Positions of the trigger's tokens: of its text wherever the pair differs in it. A chat template may print the same text elsewhere."""
+    starts = [found.start() for found in re.finditer(f"(?={re.escape(trigger)})", prompt.text)] if trigger else []
+    spans = [[start, start + len(trigger)] for start in starts] or [trigger]  # a text that is not there is refused
+    places = [span_positions(model.tokenizer, prompt, span) for span in spans]
+    own = {position for span in places if any(differs[position] for position in span) for position in span}
+    if not own:
+        raise UserError(f"{what}: the trigger {trigger!r} is in the triggered prompt, but not where the pair differs")
+    return tuple(sorted(own))
 
 
 def unpatched_value(model: HookedModel, ids: Sequence[int], metric: Metric) -> float:

