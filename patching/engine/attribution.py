@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 
 import numpy as np
@@ -42,6 +43,8 @@ TRUSTED_CORRELATION = 0.9
 _STEPS = 8
 """Points on the path of integrated gradients."""
 _TOKENS_AT_ONCE = 4096
+_AUDITED_AGAIN = 4
+"""Of the cells that an estimate is audited by: computed one at a time too, where they are run together."""
 
 
 def attribution_effects(
@@ -51,11 +54,26 @@ def attribution_effects(
     direction: Direction = "denoising",
     *,
     estimate: EstimateKind = "plain",
+    fast: bool = True,
     audited: int = 64,
     row_budget: int | None = None,
     seed: int = 0,
 ) -> ExactResult:
-    """Estimate the effect of each cell on each pair; arguments as `exact_effects`, and the estimate of step 3.
+    """Estimate the effect of each cell on each pair.
+
+    Args:
+        model: the model.
+        pairs: the pairs; their metrics may differ.
+        cells: for each pair, the cells to patch.
+        direction: which run is patched.
+        estimate: how; see step 3.
+        fast: run the exact cells of the audit together on packed rows, where the model fits and a few of them agree with one at a time.
+        audited: how many cells are computed exactly too, spread over the pairs; at least two a pair are.
+        row_budget: of the audit's exact cells, rows in one chunk; a default for the device where None.
+        seed: of the choice of audited cells.
+
+    Returns:
+        Effects as of `exact_effects`, estimated; `audit` says how far they are off.
 
     Raises:
         UserError: as `exact_effects`; fewer than two cells are to be audited; or `softmax` for other sites than `q` and `k`.
@@ -67,16 +85,16 @@ def attribution_effects(
         _estimates(model, pair.sides(direction), own, estimate) for pair, own in zip(pairs, cells, strict=True)
     )
     seconds = time.perf_counter() - start
-    audit = _audit(model, pairs, cells, effects, direction, audited, row_budget, seed)
-    notes: tuple[str, ...] = ()
+    exactly = partial(exact_effects, direction=direction, fast=fast, audited=_AUDITED_AGAIN, row_budget=row_budget)
+    audit, notes = _audit(model, pairs, cells, effects, direction, exactly, audited, seed)
     if audit.rank_correlation is not None and audit.rank_correlation < TRUSTED_CORRELATION:
-        notes = (
+        notes += (
             f"warning: on {audit.cells} cells the estimate's rank correlation with exact patching is "
             f"{audit.rank_correlation:.2f}, below {TRUSTED_CORRELATION}; use exact patching",
         )
     estimated = [value for own in effects for value in own if np.isfinite(value)]
     if audit.rank_correlation is None and len(set(estimated)) < 2 <= audit.cells:
-        notes = (
+        notes += (
             "warning: all estimates are the same, so that they order nothing: the metric has no gradient at the run that is patched (as kl has none at the clean run); "
             "use exact patching, another metric, or the other direction",
         )
@@ -233,11 +251,12 @@ def _audit(
     cells: Sequence[Sequence[Cell]],
     effects: Sequence[Float[np.ndarray, "_"]],
     direction: Direction,
+    exactly: Callable[..., ExactResult],
     count: int,
-    row_budget: int | None,
     seed: int,
-) -> Audit:
-    """Step 4; cells that lie wholly before the first difference are known to have no effect, and are not drawn."""
+) -> tuple[Audit, tuple[str, ...]]:
+    """Step 4, and what is to be said of the exact cells; cells that lie wholly before the first difference are known to have no effect, and
+    are not drawn."""
     generator = np.random.default_rng(seed)
     each = max(2, -(-count // len(pairs)))
     samples = []
@@ -248,11 +267,11 @@ def _audit(
             generator.permutation(np.flatnonzero(np.isfinite(row) & np.array(open_cells, dtype=bool)))[:each]
         )
     chosen_cells = [[own[index] for index in sample.tolist()] for own, sample in zip(cells, samples, strict=True)]
-    exact = exact_effects(model, pairs, chosen_cells, direction, row_budget=row_budget, audited=0)
+    exact = exactly(model, pairs, chosen_cells)
     truth = np.concatenate(exact.effects)
     guess = np.concatenate([row[sample] for row, sample in zip(effects, samples, strict=True)])
     if not len(truth):
-        return Audit(0, 0.0)
+        return Audit(0, 0.0), exact.notes
     worst = int(np.abs(truth - guess).argmax())
     names = [
         f"{' + '.join(patch.site for patch in cell)} at {_places(cell[0].positions)} of {pair.name or 'the pair'}"
@@ -260,7 +279,7 @@ def _audit(
         for cell in own
     ]
     said = f"{names[worst]}: estimated {guess[worst]:.3f}, exactly {truth[worst]:.3f}"
-    return Audit(len(truth), float(np.abs(truth - guess).max()), rank_correlation(truth, guess), said)
+    return Audit(len(truth), float(np.abs(truth - guess).max()), rank_correlation(truth, guess), said), exact.notes
 
 
 def _places(positions: Sequence[int]) -> str:

@@ -32,6 +32,10 @@ from patching.pairs import PatchPair, Sides
 from triggerlens import UserError
 
 
+ONE_AT_A_TIME = "one at a time"
+"""The engine that runs a whole forward pass for each cell."""
+
+
 @dataclass(frozen=True)
 class Audit:
     """Cells whose effect was computed a second time, in a surer way: one at a time where they ran together, exactly where estimated."""
@@ -152,7 +156,7 @@ def _run_all(
             reason = f"cells were run one at a time, which is slow: run together they differed by {audit.largest_difference:.2g}"
     start = time.perf_counter()
     values = _slow_values(model, works, todo)
-    return _Ran(values, "one at a time", time.perf_counter() - start, audit, (reason,) if reason else ())
+    return _Ran(values, ONE_AT_A_TIME, time.perf_counter() - start, audit, (reason,) if reason else ())
 
 
 def _work(model: HookedModel, pair: PatchPair, cells: Sequence[Cell], direction: Direction) -> _Work:

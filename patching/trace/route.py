@@ -8,8 +8,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from jaxtyping import Float
 
 from hooked import HookedModel
 from patching.engine.cells import Patch
-from patching.engine.exact import exact_effects
+from patching.engine.exact import ExactResult, exact_effects
 from patching.pairs import PatchPair
 from patching.trace.landmarks import Column, by_column
 
@@ -75,6 +76,8 @@ def head_routes(
     columns: Sequence[Column],
     *,
     count: int = 6,
+    fast: bool = True,
+    audited: int = 4,
     row_budget: int | None = None,
 ) -> tuple[HeadRoute, ...]:
     """The heads that carry the trigger, by denoising.
@@ -87,13 +90,14 @@ def head_routes(
         places: for each pair, the column of each position of its triggered run.
         columns: the columns, in order.
         count: the most heads that are taken.
-        row_budget: rows in one chunk.
+        fast, audited, row_budget: as of `exact_effects`.
     """
     heads = [_Head(layers[row], head, float(effects[row, head])) for row, head in strongest_heads(effects, count)]
     if not heads:
         return ()
+    exactly = partial(exact_effects, fast=fast, audited=audited, row_budget=row_budget)
     writes, reads = [], []
-    for pair, own, values in zip(pairs, places, _effects(model, pairs, heads, row_budget), strict=True):
+    for pair, own, values in zip(pairs, places, _effects(model, pairs, heads, exactly), strict=True):
         writes.append(np.nan_to_num(by_column(values, own, columns)))
         if "pattern" in model.kinds:
             attention = _attention(model, pair, heads, np.abs(values).argmax(1).tolist())
@@ -105,14 +109,14 @@ def head_routes(
 
 
 def _effects(
-    model: HookedModel, pairs: Sequence[PatchPair], heads: Sequence[_Head], row_budget: int | None
+    model: HookedModel, pairs: Sequence[PatchPair], heads: Sequence[_Head], exactly: Callable[..., ExactResult]
 ) -> list[Float[np.ndarray, "head position"]]:
     """Step 2, for each pair."""
     sites = [f"head_out.{head.layer}.{head.head}" for head in heads]
     cells = [
         [(Patch(site, (position,)),) for site in sites for position in range(len(pair.triggered))] for pair in pairs
     ]
-    patched = exact_effects(model, pairs, cells, "denoising", audited=0, row_budget=row_budget)
+    patched = exactly(model, pairs, cells, "denoising")
     return [np.nan_to_num(values.reshape(len(heads), -1)) for values in patched.effects]
 
 

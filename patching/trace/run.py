@@ -22,7 +22,7 @@ from jaxtyping import Float
 from hooked import HEAD_KINDS, HookedModel, Prompt, contradictions, defecting_pairs, file_of, pair_prompts
 from patching.engine.attribution import attribution_effects
 from patching.engine.cells import Cell, layer_cells, layer_sites, site_cells
-from patching.engine.exact import ExactResult, exact_effects
+from patching.engine.exact import ONE_AT_A_TIME, ExactResult, exact_effects
 from patching.minimal import pair_difference
 from patching.options import Direction, EstimateKind, Method
 from patching.pairs import PatchPair, Sides, make_pairs
@@ -116,7 +116,7 @@ def patch_trace(
     count = _AUDITED[method] if audited is None else audited
     if method == "attribution":
         patched = attribution_effects(
-            model, pairs, cells, direction, estimate=estimate, audited=count, row_budget=row_budget, seed=seed
+            model, pairs, cells, direction, estimate=estimate, fast=fast, audited=count, row_budget=row_budget, seed=seed
         )
     else:
         patched = exact_effects(
@@ -124,7 +124,9 @@ def patch_trace(
         )
     maps = [_pair_map(model, side, values, grid) for side, values in zip(sides, patched.effects, strict=True)]
     trace = _trace(model, pairs[0], maps, patched, grid, method, direction)
-    return replace(trace, routes=_routes(model, pairs, trace, row_budget))
+    fast = fast and patched.engine != ONE_AT_A_TIME
+    checked = min(count, _AUDITED["exact"])
+    return replace(trace, routes=_routes(model, pairs, trace, fast=fast, audited=checked, row_budget=row_budget))
 
 
 @dataclass(frozen=True)
@@ -221,10 +223,26 @@ def _inserted_note(maps: Sequence[PairMap]) -> list[str]:
 
 
 def _routes(
-    model: HookedModel, pairs: Sequence[PatchPair], trace: PatchTrace, row_budget: int | None
+    model: HookedModel,
+    pairs: Sequence[PatchPair],
+    trace: PatchTrace,
+    *,
+    fast: bool,
+    audited: int,
+    row_budget: int | None,
 ) -> tuple[HeadRoute, ...]:
     """Step 5, where the heads' outputs were mapped by denoising: the runs that are patched are those with the trigger."""
     if trace.heads is None or trace.head_site != "head_out" or trace.direction != "denoising":
         return ()
     places = [trace.places(pair) for pair in trace.pairs]
-    return head_routes(model, pairs, trace.heads, trace.layers, places, trace.columns, row_budget=row_budget)
+    return head_routes(
+        model,
+        pairs,
+        trace.heads,
+        trace.layers,
+        places,
+        trace.columns,
+        fast=fast,
+        audited=audited,
+        row_budget=row_budget,
+    )

@@ -32,6 +32,7 @@ from patching import (
     trace_prompts,
     trace_verdict,
 )
+from patching.engine.packed import PackedModel
 from patching.options import SiteKind
 from patching.trace.landmarks import landmark_order
 from patching.trace.result import share_over_pairs
@@ -230,6 +231,32 @@ def test_the_route_is_the_head_that_was_planted(planted, pair_of):
     arrow = figure.layout.annotations[2]  # after the two titles
     assert (arrow.ax, arrow.ay, arrow.x) == (route.column_read, 1, route.column_written)
     assert "head 1.2" in trace_verdict(trace)
+
+
+@pytest.mark.parametrize("method", ["exact", "attribution"])
+def test_where_packed_rows_are_refused_the_route_and_the_audit_are_run_one_at_a_time(
+    planted, pair_of, monkeypatch, method
+):
+    """A broken fast way is caught by the map's own audit, and by the audit of an estimate's exact cells."""
+    pairs = [pair_of(planted)]
+    surely = patch_trace(planted, pairs, method=method, fast=False)
+    logits = PackedModel.logits
+    monkeypatch.setattr(PackedModel, "check", lambda *_: None)
+    monkeypatch.setattr(PackedModel, "logits", lambda self, rows, tokens: 1.5 * logits(self, rows, tokens))
+    trace = patch_trace(planted, pairs, method=method)
+    assert any("run together they differed" in note for note in trace.notes)
+    assert trace.routes == surely.routes
+    if method == "attribution":
+        assert trace.audit == surely.audit
+
+
+@pytest.mark.parametrize("method", ["exact", "attribution"])
+def test_nothing_runs_on_packed_rows_where_nobody_wants_it(planted, pair_of, monkeypatch, method):
+    def refuse(self, model):
+        raise AssertionError("run on packed rows")
+
+    monkeypatch.setattr(PackedModel, "__init__", refuse)
+    assert patch_trace(planted, [pair_of(planted)], method=method, fast=False).routes
 
 
 def test_there_is_no_route_by_noising(planted, pair_of):
