@@ -13,20 +13,20 @@ Denoising and noising as in Heimersheim and Nanda 2024, https://arxiv.org/abs/24
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+from jaxtyping import Float
 from tqdm import tqdm
 
-from hooked import HookedModel, parse_site
+from hooked import HookedModel
 from patching.engine.cells import Cell
 from patching.engine.packed import DoesNotFit, PackedModel
-from patching.engine.reference import patched_value, read_sites, replacements
-from patching.engine.sweep import Sweep, make_job
+from patching.engine.reference import patched_value
+from patching.engine.sweep import Job, Plan, Sweep, make_job, plan_job
+from patching.engine.works import Works
 from patching.options import Direction
 from patching.pairs import PatchPair, Sides
 from triggerlens import UserError
@@ -72,19 +72,6 @@ class ExactResult:
         return self.ran / self.seconds if self.ran else None
 
 
-@dataclass(frozen=True)
-class _Work:
-    """One pair in one direction, with the activations of both runs."""
-
-    sides: Sides
-    patched: Mapping[str, Float[Tensor, "position _"]]
-    source: Mapping[str, Float[Tensor, "source_position _"]]
-    replacement: Mapping[str, Float[Tensor, "position _"]]
-    """What each position of the patched run is replaced by."""
-    live: Mapping[str, Bool[np.ndarray, "position"]]
-    """Positions where a patch at the site changes anything."""
-
-
 def exact_effects(
     model: HookedModel,
     pairs: Sequence[PatchPair],
@@ -111,10 +98,10 @@ def exact_effects(
     Raises:
         UserError: a site that the model lacks, runs that cannot be aligned, a flat metric, or a NaN.
     """
-    works = [_work(model, pair, own, direction) for pair, own in zip(pairs, cells, strict=True)]
-    todo = _live_cells(works, cells)
+    works = Works(model, [pair.sides(direction) for pair in pairs], cells)
+    todo = works.live_cells()
     ran = _run_all(model, works, todo, fast=fast, audited=audited, row_budget=row_budget, seed=seed)
-    effects = _assemble(works, cells, todo, ran.values)
+    effects = _assemble(works.sides, cells, todo, ran.values)
     total = sum(map(len, cells))
     return ExactResult(effects, len(todo), total - len(todo), ran.seconds, ran.engine, ran.audit, ran.notes)
 
@@ -132,7 +119,7 @@ class _Ran:
 
 def _run_all(
     model: HookedModel,
-    works: Sequence[_Work],
+    works: Works,
     todo: Sequence[tuple[int, int, Cell]],
     *,
     fast: bool,
@@ -159,48 +146,9 @@ def _run_all(
     return _Ran(values, ONE_AT_A_TIME, time.perf_counter() - start, audit, (reason,) if reason else ())
 
 
-def _work(model: HookedModel, pair: PatchPair, cells: Sequence[Cell], direction: Direction) -> _Work:
-    """Step 1, and which positions of each site are worth patching (step 2)."""
-    sites = list(dict.fromkeys(patch.site for cell in cells for patch in cell))
-    model.check_sites(sites)
-    sides = pair.sides(direction)
-    _check_positions(cells, len(sides.patched))
-    patched, source = (read_sites(model, ids, sites) for ids in (sides.patched, sides.source))
-    replacement = {site: replacements(sides, site, source[site]) for site in sites}
-    live = {}
-    for site in sites:
-        changes = (patched[site] != replacement[site]).any(-1).cpu()
-        changes[: sides.alignment.unchanged] = False
-        live[site] = (changes & sides.alignment.mask).numpy()
-    return _Work(sides, patched, source, replacement, live)
-
-
-def _check_positions(cells: Sequence[Cell], length: int) -> None:
-    for patch in (patch for cell in cells for patch in cell):
-        outside = next(
-            (position for position in (*patch.positions, *(patch.keys or ())) if not 0 <= position < length), None
-        )
-        if outside is not None:
-            raise UserError(f"{patch.site}: no position {outside}; the patched run has {length} tokens")
-        if patch.keys is not None and parse_site(patch.site).kind != "pattern":
-            raise UserError(f"{patch.site}: only a pattern has keys")
-
-
-def _live_cells(works: Sequence[_Work], cells: Sequence[Sequence[Cell]]) -> list[tuple[int, int, Cell]]:
-    """(pair, place, what is left of the cell) of each cell that must be run."""
-    live = []
-    for which, (work, own) in enumerate(zip(works, cells, strict=True)):
-        for place, cell in enumerate(own):
-            left = tuple(replace(p, positions=tuple(q for q in p.positions if work.live[p.site][q])) for p in cell)
-            left = tuple(patch for patch in left if patch.positions)
-            if left:
-                live.append((which, place, left))
-    return live
-
-
 @torch.no_grad()
 def _packed_values(
-    model: HookedModel, works: Sequence[_Work], todo: Sequence[tuple[int, int, Cell]], budget: int | None
+    model: HookedModel, works: Works, todo: Sequence[tuple[int, int, Cell]], budget: int | None
 ) -> list[float]:
     """Step 3, fast.
 
@@ -208,45 +156,28 @@ def _packed_values(
         DoesNotFit: the model cannot be run on packed rows.
     """
     packed = PackedModel(model)
-    runs = [packed.record(work.sides.patched) for work in works]
-    packed.check(works[0].sides.patched, runs[0])
-    values = [works[which].sides.patched_value for which, _, _ in todo]
-    jobs = []
-    for index, (which, _, cell) in enumerate(todo):
-        job = make_job(index, which, cell, works[which].sides, _written(works[which], cell), model.info.n_layers)
-        if job is not None:
-            jobs.append(job)
-    ran = Sweep(packed, runs, [work.sides for work in works], budget).values(jobs)
-    return [ran.get(index, value) for index, value in enumerate(values)]
+    works.check_packed(todo)
+    first = packed.record(works.sides[0].patched)
+    packed.check(works.sides[0].patched, first)
+    n_layers = model.info.n_layers
+    plans = [plan_job(place, which, cell, works.sides[which], n_layers) for place, (which, _, cell) in enumerate(todo)]
+
+    def make(plan: Plan) -> Job:
+        return make_job(plan, works[plan.run].written(plan.cell), n_layers)
+
+    ran = Sweep(packed, works.sides, make, {0: first}, budget).values([plan for plan in plans if plan is not None])
+    return [ran.get(place, works.sides[which].patched_value) for place, (which, _, _) in enumerate(todo)]
 
 
-def _written(work: _Work, cell: Cell) -> Mapping[str, Float[Tensor, "position _"]]:
-    """What a cell writes at whole positions. A pattern that is replaced in part keeps the rest of what the unpatched run had:
-    so it is where nothing else is patched.
-
-    Raises:
-        DoesNotFit: something else is.
-    """
-    keys = cell[0].keys
-    if all(patch.keys is None for patch in cell):
-        return work.replacement
-    if len(cell) > 1 or keys is None:
-        raise DoesNotFit("parts of attention patterns are patched together with other things")
-    site = cell[0].site
-    row = work.patched[site].clone()
-    row[:, list(keys)] = work.replacement[site][:, list(keys)]
-    return {site: row}
-
-
-def _slow_values(model: HookedModel, works: Sequence[_Work], todo: Sequence[tuple[int, int, Cell]]) -> list[float]:
+def _slow_values(model: HookedModel, works: Works, todo: Sequence[tuple[int, int, Cell]]) -> list[float]:
     """Step 3, one at a time."""
     cells = tqdm(todo, unit="cell", desc="patching, one at a time", disable=None)
-    return [patched_value(model, works[which].sides, cell, works[which].source) for which, _, cell in cells]
+    return [patched_value(model, works.sides[which], cell, works[which].source) for which, _, cell in cells]
 
 
 def _audit(
     model: HookedModel,
-    works: Sequence[_Work],
+    works: Works,
     todo: Sequence[tuple[int, int, Cell]],
     values: Sequence[float],
     count: int,
@@ -257,7 +188,7 @@ def _audit(
     worst, agrees = 0.0, True
     for index in sample.tolist():
         which, _, cell = todo[index]
-        sides = works[which].sides
+        sides = works.sides[which]
         both = torch.tensor(
             [values[index], patched_value(model, sides, cell, works[which].source)], dtype=torch.float64
         )
@@ -277,13 +208,13 @@ def _tolerance(model: HookedModel, gap: float) -> float:
 
 
 def _assemble(
-    works: Sequence[_Work],
+    sides: Sequence[Sides],
     cells: Sequence[Sequence[Cell]],
     todo: Sequence[tuple[int, int, Cell]],
     values: Sequence[float],
 ) -> tuple[Float[np.ndarray, "_"], ...]:
     """Effects of all cells: those run, 0 where a patch changes nothing, NaN where no position has a counterpart."""
-    raw = [np.full(len(own), work.sides.patched_value) for work, own in zip(works, cells, strict=True)]
+    raw = [np.full(len(own), side.patched_value) for side, own in zip(sides, cells, strict=True)]
     for (which, place, cell), value in zip(todo, values, strict=True):
         if not np.isfinite(value):
             raise UserError(
@@ -291,9 +222,9 @@ def _assemble(
             )
         raw[which][place] = value
     effects = []
-    for work, own, row in zip(works, cells, raw, strict=True):
-        row_effects = work.sides.effects(torch.from_numpy(row)).numpy()
-        counterparts = work.sides.alignment.counterparts
+    for side, own, row in zip(sides, cells, raw, strict=True):
+        row_effects = side.effects(torch.from_numpy(row)).numpy()
+        counterparts = side.alignment.counterparts
         for place, cell in enumerate(own):
             if all(counterparts[q] is None for patch in cell for q in patch.positions):
                 row_effects[place] = np.nan

@@ -13,8 +13,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -69,34 +69,54 @@ class Job:
         return torch.cat([piece.positions for piece in self.pieces if piece.site.layer == self.layer]).unique()
 
 
-def make_job(
-    index: int,
-    run: int,
-    cell: Cell,
-    sides: Sides,
-    replacement: Mapping[str, Float[Tensor, "position _"]],
-    n_layers: int,
-) -> Job | None:
-    """Turn a cell into a job; None where no patch of it can reach the positions that are read.
+@dataclass(frozen=True)
+class Plan:
+    """One cell to be run, before the values that it writes are read: of all cells together they would fill the memory."""
 
-    `replacement` has, by site, what each position of the patched run is replaced by.
-    """
+    index: int
+    """Its place among the results."""
+    run: int
+    """Which run it patches."""
+    start: int
+    """First position that is run."""
+    layer: int
+    """The first patched layer."""
+    cell: Cell
+    """Its patches, where they can reach the positions that are read."""
+
+
+def plan_job(index: int, run: int, cell: Cell, sides: Sides, n_layers: int) -> Plan | None:
+    """What must be run for a cell; None where no patch of it can reach the positions that are read."""
     read_from = start = len(sides.patched) - sides.pair.metric.tail
-    pieces = []
+    patches = []
     for patch in cell:
         site = parse_site(patch.site)
         # In the last layer nothing carries a patch to other positions any more, but for what its attention still reads.
         ends = site.layer == n_layers - 1 and site.kind not in _READ_BY_LATER
-        places = [position for position in patch.positions if not ends or position >= read_from]
-        if not places:
-            continue
-        start = min(start, *places)
+        places = tuple(position for position in patch.positions if not ends or position >= read_from)
+        if places:
+            start = min(start, *places)
+            patches.append(replace(patch, positions=places))
+    if not patches:
+        return None
+    layer = min(_entered(patch.site, n_layers).layer for patch in patches)
+    return Plan(index, run, start, layer, tuple(patches))
+
+
+def make_job(plan: Plan, replacement: Mapping[str, Float[Tensor, "position _"]], n_layers: int) -> Job:
+    """Turn a plan into a job; `replacement` has, by site, what each position of the patched run is replaced by."""
+    pieces = []
+    for patch in plan.cell:
         values = replacement[patch.site]
-        if site.kind == "resid_post" and site.layer < n_layers - 1:
-            site = Site("resid_pre", site.layer + 1)
-        edited = torch.tensor(places, device=values.device)
-        pieces.append(Piece(site, edited, values[edited]))
-    return Job(index, run, start, tuple(pieces)) if pieces else None
+        edited = torch.tensor(patch.positions, device=values.device)
+        pieces.append(Piece(_entered(patch.site, n_layers), edited, values[edited]))
+    return Job(plan.index, plan.run, plan.start, tuple(pieces))
+
+
+def _entered(name: str, n_layers: int) -> Site:
+    """Where a patch is put in: `resid_post` of one layer is `resid_pre` of the next (step 2)."""
+    site = parse_site(name)
+    return Site("resid_pre", site.layer + 1) if site.kind == "resid_post" and site.layer < n_layers - 1 else site
 
 
 @dataclass
@@ -117,36 +137,60 @@ class _Placed:
 
 
 class Sweep:
-    """Runs jobs; `runs` are the recorded runs that they patch, `sides` the pair of each."""
+    """Runs cells as they are planned; at any time it holds what the cells of one chunk write, and the runs that these patch."""
 
-    def __init__(self, model: PackedModel, runs: Sequence[Recorded], sides: Sequence[Sides], budget: int | None = None):
-        self.model, self.runs, self.sides = model, runs, sides
+    def __init__(
+        self,
+        model: PackedModel,
+        sides: Sequence[Sides],
+        make: Callable[[Plan], Job],
+        recorded: Mapping[int, Recorded],
+        budget: int | None = None,
+    ):
+        """Of a model.
+
+        Args:
+            model: the model.
+            sides: the pair of each run.
+            make: gives the job of a plan; asked run by run.
+            recorded: runs that are recorded already, by their number.
+            budget: rows in one chunk; a default for the device where None.
+        """
+        self.model, self.sides, self.make = model, sides, make
+        self.runs = dict(recorded)
         self.budget = budget or ROW_BUDGET.get(model.device.type, 2048)
         self.last = len(model.blocks) - 1
 
     @torch.no_grad()
-    def values(self, jobs: Sequence[Job]) -> dict[int, float]:
-        """The metric of each job's patched run, by the job's index."""
+    def values(self, plans: Sequence[Plan]) -> dict[int, float]:
+        """The metric of each cell's patched run, by its index."""
         values: dict[int, float] = {}
-        with tqdm(total=len(jobs), unit="cell", desc="patching", disable=None) as bar:
-            for chunk in self._chunks(jobs):
-                values |= self._run(chunk)
+        with tqdm(total=len(plans), unit="cell", desc="patching", disable=None) as bar:
+            for chunk in self._chunks(plans):
+                self._record({plan.run: None for plan in chunk})
+                values |= self._run([self.make(plan) for plan in chunk])
                 bar.update(len(chunk))
         return values
 
-    def _chunks(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    def _chunks(self, plans: Sequence[Plan]) -> Iterator[list[Plan]]:
         """Cells of the same run and first position side by side, cut into chunks under the budget of rows."""
-        chunk: list[Job] = []
+        chunk: list[Plan] = []
         rows = 0
-        for job in sorted(jobs, key=lambda job: (job.run, job.start, job.layer, job.index)):
-            needed = self.runs[job.run].length - job.start
+        for plan in sorted(plans, key=lambda plan: (plan.run, plan.start, plan.layer, plan.index)):
+            needed = len(self.sides[plan.run].patched) - plan.start
             if chunk and rows + needed > self.budget:
                 yield chunk
                 chunk, rows = [], 0
-            chunk.append(job)
+            chunk.append(plan)
             rows += needed
         if chunk:
             yield chunk
+
+    def _record(self, runs: Iterable[int]) -> None:
+        """Hold these runs and no others: chunks go from run to run, and never back."""
+        known, self.runs = self.runs, {}
+        for run in runs:
+            self.runs[run] = known[run] if run in known else self.model.record(self.sides[run].patched)
 
     def _run(self, chunk: list[Job]) -> dict[int, float]:
         moving: dict[tuple[int, int], _Moving] = {}

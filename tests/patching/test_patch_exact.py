@@ -1,5 +1,7 @@
 """Many cells at once give what one cell at a time gives; what cannot change anything is not run."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -18,9 +20,11 @@ from patching import (
     read_sites,
     site_cells,
 )
+from patching.engine import exact, works
 from patching.engine.exact import _tolerance
 from patching.engine.packed import DoesNotFit, PackedModel
 from patching.engine.reference import replacements
+from patching.engine.sweep import Sweep
 from triggerlens import UserError
 
 LAYERS = 3
@@ -58,6 +62,42 @@ def test_many_at_once_is_one_at_a_time(any_model, pair_of, direction):
             np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max(), rtol=0)
             assert np.abs(theirs).max() > 0.01
     assert fast.audit.cells == 4
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_of_many_pairs_no_more_is_held_than_is_run_and_no_digit_moves(llama, pair_of, monkeypatch, fast):
+    """With no room for any pair but the one that is worked on, beside room for all."""
+    pairs = [pair_of(llama, name) for name in ("equal", "inserted", "removed", "equal")]
+    rng = np.random.default_rng(3)
+    cells = [[*some_cells(llama, len(pair.triggered), rng)[:80], (Patch("pattern.1.0", (9,), keys=(3,)),)] for pair in pairs]
+    usual = exact_effects(llama, pairs, cells, fast=fast, row_budget=40)
+    made, seen = [], []
+    make, run, value = works._work, Sweep._run, exact.patched_value
+
+    def watched(self, chunk):
+        seen.append(sum(work() is not None for work in made))
+        assert set(self.runs) == {job.run for job in chunk}
+        return run(self, chunk)
+
+    def remembered(*args):
+        work = make(*args)
+        made.append(weakref.ref(work))
+        return work
+
+    def patched(*args):
+        seen.append(sum(work() is not None for work in made))
+        return value(*args)
+
+    monkeypatch.setattr(works, "_KEPT_BYTES", 0)
+    monkeypatch.setattr(works, "_work", remembered)
+    monkeypatch.setattr(Sweep, "_run", watched)
+    monkeypatch.setattr(exact, "patched_value", patched)
+    again = exact_effects(llama, pairs, cells, fast=fast, row_budget=40)
+    assert (again.engine, again.audit) == (usual.engine, usual.audit)
+    for ours, theirs in zip(again.effects, usual.effects, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert set(seen) == {1}
+    assert len(made) > len(pairs)
 
 
 @pytest.mark.parametrize("metric", ["kl", "log-prob"])
