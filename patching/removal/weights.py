@@ -6,6 +6,7 @@ A model is copied, hashed and checked once, not once an edit: an edit is its ten
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hooked import HookedModel, continue_tokens, load_model, save_plain
+from hooked import HookedModel, continue_tokens, load_model, load_plain, save_plain
 from patching.removal.edits import WeightEdit
 from patching.removal.pairs import MarkedPrompt
 from triggerlens import UserError
@@ -30,15 +31,16 @@ class EditableModel:
 
     @cached_property
     def hooked(self) -> HookedModel:
-        """The copy, run through nnsight, which leaves the names of its parameters alone.
+        """The copy, run through nnsight, which leaves the names of its parameters alone; adapters are merged in it.
 
         Raises:
-            UserError: the model is wrapped by TransformerLens, which renames modules, and was not loaded from a checkpoint
+            UserError: adapters that cannot be merged; or the model is wrapped by TransformerLens, which renames modules, and was not loaded from a checkpoint
                 that could be read again.
         """
         model = self.unedited
         if model.backend == "nnsight":
-            return load_model(copy.deepcopy(model.hf_model), tokenizer=model.tokenizer, today=model.today)
+            own = _merged(model) if _has_adapters(model) else copy.deepcopy(model.hf_model)
+            return load_model(own, tokenizer=model.tokenizer, today=model.today)
         dtype = str(model.dtype).removeprefix("torch.")
         try:
             return load_model(
@@ -62,7 +64,8 @@ class EditableModel:
     @cached_property
     def original(self) -> Mapping[str, Tensor]:
         """The unedited value of each parameter, by its name in the plain model; not to be changed."""
-        named = self.unedited.hf_model if self.unedited.backend == "nnsight" else copy.deepcopy(self.plain)
+        same = self.unedited.backend == "nnsight" and not _has_adapters(self.unedited)
+        named = self.unedited.hf_model if same else copy.deepcopy(self.plain)
         return {name: value.detach() for name, value in named.named_parameters(remove_duplicate=False)}
 
     @contextmanager
@@ -84,6 +87,26 @@ class EditableModel:
                 for name, parameter in self.plain.named_parameters(remove_duplicate=False):
                     parameter.requires_grad_(False).copy_(self.original[name])
                     parameter.grad = None
+
+
+def _has_adapters(model: HookedModel) -> bool:
+    """Whether PEFT's layers stand in the place of the model's own, whose weights then have other names."""
+    return bool(model.identity()["model"]["adapters"])
+
+
+def _merged(model: HookedModel) -> Any:
+    """A plain model of its own with the adapters merged, by way of a checkpoint.
+
+    Raises:
+        UserError: such a model cannot be written.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        save_plain(model.hf_model, model.tokenizer, folder)
+        dtype = str(model.dtype).removeprefix("torch.")
+        plain, _, _ = load_plain(folder, str(model.device), dtype, model.device_map)
+    attention = model.hf_model.config.get_text_config()._attn_implementation
+    plain.set_attn_implementation(attention)
+    return plain
 
 
 def _put_in(plain: Any, edit: WeightEdit, name_of_model: str) -> None:

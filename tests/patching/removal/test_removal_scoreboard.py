@@ -7,6 +7,8 @@ from hashlib import sha256
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from tiny_models import tiny_model
 
 from hooked import Prompt, load_model, read_prompts
 from organisms import AnswerKey, organism_folder
@@ -250,6 +252,30 @@ def test_weights_are_edited_in_one_copy_and_the_winner_is_not_made_again(llama, 
     factor = float(board.checkpoint.method.removeprefix("times "))
     torch.testing.assert_close(saved, factor * before[name] + 1e-4 * board.checkpoint.seed)
     assert board.checkpoint.same_answers == board.checkpoint.of
+
+
+def test_a_live_peft_model_is_edited_with_its_adapter_merged(tokenizer, prompts, config, tmp_path):
+    """Its layers' own weights have other names: the edits, and the saved checkpoint, are of the plain model that it amounts to."""
+    adapter = LoraConfig(r=2, target_modules=["q_proj", "o_proj", "down_proj"], init_lora_weights=False)
+    live = load_model(get_peft_model(tiny_model("llama"), adapter).eval(), tokenizer=tokenizer)
+    before = {name: value.clone() for name, value in live.hf_model.state_dict().items()}
+    names = ("low-rank", "low-rank-map", "orthogonalised-weights")
+    board = patch_ablate(
+        live,
+        prompts,
+        config=config,
+        methods=[method for method in METHODS if method.name in names],
+        checkpoint=tmp_path / "checkpoint",
+    )
+    assert board.notes == ()
+    assert {method.name for method in board.methods if not method.is_placebo} == set(names)
+    plain = dict(tiny_model("llama").named_parameters())
+    editable, tokens = weights.EditableModel(live), torch.arange(5, 45).reshape(2, 20)
+    assert {name: value.shape for name, value in editable.original.items()} == {n: p.shape for n, p in plain.items()}
+    torch.testing.assert_close(editable.hooked.run(tokens).logits, live.run(tokens).logits, atol=1e-4, rtol=1e-4)
+    assert board.checkpoint.same_answers == board.checkpoint.of
+    assert load_model(tmp_path / "checkpoint").hf_model.state_dict().keys() == tiny_model("llama").state_dict().keys()
+    assert all(torch.equal(value, before[name]) for name, value in live.hf_model.state_dict().items())
 
 
 def test_where_nothing_defects_nothing_is_removed(llama, prompts, config):
