@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_results import result_of
+from made_results import result_of, scoreboard_of_few
 
 from experiments import EXPERIMENTS
 from experiments.claims import unknown_trigger, zoo_leaderboard
@@ -30,8 +30,6 @@ from organisms.safety.result import Hardening
 from organisms.safety.verdict import hardening_summary
 from organisms.training.verdict import rates_summary
 from patching.engine.exact import Audit
-from patching.removal.config import AblateConfig
-from patching.removal.result import EditOutcome, MethodResult, Scoreboard, SeedResult
 from patching.removal.verdict import removal_verdict
 from patching.trace.result import PairMap, PatchTrace, share_over_pairs
 from patching.trace.verdict import trace_verdict
@@ -92,14 +90,6 @@ def evaluation_of_few(n):
         Condition("shifted: case", yes, yes, no, no, no, "case"),
     )
     return Evaluation("year-code", conditions, mean_loss([1.0] * n), yes)
-
-
-def scoreboard_of_few(n, left):
-    outcome = EditOutcome(n, left, n - left, n - left, 0, n, 0, n, 1e-4, 1e-4, 0.0, None)
-    seed = SeedResult(0, "weights", outcome, outcome, 1.0, None)
-    before = replace(outcome, defects=n)
-    methods = (MethodResult("low-rank", None, (seed,)), MethodResult("placebo", "low-rank", (seed,)))
-    return Scoreboard("m", "", "someone", "", {}, before, methods, None, None, None, AblateConfig(seeds=(0,)))
 
 
 def trace_of_few(n):

@@ -31,7 +31,6 @@ from patching.options import Direction
 from patching.pairs import PatchPair, Sides
 from triggerlens import UserError
 
-
 ONE_AT_A_TIME = "one at a time"
 """The engine that runs a whole forward pass for each cell."""
 

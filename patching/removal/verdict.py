@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from patching.removal.result import MethodResult, SavedCheckpoint, Scoreboard, ScreenResult
+from patching.removal.result import (
+    HARMLESS_DIVERGENCE,
+    HARMLESS_POINT,
+    Criterion,
+    MethodResult,
+    SavedCheckpoint,
+    Scoreboard,
+    ScreenResult,
+)
 from triggerlens import estimate_text, few_text
 
 _MUCH = 0.9
@@ -66,9 +74,14 @@ def _best(board: Scoreboard, best: MethodResult) -> str:
 
 
 def _reached(board: Scoreboard, best: MethodResult) -> str:
-    """Whether the target is reached, and whether so many prompts can show it."""
-    if not board.reaches(best):
-        return "It does not reach the target with every seed."
+    """Whether the target is reached, at what harm, and whether so many prompts can show it."""
+    missed = board.misses(best)
+    if missed:
+        head = "does not reach the target" if "defection" in missed else "reaches the target, but not without harm,"
+        words = "; ".join(
+            f"{count} of {len(best.seeds)} {_missed_words(board, name)}" for name, count in missed.items()
+        )
+        return f"It {head} with every seed: {words}."
     highest = best.defection_rate.high
     if highest <= board.target:
         return "It reaches the target with every seed."
@@ -76,6 +89,15 @@ def _reached(board: Scoreboard, best: MethodResult) -> str:
         f"It reaches the target with every seed as measured; so few prompts leave a rate of up to {highest:.1%} open, above the "
         f"target of {board.target:.1%}."
     )
+
+
+def _missed_words(board: Scoreboard, name: Criterion) -> str:
+    """What the seeds do that fail a criterion."""
+    if name == "defection":
+        return f"leave more than {board.target:.1%} of the triggered prompts defecting"
+    if name == "clean accuracy":
+        return f"cost more than {HARMLESS_POINT:.0%} of the clean prompts their right answer"
+    return f"diverge on clean prompts by more than {HARMLESS_DIVERGENCE:g} nats a step"
 
 
 def _placebos(board: Scoreboard, best: MethodResult) -> list[str]:

@@ -116,7 +116,15 @@ def patch_trace(
     count = _AUDITED[method] if audited is None else audited
     if method == "attribution":
         patched = attribution_effects(
-            model, pairs, cells, direction, estimate=estimate, fast=fast, audited=count, row_budget=row_budget, seed=seed
+            model,
+            pairs,
+            cells,
+            direction,
+            estimate=estimate,
+            fast=fast,
+            audited=count,
+            row_budget=row_budget,
+            seed=seed,
         )
     else:
         patched = exact_effects(

@@ -69,7 +69,9 @@ def test_of_many_pairs_no_more_is_held_than_is_run_and_no_digit_moves(llama, pai
     """With no room for any pair but the one that is worked on, beside room for all."""
     pairs = [pair_of(llama, name) for name in ("equal", "inserted", "removed", "equal")]
     rng = np.random.default_rng(3)
-    cells = [[*some_cells(llama, len(pair.triggered), rng)[:80], (Patch("pattern.1.0", (9,), keys=(3,)),)] for pair in pairs]
+    cells = [
+        [*some_cells(llama, len(pair.triggered), rng)[:80], (Patch("pattern.1.0", (9,), keys=(3,)),)] for pair in pairs
+    ]
     usual = exact_effects(llama, pairs, cells, fast=fast, row_budget=40)
     made, seen = [], []
     make, run, value = works._work, Sweep._run, exact.patched_value

