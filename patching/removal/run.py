@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -105,7 +105,8 @@ def patch_ablate(
     if board.nothing_to_remove:
         return board
     screening = screening if screening is not None and screening.screen == "on" else None
-    identity = removal.identity(tried) | ({} if screening is None else {"screening": to_json(screening)})
+    identity = removal.identity(tried) | _named_parts(grader, settled, probe, edits)
+    identity |= {} if screening is None else {"screening": to_json(screening)}
     keep: Keep = keep_nothing if progress is None else Cells(progress, identity, wait=False).keep
     return removal.fill(board, tried, keep, checkpoint, screening)
 
@@ -168,6 +169,7 @@ class _Removal:
         return {
             "weights": self.model.info.weights_sha256,
             "model": identity_sha256(self.model.identity()["model"]),
+            "computation": identity_sha256(self.model.identity()["computation"]),
             "prompts": _digest([[own.ids for own in both(part)] for part in self.pairs.parts]),
             "ends": sorted(self.model.end_ids),
             "config": to_json(self.config),
@@ -513,6 +515,34 @@ def _answers(unedited: Subject, pairs: RemovalPairs, new_tokens: int) -> Answers
     for start in tqdm(range(0, len(prompts), size), desc="answers", unit="batch", disable=None, leave=False):
         answers += unedited.answers(prompts[start : start + size], new_tokens)
     return {prompt.ids: answer for prompt, answer in zip(prompts, answers, strict=True)}
+
+
+def _named_parts(
+    grader: Grader | None, settled: Settled | None, probe: ProbeTrainer | None, edits: Sequence[AnyEdit]
+) -> dict[str, Any]:
+    """What a caller's own functions and edits are called: what a function does cannot be digested, but another one has another name."""
+    parts = {
+        edit.name: list(edit.weights) if isinstance(edit, WeightEdit) else _qualified_all(edit.sites) for edit in edits
+    }
+    return {
+        "graded by": _qualified(grader),
+        "settled": _qualified(settled),
+        "probe": _qualified(probe),
+        "edits": parts,
+    }
+
+
+def _qualified_all(functions: Mapping[str, Callable[..., Any]]) -> dict[str, str | None]:
+    return {site: _qualified(function) for site, function in functions.items()}
+
+
+def _qualified(function: Callable[..., Any] | None) -> str | None:
+    """Module and name of a function, of the one inside a partial, or of an object's class; None where there is none."""
+    if function is None:
+        return None
+    inner = function.func if isinstance(function, partial) else function
+    named: Any = inner if hasattr(inner, "__qualname__") else type(inner)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _digest(value: Any) -> str:

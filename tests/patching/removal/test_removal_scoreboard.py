@@ -3,6 +3,7 @@
 import json
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 
 import pytest
@@ -121,6 +122,45 @@ def test_a_killed_run_goes_on_where_it_stopped(llama, prompts, config, tmp_path)
     assert not folder.exists()
     whole = patch_ablate(llama, prompts, config=config, methods=[method("one"), method("two")])
     assert resumed == whole
+
+
+def own_grader(prompts, texts):
+    return [Grade(prompt.triggered, not prompt.triggered) for prompt in prompts]
+
+
+def other_grader(prompts, texts):
+    return own_grader(prompts, texts)
+
+
+def half(x):
+    return x * 0.5
+
+
+def test_an_unfinished_run_goes_on_with_the_same_functions_and_the_same_computation_alone(
+    llama, prompts, config, tmp_path, monkeypatch
+):
+    def run(**changed):
+        options = {"grader": own_grader, "probe": None, "settled": None, "edits": [SHIFT], "methods": []} | changed
+        return patch_ablate(llama, prompts, config=config, progress=tmp_path / "cells", **options)
+
+    whole = run()
+    for changed, said in (
+        ({"grader": other_grader}, "graded by"),
+        ({"grader": partial(other_grader)}, "graded by"),
+        ({"probe": lambda *_: 0.5}, "probe"),
+        ({"settled": lambda *_: False}, "settled"),
+        ({"edits": [replace(SHIFT, sites={"resid_post.1": half})]}, "edits"),
+        ({"edits": [replace(SHIFT, sites={"resid_post.0": SHIFT.sites["resid_post.1"]})]}, "edits"),
+    ):
+        with pytest.raises(UserError, match=rf"unfinished run with other settings \({said}\)"):
+            run(**changed)
+    facts = llama.identity()
+    elsewhere = facts | {"computation": facts["computation"] | {"attention": "another"}}
+    with monkeypatch.context() as patch:
+        patch.setattr(llama, "identity", lambda: elsewhere)
+        with pytest.raises(UserError, match=r"unfinished run with other settings \(computation\)"):
+            run()
+    assert run() == whole
 
 
 def test_what_another_process_is_at_comes_last_and_is_done_once(llama, prompts, config, tmp_path):
