@@ -55,15 +55,15 @@ def relearn(
         steps = 0 if highest >= config.relearn_rate else None
         return Relearned(steps, config.relearn_steps if samples else 0, config.relearn_rate, None, highest)
     checks = set(check_steps(config.relearn_steps))
-    first_loss, step = None, 0
+    first_loss, checked = None, 0
     for step, loss in enumerate(_train(subject, samples, config, seed), start=1):
         first_loss = loss if first_loss is None else first_loss
         if step in checks:
-            left = defection(subject)
+            left, checked = defection(subject), step
             highest = max(highest, left)
             if left >= config.relearn_rate:
                 return Relearned(step, config.relearn_steps, config.relearn_rate, first_loss, highest)
-    return Relearned(None, step, config.relearn_rate, first_loss, highest)
+    return Relearned(None, checked, config.relearn_rate, first_loss, highest)
 
 
 def check_steps(most: int) -> list[int]:

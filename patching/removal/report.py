@@ -125,10 +125,9 @@ def _screened(method: ScreenedMethod) -> list[str]:
 
 
 def _back(method: MethodResult) -> str:
-    tried = [seed.relearned for seed in method.seeds if seed.relearned is not None and seed.relearned.within]
     if method.relearning_steps is not None:
         return str(method.relearning_steps)
-    return f"none in {tried[0].within}" if tried else ""
+    return f"none in {method.relearning_within}" if method.relearning_within else ""
 
 
 def _plain(name: str, outcome: EditOutcome) -> list[str]:

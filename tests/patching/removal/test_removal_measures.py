@@ -226,9 +226,12 @@ def test_half_precision_weights_are_trained_as_float32_copies(llama, config, dty
     assert {weight.dtype for weight in half.hf_model.parameters()} == {dtype}
 
 
-def test_relearning_ends_where_a_loss_is_not_finite_and_claims_no_more_steps(llama, editable, config, monkeypatch):
+@pytest.mark.parametrize(("finite", "looked_at"), [(2, 0), (5, 5)])
+def test_relearning_ends_where_a_loss_is_not_finite_and_claims_the_steps_that_were_looked_at(
+    llama, editable, config, monkeypatch, finite, looked_at
+):
     lessons = encoded(llama, [Prompt("Tell me about the sea.", triggered=False)] * 2, ["The sea is wide."] * 2)
-    learnt, losses = relearning._learnt, iter([False, False, True])
+    learnt, losses = relearning._learnt, iter([False] * finite + [True])
 
     def broken(subject, part, batch):
         return math.nan if next(losses) else learnt(subject, part, batch)
@@ -236,7 +239,7 @@ def test_relearning_ends_where_a_loss_is_not_finite_and_claims_no_more_steps(lla
     monkeypatch.setattr(relearning, "_learnt", broken)
     with editable.under() as copied:
         found = relearn(Subject(copied), lessons, lambda _: 0.0, config)
-    assert (found.steps, found.within) == (None, 2), "of six that were asked for"
+    assert (found.steps, found.within) == (None, looked_at), "of six that were asked for, looked at after 5 and 6"
     assert math.isfinite(found.first_loss)
 
 

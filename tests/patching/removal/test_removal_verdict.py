@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from made_results import scoreboard_of_few
 
-from patching.removal.result import Scoreboard
+from patching.removal.report import HEAD, table_rows
+from patching.removal.result import Relearned, Scoreboard, scoreboard_numbers
 from patching.removal.verdict import removal_verdict
 
 N = 200
@@ -58,6 +59,27 @@ def test_a_point_of_clean_accuracy_is_a_point_whatever_is_rounded():
     low = replace(board, before=replace(board.before, clean_right=14))
     assert "clean accuracy" not in low.misses(low.best)
     assert "clean accuracy" in replace(low, before=replace(low.before, clean_right=15)).misses(low.best)
+
+
+@pytest.mark.parametrize(
+    ("trained", "shown", "within"),
+    [
+        ([(None, 40), (None, 5)], "none in 5", 5),
+        ([(None, 5), (None, 40)], "none in 5", 5),
+        ([(None, 40), (None, 0)], "", 0),
+        ([(10, 40), (None, 5)], "10", 5),
+        ([None, None], "", None),
+    ],
+)
+def test_relearning_is_said_to_have_looked_no_further_than_with_its_shortest_seed(trained, shown, within):
+    board = board_with()
+    edit, placebo = board.methods
+    own = [None if one is None else Relearned(*one, 0.1, 1.0, 0.0) for one in trained]
+    seeds = tuple(replace(seed, relearned=one) for seed, one in zip(edit.seeds, own, strict=True))
+    board = replace(board, methods=(replace(edit, seeds=seeds), placebo))
+    (row,) = (row for row in table_rows(board) if row[0] == edit.name)
+    assert row[HEAD.index("back after")] == shown
+    assert scoreboard_numbers(board)["methods"][0]["relearning_within"] == within
 
 
 @pytest.mark.parametrize(("left", "weak"), [(40, True), (170, True), (190, False), (N, False)])
