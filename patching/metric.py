@@ -113,12 +113,17 @@ def normalised(
     """
     if not (math.isfinite(clean) and math.isfinite(corrupted)):
         raise UserError(f"{what}: the metric is {clean:g} on the clean run and {corrupted:g} on the triggered one")
-    if abs(clean - corrupted) <= _FLAT * max(1.0, abs(clean), abs(corrupted)):
+    if is_flat(clean, corrupted):
         raise UserError(
             f"{what}: the metric is flat: {clean:g} on the clean run and {corrupted:g} on the triggered one, so nothing "
             "can be restored; choose another pair or another --metric"
         )
     return (value - corrupted) / (clean - corrupted)
+
+
+def is_flat(clean: float, corrupted: float) -> bool:
+    """Whether the metric of the two runs is the same but for rounding, so that nothing can be measured between them."""
+    return abs(clean - corrupted) <= _FLAT * max(1.0, abs(clean), abs(corrupted))
 
 
 def first_parting(

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooked import HookedModel, pad_right, parse_site
-from patching.metric import first_parting
+from patching.metric import first_parting, is_flat
 from patching.removal.config import AblateConfig
 from patching.removal.pairs import Answers, MarkedPair, MarkedPrompt
 from patching.removal.route import Route
@@ -101,7 +101,8 @@ class Parting:
 
     @classmethod
     def of(cls, unedited: Subject, pairs: Sequence[MarkedPair], answers: Answers) -> Parting | None:
-        """None: no pair's answers part."""
+        """None: no pair's answers part, or the model stands alike on both prompts of each; pairs on which it does are left out, as patching
+        refuses them."""
         parting = [pair for pair in pairs if answers[pair.clean.ids] != answers[pair.triggered.ids]]
         if not parting:
             return None
@@ -109,7 +110,11 @@ class Parting:
         reads = tuple(first_parting(answers[pair.clean.ids], answers[pair.triggered.ids], end) for pair in parting)
         triggered = tuple(pair.triggered for pair in parting)
         before = _differences(unedited, triggered, reads)
-        return cls(triggered, reads, before, _differences(unedited, [pair.clean for pair in parting], reads))
+        goal = _differences(unedited, [pair.clean for pair in parting], reads)
+        kept = [at for at in range(len(parting)) if not is_flat(float(goal[at]), float(before[at]))]
+        if not kept:
+            return None
+        return cls(tuple(triggered[at] for at in kept), tuple(reads[at] for at in kept), before[kept], goal[kept])
 
     def restored(self, subject: Subject) -> float:
         """How far triggered prompts have come back to the clean behaviour: 0 not at all, 1 wholly.

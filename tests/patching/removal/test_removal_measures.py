@@ -9,7 +9,7 @@ import torch
 from scipy.spatial.distance import jensenshannon
 
 from hooked import Prompt, load_model, split_prompts
-from patching.removal import relearning
+from patching.removal import fit, relearning
 from patching.removal.edits import ActivationEdit
 from patching.removal.fit import Parting
 from patching.removal.grading import follows, remembering
@@ -76,6 +76,24 @@ def test_clean_values_at_every_layer_restore_the_clean_behaviour(llama, pairs, a
     )
     parting = Parting.of(Subject(llama), [pair], answers)
     assert parting.restored(Subject(llama, edit)) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_pair_on_which_the_model_stands_alike_says_nothing_of_what_is_restored(llama, pairs, answers, monkeypatch):
+    """Its gap would be divided by: the mean is that of the other pairs."""
+    subject = Subject(llama, ActivationEdit("shift", {"resid_post.1": lambda x: x * 0.7}))
+    parting = [pair for pair in pairs.fit if answers[pair.clean.ids] != answers[pair.triggered.ids]]
+    others = Parting.of(Subject(llama), parting[1:], answers)
+    differences, flat = fit._differences, parting[0]
+
+    def alike(own, prompts, reads):
+        """The first pair's untriggered prompt is read as its triggered one is."""
+        return differences(own, [flat.triggered if prompt is flat.clean else prompt for prompt in prompts], reads)
+
+    monkeypatch.setattr(fit, "_differences", alike)
+    found = Parting.of(Subject(llama), parting, answers)
+    assert len(found.triggered) == len(found.reads) == len(parting) - 1
+    assert found.restored(subject) == pytest.approx(others.restored(subject), rel=1e-4)
+    assert Parting.of(Subject(llama), [flat], answers) is None
 
 
 def test_guessed_answers_are_those_that_would_be_generated(llama, pairs, answers):
