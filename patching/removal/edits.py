@@ -17,6 +17,8 @@ from torch import Tensor
 from hooked import Edit
 from triggerlens import UserError
 
+SHARE = "share of block weights"
+"""Among an edit's facts, where it means to change all of the blocks' weights: the share that it can, 0 to 1."""
 PlacedFunction = Callable[[Tensor, Bool[Tensor, "batch prompt_position"]], Tensor]
 """As `hooked.Edit`, told where in each prompt the trigger stands. New tokens follow the prompt's; see `reach`."""
 

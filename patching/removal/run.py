@@ -29,7 +29,7 @@ from tqdm import tqdm
 from hooked import HookedModel, Prompt, identity_sha256
 from patching.minimal import PairDifference
 from patching.removal.config import AblateConfig, Screening
-from patching.removal.edits import AnyEdit, WeightEdit
+from patching.removal.edits import SHARE, AnyEdit, WeightEdit
 from patching.removal.fit import Fit
 from patching.removal.grading import Grader, following, remembering
 from patching.removal.measure import Bench, ProbeTrainer, defection_of, measure, probe_after
@@ -218,7 +218,7 @@ class _Removal:
         ranked = sorted(trials.run_all(left), key=lambda method: (method.is_placebo, method.rank(self.config.target)))
         (bound,) = in_turn([lambda: keep("oracle", lambda: {"oracle": to_json(self.oracle())})])
         oracle = from_json(OracleResult, bound["oracle"], "oracle")
-        notes = (*board.notes, *notes, *trials.notes)
+        notes = (*board.notes, *notes, *trials.notes, *_partial_notes(ranked))
         board = replace(board, methods=tuple(ranked), oracle=oracle, route=route, notes=notes, screen=screened)
         if checkpoint is not None and board.best is not None:
             made = next(method for method in left if method.name == board.best.name)
@@ -506,6 +506,16 @@ def _made(method: Method, fit: Fit) -> AnyEdit:
 def _on_validation(result: SeedResult) -> tuple[int, float]:
     """Sorts a method's seeds, best first."""
     return result.validation.defects, result.validation.js
+
+
+def _partial_notes(methods: Sequence[MethodResult]) -> list[str]:
+    """A line on each method that was meant to adapt all of the blocks' weights and could not."""
+    shares = {method.name: method.seeds[0].facts.get(SHARE, 1.0) for method in methods}
+    return [
+        f"{name} adapts {share:.1%} of the blocks' weights; the others are no linear maps, such as experts that are kept in one tensor"
+        for name, share in shares.items()
+        if not isinstance(share, str) and share < 1
+    ]
 
 
 def _answers(unedited: Subject, pairs: RemovalPairs, new_tokens: int) -> Answers:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hooked import find_anatomy, shared_runs
-from patching.removal.edits import WeightEdit
+from patching.removal.edits import SHARE, WeightEdit
 from patching.removal.fit import Fit
 from patching.removal.methods.method import Method, usual_placebo
 from patching.removal.pairs import MarkedPrompt, both
@@ -48,8 +48,10 @@ class Lesson:
 
 
 def everywhere(fit: Fit) -> WeightEdit:
-    """Every matrix of every block."""
-    return trained(fit, "low-rank edit", block_matrices(fit.editable.plain))
+    """Every linear map of every block; `facts` says which share of the blocks' weights these are."""
+    matrices = block_matrices(fit.editable.plain)
+    edit = trained(fit, "low-rank edit", matrices)
+    return replace(edit, facts={**edit.facts, SHARE: share_of_blocks(fit.editable.plain, matrices)})
 
 
 def where_the_map_says(fit: Fit) -> WeightEdit:
@@ -98,6 +100,14 @@ def block_matrices(plain: Any, attention_of: Sequence[int] | None = None) -> lis
         for path, module in plain.get_submodule(root).named_modules()
         if writes_vectors(module)
     ]
+
+
+def share_of_blocks(plain: Any, matrices: Sequence[str]) -> float:
+    """Share of the weights of all blocks, norms and biases apart, that the named linear maps have, 0 to 1. Experts that are kept in one tensor, and
+    convolutions, are no linear maps."""
+    blocks = plain.get_submodule(find_anatomy(plain).blocks)
+    every = sum(weight.numel() for weight in blocks.parameters() if weight.ndim > 1)
+    return sum(plain.get_submodule(path).weight.numel() for path in matrices) / every
 
 
 def lessons_of(fit: Fit) -> tuple[list[Lesson], list[Lesson]]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from architectures import build
 from tiny_models import tiny_checkpoint, tiny_model
 from transformers import AutoModelForCausalLM
 
@@ -201,6 +202,20 @@ def test_a_low_rank_edit_has_its_rank_and_its_matrices_alone(fit, make):
     untouched = edited_model(fit.model, edit).hf_model.state_dict()
     usual = fit.model.hf_model.state_dict()
     assert all(torch.equal(untouched[name], usual[name]) for name in usual if name not in edit.weights)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mixtral"])
+def test_the_share_of_the_blocks_that_linear_maps_have_leaves_out_experts_in_one_tensor(name):
+    plain = build(name)
+    share = low_rank.share_of_blocks(plain, low_rank.block_matrices(plain))
+    experts = sum(
+        weight.numel() for path, weight in plain.named_parameters() if ".layers." in path and weight.ndim == 3
+    )
+    every = sum(w.numel() for path, w in plain.named_parameters() if ".layers." in path and w.ndim > 1)
+    if name == "mixtral":
+        assert 0 < share <= 1 - experts / every < 0.5
+    else:
+        assert share == 1
 
 
 def test_training_a_low_rank_edit_brings_its_divergences_down(fit):

@@ -16,7 +16,7 @@ from organisms import AnswerKey, organism_folder
 from patching import patch_ablate, scoreboard_figure
 from patching.removal import methods as methods_folder, weights
 from patching.removal.config import AblateConfig
-from patching.removal.edits import ActivationEdit, WeightEdit
+from patching.removal.edits import SHARE, ActivationEdit, WeightEdit
 from patching.removal.methods import low_rank
 from patching.removal.methods.method import Method, usual_placebo
 from patching.removal.methods.registry import FILES, METHODS, methods_of
@@ -227,6 +227,21 @@ def test_a_method_that_a_model_does_not_admit_is_left_out_and_said(llama, prompt
     assert [method.name for method in board.methods] == ["shift"]
     assert board.notes == ("no was left out: it cannot be done here",)
     assert board.best is None
+
+
+def test_a_method_that_cannot_adapt_all_of_the_blocks_says_so(llama, prompts, config, board):
+    weight = "model.layers.1.mlp.down_proj.weight"
+
+    def adapting(name, share):
+        facts = {SHARE: share}
+        return Method(name, lambda fit: WeightEdit(name, {weight: 0.9 * fit.editable.original[weight]}, facts=facts))
+
+    methods = [adapting("whole", 1.0), adapting("part", 0.125)]
+    (note,) = patch_ablate(llama, prompts, config=replace(config, relearn_steps=0), methods=methods).notes
+    assert note.startswith("part adapts 12.5% of the blocks' weights; ")
+    assert board.notes == ()
+    (low,) = (method for method in board.methods if method.name == "low-rank")
+    assert low.seeds[0].facts[SHARE] == 1
 
 
 TOY = """
