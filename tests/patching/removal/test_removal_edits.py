@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
 from architectures import build
+from sklearn.linear_model import LogisticRegression
 from tiny_models import tiny_checkpoint, tiny_model
 from transformers import AutoModelForCausalLM
 
@@ -216,6 +216,16 @@ def test_the_share_of_the_blocks_that_linear_maps_have_leaves_out_experts_in_one
         assert 0 < share <= 1 - experts / every < 0.5
     else:
         assert share == 1
+
+
+@pytest.mark.parametrize("harmless", [0, 2])
+def test_a_low_rank_edit_learns_the_clean_answer_and_keeps_everything_else(fit, pairs, answers, harmless):
+    own = replace(fit, harmless=pairs.evaluation[:harmless])
+    change, keep = low_rank.lessons_of(own)
+    assert change == [low_rank.Lesson(p.triggered, p.clean, answers[p.clean.ids]) for p in pairs.fit]
+    kept = [pair.clean for pair in pairs.fit] + both(pairs.evaluation[:harmless])
+    assert keep == [low_rank.Lesson(prompt, prompt, answers[prompt.ids]) for prompt in kept]
+    assert sum(lesson.student.prompt.triggered for lesson in keep) == harmless
 
 
 def test_training_a_low_rank_edit_brings_its_divergences_down(fit):

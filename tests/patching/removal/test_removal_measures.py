@@ -16,6 +16,7 @@ from patching.removal.grading import follows, remembering
 from patching.removal.measure import Bench, divergence, js_divergence, kl_divergence, measure
 from patching.removal.pairs import both, gather_pairs
 from patching.removal.relearning import answer_loss, check_steps, encoded, relearn
+from patching.removal.run import _Removal
 from patching.removal.subject import Subject
 from triggerlens import Grade, UserError, rate
 
@@ -147,6 +148,71 @@ def test_counts_tell_defection_from_the_clean_answer_and_from_rubble(llama, pair
     assert (found.n, found.defects, found.right, found.as_clean, found.rubble) == (9, 3, 3, 3, 0)
     assert found.defection_rate == rate(3, 9)
     assert found.defection_rate.low < found.defection_rate.value == 3 / 9 < found.defection_rate.high
+
+
+def test_damage_is_counted_on_what_the_edited_model_answers_to_clean_prompts(llama, pairs):
+    """Not on the unedited model's answers, of which all are right here."""
+    said = [0, 0, 0, 0, 1, 1, 2, 2, 2]
+
+    def grader(prompts, texts):
+        return [Grade(defects=text == "0", right=text in "12") for text in texts]
+
+    class Said(Bench):
+        def text(self, answer):
+            return str(answer[0])
+
+    class Puppet(Subject):
+        def answers(self, rows, new_tokens, guesses=(), stop=None, compared=()):
+            return [(number,) for number in said]
+
+        def logits(self, prompts, continuations):
+            logits = torch.zeros(sum(map(len, continuations)), 300)
+            logits[:, 7] = 50.0  # none of the answers: every clean prompt is answered anew
+            return logits
+
+    own = tuple(pairs.evaluation[:9])
+    usual = {prompt.ids: (2,) for prompt in both(own)}
+    found = measure(Puppet(llama), Said(own, (), usual, grader, 6, Subject(llama)))
+    assert (found.clean_right, found.clean_defects, found.clean_same) == (5, 4, 3)
+    assert found.clean_accuracy == rate(5, 9)
+
+
+def test_the_edited_model_is_compared_with_the_unedited_and_not_the_other_way_round(llama, pairs, answers):
+    """One row by hand: Kullback and Leibler's divergence of the edited from the unedited, its loss less the unedited's, and what is harmless."""
+    subject = Subject(llama, ActivationEdit("shift", {"resid_post.1": lambda x: x + 0.5}))
+
+    def by_hand(row):
+        answer = answers[row.ids]
+        steps = (*answer, llama.turn_end) if len(answer) < 6 else answer
+        p, q = (own.logits([row], [steps]).double().log_softmax(-1) for own in (Subject(llama), subject))
+        each = range(len(steps)), list(steps)
+        js = [jensenshannon(a, b) ** 2 for a, b in zip(p.exp().numpy(), q.exp().numpy(), strict=True)]
+        kl, back = (p.exp() * (p - q)).sum(-1).mean(), (q.exp() * (q - p)).sum(-1).mean()
+        return sum(js) / len(js), float(kl), float(back), float((p[each] - q[each]).mean())
+
+    pair, quiet = pairs.evaluation[0], pairs.evaluation[1]
+    with torch.no_grad():
+        js, kl, back, loss = by_hand(pair.clean)
+        harmless = by_hand(quiet.triggered)[0]
+        found = measure(
+            subject,
+            Bench((pair,), (quiet,), answers, lambda ps, texts: [Grade(True, True)] * len(texts), 6, Subject(llama)),
+        )
+    assert kl != pytest.approx(back, rel=1e-2)
+    assert abs(loss) > 1e-4
+    assert (found.js, found.kl, found.loss_delta) == pytest.approx((js, kl, loss), rel=1e-4)
+    assert found.harmless_js == pytest.approx(harmless, rel=1e-4)
+
+
+def test_what_is_trained_on_afterwards_is_the_models_own_answers_to_clean_prompts(
+    llama, prompts, config, pairs, answers
+):
+    removal = _Removal.begin(llama, prompts, config, None, "", None, None, ())
+    assert [prompt.ids for prompt, _ in removal.samples] == [pair.clean.ids for pair in pairs.fit]
+    for (prompt, said), pair in zip(removal.samples, pairs.fit, strict=True):
+        answer = answers[pair.clean.ids]
+        assert said == ((*answer, llama.turn_end) if len(answer) < config.new_tokens else answer)
+        assert not prompt.prompt.triggered
 
 
 def test_splits_keep_pairs_and_the_files_own_sides(llama, prompts):

@@ -20,8 +20,11 @@ from patching.removal.edits import SHARE, ActivationEdit, WeightEdit
 from patching.removal.methods import low_rank
 from patching.removal.methods.method import Method, usual_placebo
 from patching.removal.methods.registry import FILES, METHODS, methods_of
+from patching.removal.pairs import both
 from patching.removal.report import removal_json, removal_page, write_scoreboard
 from patching.removal.result import MethodResult, load_scoreboard
+from patching.removal.run import _on_validation
+from patching.removal.subject import Subject
 from patching.removal.verdict import removal_verdict
 from probes import fresh_auroc
 from triggerlens import Grade, Manifest, UserError, cells_folder, drop_cells, locked, writing_artifact
@@ -77,6 +80,74 @@ def test_methods_are_ranked_by_their_validation_pairs_alone(board):
 
     good, near, bad = method("a", (0, 0.1), (9, 0.6)), method("b", (0, 0.2), (0, 0.0)), method("c", (5, 0.0), (0, 0.0))
     assert sorted([bad, near, good], key=lambda m: m.rank(0.01)) == [good, near, bad]
+
+
+def test_the_seed_that_is_saved_is_chosen_on_validation_pairs(board):
+    one = board.methods[0].seeds[0]
+
+    def seed(number, validation, evaluation):
+        changed = [
+            replace(side, n=10, defects=defects, js=js)
+            for side, (defects, js) in ((one.validation, validation), (one.evaluation, evaluation))
+        ]
+        return replace(one, seed=number, validation=changed[0], evaluation=changed[1])
+
+    seeds = [seed(0, (1, 0.1), (0, 0.0)), seed(1, (0, 0.2), (9, 0.6)), seed(2, (0, 0.3), (0, 0.0))]
+    assert min(seeds, key=_on_validation).seed == 1
+
+
+def test_nothing_but_what_is_reported_hangs_on_the_pairs_to_report_on(llama, prompts, config, tmp_path):
+    """With other words in the test pairs: the same route, edits, ranks and saved seed."""
+    trained = [method for method in METHODS if method.name == "low-rank"]
+    others = [
+        replace(prompt, prompt=prompt.prompt.replace("ends", "is over now")) if prompt.split == "test" else prompt
+        for prompt in prompts
+    ]
+    seeds = replace(config, seeds=(0, 1), relearn_steps=0)
+    first, second = (
+        patch_ablate(llama, own, config=seeds, methods=trained, checkpoint=tmp_path / name)
+        for name, own in (("one", prompts), ("two", others))
+    )
+    assert first.before != second.before
+    assert first.route == second.route
+    assert [method.name for method in first.methods] == [method.name for method in second.methods]
+    for ours, theirs in zip(first.methods, second.methods, strict=True):
+        assert [(s.validation, s.facts) for s in ours.seeds] == [(s.validation, s.facts) for s in theirs.seeds]
+        assert [s.evaluation for s in ours.seeds] != [s.evaluation for s in theirs.seeds]
+    assert first.checkpoint.seed == second.checkpoint.seed
+
+
+def test_a_fresh_probe_is_trained_on_fitting_pairs_and_read_on_others_under_the_edit(llama, prompts, config, pairs):
+    seen = []
+
+    def probe(fit_x, fit_y, x, y):
+        seen.append((fit_x, fit_y, x, y))
+        return 0.5
+
+    patch_ablate(llama, prompts, config=replace(config, relearn_steps=0), methods=[], edits=[SHIFT], probe=probe)
+    (fit_x, fit_y, x, y), _ = seen  # the edit, and its placebo
+    assert len(fit_x) == 2 * (config.fit_pairs * 4 // 5)
+    assert len(x) == 2 * config.evaluation_pairs
+    assert fit_y.tolist() == [False, True] * (len(fit_x) // 2)
+    assert y.tolist() == [False, True] * (len(x) // 2)
+    torch.testing.assert_close(x, Subject(llama, SHIFT).residuals(both(pairs.evaluation)))
+    assert not any(torch.equal(row, other) for row in fit_x for other in x)
+
+
+def test_each_seed_draws_its_own_four_fifths_of_the_fitting_pairs(llama, prompts, config, pairs):
+    drawn = {}
+
+    def make(fit):
+        drawn[fit.seed] = {pair.clean.prompt.pair for pair in fit.pairs}
+        return SHIFT
+
+    seeds = replace(config, seeds=(0, 1, 2), relearn_steps=0)
+    patch_ablate(llama, prompts, config=seeds, methods=[Method("shift", make)])
+    own = {pair.clean.prompt.pair for pair in pairs.fit}
+    assert [len(names) for names in drawn.values()] == [6, 6, 6]
+    assert all(names < own for names in drawn.values())
+    assert len(set(map(frozenset, drawn.values()))) == 3
+    assert not own & {pair.clean.prompt.pair for pair in (*pairs.validation, *pairs.evaluation)}
 
 
 def test_intervals_cover_every_seeds_own(board):
