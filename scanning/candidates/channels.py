@@ -131,7 +131,8 @@ def _sibling_facts(own: Siblings) -> SiblingFacts:
 
 
 def _user(scan: Scan) -> list[Candidate]:
-    return _counted(scan, "user", list(scan.given))
+    """Whoever made them: they are corrected for how many were given."""
+    return _counted(scan, "user", [replace(candidate, channel="user") for candidate in scan.given])
 
 
 def _leak(scan: Scan) -> list[Candidate]:

