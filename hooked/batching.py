@@ -29,11 +29,12 @@ from hooked.rescaling import Rescaling, forget_lengths, rescaling_of
 from triggerlens import UserError
 
 _LONGER, _BELOW, _PAST = 5, 12, 2
-"""By how many tokens a longer prompt exceeds a short one; the most tokens of a prompt below a length; by how many that is exceeded."""
+"""By how many tokens the longer prompt of a batch exceeds the short one; the most tokens of a prompt below a length that is tried; by how
+many tokens another prompt exceeds that length."""
 _SHARE = 100
 """The most multiplications that a trial past one length may take for each weight of the model: loading takes some thousands."""
 _ALWAYS = 5e8
-"""A trial of fewer multiplications is made whatever the model's size: milliseconds."""
+"""A trial of fewer multiplications takes milliseconds, and is made for a model of any size."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What MODEL may be: a checkpoint folder, a GGUF file, an adapter on its base, a Trainer's output, a Hugging Face id.
 
 Nothing is loaded here. A `Checkpoint` says which files will be, so that the digest names the weights that `transformers` reads
-and no others: of a folder with both, the single file, whatever an old index beside it says.
+and no others: if a folder has both a single file and an index of shards, the single file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Checkpoint:
     name: str
     """What the user called it."""
     folder: Path
-    """With its configuration and tokenizer; of an adapter, its base's."""
+    """With its configuration and tokenizer; for an adapter, those of its base."""
     weights: tuple[Path, ...]
     """The files that its weights are read from."""
     gguf: str | None = None

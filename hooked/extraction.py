@@ -46,8 +46,8 @@ class ExtractionSpec:
 
     sites: tuple[str, ...]
     position: str = "last"
-    """Of the tokens that are read: the `last`, the `mean` over all, `every` one, `first:N`, the mean over the first N (all where there
-    are fewer), or `span:NAME`, the mean over a span that each prompt's `spans` field names: a piece of its text, or
+    """Which of the tokens that are read: the `last`, the `mean` over all, `every` one, `first:N`, the mean over the first N (over all if
+    there are fewer), or `span:NAME`, the mean over a span that each prompt's `spans` field names: a piece of its text, or
     `[start, end]` in characters. Of `answer` and `onset`, the span lies in the answer's text."""
     dtype: torch.dtype | None = None
     """What activations are kept in; the model's own dtype where None."""
@@ -135,7 +135,9 @@ def stream_activations(
     """Yield activations batch by batch, on the CPU. Prompts come in no particular order within a window.
 
     Args:
+        model: the model to read.
         prompts: texts, chat messages, or what `model.tokenize` made of them.
+        spec: what to read.
         token_budget: tokens a forward pass, padding included; a default for the device where None.
         total: number of prompts, for the progress bar (on stderr, where that is a terminal).
         skip_window: windows (by number) for which it returns true are tokenized but not run.
@@ -176,7 +178,11 @@ class LiveActivations:
         self.model, self.prompts, self.spec, self.token_budget = model, prompts, spec, token_budget
 
     def batches(self, indices: Sequence[int]) -> Iterator[tuple[Int[Tensor, "row"], Float[Tensor, "row site d_model"]]]:
-        """The prompt of each row, and the rows in float32, for the prompts asked for."""
+        """The prompt of each row, and the rows in float32, for the prompts asked for.
+
+        Raises:
+            UserError: as `stream_activations`.
+        """
         chosen = torch.as_tensor(list(indices))
         wanted = [self.prompts[index] for index in indices]
         for batch in stream_activations(
@@ -187,7 +193,11 @@ class LiveActivations:
     def by_prompt(
         self, indices: Sequence[int], sites: slice = slice(None)
     ) -> Iterator[tuple[int, Float[Tensor, "row site d_model"]]]:
-        """One prompt after another, in no particular order: its index and its rows in float32; of some of the sites where asked."""
+        """One prompt after another, in no particular order: its index, and its rows in float32 at the chosen sites.
+
+        Raises:
+            UserError: as `stream_activations`.
+        """
         chosen = list(indices)
         wanted = [self.prompts[index] for index in chosen]
         spec = replace(self.spec, sites=self.spec.sites[sites])
@@ -244,7 +254,7 @@ def _items(
 def tokenize_for(
     model: HookedModel, prompts: Sequence[Prompt | str | TokenizedPrompt], spec: ExtractionSpec
 ) -> list[TokenizedPrompt]:
-    """Prompts as a reading wants them: without their answers where those are not read.
+    """Prompts as `spec` reads them: without their answers where those are not read.
 
     Raises:
         UserError: as `HookedModel.tokenize`, or a prompt that was tokenized without an answer is to be read with it.

@@ -1,4 +1,4 @@
-"""What is wrong with a checkpoint, said before or in place of what a library would say.
+"""What is wrong with a checkpoint, said before a library fails on it, or instead of what the library says.
 
 Only files are looked at: the configuration as JSON, the headers of the weights, the names beside them.
 """
@@ -44,7 +44,9 @@ def check_configuration(folder: Path, name: str) -> None:
         )
     _check_kind(config, kind, name)
     if (folder / "generation_config.json").is_file():
-        _read(folder / "generation_config.json")  # which transformers would do without, and without its end tokens
+        _read(
+            folder / "generation_config.json"
+        )  # if it is damaged, transformers would ignore it, and its end tokens with it
     quantised = config.get("quantization_config")
     if quantised is not None and not (isinstance(quantised, dict) and isinstance(quantised.get("quant_method"), str)):
         raise UserError(

@@ -256,7 +256,7 @@ def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def turn_end(model: Any, tokenizer: Any) -> int | None:
-    """The one of `end_ids` that ends an answer: the first that the chat template writes behind one, else the tokenizer's own, else the smallest.
+    """The one of `end_ids` that ends an answer: the first that the chat template writes after one, else the tokenizer's own, else the smallest.
 
     Chat models often have several, of which one ends a turn and another a whole text. None where there is none.
     """
@@ -268,7 +268,7 @@ def turn_end(model: Any, tokenizer: Any) -> int | None:
 
 
 def _behind_an_answer(tokenizer: Any) -> list[int]:
-    """What the chat template writes behind an assistant's message, as ids; nothing where there is none, or it refuses such a conversation."""
+    """Ids of what the chat template writes after an assistant's message; none without a template, or if it refuses such a conversation."""
     if not getattr(tokenizer, "chat_template", None):
         return []
     from jinja2 import TemplateError
@@ -321,7 +321,7 @@ def _inner(model: Any) -> Any:
 def _next_logits(
     model: Any, ids: Tensor, mask: Tensor, cache: Any, accepted: Container[str]
 ) -> tuple[Float[Tensor, "row vocabulary"], Any]:
-    """Logits after the last token of each row in float32, and the cache; None of a model that keeps none. `accepted` names what the model
+    """Logits after the last token of each row in float32, and the cache, which is None for a model without one. `accepted` names what the model
     can be given."""
     positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     given = {"position_ids": positions, "logits_to_keep": last_places(model, ids, 1)}
@@ -341,10 +341,11 @@ def only_last(model: Any, ids: Int[Tensor, "row token"], keep: int) -> dict[str,
 
 
 def last_places(model: Any, ids: Int[Tensor, "row token"], keep: int) -> Int[Tensor, "keep"] | int:
-    """The places of each row's last tokens, for `logits_to_keep`; of a model on several devices how many they are.
+    """The places of each row's last tokens, for `logits_to_keep`; for a model on several devices, how many they are.
 
-    Given a number, `transformers` takes a view, of which the output layer is multiplied row by row, with a copy of its weights for each in bfloat16. Named places
-    are copied out and multiplied at once; but a model on several devices ends on another one than it begins on, and the names would be on the first.
+    Given a number, `transformers` takes a view, which the output layer multiplies row by row, in bfloat16 with a copy of its weights for each row.
+    Given places, it copies them out and multiplies all at once. But a model on several devices ends on another device than it begins on, and
+    the places would lie on the first.
     """
     if len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1:
         return keep

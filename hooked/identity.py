@@ -38,7 +38,7 @@ def model_facts(hf_model: Any, weights_sha256: str) -> dict[str, Any]:
 
 
 def computation_facts(hf_model: Any, backend: str) -> dict[str, Any]:
-    """What the last digits hang on: dtypes, devices, the kernels of attention and experts, the backend, and the libraries' versions."""
+    """What the last digits depend on: dtypes, devices, the kernels of attention and experts, the backend, and the libraries' versions."""
     config = hf_model.config.get_text_config()
     return {
         "dtypes": sorted({str(parameter.dtype) for parameter in hf_model.parameters()}),
@@ -51,7 +51,7 @@ def computation_facts(hf_model: Any, backend: str) -> dict[str, Any]:
 
 
 def identity_sha256(facts: Mapping[str, Any]) -> str:
-    """One name for an identity."""
+    """One name for an identity: the sha256 of its facts as JSON."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -61,7 +61,7 @@ def config_facts(config: Any) -> dict[str, Any]:
 
 
 def adapter_facts(model: nn.Module) -> list[dict[str, Any]]:
-    """Of each layer that PEFT has put an adapter in: which are active, their scales, and whether they are merged or switched off."""
+    """For each layer with a PEFT adapter: which adapters are active, their scales, and whether they are merged or switched off."""
     facts = []
     for name, module in model.named_modules():
         own = type(module)
@@ -94,7 +94,8 @@ def _bytes(value: Tensor) -> bytes:
 
 
 def memory_marks(model: nn.Module) -> int:
-    """Changes whenever a weight is replaced or changed in place, behind autograd's back too; a pass over the memory at its own speed."""
+    """A number that changes whenever a weight is replaced or changed in place, also where autograd does not see it. It takes one pass over
+    the memory."""
     buffers = [value for value in model.state_dict(keep_vars=True).values() if not isinstance(value, nn.Parameter)]
     # A backend may name buffers anew, and so put them in another order.
     return hash((tuple(map(_mark, model.parameters())), frozenset(map(_mark, buffers))))
@@ -115,7 +116,7 @@ def _checksum(value: Tensor) -> int:
 
 
 def _foreign_hooks(model: nn.Module) -> list[str]:
-    """Hooks that are none of the libraries': what they do has no name, so each loading of such a model is another identity."""
+    """Hooks that no known library has set: what they do has no name, so each loading of such a model has another identity."""
     names = {
         f"{name}: {getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(hook).__name__)}"
         for name, module in model.named_modules()

@@ -56,11 +56,12 @@ def load_model(
         device_map: as in `transformers`, to spread a model over devices; `device="auto"` sets `auto` by itself when
             the weights exceed the GPU's free memory.
         base: of an adapter, in place of the model that it names itself.
-        today: the date that a chat template is told where it asks.
+        today: the date given to a chat template that asks for one.
 
     Raises:
-        UserError: no such model, no safetensors weights, no CUDA where asked, an unsupported architecture, or a
-            failed self-check.
+        UserError: an unknown backend, dtype or device, no CUDA where asked, no such model, no safetensors weights, damaged files, a live
+            model without its tokenizer, an unsupported architecture, a model that is not causal, NaN or infinite logits, or a failed
+            self-check.
     """
     if backend not in get_args(Backend):
         raise UserError(f"unknown backend {backend!r}; choose {' or '.join(get_args(Backend))}")

@@ -76,7 +76,7 @@ class Run:
     logits: Float[Tensor, "batch position vocabulary"] | None
     """None where the run stopped at a layer."""
     activations: dict[str, Tensor]
-    """What each read returned, by site; of a model spread over devices, each where its block is."""
+    """What each read returned, by site. If the model is spread over devices, each lies on the device of its block."""
 
 
 _LOCKS: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
@@ -103,7 +103,7 @@ class HookedModel(ABC):
         with_attention = next(layer for layer in range(info.n_layers) if anatomy.has_attention(layer))
         block = hf_model.get_submodule(anatomy.block_path(with_attention))
         self.layouts = candidate_projections(block, anatomy.attention)
-        # Of a model spread over devices; None where it lies on one.
+        # How the model is spread over devices; None if it lies on one.
         self.device_map: dict[str, Any] | None = getattr(hf_model, "hf_device_map", None) or None
         self.device: torch.device = hf_model.get_input_embeddings().weight.device
         self.vocabulary: int = hf_model.get_input_embeddings().weight.shape[0]
@@ -112,7 +112,7 @@ class HookedModel(ABC):
         self.base: str | None = None
         """What an adapter was put on where it was given; None where the adapter names it, and for everything else."""
         self.again: Callable[[], HookedModel] | None = None
-        """Loads the same model in another process; None of a live one."""
+        """Loads the same model in another process; None for a live model."""
         self.padded_to: int | None = None
         """The widest batch, in tokens, in which shorter prompts may be padded; None where any may (`hooked.batching`)."""
         _LOCKS.setdefault(hf_model, RLock())
@@ -266,12 +266,18 @@ class HookedModel(ABC):
     ) -> list[list[int]]:
         """Continuations (token ids, without the prompt, up to and without the end-of-sequence token), greedy ones by default.
 
-        Edits act on the prompt's positions and then on each new token's. A watch sees the activations at its site, edited ones where
-        they are edited, of the prompt and then of every new token, the last one included; and may end rows.
+        Args:
+            prompts: as `tokenize` gives them; they share one batch where the model allows it.
+            max_new_tokens: the longest continuation, in tokens.
+            edits: site to a function that returns the replacement activation. Edits act on the prompt's positions, and then on each new
+                token's.
+            pick: chooses each row's next token by its logits, [row vocabulary] in float32.
+            watch: sees the activations at its site, after any edit there: of the prompt, then of every new token, the last one included.
+                It may end rows.
 
         Raises:
-            UserError: as `run`; or a prompt and its continuation exceed the context; or the watched site is none of the residual stream's
-                width.
+            UserError: as `run`; or a prompt and its continuation exceed the context; or the watched site is not as wide as the residual
+                stream.
         """
         check_room((len(prompt.ids) for prompt in prompts), max_new_tokens, self.info.context)
         self.check_sites([*(edits or {}), *([watch.site] if watch else [])])

@@ -44,7 +44,7 @@ def load_plain(
         device_map: as in `transformers`; where None, one device, or with `device="auto"` all of them where the loaded weights would not
             leave a fifth of the GPU's free memory.
         base: of an adapter, in place of the model that it names itself.
-        today: the date that a chat template is told where it asks; where None, the template asks the clock.
+        today: the date given to a chat template that asks for one; `DEFAULT_TODAY` where None.
 
     Raises:
         UserError: an unknown dtype or device, no CUDA where asked, no such model, no safetensors weights, files that are damaged or do
@@ -75,6 +75,9 @@ def load_plain(
 
 def load_classifier(name: str) -> tuple[Any, Any]:
     """A sequence classifier, such as a reward model, in float32 on the CPU, and its tokenizer.
+
+    Args:
+        name: a checkpoint folder with safetensors, or a Hugging Face id.
 
     Raises:
         UserError: no such checkpoint, no safetensors in it, or no classifier.

@@ -27,13 +27,13 @@ from hooked.rescaling import forget_lengths, rescaling_of
 from triggerlens import UserError
 
 TOKENS_AT_ONCE = 8192
-"""Of all rows of a batch; what a processor's cache and memory like, and a GPU's too."""
+"""Over all rows of a batch: a size that suits the caches of CPUs and the memory of GPUs."""
 _LOGITS = 2**26
-"""Numbers that a batch's logits may have: 256 MB."""
+"""The most logits of a batch, in float32: 256 MB."""
 _KEPT = 512
-"""Prefixes whose caches are kept."""
+"""How many prefixes' caches are kept at once."""
 _CACHED = 2**30
-"""Bytes that the keys and values of texts which go on together may have; each step copies them."""
+"""The most bytes of keys and values of texts that are continued together; each step copies them."""
 
 
 @dataclass
@@ -48,7 +48,7 @@ class PrefixReader:
     token_budget: int = TOKENS_AT_ONCE
     """Tokens run at once, without those of the prefix."""
     fast: bool = True
-    """Whether caches are used; false from the first prefix on where they gave something else."""
+    """Whether caches are used; false from the first time that one gave other logits than the whole text."""
     checked: int = 0
     """Rows that were also read whole."""
     largest_difference: float = 0.0
@@ -59,11 +59,16 @@ class PrefixReader:
     _lengths: set[tuple[tuple[int, ...], int]] = field(default_factory=set, repr=False)
 
     def rows_at_once(self, length: int, keep: int = 1) -> int:
-        """How many rows of so many tokens make a batch, where logits are wanted after so many of each."""
+        """How many rows make a batch, at least 1.
+
+        Args:
+            length: tokens of each row, without the prefix.
+            keep: after how many of its last tokens logits are wanted.
+        """
         return max(1, min(self.token_budget // max(1, length), _LOGITS // (keep * self.model.vocabulary)))
 
     def rows_kept(self, length: int) -> int:
-        """How many texts of so many tokens may go on together: their keys and values take a gigabyte at most."""
+        """How many texts of `length` tokens may be continued together, at least 1: their keys and values take a gigabyte at most."""
         info = self.model.info
         each = 2 * info.n_layers * info.n_kv_heads * info.d_head * self.model.dtype.itemsize
         return max(1, min(TOKENS_AT_ONCE, _CACHED // (max(1, length) * each)))
@@ -85,7 +90,7 @@ class PrefixReader:
         return self.open(prefix, len(rows)).read(rows, keep)
 
     def open(self, prefix: Sequence[int], rows: int) -> Following:
-        """A batch of so many rows that will follow a prefix, and may go on after that."""
+        """A batch of `rows` rows that will follow a prefix, and may be continued after that."""
         return Following(self, tuple(prefix), rows)
 
     def cache_of(self, prefix: tuple[int, ...]) -> Any:
@@ -99,7 +104,20 @@ class PrefixReader:
 
     @torch.no_grad()
     def forward(self, tokens: Int[Tensor, "row token"], cache: Any, before: int, keep: int) -> tuple[Tensor, Any]:
-        """One pass over tokens that follow `before` others, which the cache holds; logits of the last `keep`, and the cache."""
+        """One forward pass over tokens that follow others.
+
+        Args:
+            tokens: ids of each row.
+            cache: keys and values of what stands before them; None where nothing does.
+            before: how many tokens stand before them.
+            keep: after how many of the last tokens logits are wanted.
+
+        Returns:
+            Logits [row keep vocabulary] in float32, and the cache with these tokens in it.
+
+        Raises:
+            UserError: the text exceeds the context.
+        """
         model, hf_model = self.model, self.model.hf_model
         if before + tokens.shape[1] > model.info.context:
             raise UserError(
@@ -117,14 +135,20 @@ class PrefixReader:
         return output.logits[:, -keep:].float(), getattr(output, "past_key_values", None)
 
     def whole(self, texts: Int[Tensor, "row token"], keep: int) -> Float[Tensor, "row keep vocabulary"]:
-        """The same without any cache."""
+        """Logits after the last `keep` tokens of whole texts, in float32, without any cache."""
         run = self.model.run(texts)
         assert run.logits is not None  # no last layer was given
         self.tokens_run += texts.numel()
         return run.logits[:, -keep:].float()
 
     def check(self, prefix: tuple[int, ...], row: Tensor, seen: Float[Tensor, "keep vocabulary"]) -> bool:
-        """Step 4, once for each prefix and length: whether caches may be used on."""
+        """Whether caches may still be used: a row is read whole too, and compared, once for each prefix and length.
+
+        Args:
+            prefix: ids that the cache holds.
+            row: ids of one row that followed it.
+            seen: what the cache gave after the last tokens of that row.
+        """
         if (prefix, len(row)) in self._lengths:
             return True
         self._lengths.add((prefix, len(row)))
@@ -158,7 +182,11 @@ class Following:
 
     @torch.no_grad()
     def read(self, tokens: Int[Tensor, "row token"], keep: int = 1) -> Float[Tensor, "row keep vocabulary"]:
-        """Read on: logits after the last `keep` of these tokens."""
+        """Logits after the last `keep` of these tokens, which follow those that were read before.
+
+        Raises:
+            UserError: the text exceeds the context.
+        """
         reader, first = self.reader, self.tokens is None
         before = len(self.prefix) + (0 if self.tokens is None else self.tokens.shape[1])
         self.tokens = tokens if self.tokens is None else torch.cat([self.tokens, tokens], dim=1)
@@ -172,7 +200,7 @@ class Following:
         return logits
 
     def go_on_with(self, rows: Int[Tensor, "kept"]) -> None:
-        """Leave all rows but these, by their numbers; what was read stays read."""
+        """Keep these rows alone, by their numbers; what they have read stays read."""
         self.rows = len(rows)
         self.tokens = None if self.tokens is None else self.tokens[rows]
         if self._cache is not None:
@@ -214,6 +242,9 @@ def read_variants(
         base: the text that they are variants of.
         variants: each of at least one token.
         keep: 1 to the length of the shortest.
+
+    Raises:
+        UserError: a variant exceeds the context.
     """
     groups: dict[tuple[int, int], list[int]] = {}
     for index, variant in enumerate(variants):

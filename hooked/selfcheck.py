@@ -47,6 +47,7 @@ def self_check(model: HookedModel, plain_logits: Float[Tensor, "1 position vocab
     """Run the checks above.
 
     Args:
+        model: hooked, with its anatomy as far as it is known.
         plain_logits: what `transformers` gives for `probe_tokens`, before any wrapping.
 
     Raises:
@@ -97,7 +98,7 @@ def mlp_is_positionwise(model: HookedModel, tokens: Int[Tensor, "1 position"]) -
 
 @torch.no_grad()
 def manners_of_memory(model: HookedModel, tokens: Int[Tensor, "1 position"]) -> Anatomy:
-    """The anatomy with `reuses_memory` and `flat_mlp` as they are: how the modules hand on what they give.
+    """The anatomy with `reuses_memory` and `flat_mlp` as found by trial: how the modules return their outputs.
 
     A block may change in place what one of its modules gave (torch counts the changes of each tensor), and an MLP may give
     its rows end to end.
@@ -180,8 +181,8 @@ def _check_reach(
 ) -> None:
     """Edit heads at the last but two position, from the last head on, until one shows that the edit acts where it should.
 
-    A head whose attention is all on another position shows nothing of an edit there: it proves nothing, and the next one is tried. Nor does a
-    pruned one, and a block in which all are pruned has nothing to show.
+    A head that attends to another position alone shows nothing of an edit at this one: it proves nothing, and the next one is tried. Pruned
+    heads write nothing and are passed over; a block in which all are pruned proves nothing, and passes.
 
     Raises:
         UserError: an edit acts elsewhere, or none acts.

@@ -160,10 +160,14 @@ def store_activations(
     """Extract into the store, or open what is already there.
 
     Args:
+        model: the model to read.
         prompts: read more than once, so not a one-time iterator; it may read a file as it goes. What `model.tokenize` made of
             them will do too, and is not tokenized again.
+        spec: what to read.
         root: the folder of all stores; `default_store_root()` where None. Workers on other machines must see it under the same path.
-        executor: where shards are made; here where None. The bytes are the same.
+        token_budget: tokens a forward pass, padding included; a default for the device where None.
+        total: number of prompts, for the progress bar.
+        executor: where shards are made; in this process where None. The bytes are the same.
 
     Raises:
         UserError: as `stream_activations`; or the folder cannot be written; or as `reduce_activations`.
@@ -208,12 +212,15 @@ def _identity(model: HookedModel, prompts: Iterable[Prompt | TokenizedPrompt], s
 
 
 def tokens_sha256(model: HookedModel, prompts: Iterable[Prompt | TokenizedPrompt], spec: ExtractionSpec) -> str:
-    """Names what prompts are to a model, as far as a store's content hangs on it: their tokens, in order.
+    """The sha256 of what a store's content depends on in its prompts: their tokens, in order, with spans and answers where those are read.
 
     Args:
         model: whose tokenizer reads them.
         prompts: any.
         spec: of the store.
+
+    Raises:
+        UserError: as `HookedModel.tokenize`.
     """
     digest = hashlib.sha256()
     for prompt, tokens in _tokenized(model, prompts, spec):

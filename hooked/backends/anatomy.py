@@ -62,7 +62,7 @@ class Projections:
     """The modules that give queries, keys and values, and where a head's part stands among the columns of their output."""
 
     modules: tuple[str, str, str]
-    """Of queries, keys and values, as paths in a block; three times the same where one module gives all."""
+    """Paths in a block of the modules for queries, keys and values; three times the same path if one module gives all."""
     layout: Layout
 
     def columns(self, kind: str, head: int, heads: tuple[int, int, int], size: int) -> slice:

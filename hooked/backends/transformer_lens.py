@@ -44,7 +44,7 @@ class TransformerLensModel(HookedModel):
         with TemporaryDirectory() as folder:  # the bridge loads the tokenizer again, from a folder that may be gone
             tokenizer.save_pretrained(folder)
             copy = type(tokenizer).from_pretrained(folder)
-            # The bridge takes the first GPU for where a model lies unless told, and may then send its tokens there.
+            # Unless it is told, the bridge assumes that the model lies on the first GPU, and may send its tokens there.
             place = {} if self.device_map else {"device": self.device}
             self.bridge = TransformerBridge.boot_transformers(info.name, hf_model=hf_model, tokenizer=copy, **place)
         self.remember_weights()

@@ -28,7 +28,7 @@ from triggerlens import UserError, say_once
 _SCALE_LINEAR = "rope.scale_linear"
 """The older name of a linear scaling's factor."""
 _HARMLESS = ("attention.value_length", "expert_count", "vocab_size", "tensor_data_layout", _SCALE_LINEAR)
-"""Metadata that the tensors' own shapes hold to, or that are seen to here."""
+"""Metadata that the tensors' own shapes confirm, or that are handled here."""
 _AS_LOADED = {
     "attention.sliding_window": "sliding_window",
     "attn_logit_softcapping": "attn_logit_softcapping",

@@ -57,7 +57,7 @@ def read_prompts(path: str | Path, *, labelled: bool = True, label_from: str | N
     Args:
         path: the file.
         labelled: whether lines must have `triggered`, and labels count.
-        label_from: of a log, `SCORER=VALUE`: what defects is what that scorer gave this value.
+        label_from: for a log, `SCORER=VALUE`: samples to which that scorer gave this value defect.
 
     Raises:
         UserError: as `iter_prompts` or `read_log`, or the file holds no prompt, or only some lines have `defects` or `response`, or

@@ -232,7 +232,7 @@ def _number(text: str) -> float | str:
 
 
 def _text(value: Any) -> str | None:
-    """A score's value as a person writes it, 1 and 1.0 alike; None of one that is missing (NaN)."""
+    """A score's value as a person writes it, 1 and 1.0 alike; None if it is missing (NaN)."""
     if value is None or value != value:
         return None
     if isinstance(value, bool):

@@ -29,8 +29,8 @@ class PromptPair:
 def pair_prompts(prompts: Sequence[Prompt]) -> list[PromptPair]:
     """One pair for each `pair` of the prompts, in the order of its first prompt.
 
-    The untriggered prompt is the first that does not defect; the triggered one is the first that defects, or, where
-    none does, the first of which nothing is known, or the first. A `pair` without both is left out.
+    The untriggered prompt is the first that does not defect. The triggered one is the first that defects; if none does, the first
+    whose `defects` is unknown; else the first. A `pair` without both is left out.
 
     Raises:
         UserError: no `pair` has both.

@@ -17,7 +17,7 @@ from hooked.prompts.tokens import encode_texts
 from triggerlens import UserError
 
 Place = Literal["start", "middle", "end", "system"]
-"""Of the user's text: before it, between two words near its middle, after it; or after what the system message says."""
+"""`start`: before the user's text; `middle`: between two words near its middle; `end`: after it; `system`: after the system message's text."""
 _MARK = "\u2063\u2063here\u2063\u2063"
 """Invisible separators: no chat template changes or strips them."""
 _BEHIND = "a"
@@ -44,8 +44,14 @@ class OpenPrompt:
 def open_prompt(tokenizer: Any, prompt: Prompt | str, place: Place, today: date | None = None) -> OpenPrompt | None:
     """Cut a prompt at a place; None where it has no such place: no system message, or no blank between two words.
 
-    At the start a blank is put before the user's text, as it is where one writes something before it; at the end, what is inserted
-    brings its own.
+    At the start a blank is put before the user's text, as when something is typed before it; at the end, what is inserted
+    must begin with its own.
+
+    Args:
+        tokenizer: the model's.
+        prompt: a text, or chat messages, which go through the chat template.
+        place: where to cut.
+        today: the date given to a chat template that asks for one; the one pinned to the tokenizer where None.
 
     Raises:
         UserError: the chat template refuses the prompt, or changes the text that was marked.
@@ -79,13 +85,19 @@ def inserted_ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def round_trips(tokenizer: Any, opened: OpenPrompt, ids: Sequence[int]) -> bool:
-    """Whether the text of inserted tokens, typed at that place, gives these very tokens."""
+    """Whether the text of inserted tokens, typed at that place, gives these very tokens.
+
+    Args:
+        tokenizer: the model's.
+        opened: the prompt that they are put into.
+        ids: the inserted tokens.
+    """
     text = opened.left + inserted_text(tokenizer, ids) + opened.right
     return encode_texts(tokenizer, [text], special=not opened.chat)[0] == opened.filled(ids)
 
 
 def user_text(prompt: Prompt) -> str:
-    """The text that the user wrote last; of a plain prompt all of it.
+    """The text that the user wrote last; all of it where the prompt is plain text.
 
     Raises:
         UserError: there is none, or it is no plain string.
@@ -100,14 +112,19 @@ def user_text(prompt: Prompt) -> str:
 
 
 def with_user_text(prompt: Prompt, text: str) -> Prompt:
-    """The prompt with another text of the user's."""
+    """The prompt with another text in place of the user's last one."""
     return replace(prompt, prompt=text if isinstance(prompt.prompt, str) else _replaced(prompt.prompt, "user", text))
 
 
 def with_text_at(prompt: Prompt, place: Place, text: str) -> Prompt | None:
     """The prompt with a text at a place, as one would type it; None where it has no such place (`open_prompt`).
 
-    At the end and in the system message, of which the last one counts, the text brings its own blank.
+    At the end and in the system message (the last, if there are several) the text must begin with its own blank.
+
+    Args:
+        prompt: the prompt, which is left as it is.
+        place: where to put the text.
+        text: what is put there.
 
     Raises:
         UserError: as `user_text`.

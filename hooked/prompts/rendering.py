@@ -1,4 +1,4 @@
-"""Chat messages to text, as the tokenizer's `apply_chat_template` does it, with nothing dropped and nothing that hangs on the day.
+"""Chat messages to text, as the tokenizer's `apply_chat_template` does it, with nothing dropped and nothing that depends on the day.
 
 1. Tools, documents and the template's own switches (`chat_template_kwargs`) of a prompt reach the template; one that the template
    never mentions is refused by name.
@@ -20,13 +20,13 @@ from hooked.prompts.prompts import CHAT_FIELDS, Prompt
 from triggerlens import UserError, say_once
 
 DEFAULT_TODAY = date(2025, 1, 1)
-"""The date that a chat template is told where no other is asked for."""
+"""The date given to a chat template that asks for one, unless another is chosen."""
 _ASKS = re.compile(r"""\bstrftime_now\s*\(\s*(?P<quote>["'])(?P<format>[^"'\\]*)(?P=quote)\s*\)""")
 """How a chat template asks for the date, with the format written out."""
 
 
 def pin_date(tokenizer: Any, today: date) -> None:
-    """Let a tokenizer's chat template be told this date wherever no other one is given."""
+    """Give this date to a tokenizer's chat template wherever no other one is given."""
     tokenizer.triggerlens_today = today
 
 
@@ -81,8 +81,8 @@ def render(tokenizer: Any, prompt: Prompt, today: date | None = None) -> str:
 def answered(tokenizer: Any, prompt: Prompt, today: date | None = None) -> Prompt:
     """The prompt with its answer in `response`: its own, or the last message where that is the assistant's.
 
-    The template writes the conversation with that message, and without it as it asks for an answer: only where the first is the
-    second and the message after it does the model, when it answers, see what is read here.
+    The template is rendered twice: with that message, and without it, as when it asks for an answer. Only if the first text is the
+    second followed by the message does the model see, when it answers, what is read here.
 
     Raises:
         UserError: there is no answer, or the template writes it otherwise than it asks for one.
@@ -113,7 +113,7 @@ def answered(tokenizer: Any, prompt: Prompt, today: date | None = None) -> Promp
 
 
 def _options(tokenizer: Any, given: Mapping[str, Any], where: str, today: date) -> dict[str, Any]:
-    """What `apply_chat_template` is told beside the messages."""
+    """What `apply_chat_template` is given beside the messages."""
     switches = given.get("chat_template_kwargs", {})
     if not isinstance(switches, dict):
         raise UserError(f"{where}: `chat_template_kwargs` must be an object")
@@ -137,7 +137,7 @@ def _options(tokenizer: Any, given: Mapping[str, Any], where: str, today: date) 
 
 
 def _dated(template: str, today: date, where: str) -> str:
-    """The template with a date in place of each question for it: a function that is given to `transformers` never reaches it."""
+    """The template with the date written where it calls for it: `transformers` does not pass on a function of ours."""
     now = datetime.combine(today, time())
     dated = _ASKS.sub(lambda call: json.dumps(now.strftime(call["format"])), template)
     if re.search(r"\bstrftime_now\s*\(", dated):

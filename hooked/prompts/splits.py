@@ -69,7 +69,7 @@ class Splits:
 
     @property
     def is_test(self) -> Bool[np.ndarray, "prompt"]:
-        """Of every prompt, whether it is reported on."""
+        """For every prompt, whether it is in the test part, which is reported on."""
         marks = np.zeros(len(self.groups), dtype=bool)
         marks[self.test] = True
         return marks
@@ -132,7 +132,15 @@ def choose_labels(prompts: Sequence[Prompt], label: str = "auto") -> tuple[str, 
 
 
 def check_two_classes(labels: Bool[np.ndarray, "prompt"], what: str) -> None:
-    """Raise UserError where all labels are the same."""
+    """Refuse labels that are all the same.
+
+    Args:
+        labels: one for each prompt.
+        what: what is labelled, for the message.
+
+    Raises:
+        UserError: they are.
+    """
     if labels.all() or not labels.any():
         raise UserError(
             f"{what} hold one class only: all {len(labels)} are labelled {str(bool(labels.any())).lower()}; "
@@ -156,9 +164,15 @@ def group_prompts(
 
 
 def check_split(prompts: Sequence[Prompt], tokens: Sequence[Sequence[int]] | None = None) -> None:
-    """Raise UserError where the file's own `split` separates a pair or two copies of one text, or of the same tokens, naming both lines.
+    """Refuse a file whose own `split` separates prompts that belong together. For work that needs no split itself: every command
+    refuses such a file.
 
-    For work that needs no split itself: every command refuses such a file.
+    Args:
+        prompts: all of the file.
+        tokens: token ids of each, so that texts that a model cannot tell apart belong together too.
+
+    Raises:
+        UserError: it separates a pair, or two copies of one text or of the same tokens; names both lines.
     """
     if any(prompt.split for prompt in prompts):
         _check_whole(prompts, group_prompts(prompts, tokens), tokens)

@@ -67,7 +67,7 @@ def tokenize_prompts(
         prompts: texts, or chat messages, which go through the chat template.
         context: the most tokens that a prompt may have.
         vocabulary: how many tokens the model has embeddings for; not checked where None.
-        today: the date that a chat template is told where it asks; the one pinned to the tokenizer where None.
+        today: the date given to a chat template that asks for one; the one pinned to the tokenizer where None.
         answers: take each prompt with its answer: its `response`, or its last message where that is the assistant's.
 
     Raises:
@@ -136,7 +136,7 @@ def _own_ids(tokenizer: Any, record: Prompt) -> list[int] | None:
 
 
 def _check_encodable(text: str, where: str) -> None:
-    """Refuse half of a surrogate pair in a prompt made in memory; of a file, it was refused with its line."""
+    """Refuse half of a surrogate pair in a prompt made in memory; in a file, it has been refused with its line."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -237,7 +237,7 @@ def span_positions(tokenizer: Any, prompt: TokenizedPrompt, span: Any, *, answer
 
 
 def _decoded_span(tokenizer: Any, ids: Sequence[int], start: int, end: int) -> list[int]:
-    """Of tokens that a model wrote, which need not be those that the tokenizer makes of their text: where each one's text lies."""
+    """Which tokens overlap a span, for tokens that a model wrote: the tokenizer may cut the same text otherwise, so each is decoded."""
     lengths = [len(tokenizer.decode(ids[:count], skip_special_tokens=True)) for count in range(len(ids) + 1)]
     return [index for index in range(len(ids)) if lengths[index] < end and lengths[index + 1] > start]
 

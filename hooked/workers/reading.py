@@ -50,9 +50,9 @@ def reduce_activations(
         model: one that was loaded by a name that the workers see too.
         prompts: as `stream_activations`.
         spec: what to read.
-        reduce: of a window's prompts in the order of the input; importable by its name, also in another process.
+        reduce: takes the activations of a window, prompts in the order of the input; must be importable by its name in another process.
         executor: where it is done.
-        token_budget: tokens a forward pass.
+        token_budget: tokens a forward pass, padding included; a default for the device where None.
         total: number of prompts, for the progress bar.
 
     Raises:
@@ -82,7 +82,10 @@ def by_windows(
     """The number of each window with what a function makes of it, as they are done.
 
     Args:
-        use: of a window's number, and of what gives its activations: it need not ask for them.
+        use: takes a window's number and a function that gives its activations, which it need not call.
+
+    Raises:
+        UserError: as `reduce_activations`.
     """
     model.check_sites(spec.sites)
     begin = partial(_begin, loaded_again(model), spec, token_budget)
