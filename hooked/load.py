@@ -54,7 +54,7 @@ def load_model(
         device: `auto` (the GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         dtype: `auto` is float32 on the CPU and the checkpoint's own on a GPU.
         device_map: as in `transformers`, to spread a model over devices; `device="auto"` sets `auto` by itself when
-            the weights exceed the GPU's free memory.
+            the weights, once loaded, would take four fifths of the GPU's free memory or more.
         base: of an adapter, in place of the model that it names itself.
         today: the date given to a chat template that asks for one.
 
