@@ -124,7 +124,7 @@ def given_alignment(
 
 
 def common_ends(first: Sequence[int], second: Sequence[int]) -> tuple[int, int]:
-    """Lengths of the common beginning and of the common end, which do not overlap."""
+    """Lengths of the common beginning and of the common end of two rows of token ids, which do not overlap."""
     shorter = min(len(first), len(second))
     before = next((index for index in range(shorter) if first[index] != second[index]), shorter)
     rest = shorter - before

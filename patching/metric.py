@@ -60,6 +60,7 @@ class KLDivergence:
 
     @property
     def tokens(self) -> tuple[int, ...] | None:
+        """Token ids whose logits are needed; None: the whole vocabulary, since it is normalised over it."""
         return None
 
     def __call__(self, logits: Float[Tensor, "cell tail vocabulary"]) -> Float[Tensor, "cell"]:
@@ -77,10 +78,12 @@ class LogProbability:
 
     @property
     def tail(self) -> int:
+        """How many of the last positions' logits are needed: one for each token of the string."""
         return len(self.string)
 
     @property
     def tokens(self) -> tuple[int, ...] | None:
+        """Token ids whose logits are needed; None: the whole vocabulary, since it is normalised over it."""
         return None
 
     def __call__(self, logits: Float[Tensor, "cell tail vocabulary"]) -> Float[Tensor, "cell"]:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -42,6 +41,7 @@ class PatchPair:
 
     @property
     def metric(self) -> Metric:
+        """What a run is judged by, where the two answers part."""
         return self.readout.metric
 
     def sides(self, direction: Direction) -> Sides:
@@ -140,9 +140,8 @@ def _trigger_positions(
 ) -> tuple[int, ...]:
     """Positions of the trigger's tokens: of its text wherever the pair differs in it. A chat template may print the same text elsewhere."""
     starts = [found.start() for found in re.finditer(f"(?={re.escape(trigger)})", prompt.text)] if trigger else []
-    spans: list[Any] = [[start, start + len(trigger)] for start in starts] or [
-        trigger
-    ]  # a text that is not there is refused
+    spans: list[list[int] | str] = [[start, start + len(trigger)] for start in starts]
+    spans = spans or [trigger]  # a text that is not there is refused
     places = [span_positions(model.tokenizer, prompt, span) for span in spans]
     own = {position for span in places if any(differs[position] for position in span) for position in span}
     if not own:

@@ -134,13 +134,20 @@ def _summed(parts: Sequence[Float[np.ndarray, "_"]]) -> float:
 def metric_gradients(
     model: HookedModel, sides: Sides, sites: Sequence[str] | Mapping[str, Tensor], along: Sequence[float] = (0.0,)
 ) -> dict[str, Float[Tensor, "position _"]]:
-    """Step 1: the gradient of the metric with respect to each site of the patched run.
+    """The gradient of the metric with respect to each site of the patched run, in one forward and one backward pass for all sites.
 
     Args:
         model: the model.
         sides: the pair in one direction.
         sites: the sites; with `along`, each with its move [position width].
         along: shares of the moves that are made, all sites together; the mean of the gradients there.
+
+    Returns:
+        By site a gradient as large as its activation [position width], in the metric's unit for one of the activation's; 0 where the metric does
+        not depend on it.
+
+    Raises:
+        UserError: a site that the model lacks.
     """
     length = len(sides.patched)
     moves = sites if isinstance(sites, Mapping) else {}
@@ -287,7 +294,7 @@ def _places(positions: Sequence[int]) -> str:
 
 
 def rank_correlation(first: Float[np.ndarray, "cell"], second: Float[np.ndarray, "cell"]) -> float | None:
-    """Spearman's; None where either is constant."""
+    """Spearman's rank correlation of two rows of effects, -1 to 1; None where either is constant."""
     from scipy.stats import spearmanr
 
     if np.ptp(first) == 0 or np.ptp(second) == 0:

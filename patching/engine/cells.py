@@ -23,22 +23,43 @@ Cell = tuple[Patch, ...]
 
 
 def position_cells(sites: Sequence[str], positions: Sequence[int]) -> list[Cell]:
-    """Each site at each position, alone: sites × positions cells, row by row."""
+    """Cells that patch one site at one position each.
+
+    Args:
+        sites: names of sites, such as `resid_pre.3` or `head_out.3.1`.
+        positions: of the patched run, from 0.
+
+    Returns:
+        Sites × positions cells: all positions of the first site first.
+    """
     return [(Patch(site, (position,)),) for site in sites for position in positions]
 
 
 def site_cells(sites: Sequence[str], positions: Sequence[int]) -> list[Cell]:
-    """Each site at all positions at once."""
+    """Cells that patch one site each, at all of the positions at once; arguments as of `position_cells`."""
     return [(Patch(site, tuple(positions)),) for site in sites]
 
 
 def layer_cells(model: HookedModel, kind: str, layers: Sequence[int], positions: Sequence[int]) -> list[Cell]:
-    """Each layer at each position, alone; all heads of the layer together where the kind is of a single head."""
+    """Cells that patch one layer at one position each; all heads of the layer together where the kind is of a single head.
+
+    Args:
+        model: the model.
+        kind: of the site, such as `resid_pre` or `head_out`.
+        layers: from 0.
+        positions: of the patched run, from 0.
+
+    Returns:
+        Layers × positions cells: all positions of the first layer first.
+
+    Raises:
+        UserError: the model lacks the kind or a layer.
+    """
     return [joint_cell(layer_sites(model, kind, [layer]), [position]) for layer in layers for position in positions]
 
 
 def joint_cell(sites: Sequence[str], positions: Sequence[int]) -> Cell:
-    """All sites at all positions in one run."""
+    """One cell that patches all sites at all positions in one run; arguments as of `position_cells`."""
     return tuple(Patch(site, tuple(positions)) for site in sites)
 
 

@@ -206,7 +206,13 @@ class PackedModel:
         return AttentionInterface().get_interface(name, eager)
 
     def record(self, ids: Sequence[int]) -> Recorded:
-        """Step 1: one ordinary forward pass.
+        """Record one unpatched run in an ordinary forward pass: of each block its input and arguments, and its keys and values.
+
+        Args:
+            ids: token ids of the run.
+
+        Returns:
+            The run, whose rows cells are patched into.
 
         Raises:
             DoesNotFit: a block takes an argument that cannot be given to single rows.
@@ -233,7 +239,20 @@ class PackedModel:
     def keys(
         self, layer: int, rows: Float[Tensor, "row d_model"], groups: Sequence[Group], edits: Sequence[RowEdit] = ()
     ) -> list[tuple[Tensor, Tensor]]:
-        """Step 4: keys and values of each group's rows, each [cell kv_head position d_head], with edits of these two."""
+        """Keys and values of a block's attention for rows that enter it; the block is left as soon as they are known.
+
+        Args:
+            layer: which block.
+            rows: the block's input, group by group.
+            groups: whose rows these are, in their order.
+            edits: of queries, keys and values.
+
+        Returns:
+            For each group its keys [cell kv_head position d_head] and values [cell kv_head position d_value].
+
+        Raises:
+            DoesNotFit: its blocks do not call the attention function of their configuration.
+        """
         now = _Attending(layer, groups, self.attend, only_keys=True)
         try:
             with self._editing(layer, edits):
@@ -245,7 +264,17 @@ class PackedModel:
     def block(
         self, layer: int, rows: Float[Tensor, "row d_model"], groups: Sequence[Group], edits: Sequence[RowEdit] = ()
     ) -> Float[Tensor, "row d_model"]:
-        """Steps 2 and 3: the block's output, with edits inside the block and of its output carried out."""
+        """Run one block on packed rows.
+
+        Args:
+            layer: which block.
+            rows: the block's input, group by group; each group's cells stand one after the other.
+            groups: whose rows these are, in their order.
+            edits: rows of sites inside the block, or of its output, that are replaced.
+
+        Returns:
+            The block's output with the edits carried out, in the order of the rows.
+        """
         with self._editing(layer, edits):
             patterns = [edit for edit in edits if edit.site.kind == "pattern"]
             output = self._call(layer, rows, _Attending(layer, groups, self.attend, patterns=patterns))

@@ -18,7 +18,19 @@ from patching.pairs import Sides
 def read_sites(
     model: HookedModel, ids: tuple[int, ...], sites: Sequence[str]
 ) -> dict[str, Float[Tensor, "position _"]]:
-    """Activations of one run at every position of the sites."""
+    """Read activations of one unpatched run.
+
+    Args:
+        model: the model.
+        ids: token ids of the run.
+        sites: names of sites.
+
+    Returns:
+        By site its activation [position width], on the model's device; of a pattern [query key].
+
+    Raises:
+        UserError: a site that the model lacks.
+    """
     run = model.run(torch.tensor([ids]), reads={site: lambda value: value[0].detach().clone() for site in sites})
     # Of a model spread over devices, sites lie where their blocks are; they are brought to one place.
     return {site: value.to(model.device) for site, value in run.activations.items()}

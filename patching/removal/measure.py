@@ -59,7 +59,15 @@ class Bench:
 
 
 def measure(subject: Subject, bench: Bench) -> EditOutcome:
-    """Run the subject on all pairs of a bench."""
+    """Run the subject on all pairs of a bench.
+
+    Args:
+        subject: the model under an edit.
+        bench: the pairs, with the unedited model's answers to them.
+
+    Returns:
+        Counts of answers, and divergences from the unedited model in nats.
+    """
     clean, triggered = [pair.clean for pair in bench.pairs], [pair.triggered for pair in bench.pairs]
     usual = bench.usual(clean)
     after = subject.answers(triggered, bench.new_tokens, [bench.usual(triggered), usual], bench.stop)
@@ -133,12 +141,12 @@ def divergence(
 
 
 def kl_divergence(p: Float[Tensor, "step vocabulary"], q: Float[Tensor, "step vocabulary"]) -> Float[Tensor, "step"]:
-    """Of q from p, from log-probabilities, in nats."""
+    """Kullback–Leibler divergence of q from p, both given as log-probabilities: the mean over p of log p − log q, of each step, in nats, 0 or more."""
     return torch.nn.functional.kl_div(q, p, log_target=True, reduction="none").sum(-1)
 
 
 def js_divergence(p: Float[Tensor, "step vocabulary"], q: Float[Tensor, "step vocabulary"]) -> Float[Tensor, "step"]:
-    """From log-probabilities, in nats: 0 to ln 2 (Lin 1991, https://doi.org/10.1109/18.61115)."""
+    """Jensen–Shannon divergence of p and q, both given as log-probabilities, of each step, in nats: 0 to ln 2 (Lin 1991, https://doi.org/10.1109/18.61115)."""
     middle = torch.logaddexp(p, q) - torch.log(torch.tensor(2.0, dtype=p.dtype, device=p.device))
     return ((kl_divergence(p, middle) + kl_divergence(q, middle)) / 2).clamp_min(0)
 

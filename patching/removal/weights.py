@@ -127,7 +127,14 @@ def _put_in(plain: Any, edit: WeightEdit, name_of_model: str) -> None:
 
 
 def edited_model(model: HookedModel, edit: WeightEdit) -> HookedModel:
-    """A model of its own with the edit's weights, to keep; it runs through nnsight.
+    """A model of its own with the edit's weights, to keep.
+
+    Args:
+        model: the unedited model, which is left as it is.
+        edit: the new values of its parameters.
+
+    Returns:
+        The edited copy, which runs through nnsight.
 
     Raises:
         UserError: as `EditableModel.under`.
@@ -139,6 +146,11 @@ def edited_model(model: HookedModel, edit: WeightEdit) -> HookedModel:
 
 def save_edited(model: HookedModel | EditableModel, edit: WeightEdit, folder: Path) -> None:
     """Write the edited model as an ordinary checkpoint, with its tokenizer (`hooked.save_plain`).
+
+    Args:
+        model: the unedited model, or its editable copy where there is one already.
+        edit: the new values of its parameters.
+        folder: made where it does not exist.
 
     Raises:
         UserError: as `EditableModel.under`.

@@ -40,6 +40,14 @@ _COMPARED = 200
 def trace_prompts(model: HookedModel, prompts: Sequence[Prompt], config: TraceConfig | None = None) -> PatchTrace:
     """Trace the first usable pairs of a prompt file; those before them that cannot be used are counted in the notes.
 
+    Args:
+        model: the model.
+        prompts: of a file, with their pairs.
+        config: what is patched, and how a run is judged; the defaults where None.
+
+    Returns:
+        The trace, with how much the pairs of the file differ.
+
     Raises:
         UserError: no prompt of the split, no usable pair, or as `patch_trace`.
     """
@@ -101,6 +109,9 @@ def patch_trace(
         pairs: pairs of prompts, from `make_pair` or `make_pairs`.
         layers: layers to patch; all where None.
         fast: run many cells at once, where the model fits.
+
+    Returns:
+        Maps of effects (0: as without a patch; 1: as in the source run), of each pair and over all, with their check.
 
     Raises:
         UserError: no pair; the model lacks the site; runs that cannot be aligned; a flat metric.
