@@ -49,9 +49,10 @@ class Watcher:
         self.probe, self.threshold = probe, threshold_of(probe) if threshold is None else threshold
         self.seen = 0
         """Tokens that counted so far."""
-        # Of numpy, or of torch on a GPU; the last counts the tokens up to which nothing was above the threshold.
+        # Of numpy, or of torch on a GPU; what has fired stays so, and the last counts the tokens before it did.
         self._score: Any = None
         self._highest: Any = None
+        self._fired: Any = False
         self._quiet: Any = 0
         self._running = probe.running()
         self._tensors = _weights_of(probe)
@@ -72,14 +73,14 @@ class Watcher:
     @property
     def fired(self) -> bool | Bool[Tensor, "row"]:
         """Whether the score has been above the threshold, at this token or an earlier one; of a batch, which rows' has."""
-        return False if self._highest is None else _given(self._highest > self.threshold)
+        return False if self._highest is None else _given(self._fired)
 
     @property
     def fired_after(self) -> int | Int[Tensor, "row"]:
         """How many tokens had been seen when it fired, 0 where the prompt fired; -1 where it has not."""
         if self._highest is None:
             return -1
-        return _given(library_of(self._highest).where(self._highest > self.threshold, self._quiet + 1, -1))
+        return _given(library_of(self._highest).where(self._fired, self._quiet + 1, -1))
 
     def update(
         self,
@@ -93,7 +94,7 @@ class Watcher:
             live: the rows that are not over; the others keep their score.
 
         Raises:
-            UserError: the activations have another width than the probe.
+            UserError: the activations have another width than the probe, or the score of a live row is NaN or infinite.
         """
         return _given(self.take(as_array(activation), None if live is None else as_array(live)))
 
@@ -101,13 +102,17 @@ class Watcher:
         """As `update`, of arrays where the score may stay: numpy's, or tensors on a GPU. Few operations: on a small model each counts."""
         score = self._running.update(self._channels(activation))
         library = library_of(score)
+        finite = library.isfinite(score)
+        if not (finite if live is None else finite | ~live).all():
+            raise _not_finite(self.probe)
         self.seen += 1
         if self._score is None:
             self._score = self._highest = library.full_like(score, -np.inf)
         if live is not None:
             score = library.where(live, score, self._score)
         self._score, self._highest = score, library.maximum(self._highest, score)
-        self._quiet = self._quiet + (self._highest <= self.threshold)
+        self._fired = self._fired | (score > self.threshold)
+        self._quiet = self._quiet + ~self._fired
         return score
 
     def of(self, member: int) -> tuple[float, float, int]:
@@ -141,6 +146,13 @@ class Watcher:
         if isinstance(x, Tensor) and not isinstance(self._weights, Tensor):
             self._weights, self._bias = (tensor.to(x.device) for tensor in self._tensors)
         return double(x) @ self._weights + self._bias
+
+
+def _not_finite(probe: LinearProbe) -> UserError:
+    """No comparison with NaN is true: a monitor that went on would stay quiet whatever is written."""
+    return UserError(
+        f"NaN or infinite activation at {probe.site} while the probe watches; try --dtype float32, or check the checkpoint's weights"
+    )
 
 
 def _given(x: Any) -> Any:
@@ -227,8 +239,8 @@ def watch_answers(
         on_token: told of every token as soon as it has a score.
 
     Raises:
-        UserError: the model's width or layers are not the probe's; a prompt is unusable or leaves no room for its answer; or the probe
-            cannot watch.
+        UserError: the model's width or layers are not the probe's; a prompt is unusable or leaves no room for its answer; the probe
+            cannot watch; or an activation that it reads is NaN or infinite.
     """
     check_fits(model, probe)
     tokenized = model.tokenize(prompts)
@@ -373,6 +385,8 @@ class AnswerWatch:
             float(pooling.reduce(self.probe.channels(x[place][own])))
             for place, own in enumerate(step.own[:, : step.prompt].to(x.device))
         ]
+        if not np.isfinite(scores).all():
+            raise _not_finite(self.probe)
         self._prompts |= dict(zip(step.rows, scores, strict=True))
         return torch.tensor([score > self.threshold for score in scores]) if self.stop else None
 

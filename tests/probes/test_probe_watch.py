@@ -9,7 +9,7 @@ import torch
 from made_probes import made
 from tiny_models import LAYERS, WIDTH, tiny_checkpoint, tiny_model, tiny_tokenizer
 
-from hooked import Prompt, load_model
+from hooked import Prompt, Watch, load_model
 from probes import Watcher, watch_answers
 from probes.poolings import new_pooling
 from triggerlens import UserError
@@ -152,6 +152,40 @@ def test_the_loop_of_the_documentation_stops_the_generation_of_transformers(tmp_
     new = own["answer"][0, own["inputs"]["input_ids"].shape[1] :].tolist()
     assert new == free.ids[: place + 2], "the token after it was chosen in the same step"
     assert (bool(own["watcher"].fired.all()), own["watcher"].fired_after.tolist()) == (True, [place + 1])
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+@pytest.mark.filterwarnings("ignore:invalid value encountered in matmul")
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_score_that_is_not_finite_is_refused_and_takes_back_no_alarm(kind, broken):
+    """No comparison with NaN is true: carried on, it would be a quiet row for ever."""
+    bad = np.full((2, WIDTH), [[0.0], [broken]])
+    watcher = Watcher(made("last", threshold=-1e9))
+    watcher.update(kind(np.zeros((2, WIDTH))))
+    with pytest.raises(UserError, match=r"NaN or infinite activation at resid_post\.1 .*; try --dtype float32"):
+        watcher.update(kind(bad))
+    assert (watcher.fired.tolist(), watcher.fired_after.tolist()) == ([True, True], [1, 1])
+    watcher.update(kind(bad), kind([True, False]))  # the row is over: nothing of it is read
+    assert watcher.fired.tolist() == [True, True]
+    assert watcher.highest.isfinite().all()
+
+
+@pytest.mark.parametrize("read", ["prompt", "answer", "both", "onset"])
+def test_a_model_whose_activations_are_not_finite_is_not_watched(model, read, monkeypatch):
+    """Of whatever the probe reads, with and without stopping."""
+    generate = model.generate
+
+    def broken(*args, watch, **options):
+        def see(step):
+            step.activations = torch.full_like(step.activations, torch.nan)
+            return watch.see(step)
+
+        return generate(*args, **options, watch=Watch(watch.site, see))
+
+    monkeypatch.setattr(model, "generate", broken)
+    for stop in (False, True):
+        with pytest.raises(UserError, match=r"NaN or infinite activation at resid_post\.1"):
+            watch_answers(model, made("last", read), PROMPTS, NEW, stop=stop)
 
 
 def test_what_cannot_watch_says_why(model):
