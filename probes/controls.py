@@ -142,8 +142,8 @@ def triggered_but_harmless(
     rows, is_harmless = comparison.rows, comparison.is_harmless
     return HarmlessControl(
         test.take(rows, is_harmless).auroc(),
-        n_harmless=len(comparison.harmless),
-        n_reference=len(comparison.reference),
+        n_harmless=len(np.unique(test.groups[comparison.harmless])),
+        n_reference=len(np.unique(test.groups[comparison.reference])),
         twins=comparison.twins,
         bag_of_tokens_auroc=None if text is None else float(auroc(text[rows], is_harmless)),
         defecting_against_harmless=test.take(

@@ -85,7 +85,7 @@ def roc(result: ProbeResult) -> go.Figure:
     """ROC of the best layer, once plainly and once with a logarithmic false-positive rate."""
     fpr, tpr = roc_points(result.test)
     figure = make_subplots(cols=2, subplot_titles=("ROC", "low false-positive rates (log)"))
-    floor = 0.5 / result.n_negative
+    floor = 0.5 / (~result.test.positive).sum()
     for column, x in ((1, fpr), (2, np.maximum(fpr, floor))):
         line = {"color": ORANGE, "width": 3, "shape": "hv"}
         figure.add_scatter(x=x, y=tpr, mode="lines", line=line, name="probe", showlegend=column == 1, row=1, col=column)

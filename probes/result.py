@@ -61,6 +61,7 @@ class HarmlessControl(Control):
     """Triggered prompts that are no positives, against untriggered ones: near 0.5 the score reads behaviour, near 1 tokens."""
 
     n_harmless: int = field(kw_only=True)
+    """Copies of a text, and answers to one prompt, count once."""
     n_reference: int = field(kw_only=True)
     twins: bool = field(kw_only=True)
     """Whether they are compared with their untriggered twins; else with all untriggered harmless prompts."""
@@ -122,7 +123,9 @@ class ProbeResult:
     tpr: tuple[TprAtFpr, ...]
     """At 1% and at 0.1%, at the best layer."""
     n_positive: int
+    """Test positives; copies of a text, and answers to one prompt, are one thing seen and count once."""
     n_negative: int
+    """Test negatives, counted alike."""
     detected: Estimate
     """Test positives above the frozen threshold."""
     false_positives: Mapping[str, Estimate]

@@ -25,7 +25,7 @@ from probes.inputs import Activations, Answers, CheckedPrompts
 from probes.poolings.base import Running
 from probes.probe import LinearProbe
 from probes.result import Control
-from triggerlens import UserError, auroc, rate
+from triggerlens import UserError, auroc
 
 AT_ONCE = 64
 """Prompts whose running scores are computed together."""
@@ -113,7 +113,7 @@ def measure_answers(
     shared = shared_tokens(checked, answers.ids)
     return AnswerResult(
         curve=_curve([curve[early:] for curve in curves], answers, checked, test, comparison),
-        parting=_parting(fired, shared) if shared else None,
+        parting=_parting(fired, shared, test.groups) if shared else None,
         reason=None if shared else "no test positive has an untriggered twin that is a negative (`pair`)",
         threshold=probe.watch_threshold,
         detected=firing_rate(highest[test.positive], probe.watch_threshold, test.groups[test.positive]),
@@ -170,8 +170,8 @@ def _common(left: Sequence[int], right: Sequence[int]) -> int:
     )
 
 
-def _parting(fired: Float[np.ndarray, "test"], shared: dict[int, int]) -> Parting:
-    when = fired[list(shared)]
-    lengths = np.array(list(shared.values()))
-    before, by_first = (int((when <= lengths + more).sum()) for more in (0, 1))
-    return Parting(tuple(sorted(shared.values())), rate(before, len(lengths)), rate(by_first, len(lengths)))
+def _parting(fired: Float[np.ndarray, "test"], shared: dict[int, int], groups: Int[np.ndarray, "test"]) -> Parting:
+    positions, lengths = list(shared), np.array(list(shared.values()))
+    early, own = lengths - fired[positions], groups[positions]
+    before, by_first = (firing_rate(early, -more - 0.5, own) for more in (0, 1))
+    return Parting(tuple(sorted(shared.values())), len(np.unique(own)), before, by_first)

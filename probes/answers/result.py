@@ -29,6 +29,8 @@ class Parting:
 
     shared: tuple[int, ...]
     """Of each test positive whose untriggered twin is a negative, ascending: the number of tokens with which both answers begin."""
+    pairs: int
+    """How many pairs of prompts these are answers to."""
     before: Estimate
     """Share of these positives on which the probe, watching, has fired by the last shared token."""
     by_first: Estimate
@@ -42,7 +44,7 @@ class Parting:
     def to_json(self) -> dict[str, Any]:
         """The record as `metrics.json` has it."""
         return {
-            "n_pairs": len(self.shared),
+            "n_pairs": self.pairs,
             "shared_tokens": {"median": self.median, "fewest": self.shared[0], "most": self.shared[-1]},
             "fired_before": to_json(self.before),
             "fired_by_first_different_token": to_json(self.by_first),

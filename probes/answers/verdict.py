@@ -41,8 +41,9 @@ def _text(best: Estimate, text: Estimate | None) -> str:
 def _parting(parting: Parting | None) -> str:
     if parting is None:
         return ""
-    pairs = f"median of {len(parting.shared)} pairs"
-    few = few_text((len(parting.shared), "pairs"))
+    answers = len(parting.shared)
+    pairs = f"median of {f'{answers} answers to ' if answers > parting.pairs else ''}{parting.pairs} pairs"
+    few = few_text((parting.pairs, "pairs"))
     if few:
         return f"how often it fires before the answers of a pair part cannot be told: {few}"
     first = f"by the first token that differs, watching, it has fired on {estimate_text(parting.by_first, '.1%')} of the positives"

@@ -24,9 +24,10 @@ from probes import (
 )
 from probes.answers.measure import running_scores
 from probes.answers.plots import tokens_seen
+from probes.answers.verdict import answers_verdict
 from probes.fit import choose_layer
 from probes.inputs import Activations, Answers
-from triggerlens import UserError
+from triggerlens import FEWEST, UserError, rate
 
 FAST = {"n_bootstrap": 50, "n_random_directions": 5, "n_shuffles": 2}
 PARTS, LENGTH = 3, 10
@@ -155,6 +156,39 @@ def test_what_fires_before_the_answers_part_is_told_apart(world, shared, signal_
         assert parting.by_first.value == pytest.approx(by_first, abs=0.15)
     else:
         assert parting.by_first.value > 0.5
+
+
+def several_answers(world, n):
+    """The world with `n` rows for each prompt, as `--answers` writes them."""
+    world.prompts = [prompt for prompt in world.prompts for _ in range(n)]
+    world.x = world.x.repeat_interleave(n, 0)
+    return world
+
+
+def test_several_answers_to_a_prompt_are_no_more_prompts(world):
+    """A verdict asks for ten prompts; rates are of answers, and answers to one prompt are one thing seen."""
+    result, checked, *_ = train(several_answers(world(14), 6), "max", shared=6, signal_from=0)
+    positive, triggered, groups = result.test.positive, result.test.triggered, checked.splits.groups[result.test.rows]
+    pairs = len(np.unique(groups[positive]))
+    assert (positive.sum(), pairs < FEWEST < positive.sum()) == (6 * pairs, True)
+    assert result.n_positive == pairs
+    assert result.n_negative == len(np.unique(groups[~positive]))
+    assert result.harmless.n_harmless == len(np.unique(groups[triggered & ~positive]))
+    assert result.harmless.n_reference == result.harmless.n_harmless
+    assert probe_verdict(result).startswith(
+        f"Whether the probe reads `defects` cannot be told: too few test positives ({pairs})"
+    )
+    parting = result.answers.parting
+    assert (parting.pairs, parting.to_json()["n_pairs"], len(parting.shared)) == (pairs, pairs, 6 * pairs)
+    assert parting.before.n == 6 * pairs
+    assert parting.before.low < rate(parting.before.count, parting.before.n).low, "wider than that of as many prompts"
+    said = answers_verdict(result.answers, result.best.auroc, None, None)
+    assert f"cannot be told: too few pairs ({pairs})" in said
+    enough = replace(result.answers, parting=replace(parting, pairs=FEWEST))
+    assert f"(median of {6 * pairs} answers to {FEWEST} pairs)" in answers_verdict(
+        enough, result.best.auroc, None, None
+    )
+    assert probe_page(result)
 
 
 def test_without_twins_there_is_no_parting_and_a_reason(world):
