@@ -22,6 +22,7 @@ from torch import Tensor
 from hooked import Edit, HookedModel, Prompt
 from sae.architectures.core import SparseAutoencoder
 from sae.architectures.crosscoder import Crosscoder
+from sae.architectures.topk import TopK
 from sae.origin import other_model
 from sae.trigger_latents.ablation import AblationEffect, DirectionAblation, Measure, ablate
 from sae.trigger_latents.baselines import fitted_dictionaries, plain_dictionaries
@@ -190,9 +191,8 @@ def _all_features(
 ) -> dict[str, Features]:
     """Step 1: by label and dictionary. Only fitted baselines differ between labels."""
     rows = training_rows(models, prompts, site, labels)
-    k = getattr(sae, "k", None) or round(float((sae.encode(rows[:2000]) > 0).sum(1).float().mean()))
     shared: dict[str, Dictionary] = {AUTOENCODER: sae.encode} | plain_dictionaries(
-        rows, width=sae.d_sae, k=k, seed=seed
+        rows, width=sae.d_sae, k=alive(sae, rows), seed=seed
     )
     values = read_features(models, prompts, site, shared | {"activations": lambda x: x})
     activations = values.pop("activations")
@@ -207,6 +207,11 @@ def _all_features(
     return {
         label: values | {name: features for (of, name), features in dense.items() if of == label} for label in LABELS
     }
+
+
+def alive(sae: SparseAutoencoder, rows: Float[Tensor, "row d_in"]) -> int:
+    """Latents that are not 0 a token: what a TopK keeps, of all tokens or on average; of the others, for which a `k` is at most an aim, as measured."""
+    return sae.k if isinstance(sae, TopK) else round(float((sae.encode(rows[:2000]) > 0).sum(1).float().mean()))
 
 
 def training_rows(

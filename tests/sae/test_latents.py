@@ -10,6 +10,8 @@ from tiny_prompts import labelled_prompts
 
 from hooked import Prompt, choose_labels, load_model, split_prompts
 from sae import TopK, train_and_held_out
+from sae.architectures.jumprelu import JumpReLU
+from sae.trigger_latents import run
 from sae.trigger_latents.baselines import fitted_dictionaries, plain_dictionaries
 from sae.trigger_latents.config import LatentsConfig
 from sae.trigger_latents.latents import (
@@ -206,6 +208,19 @@ def test_in_a_model_the_planted_latent_is_found_and_every_baseline_stands_beside
             "logistic probe",
         }
     assert found.shuffled["triggered"].auroc.low <= 0.5 <= found.shuffled["triggered"].auroc.high
+
+
+def test_the_random_dictionary_is_as_sparse_as_the_autoencoder(model, prompts, labels, monkeypatch):
+    """A JumpReLU's file says of k nothing, or what training aimed at."""
+    jumps, given = JumpReLU(model.info.d_model, 64, k=1), []
+    with torch.no_grad():
+        jumps.log_threshold.fill_(-20.0)
+    monkeypatch.setattr(run, "plain_dictionaries", lambda rows, **options: given.append((rows, options["k"])) or {})
+    find_trigger_latents([model], prompts, SITE, jumps, LatentsConfig(top=1), labels=labels)
+    ((rows, k),) = given
+    assert k == pytest.approx(float((jumps.encode(rows) > 0).sum(1).float().mean()), abs=1)
+    assert k > 10
+    assert run.alive(TopK(model.info.d_model, 64, k=5), rows) == 5
 
 
 def test_a_faint_planted_direction_is_found_by_its_latent_and_by_fitted_directions_and_not_by_a_random_dictionary(
