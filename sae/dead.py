@@ -9,11 +9,13 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
 from sae.architectures.core import SparseAutoencoder
+from triggerlens import world_size
 
 AUXILIARY_WEIGHT = 1 / 32
 """Weight of the auxiliary loss; the paper's."""
@@ -59,7 +61,8 @@ def resample(
 ) -> None:
     """Start dead latents anew as directions of samples, drawn with probability proportional to their squared error.
 
-    Their encoder points the same way, small; their bias is 0, and Adam forgets them.
+    Their encoder points the same way, small; their bias is 0, and Adam forgets them. Of several processes the first one's samples are taken by all: each has
+    other ones, and their autoencoders must stay the same.
     """
     if not dead.any():
         return
@@ -68,6 +71,8 @@ def resample(
     chosen = torch.multinomial(errors, int(dead.sum()), replacement=True, generator=generator)
     rows = x[chosen] - sae.b_dec
     rows /= rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    if world_size() > 1:
+        dist.broadcast(rows, 0)
     living = sae.encoder_rows[~dead].norm(dim=1)
     size = RESAMPLED_ENCODER_NORM * (living.mean() if len(living) else 1.0)
     sae.W_dec[dead], sae.encoder_rows[dead], sae.b_enc[dead] = rows, rows * size, 0.0

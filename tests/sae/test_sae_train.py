@@ -89,6 +89,15 @@ def test_two_processes_train_as_one(tmp_path):
         assert (first[name] - value).abs().max() < 0.02 * moved, name
 
 
+def test_dead_latents_start_anew_alike_in_all_processes(tmp_path):
+    """Each process draws from its own rows; what only one of them took over would never be brought together again."""
+    run_ranks(tmp_path / "told", trained_and_saved, tmp_path / "two", 5)
+    first, second = (load_file(tmp_path / name) for name in ("two.0", "two.1"))
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    assert (first["topk.b_enc"][:5] > -1).all(), "they were resampled"
+
+
 def test_every_row_comes_once_in_a_pass_and_passes_differ():
     rows = torch.arange(1000.0)[:, None].expand(1000, 2).contiguous()
     stream = ShuffledBatches(TensorSource(rows, 300), 50, seed=0)

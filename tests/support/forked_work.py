@@ -5,6 +5,7 @@ import os
 import runpy
 import time
 import types
+from dataclasses import replace
 from pathlib import Path
 
 
@@ -20,8 +21,8 @@ def stored_slowly(checkpoint: Path, prompts: Path, root: Path, delay: float) -> 
     os.write(1, f"{store_activations(model, read_prompts(prompts), spec, root=root).folder}\n".encode())
 
 
-def trained_and_saved(path: Path) -> None:
-    """Two autoencoders after eight steps; their weights, as this rank has them."""
+def trained_and_saved(path: Path, dead: int = 0) -> None:
+    """Two autoencoders after eight steps; their weights, as this rank has them. As many latents begin dead, and are resampled."""
     import torch
     from safetensors.torch import save_file
     from sparse_worlds import make_world
@@ -33,6 +34,10 @@ def trained_and_saved(path: Path) -> None:
     rows = make_world(rows=2_048).rows
     config = TrainConfig(steps=8, batch=2_048, learning_rate=4e-3, precision="float32", seed=3)
     saes = [TopK(64, 128, k=4), BatchTopK(64, 128, k=4)]
+    if dead:
+        config = replace(config, dead_after=2_048, resample_every=2)
+        for sae in saes:
+            sae.b_enc.data[:dead] = -100.0
     train_saes(TensorSource(rows, 1_024), saes, config)
     state = {f"{sae.architecture}.{name}": value for sae in saes for name, value in sae.state_dict().items()}
     save_file(state, f"{path}.{rank()}")
