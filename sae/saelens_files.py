@@ -2,7 +2,7 @@
 
 What is read is brought to this project's form, which computes the same:
 
-1. An encoder that does not subtract `b_dec` from its input gets it taken out of its own bias.
+1. An encoder that does not subtract `b_dec` from its input gets it taken out of its own biases.
 2. Latents rescaled by decoder norms get the norms folded into the weights.
 3. BatchTopK and Matryoshka are written as what they are in inference, JumpReLU, as SAELens does.
 4. Whatever would change the numbers and is not known here is refused.
@@ -171,6 +171,8 @@ def _bring_to_our_form(config: Mapping[str, Any], tensors: dict[str, Tensor]) ->
     if not config.get("apply_b_dec_to_input", True):
         shift = tensors["b_dec"] @ tensors["W_enc"]
         tensors["b_enc"] += shift
+        if "b_mag" in tensors:  # the magnitudes of a gated one read the same input
+            tensors["b_mag"] += shift * tensors["r_mag"].exp()
     if config.get("rescale_acts_by_decoder_norm", False):
         norms = tensors["W_dec"].norm(dim=1)
         tensors["W_enc"] *= norms

@@ -39,6 +39,18 @@ def test_what_sae_lens_wrote_computes_the_same_here(kind):
     torch.testing.assert_close(sae(expected["x"]), expected["output"])
 
 
+@pytest.mark.parametrize("kind", ["standard", "gated", "jumprelu"])
+def test_without_the_decoder_s_bias_at_its_input_an_encoder_takes_what_was_centred(kind, tmp_path):
+    """SAELens's `process_sae_in`: x - b_dec with `apply_b_dec_to_input`, and x without."""
+    expected = load_file(FILES / kind / "expected.safetensors")
+    folder = altered(tmp_path / "sae", kind, apply_b_dec_to_input=False)
+    sae = load_sae(folder)
+    centred = expected["x"] - load_file(folder / "sae_weights.safetensors")["b_dec"]
+    assert expected["latents"].any()
+    torch.testing.assert_close(sae.encode(centred), expected["latents"])
+    torch.testing.assert_close(sae(centred), expected["output"])
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_what_is_written_here_is_read_here(name, tmp_path):
     sae, x = trained(name), torch.randn(7, 6)
@@ -93,9 +105,9 @@ def test_what_is_written_here_computes_the_same_in_sae_lens(tmp_path):
     assert len(done.stdout.splitlines()) == len(OURS) - 1
 
 
-def altered(folder, **changes):
+def altered(folder, kind="topk", **changes):
     """A copy of a file set with changes to its configuration."""
-    shutil.copytree(FILES / "topk", folder)
+    shutil.copytree(FILES / kind, folder)
     config = json.loads((folder / "cfg.json").read_text()) | changes
     (folder / "cfg.json").write_text(json.dumps(config))
     return folder
