@@ -10,14 +10,15 @@ Targeted probe perturbation and spurious correlation removal are left out: their
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooked import Edit, HookedModel, Prompt, pad_right, shared_runs
+from hooked import Edit, HookedModel, Prompt, TokenizedPrompt, pad_right, shared_runs
 from sae.architectures.core import SparseAutoencoder
 from triggerlens import UserError
 
@@ -69,6 +70,63 @@ def evaluate_cross_entropy(
     Raises:
         UserError: there is no token to predict.
     """
+    predicted = predicted_texts(model, prompts, answer_tokens)
+    if not predicted:
+        raise UserError("no held-out prompt has a token to predict")
+    return spliced_cross_entropy(model, sae, predicted, site, skip_first=skip_first, leave_above=leave_above)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Tokens of a text, of which those from `start` on, one at least, are predicted."""
+
+    ids: list[int]
+    start: int
+
+
+def predicted_texts(
+    model: HookedModel, prompts: Sequence[Prompt | str], answer_tokens: int = 0
+) -> tuple[Predicted, ...]:
+    """What `evaluate_cross_entropy` predicts, the shortest first: the same for every autoencoder, so that answers are written once.
+
+    An answer is as long as the context leaves room for; a prompt that leaves none, and what has no token to predict, is left out.
+    """
+    ids = sorted((prompt.ids for prompt in model.tokenize(prompts)), key=len)
+    every = _answered(model, ids, answer_tokens) if answer_tokens else (Predicted(own, 1) for own in ids)
+    return tuple(sorted((row for row in every if len(row.ids) > row.start), key=lambda row: len(row.ids)))
+
+
+def _answered(model: HookedModel, ids: Sequence[list[int]], answer_tokens: int) -> Iterator[Predicted]:
+    """Prompts, the shortest first, with the model's greedy answers."""
+    for room, alike in groupby(ids, key=lambda own: min(answer_tokens, model.info.context - len(own))):
+        if room <= 0:
+            return
+        rows = list(alike)
+        for run in _batches(model, [len(own) for own in rows], room):
+            answers = model.generate([TokenizedPrompt(own, "") for own in rows[run]], room)
+            yield from (Predicted([*own, *answer], len(own)) for own, answer in zip(rows[run], answers, strict=True))
+
+
+def _batches(model: HookedModel, lengths: Sequence[int], extra: int = 0) -> Iterator[slice]:
+    """Texts of ascending length that are run together, within a budget of tokens; each may have `extra` more."""
+    for run in shared_runs(model, lengths, extra):
+        start = run.start
+        for end in range(run.start + 1, run.stop + 1):
+            if end == run.stop or (end + 1 - start) * (lengths[end] + extra) > _TOKENS:
+                yield slice(start, end)
+                start = end
+
+
+def spliced_cross_entropy(
+    model: HookedModel,
+    sae: SparseAutoencoder,
+    predicted: Sequence[Predicted],
+    site: str,
+    *,
+    skip_first: int = 1,
+    leave_above: float | None = None,
+) -> CrossEntropy:
+    """As `evaluate_cross_entropy`, of one `predicted_texts` or more."""
 
     def kept(edit: Edit) -> Edit:
         def edited(value: Tensor) -> Tensor:
@@ -81,13 +139,11 @@ def evaluate_cross_entropy(
         return sae(value.to(sae.W_dec.device, torch.float32)).to(value)
 
     edits: list[dict[str, Edit]] = [{}, {site: kept(splice)}, {site: kept(torch.zeros_like)}]
-    sums, tokens = torch.zeros(3, dtype=torch.float64), 0
-    scored = sorted(_scored(model, prompts, answer_tokens), key=lambda row: len(row.ids))
-    for batch in _batches(model, scored):
-        tokens += sum(len(row.ids) - row.start for row in batch)
-        sums += torch.tensor([_summed_cross_entropy(model, batch, edit) for edit in edits], dtype=torch.float64)
-    if not tokens:
-        raise UserError("no held-out prompt has a token to predict")
+    sums = torch.zeros(3, dtype=torch.float64)
+    for run in _batches(model, [len(row.ids) for row in predicted]):
+        parts = [_summed_cross_entropy(model, predicted[run], edit) for edit in edits]
+        sums += torch.tensor(parts, dtype=torch.float64)
+    tokens = sum(len(row.ids) - row.start for row in predicted)
     return CrossEntropy(tokens, *(sums / tokens).tolist())
 
 
@@ -95,40 +151,8 @@ def _longer(value: Float[Tensor, "batch position d"], norm: float) -> Tensor:
     return value.double().norm(dim=-1, keepdim=True) > norm
 
 
-@dataclass(frozen=True)
-class _Scored:
-    """Tokens, of which those from `start` on are predicted."""
-
-    ids: list[int]
-    start: int
-
-
-def _scored(model: HookedModel, prompts: Sequence[Prompt | str], answer_tokens: int) -> list[_Scored]:
-    tokenized = model.tokenize(prompts)
-    if not answer_tokens:
-        return [_Scored(prompt.ids, 1) for prompt in tokenized]
-    room = model.info.context - max(len(prompt.ids) for prompt in tokenized)
-    answers = model.generate(tokenized, min(answer_tokens, room)) if room > 0 else [[] for _ in tokenized]
-    return [_Scored([*prompt.ids, *answer], len(prompt.ids)) for prompt, answer in zip(tokenized, answers, strict=True)]
-
-
-def _batches(model: HookedModel, rows: list[_Scored]) -> Iterable[list[_Scored]]:
-    """Rows of similar length, within a budget of tokens."""
-    batch: list[_Scored] = []
-    for row in rows:
-        if batch and (len(batch) + 1) * len(row.ids) > _TOKENS:
-            yield from _sharing(model, batch)
-            batch = []
-        batch.append(row)
-    yield from _sharing(model, batch)
-
-
-def _sharing(model: HookedModel, rows: list[_Scored]) -> Iterable[list[_Scored]]:
-    return (rows[run] for run in shared_runs(model, [len(row.ids) for row in rows]))
-
-
 @torch.no_grad()
-def _summed_cross_entropy(model: HookedModel, rows: list[_Scored], edits: dict[str, Edit]) -> float:
+def _summed_cross_entropy(model: HookedModel, rows: Sequence[Predicted], edits: dict[str, Edit]) -> float:
     tokens = pad_right([row.ids for row in rows], model.pad_id).to(model.device)
     logits = model.run(tokens, edits=edits).logits
     assert logits is not None

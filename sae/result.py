@@ -28,11 +28,11 @@ class TrainedSae:
     """Of training batches."""
     reconstruction: Reconstruction
     cross_entropy: CrossEntropy | None
-    """None for a crosscoder, which reads two models at once."""
+    """None for a crosscoder, which reads two models at once, and where no held-out prompt has a token to predict."""
     nearest_cosine: float
     """Mean cosine of decoder rows with their nearest neighbour."""
     cross_entropy_without_far: CrossEntropy | None = None
-    """With the far rows' activations left alone; None where there are no far rows, or for a crosscoder."""
+    """With the far rows' activations left alone; None where there are no far rows, and where the one with them is None."""
 
     def to_json(self) -> dict[str, Any]:
         """All but the weights, in one object."""

@@ -31,7 +31,7 @@ from sae.architectures.core import SparseAutoencoder
 from sae.architectures.crosscoder import Crosscoder
 from sae.architectures.registry import architecture_class, build_sae
 from sae.config import Recipe, TrainConfig
-from sae.evaluate import decoder_cosines, evaluate_cross_entropy
+from sae.evaluate import Predicted, decoder_cosines, predicted_texts, spliced_cross_entropy
 from sae.origin import ORIGIN
 from sae.reconstruction import evaluate_reconstruction
 from sae.result import SaeResult, TrainedSae
@@ -98,8 +98,9 @@ def train_on_model(
     curves = train_saes(source, saes, config, identity=identity, **options)  # 3
     if rank() != 0:
         return SaeResult(site, config, (), {})
+    predicted = predicted_texts(model, held_out[:], answer_tokens) if other is None else ()
     measured = [
-        _measured(models, recipe, sae, curve, held_out, site, answer_tokens)  # 4
+        _measured(models, recipe, sae, curve, held_out, site, predicted)  # 4
         for recipe, sae, curve in zip(wanted, saes, curves, strict=True)
     ]
     said = tuple(note for note in notes if note)
@@ -143,14 +144,14 @@ def _measured(
     curve: Sequence[CurvePoint],
     held_out: Sequence[Prompt],
     site: str,
-    answer_tokens: int,
+    predicted: Sequence[Predicted],
 ) -> TrainedSae:
     """Step 4 for one autoencoder."""
     source = _source(models, held_out, site, keep=False)
     reconstruction = evaluate_reconstruction(sae, (source.block(number) for number in range(len(source))))
     entropy = without_far = None
-    if len(models) == 1:
-        measure = partial(evaluate_cross_entropy, models[0], sae, held_out[:], site, answer_tokens=answer_tokens)
+    if predicted:
+        measure = partial(spliced_cross_entropy, models[0], sae, predicted, site)
         entropy = measure()
         without_far = measure(leave_above=reconstruction.far.norm_above) if reconstruction.far.rows else None
     nearest = float(decoder_cosines(sae).mean())

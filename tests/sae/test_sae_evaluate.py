@@ -10,14 +10,19 @@ from tiny_prompts import labelled_prompts
 
 from hooked import load_model
 from sae import (
+    Recipe,
     ReLU,
     TopK,
+    TrainConfig,
     decoder_cosines,
+    evaluate,
     evaluate_cross_entropy,
     evaluate_reconstruction,
     k_sparse_probe,
     matched_cosines,
     stability,
+    train_and_held_out,
+    train_on_model,
 )
 from triggerlens import UserError
 
@@ -74,6 +79,78 @@ def test_cross_entropy_recovered_is_1_for_a_perfect_autoencoder_and_0_for_one_th
     if answer_tokens:
         assert good.tokens <= 5 * len(tokens)
         assert good.model < bad.zeroed, "its own greedy answers are what it predicts best"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return load_model(str(tiny_checkpoint(tmp_path_factory.mktemp("model") / "m")))
+
+
+@pytest.fixture
+def generated(model, monkeypatch):
+    """What the model was asked to answer: the lengths of each batch's prompts, and how many tokens."""
+    generate, calls = model.generate, []
+
+    def told(prompts, max_new_tokens, **options):
+        calls.append(([len(prompt.ids) for prompt in prompts], max_new_tokens))
+        return generate(prompts, max_new_tokens, **options)
+
+    monkeypatch.setattr(model, "generate", told)
+    return calls
+
+
+def of_length(model, length):
+    """A text of so many tokens."""
+    text = next("the sea " * words for words in range(1, length) if len(ids_of(model, "the sea " * words)) >= length)
+    return next(text[:end] for end in range(len(text), 0, -1) if len(ids_of(model, text[:end])) == length)
+
+
+def ids_of(model, text):
+    try:
+        return model.tokenize([text])[0].ids
+    except UserError:  # longer than the context
+        return [0] * 1000
+
+
+def test_answers_are_written_within_a_budget_of_tokens_and_as_long_as_the_context_leaves_room_for(
+    model, generated, monkeypatch
+):
+    monkeypatch.setattr(evaluate, "_TOKENS", 160)
+    prompts, context = labelled_prompts(pairs=8, harmless=0), model.info.context
+    near, full = (of_length(model, context - room) for room in (2, 0))
+    found = evaluate.predicted_texts(model, [full, *prompts, near], 5)
+    assert sum(len(lengths) for lengths, _ in generated) == len(prompts) + 1, "the one that fills the context is not"
+    assert all(max(lengths) + new <= context for lengths, new in generated)
+    assert all(len(lengths) * (max(lengths) + new) <= 160 or len(lengths) == 1 for lengths, new in generated)
+    assert generated[-1] == ([context - 2], 2)
+    answers = {tuple(row.ids[: row.start]): row.ids[row.start :] for row in found}
+    for prompt in model.tokenize(prompts):
+        assert answers.get(tuple(prompt.ids), []) == model.generate([prompt], 5)[0]
+    assert [len(row.ids) for row in found] == sorted(len(row.ids) for row in found)
+    assert all(len(row.ids) > row.start for row in found)
+
+
+def test_a_run_writes_answers_once_whatever_the_number_of_autoencoders(model, generated):
+    prompts = labelled_prompts(pairs=12, harmless=0)
+    config, wanted = TrainConfig(steps=2, batch=32), [Recipe("topk", 16, seed, {"k": 2}) for seed in range(3)]
+    result = train_on_model(model, prompts, "resid_post.1", wanted, config, keep=False, answer_tokens=5)
+    _, held_out = train_and_held_out(prompts, config.seed, tokens=[row.ids for row in model.tokenize(prompts)])
+    assert sum(len(lengths) for lengths, _ in generated) == len(held_out)
+    for trained in result:
+        alone = evaluate_cross_entropy(model, trained.sae, held_out[:], "resid_post.1", answer_tokens=5)
+        assert trained.cross_entropy == alone
+
+
+def test_without_a_token_to_predict_a_run_ends_all_the_same(model, monkeypatch):
+    monkeypatch.setattr(model, "generate", lambda prompts, *_, **__: [[] for _ in prompts])
+    prompts, config = labelled_prompts(pairs=12, harmless=0), TrainConfig(steps=2, batch=32)
+    (trained,) = train_on_model(
+        model, prompts, "resid_post.1", [Recipe("topk", 16, 0, {"k": 2})], config, keep=False, answer_tokens=5
+    )
+    assert (trained.cross_entropy, trained.cross_entropy_without_far) == (None, None)
+    assert trained.to_json()["cross_entropy"] is None
+    with pytest.raises(UserError, match="no held-out prompt has a token to predict"):
+        evaluate_cross_entropy(model, trained.sae, prompts, "resid_post.1", answer_tokens=5)
 
 
 def test_the_model_s_own_cross_entropy_is_transformers_own(tmp_path):
