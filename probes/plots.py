@@ -33,7 +33,7 @@ def layers(result: ProbeResult) -> go.Figure:
     star = {"symbol": "star", "size": 17, "color": ORANGE, "line": {"color": INK, "width": 1}}
     figure.add_scatter(x=[result.best.site], y=[result.best.auroc.value], name="chosen", mode="markers", marker=star)
     figure.add_hline(y=0.5, line={"color": MUTED, "width": 1})
-    lowest = min(layer.auroc.low for layer in result.layers)
+    lowest = min(y for line in figure.data for y in line.y)
     figure.update_yaxes(title="test AUROC", range=[min(0.4, lowest) - 0.02, 1.02])
     figure.update_xaxes(title="site")
     return style_figure(figure)

@@ -205,7 +205,10 @@ def test_the_page_the_figure_and_the_metrics_say_it(trained):
     assert written["read"] == "answer"
     assert written["answers"]["parting"]["shared_tokens"] == {"median": PARTS, "fewest": PARTS, "most": PARTS}
     assert {"tokens", "auroc", "auroc_ci", "bag_of_answer_tokens_auroc"} <= written["answers"]["curve"][0].keys()
-    assert "figure-tokens-seen" in probe_page(result)
+    page = probe_page(result)
+    assert "figure-tokens-seen" in page
+    assert "frozen on the highest running score of each calibration answer" in page
+    assert "midway between negatives and positives" in page
     assert f"share their first {PARTS} tokens" in probe_verdict(result)
     names = {trace.name for trace in tokens_seen(result.answers, result.best.auroc).data}
     assert {"probe, after so many tokens", "bag of the same tokens", "prompt's last token"} <= names

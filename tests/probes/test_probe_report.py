@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from probes import Example, TrainConfig, example_rows, plots, probe_page, probe_verdict, train_probe
+from probes.result import Control
 from probes.score import score_tokens
 
 SITES = ("resid_post.0", "resid_post.1", "resid_post.2")
@@ -92,6 +93,22 @@ def test_the_roc_runs_from_nothing_to_everything_and_holds_the_auroc(result):
 
 def test_without_examples_the_section_is_left_out(result):
     assert 'id="examples"' not in probe_page(result)
+
+
+def test_all_that_is_drawn_by_layer_is_inside_the_figure(result):
+    """A comparison or a control may lie far below chance, where no layer of the probe does."""
+    low = Control(replace(result.best.auroc, value=0.05))
+    layers = tuple(replace(layer, harmless_auroc=0.1) for layer in result.layers)
+    for drawn, lowest in ((replace(result, layers=layers), 0.1), (result.with_control("clean_twin", low), 0.05)):
+        figure = plots.layers(drawn)
+        bottom, top = figure.layout.yaxis.range
+        assert all(bottom < y < top for line in figure.data for y in line.y)
+        assert bottom == pytest.approx(lowest - 0.02)
+
+
+def test_the_page_says_how_the_intervals_and_the_threshold_for_watching_are_made(page):
+    assert "copies of a text and answers to one prompt are one thing seen" in page
+    assert "Wilson" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
 
 
 def test_a_result_draws_its_layers_its_scores_and_its_components(result):
