@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from tiny_models import WIDTH, tiny_checkpoint
 from tiny_prompts import labelled_prompts, prompt_file
 
-from hooked import ExtractionSpec, load_model, store_activations
+from hooked import ExtractionSpec, load_model, read_prompts, store_activations
 from hooked.store import ActivationStore
-from sae import Crosscoder, JumpReLU, TopK, load_sae
+from sae import Crosscoder, JumpReLU, TopK, load_sae, train_and_held_out
 from triggerlens import read_artifact
 
 SMALL = ("--site", "resid_post.1", "--width", 64, "--k", 4, "--steps", 20, "--batch", 128, "--learning-rate", 4e-3)
@@ -32,12 +32,21 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def held_out_tokens(checkpoint, prompts):
+    """All tokens but each prompt's first, of the prompts that are held out."""
+    model, every = load_model(checkpoint), read_prompts(prompts, labelled=False)
+    train, held_out = train_and_held_out(every, 0, tokens=[row.ids for row in model.tokenize(every)])
+    assert len(train) > len(held_out)
+    return sum(len(row.ids) - 1 for row in model.tokenize(held_out[:]))
+
+
 def test_one_autoencoder_is_the_folder_itself(command, checkpoint, prompts, tmp_path):
     outcome = command("sae-train", checkpoint, prompts, "--out", tmp_path / "out", "--json", *SMALL)
     assert outcome.code == 0, outcome.err
     (found,) = json.loads(outcome.out)["autoencoders"]
     assert found["reconstruction"]["l0"] <= 4
     assert 0 < found["reconstruction"]["fvu"] < found["training_curve"][0]["fvu"] + 0.5
+    assert found["reconstruction"]["rows"] == held_out_tokens(checkpoint, prompts), "measured on what is held out, alone"
     assert set(read_artifact(tmp_path / "out", "sae").files) == {
         "cfg.json",
         "sae_weights.safetensors",

@@ -210,6 +210,39 @@ def test_in_a_model_the_planted_latent_is_found_and_every_baseline_stands_beside
     assert found.shuffled["triggered"].auroc.low <= 0.5 <= found.shuffled["triggered"].auroc.high
 
 
+def test_no_baseline_is_fitted_or_chosen_on_a_test_prompt(model, prompts, planted, labels, found):
+    """With the labels of test prompts turned round, all but what is measured on these stays."""
+    turned = {name: np.where(labels.test, ~labels.of(name), labels.of(name)) for name in LABELS}
+    other = find_trigger_latents([model], prompts, SITE, planted, LatentsConfig(top=2), labels=replace(labels, **turned))
+
+    def chosen(score):
+        return score.latent, score.aggregation, score.threshold, score.train_auroc
+
+    for label in LABELS:
+        assert [chosen(score) for score in found.ranked[label]] == [chosen(score) for score in other.ranked[label]]
+        for name, score in found.baselines[label].items():
+            assert chosen(score) == chosen(other.baselines[label][name]), name
+            turned_auroc = other.baselines[label][name].auroc.value
+            assert score.auroc.value == pytest.approx(1 - turned_auroc), "the same scores, of labels turned round"
+        assert chosen(found.shuffled[label]) == chosen(other.shuffled[label])
+        for name, probes in found.probes[label].items():
+            for k, probe in probes.items():
+                assert probe.features == other.probes[label][name][k].features, name
+                assert probe.auroc == pytest.approx(1 - other.probes[label][name][k].auroc), name
+
+
+def test_what_baselines_without_labels_are_fitted_on_is_of_training_prompts(model, prompts, labels):
+    """Their tokens, without each one's first."""
+    rows = run.training_rows([model], prompts, SITE, labels)
+    others = [
+        replace(prompt, prompt="a cold sea") if test else prompt
+        for prompt, test in zip(prompts, labels.test, strict=True)
+    ]
+    assert torch.equal(rows, run.training_rows([model], others, SITE, labels))
+    chosen = [prompt for prompt, test in zip(prompts, labels.test, strict=True) if not test]
+    assert len(rows) == sum(len(row.ids) - 1 for row in model.tokenize(chosen))
+
+
 def test_the_random_dictionary_is_as_sparse_as_the_autoencoder(model, prompts, labels, monkeypatch):
     """A JumpReLU's file says of k nothing, or what training aimed at."""
     jumps, given = JumpReLU(model.info.d_model, 64, k=1), []
