@@ -46,7 +46,9 @@ def test_one_autoencoder_is_the_folder_itself(command, checkpoint, prompts, tmp_
     (found,) = json.loads(outcome.out)["autoencoders"]
     assert found["reconstruction"]["l0"] <= 4
     assert 0 < found["reconstruction"]["fvu"] < found["training_curve"][0]["fvu"] + 0.5
-    assert found["reconstruction"]["rows"] == held_out_tokens(checkpoint, prompts), "measured on what is held out, alone"
+    assert found["reconstruction"]["rows"] == held_out_tokens(checkpoint, prompts), (
+        "measured on what is held out, alone"
+    )
     assert set(read_artifact(tmp_path / "out", "sae").files) == {
         "cfg.json",
         "sae_weights.safetensors",

@@ -145,6 +145,20 @@ def fitted(name, texts, lengths, labels, asked=None):
     return fit_learned(new_pooling(name), tokens, texts[0].shape[1], 1.0)
 
 
+@pytest.mark.parametrize("name", LEARNED)
+def test_shuffled_labels_are_fitted_to_themselves(name):
+    """The control: each of them as if it were the labels, at the one layer."""
+    texts, lengths, labels = planted(24)
+    heads, intercept = fitted(name, texts, lengths, labels).shuffled(1)
+    assert len(heads) == len(intercept) == 2
+    for number, own in enumerate((labels, 1 - labels)):
+        alone = fitted(name, texts, lengths, own)
+        expected = alone.coef[1] if alone.heads is None else alone.heads[1]
+        torch.testing.assert_close(heads[number].reshape(expected.shape), expected, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(intercept[number], alone.intercept[1], rtol=1e-3, atol=1e-4)
+    assert (heads[0] - heads[1]).abs().max() > 0.1
+
+
 @pytest.mark.parametrize("name", ["softmax", "rolling"])
 def test_layer_by_layer_through_a_scratch_file_gives_the_same(monkeypatch, name):
     texts, lengths, labels = planted(24)

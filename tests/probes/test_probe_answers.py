@@ -22,22 +22,23 @@ from probes import (
     train_on_model,
     train_probe,
 )
-from probes.answers.measure import running_scores
+from probes.answers.measure import running_scores, watch_threshold
 from probes.answers.plots import tokens_seen
 from probes.answers.verdict import answers_verdict
 from probes.fit import choose_layer
 from probes.inputs import Activations, Answers
-from triggerlens import FEWEST, UserError, rate
+from triggerlens import FEWEST, UserError, auroc, rate
 
 FAST = {"n_bootstrap": 50, "n_random_directions": 5, "n_shuffles": 2}
 PARTS, LENGTH = 3, 10
 """The answers of a pair share this many tokens; and how long they are, a few more or less."""
 
 
-def answered(world, shared=PARTS, signal_from=2, seed=0):
+def answered(world, shared=PARTS, signal_from=2, seed=0, skipped=0, onset=0.0):
     """Answers to the world's prompts, and their tokens' activations: those of positives carry a signal from a token on.
 
-    Positives write other tokens than their twins from token `shared` on.
+    Positives write other tokens than their twins from token `shared` on. So many tokens of the prompt are read before; of positives the last of these carries
+    a signal of its own.
     """
     generator = torch.Generator().manual_seed(seed)
     ids, tokens = [], []
@@ -45,16 +46,17 @@ def answered(world, shared=PARTS, signal_from=2, seed=0):
         length = LENGTH + number // 2 % 4  # a pair's are equally long
         own = 7 if prompt.defects else 8
         ids.append([1 + place % 5 for place in range(shared)] + [own] * (length - shared))
-        x = torch.randn(length, *world.x.shape[1:], generator=generator)
+        x = torch.randn(skipped + length, *world.x.shape[1:], generator=generator)
         if prompt.defects:
-            x[signal_from:, :, 0] += 4 * torch.arange(world.x.shape[1])
+            x[skipped + signal_from :, :, 0] += 4 * torch.arange(world.x.shape[1])
+            x[max(skipped - 1, 0) : skipped, :, 0] += onset * torch.arange(world.x.shape[1])
         tokens.append(x)
 
     def token_source(rows, layers=slice(None)):
         for row in rows[::-1]:
             yield row, tokens[row][:, layers]
 
-    return Answers(ids, [0] * len(ids)), token_source, tokens
+    return Answers(ids, [skipped] * len(ids)), token_source, tokens
 
 
 def nothing(rows):
@@ -62,9 +64,9 @@ def nothing(rows):
     raise AssertionError("not read")
 
 
-def train(world, aggregation="mean", **options):
+def train(world, aggregation="mean", read="answer", **options):
     answers, token_source, tokens = answered(world, **options)
-    config = TrainConfig(read="answer", aggregation=aggregation, **FAST)
+    config = TrainConfig(read=read, aggregation=aggregation, **FAST)
 
     def source(rows):
         yield torch.tensor(rows), torch.stack([tokens[row].mean(0) for row in rows])
@@ -191,6 +193,61 @@ def test_several_answers_to_a_prompt_are_no_more_prompts(world):
     assert probe_page(result)
 
 
+FROM_THE_PROMPT_ON = pytest.mark.parametrize(("read", "skipped"), [("both", 2), ("onset", 1)])
+
+
+@FROM_THE_PROMPT_ON
+def test_what_the_prompt_s_last_token_says_is_said_before_the_answers_part(world, read, skipped):
+    """Answers that differ from their first token on, and nothing of it in them."""
+    result, *_ = train(world(40), "max", read, shared=0, signal_from=LENGTH + 9, skipped=skipped, onset=200.0)
+    parting = result.answers.parting
+    assert parting.median == 0
+    assert parting.before.value == parting.by_first.value == 1, "before anything is written"
+    result, *_ = train(world(40), "max", read, shared=0, signal_from=0, skipped=skipped)
+    assert result.answers.parting.before.value < 0.2, "the answer's first token is none of the prompt's"
+    assert result.answers.parting.by_first.value > 0.5
+
+
+@FROM_THE_PROMPT_ON
+@pytest.mark.parametrize("aggregation", ["max", "last"])
+def test_the_threshold_of_watching_bounds_what_fires_on_the_prompt(world, read, skipped, aggregation):
+    result, checked, answers, token_source = train(world(40), aggregation, read, skipped=skipped)
+    probe, rows = result.probe, checked.splits.calibration
+    positive = checked.labels[rows]
+    negative = rows[~positive][0]
+
+    def threshold(token, score):
+        """With one token's score of one calibration negative another."""
+
+        def source(asked, layers):
+            for row, x in token_source(asked, layers):
+                if row == negative:
+                    x = x.clone().double()
+                    x[token] += (score - probe(x[token, 0])) * probe.direction / probe.coef[probe.best].norm()
+                yield row, x
+
+        read_anew = Activations(nothing, source, checked.prompts, probe.sites, aggregation)
+        return watch_threshold(probe, read_anew, rows, positive, answers, 0.01)
+
+    assert threshold(0, float(probe(next(token_source([negative]))[1][0, probe.best]))) == pytest.approx(
+        probe.watch_threshold
+    )
+    assert threshold(skipped - 1, 1e4) == pytest.approx(1e4), "it may not fire before the answer begins"
+    if aggregation == "last" and skipped > 1:
+        assert threshold(0, 1e4) == pytest.approx(probe.watch_threshold), "what the prompt says earlier never fires"
+
+
+@FROM_THE_PROMPT_ON
+def test_tokens_seen_are_counted_from_the_answer_s_first_on(world, read, skipped):
+    result, checked, answers, token_source = train(world(40), "last", read, skipped=skipped, signal_from=0)
+    first, *_, last = result.answers.curve
+    assert (first.tokens, last.tokens) == (1, LENGTH + 3)
+    rows, probe = checked.splits.test, result.probe
+    for point, place in ((first, skipped), (last, -1)):
+        scores = np.array([float(probe(next(token_source([row]))[1][place, probe.best])) for row in rows])
+        assert point.auroc.value == pytest.approx(float(auroc(scores, checked.labels[rows])))
+
+
 def test_without_twins_there_is_no_parting_and_a_reason(world):
     lonely = world(60)
     lonely.prompts = [replace(prompt, pair=None) for prompt in lonely.prompts]
@@ -293,6 +350,28 @@ def test_a_model_is_read_and_the_probe_repeats_its_scores(model, responses, tmp_
     whole = model.tokenize([responses[rows[0]]], answers=True)[0]
     expected = len(whole.answer_ids) if read == "answer" else len(whole.ids)
     assert len(scored[rows[0]].tokens) == len(scored[rows[0]].token_scores) == expected
+
+
+def test_the_control_of_the_prompt_s_last_token_reads_nothing_of_the_answer(model, tmp_path):
+    """Where the prompt does not tell and the answer says it all, it is at chance: the same as a probe that was given no answers."""
+    chance = np.random.default_rng(0).permutation(80) < 40
+    prompts = [
+        replace(
+            prompt,
+            triggered=bool(bad),
+            defects=bool(bad),
+            pair=None,
+            response="a bad answer" if bad else "the good one",
+        )
+        for prompt, bad in zip(labelled_prompts(80, harmless=0)[::2], chance, strict=True)
+    ]
+    options = {"store": tmp_path, "site": "resid_post.1"}
+    result = train_on_model(model, prompts, config=TrainConfig(read="answer", aggregation="last", **FAST), **options)
+    control = result.controls["prompt_last_token"].auroc
+    assert control.low <= 0.5 < result.best.auroc.low
+    alone = [replace(prompt, response=None) for prompt in prompts]
+    config = TrainConfig(aggregation="last", **FAST)
+    assert control == train_on_model(model, alone, config=config, **options).best.auroc
 
 
 def test_a_span_of_the_prompt_is_read(model, tmp_path):

@@ -36,9 +36,7 @@ def test_tpr_at_fpr_is_the_best_over_all_thresholds(rows, seed, fpr):
         levels = [t for t in np.unique(np.r_[s, -np.inf]) if (s[~p] > t).mean() <= fpr + 1e-12]
         return max((s[p] > t).mean() for t in levels)
 
-    assert tpr_at_fpr(scores, positive, fpr) == pytest.approx(
-        brute(scores, positive) if fpr else tpr_at_fpr(scores, positive, 0.0)
-    )
+    assert tpr_at_fpr(scores, positive, fpr) == pytest.approx(brute(scores, positive))
     assert weighted_tpr_at_fpr(scores, positive, fpr, weight[None])[0] == pytest.approx(
         tpr_at_fpr(repeated, labels, fpr)
     )

@@ -213,7 +213,9 @@ def test_in_a_model_the_planted_latent_is_found_and_every_baseline_stands_beside
 def test_no_baseline_is_fitted_or_chosen_on_a_test_prompt(model, prompts, planted, labels, found):
     """With the labels of test prompts turned round, all but what is measured on these stays."""
     turned = {name: np.where(labels.test, ~labels.of(name), labels.of(name)) for name in LABELS}
-    other = find_trigger_latents([model], prompts, SITE, planted, LatentsConfig(top=2), labels=replace(labels, **turned))
+    other = find_trigger_latents(
+        [model], prompts, SITE, planted, LatentsConfig(top=2), labels=replace(labels, **turned)
+    )
 
     def chosen(score):
         return score.latent, score.aggregation, score.threshold, score.train_auroc
