@@ -239,7 +239,7 @@ def test_the_threshold_of_watching_bounds_what_fires_on_the_prompt(world, read, 
 
 @FROM_THE_PROMPT_ON
 def test_tokens_seen_are_counted_from_the_answer_s_first_on(world, read, skipped):
-    result, checked, answers, token_source = train(world(40), "last", read, skipped=skipped, signal_from=0)
+    result, checked, _, token_source = train(world(40), "last", read, skipped=skipped, signal_from=0)
     first, *_, last = result.answers.curve
     assert (first.tokens, last.tokens) == (1, LENGTH + 3)
     rows, probe = checked.splits.test, result.probe
