@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from hooked import (
     PARTS,
@@ -210,8 +210,8 @@ def _measure(
         backend=backend,
         layers=measure_layers(probe.sites, every, frozen.validation_auroc, comparison),
         tpr=tuple(measure_tpr(test, fpr) for fpr in (0.01, 0.001)),
-        n_positive=len(np.unique(test.groups[positive])),
-        n_negative=len(np.unique(test.groups[~positive])),
+        n_positive=_prompts(test.groups[positive], drawn.data.triggered[positive]),
+        n_negative=_prompts(test.groups[~positive], drawn.data.triggered[~positive]),
         detected=firing_rate(test.scores[positive], probe.threshold, test.groups[positive]),
         false_positives=false_positives(checked, test, probe.threshold),
         controls=controls,
@@ -220,6 +220,11 @@ def _measure(
         notes=(*checked.notes, *drawn.notes),
         answers=answered,
     )
+
+
+def _prompts(groups: Int[np.ndarray, "row"], triggered: Bool[np.ndarray, "row"]) -> int:
+    """How many prompts these rows are of: answers to one prompt, and copies of a text, share a group; so do twins, of which one is triggered."""
+    return len(np.unique(np.stack([groups, triggered], 1), axis=0))
 
 
 def train_on_model(

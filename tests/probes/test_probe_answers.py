@@ -174,7 +174,8 @@ def test_several_answers_to_a_prompt_are_no_more_prompts(world):
     pairs = len(np.unique(groups[positive]))
     assert (positive.sum(), pairs < FEWEST < positive.sum()) == (6 * pairs, True)
     assert result.n_positive == pairs
-    assert result.n_negative == len(np.unique(groups[~positive]))
+    assert result.n_negative == (~positive).sum() / 6, "twins are two prompts"
+    assert result.n_negative > len(np.unique(groups[~positive]))
     assert result.harmless.n_harmless == len(np.unique(groups[triggered & ~positive]))
     assert result.harmless.n_reference == result.harmless.n_harmless
     assert probe_verdict(result).startswith(
