@@ -9,7 +9,7 @@ import torch
 from tiny_models import CONTEXT, WIDTH, tiny_checkpoint
 from tiny_prompts import labelled_prompts
 
-from hooked import read_prompts, write_prompts
+from hooked import Sampling, load_model, read_prompts, write_answers, write_prompts
 from probes import LinearProbe
 from triggerlens import Manifest, writing_artifact
 
@@ -58,6 +58,20 @@ def test_answers_are_written_read_and_scored(command, checkpoint, prompts, tmp_p
             row.pop("where")
     assert read == new, "the file of answers is the answers"
     assert [row["answer"] for row in read["prompts"]] == [line["response"] for line in lines_of(given)]
+
+
+def test_as_many_answers_are_drawn_as_asked_for_with_the_seed(command, checkpoint, tmp_path):
+    write_prompts(tmp_path / "prompts.jsonl", labelled_prompts(8, harmless=0))
+    write = ("--answers", "3", "--max-new-tokens", "4", "--temperature", "2", "--read", "answer", "--seed", "5")
+    outcome = command("probe-train", checkpoint, tmp_path / "prompts.jsonl", *FAST, *write, "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    found = [(line["prompt"], line["response_ids"]) for line in lines_of(tmp_path / "out" / "prompts.jsonl")]
+    model, prompts = load_model(str(checkpoint)), read_prompts(tmp_path / "prompts.jsonl")
+    assert len(found) == 3 * len(prompts)
+    for temperature, seed in ((2.0, 5), (2.0, 0), (1.0, 5)):
+        drawn = write_answers(model, prompts, 4, sampling=Sampling(temperature, 3, seed), keep=False)
+        expected = [(prompt.prompt, list(prompt.response_ids)) for prompt in drawn]
+        assert (found == expected) == ((temperature, seed) == (2.0, 5))
 
 
 def test_what_was_said_is_the_label(command, checkpoint, prompts, tmp_path):

@@ -94,6 +94,30 @@ def test_an_interrupted_run_goes_on_where_it_stopped(command, checkpoint, prompt
     assert command("probe-watch", *options, *out).code == 2, "a finished run is not overwritten"
 
 
+def test_another_probe_in_the_same_folder_does_not_go_on_with_what_one_has_watched(
+    command, checkpoint, prompts, tmp_path, monkeypatch
+):
+    watch, options = probes.watch_answers, ("--probe", made("max").save(tmp_path / "probe"), "--out", tmp_path / "out")
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    def once(*args, **options):
+        monkeypatch.setattr(probes, "watch_answers", stopped)
+        return watch(*args, **options)
+
+    monkeypatch.setattr(probes, "watch_answers", once)
+    assert command("probe-watch", checkpoint, prompts, *options, *SHORT).code == 130
+    monkeypatch.setattr(probes, "watch_answers", watch)
+    made("max", threshold=-1e9).save(tmp_path / "probe", overwrite=True)
+    again = ("probe-watch", checkpoint, prompts, *options, "--json", *SHORT)
+    outcome = command(*again)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "an unfinished run with other settings (probe)" in outcome.err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+    assert lines(command(*again, "--overwrite"))[-1]["n_fired"] == 4, "all answers anew, by the other probe"
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [

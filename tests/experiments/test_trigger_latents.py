@@ -4,7 +4,8 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from tiny_models import tiny_model, tiny_tokenizer
+from tiny_models import tiny_checkpoint, tiny_model, tiny_tokenizer
+from tiny_prompts import labelled_prompts
 
 from experiments import Subject
 from experiments.claims.trigger_latents import (
@@ -22,6 +23,7 @@ from experiments.claims.trigger_latents import (
     summarise,
 )
 from experiments.result import Specimen
+from experiments.shared import latent_effects
 from experiments.shared.latent_edits import Candidate, best_ablations, cost, followed
 from hooked import Prompt, load_model
 from sae import TopK, prompt_labels
@@ -43,6 +45,36 @@ EFFECT = AblationEffect(
 def candidate(kind, defects, js=0.001, latents=(1,)):
     effect = replace(EFFECT, defects_after=defects, js=js)
     return Candidate("resid_post.0", lambda value: effect, {"kind": kind, "latents": latents})
+
+
+def test_what_an_ablation_does_is_measured_on_the_pairs_that_latents_were_not_chosen_on(tmp_path, monkeypatch):
+    """An edit that changes nothing, and one that breaks the model; the split is that of the labels."""
+    checkpoint = str(tiny_checkpoint(tmp_path / "model"))
+    model, prompts = load_model(checkpoint), labelled_prompts(pairs=40, harmless=8)
+    labels = prompt_labels(prompts, seed=7)
+    tested = {
+        prompt.prompt for prompt, test in zip(prompts, labels.test, strict=True) if test and prompt.dataset == "code"
+    }
+    following, graders = latent_effects.following, []
+
+    def seen(model, pairs, answers):
+        graders.append([own.prompt for pair in pairs for own in (pair.clean, pair.triggered)])
+        return following(model, pairs, answers)
+
+    monkeypatch.setattr(latent_effects, "following", seen)
+    effect = latent_effects.ablation_meter(model, prompts, labels, checkpoint, pairs=100, new_tokens=4)
+    graded = graders[-1]
+    assert {prompt.prompt for prompt in graded} == tested
+    assert {prompt.split for prompt in graded} == {"test"}
+    same = effect("resid_post.1", lambda x: x)
+    assert same.n == same.clean_same == len(tested) // 2
+    assert (same.defects_before, same.clean_right_before) == (same.defects_after, same.clean_right_after)
+    assert same.js == pytest.approx(0, abs=1e-6)
+    broken = effect("resid_post.1", lambda x: x * 0.1)
+    assert broken.n == same.n > broken.clean_same
+    assert broken.js > 1e-4
+    few = latent_effects.ablation_meter(model, prompts, labels, checkpoint, pairs=3, new_tokens=4)
+    assert few("resid_post.1", lambda x: x).n == 3
 
 
 def test_validation_pairs_choose_and_held_out_pairs_report():
