@@ -198,13 +198,13 @@ def _go_on(config: Config) -> None:
     on: the finding is written already.
     """
     from contextlib import nullcontext, redirect_stdout
-    from importlib import import_module
 
+    from commands import patch_ablate, patch_trace, probe_train
     from triggerlens import UserError
 
-    modules = {"trace": "patch_trace", "probe": "probe_train", "ablate": "patch_ablate"}
+    commands: dict[str, Any] = {"trace": patch_trace, "probe": probe_train, "ablate": patch_ablate}
     for name, out in _followers(config).items():
-        command = import_module(f"commands.{modules[name]}")
+        command = commands[name]
         options = command.Config(
             model=config.model,
             prompts=config.out / "prompts.jsonl",

@@ -318,7 +318,7 @@ def _eps(model: HookedModel) -> float:
 
 def _rounding(model: HookedModel, roundings: float) -> float:
     """The relative error of so many roundings of the model's dtype, and of sums, which are kept in float32 at least."""
-    return roundings * _eps(model) + 64 * torch.finfo(torch.float32).eps
+    return roundings * _eps(model) + 256 * torch.finfo(torch.float32).eps
 
 
 def _product_rounding(model: HookedModel, *terms: Float[Tensor, "*_ width"]) -> Float[Tensor, "*_ width"]:
