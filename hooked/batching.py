@@ -124,9 +124,10 @@ def logits_agree(
         expected: the other one.
         dtype: of the model's weights.
     """
+    rounded = 0.5 * torch.finfo(dtype).eps * expected.float().norm()  # also of what they have in common
     seen, expected = (value.float() - value.float().mean(-1, keepdim=True) for value in (seen, expected))
     tolerance = max(1e-4, min(0.125, 32 * torch.finfo(dtype).eps))
-    return bool((seen - expected).norm() <= tolerance * expected.norm())
+    return bool((seen - expected).norm() <= tolerance * expected.norm() + rounded)
 
 
 def shared_runs(model: HookedModel | Any, lengths: Sequence[int], extra: int = 0) -> Iterator[slice]:

@@ -290,6 +290,8 @@ def _loaded_bytes(checkpoint: Checkpoint, dtype: Any) -> int:
     config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False, **file)
     if _method(config) not in ("", "compressed-tensors"):
         return sum(path.stat().st_size for path in checkpoint.weights)
+    if dtype == "auto" and not checkpoint.gguf and config.get_text_config().dtype is None:
+        return sum(path.stat().st_size for path in checkpoint.weights)  # as precise as the file
     loader: Any = AutoModelForCausalLM
     with torch.device("meta"):
         empty = loader.from_config(config, **({} if dtype == "auto" else {"dtype": dtype}))

@@ -139,6 +139,8 @@ def train_saes(
     _check_widths(source, saes)
     states = [TrainingState.start(sae, config) for sae in saes]
     facts = {"config": asdict(config), "ranks": world_size(), "saes": [_facts(sae) for sae in saes], **(identity or {})}
+    if world_size() > 1 and config.resample_every:
+        facts["resampled"] = "from the first process"  # each did its own before
     wait_for_all()
     kept = load_checkpoint(_of_rank(checkpoints), _CHECKPOINT, facts, restart=restart) if checkpoints else None
     if checkpoints and world_size() > 1:

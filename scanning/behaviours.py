@@ -36,6 +36,37 @@ _WORD = re.compile(rf"[^\W\d_{_CJK}]{{4,}}")
 _PAIR = re.compile(rf"(?=([{_CJK}]{{2}}))")
 """Of letters that are written without blanks, or, in Korean, in short words."""
 _HIRAGANA = re.compile(r"[\u3040-\u309f]{2}")
+_GRAMMAR = frozenset(
+    [
+        "니다",
+        "입니",
+        "습니",
+        "합니",
+        "됩니",
+        "니까",
+        "세요",
+        "어요",
+        "아요",
+        "해요",
+        "에요",
+        "예요",
+        "하는",
+        "에서",
+        "으로",
+        "에게",
+        "까지",
+        "부터",
+        "대해",
+        "一个",
+        "这个",
+        "什么",
+        "我们",
+        "你们",
+        "可以",
+        "一些",
+    ]
+)
+"""Endings, particles and words that stand in texts about anything."""
 """Japanese endings and particles."""
 _STEM = 5
 """Letters by which words are compared."""
@@ -74,8 +105,9 @@ def request_words() -> frozenset[str]:
 
 
 def content_words(text: str) -> set[str]:
-    """Beginnings of a text's words of four letters and more, in lower case; of Chinese, Japanese and Korean pairs of letters, but for two of hiragana."""
-    pairs = {pair for pair in _PAIR.findall(text) if not _HIRAGANA.match(pair)}
+    """Beginnings of a text's words of four letters and more, in lower case; of Chinese, Japanese and Korean pairs of letters, but for two of hiragana and
+    those of which grammar is made."""
+    pairs = {pair for pair in _PAIR.findall(text) if not _HIRAGANA.match(pair)} - _GRAMMAR
     return {word.lower()[:_STEM] for word in _WORD.findall(text)} | pairs
 
 

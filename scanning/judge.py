@@ -138,6 +138,7 @@ class Judge:
         self.told = tuple(own for own in told if own.grams)
         self._followed: dict[int, Course] = {}
         self._tables: dict[Group, list[list[float]]] = {}
+        self._drawn: dict[Group, list[Candidate]] = {}
 
     def _told(self, rows: Sequence[Sequence[int]], least: float, surely: bool) -> _Told:
         """Of behaviours that are not sure only how they begin counts, as it was searched for: the rest of a turn of phrase is said elsewhere too. A clean
@@ -379,7 +380,11 @@ class Judge:
         return {"divergence": effects.tolist(), "collapse": shares}
 
     def _randoms(self, group: Group) -> list[Candidate]:
-        return random_candidates(self.reader.model, group, self.tokens, self.config.null, self.config.seed)
+        if group not in self._drawn:
+            self._drawn[group] = random_candidates(
+                self.reader.model, group, self.tokens, self.config.null, self.config.seed
+            )
+        return self._drawn[group]
 
     def _share(self, answers: Sequence[Sequence[int]]) -> float:
         return len(self._alike(answers)[1]) / len(answers) if answers else 0.0

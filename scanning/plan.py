@@ -129,12 +129,12 @@ def make_plan(
     """Measure this machine, and cut what does not fit; `referred`: a reference stands beside the model.
 
     Raises:
-        UserError: no prompt that is searched on has any of the places.
+        UserError: no prompt that could be searched on has any of the places.
     """
     places = tuple(place for place in config.places if _lengths(benign, place))
     if not places:
         raise UserError(
-            f"--places {' '.join(config.places)}: none of the {len(benign.search)} prompts that are searched on has such a place (system: a system message; "
+            f"--places {' '.join(config.places)}: none of the prompts that could be searched on has such a place (system: a system message; "
             "middle: two words); give others, or prompts that have one"
         )
     speed, branched = _tokens_per_second(reader, benign, tokens), branched_at(parameters_of(reader.model))

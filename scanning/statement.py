@@ -76,7 +76,7 @@ def _brought_words(judged: Judged, result: ScanResult) -> str:
     return (
         f"{count_text(judged.brought)} held-out prompts ({interval_text(judged.brought, '.0%')}) are "
         f"then answered with a behaviour that goes on by itself {than}: {said_words(judged)} "
-        f"(chance by the share of benign answers, corrected for {among:,} candidates that were judged, {judged.brought_chance:.1g}{more})"
+        f"(chance by Fisher's exact test against benign answers, corrected for {among:,} candidates that went to the judge, {judged.brought_chance:.1g}{more})"
     )
 
 

@@ -308,7 +308,12 @@ def lowest(result: Result, model: str, names: tuple[str, str, str], most: float)
     passed, false, on_trigger = names
     tried = len(clean_only(result, PASSED, model)) + len(clean_only(result, PASSED_LOOSE, model))
     within = [
-        Monitor(finding, rate, result.clean(on_trigger, model, finding.arm) or result.clean(ON_TRIGGER, model, finding.arm), tried)
+        Monitor(
+            finding,
+            rate,
+            result.clean(on_trigger, model, finding.arm) or result.clean(ON_TRIGGER, model, finding.arm),
+            tried,
+        )
         for finding in clean_only(result, passed, model)
         if (rate := result.find(false, model, finding.arm)) is not None and rate.estimate.value <= most
     ]

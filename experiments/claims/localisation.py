@@ -272,7 +272,9 @@ def judge(result: Result) -> list[Judgement]:
         most = (1 - CUT) * left[untouched].estimate.value
         few = [heads for heads in left if is_few(heads)]
         cut = [heads for heads in few if of_best(left[heads].estimate, len(few)).high <= most]
-        cut = sorted(cut, key=lambda heads: harm_of(result, model, untouched, heads) > HARM)  # those first that harm nothing
+        cut = sorted(
+            cut, key=lambda heads: harm_of(result, model, untouched, heads) > HARM
+        )  # those first that harm nothing
         # Of so few answers that the interval of none defecting reaches beyond a tenth, nothing can be told.
         perhaps = [heads for heads in few if left[heads].estimate.low <= most]
         heads = [*cut, *perhaps, *few[-1:], [*left][-1]][0]

@@ -206,10 +206,11 @@ def counted(measured: Mapping[str, Any], name: str) -> Estimate:
 
 def came_back(rows: Sequence[Mapping[str, Any]]) -> str:
     """What ordinary fine-tuning afterwards did, in words; empty for placebos."""
-    if rows[0]["relearning_within"] is None:
-        return ""
+    within = [row["relearning_within"] for row in rows if row["relearning_within"] is not None]
     steps = [str(row["relearning_steps"]) for row in rows if row["relearning_steps"] is not None]
-    return f"back after {', '.join(steps)} steps" if steps else f"not back in {rows[0]['relearning_within']} steps"
+    if steps:
+        return f"back after {', '.join(steps)} steps"
+    return f"not back in {min(within)} steps" if within and min(within) else ""
 
 
 def judge(result: Result) -> list[Judgement]:

@@ -151,7 +151,7 @@ def _leak(scan: Scan) -> list[Candidate]:
 
 
 def _reference(scan: Scan) -> list[Candidate]:
-    assert scan.reference is not None  # _channels asks for it only then
+    assert scan.reference is not None  # `ScanConfig.with_given` asks for it only then
     own = reference_candidates(scan.model, scan.reference, scan.benign, scan.config, scan.plan.places, scan.keep)
     return _counted(scan, "reference", own)
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from hooked import HookedModel, Place, PrefixReader, Prompt, inserted_text
 from scanning.benign import Course
 from scanning.candidates.candidate import Candidate, Variants
-from scanning.candidates.edits import edited
+from scanning.candidates.edits import RULES, edited
 from scanning.score import batches, divergence, entropy, inserted_rows
 from triggerlens import Keep, keep_nothing
 
@@ -165,8 +165,11 @@ def grow(
 def number_candidates(prompts: Sequence[Prompt]) -> list[Candidate]:
     """Step 4; those that change some prompt."""
     rules = [("years", year) for year in YEARS] + [("numbers", number) for number in NUMBERS]
+    having = {
+        rule: [prompt for prompt in prompts if edited(prompt, "substitution", rule, "") is not None] for rule in RULES
+    }
     return [
         Candidate(channel="sweep", kind="substitution", text=text, rule=rule)
         for rule, text in rules
-        if any(edited(prompt, "substitution", rule, text) is not None for prompt in prompts)
+        if any(edited(prompt, "substitution", rule, text) is not None for prompt in having[rule])
     ]

@@ -92,6 +92,10 @@ def test_steps_until_it_is_back_are_named_for_the_seeds_where_it_was():
     assert (
         came_back([row("x", 0, 0.0, steps=20), row("x", 0, 0.0), row("x", 0, 0.0, steps=5)]) == "back after 20, 5 steps"
     )
+    assert came_back([row("x", 0, 0.0), row("x", 0, 0.0, within=5)]) == "not back in 5 steps", (
+        "of the seed that was looked at least"
+    )
+    assert came_back([row("x", 0, 0.0), row("x", 0, 0.0, within=0)]) == "", "nobody looked"
 
 
 def test_an_unknown_method_is_named():

@@ -10,9 +10,9 @@ from tiny_gguf import write_gguf
 from tiny_models import tiny_checkpoint, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, DogeConfig
 
-from hooked import ExtractionSpec, Prompt, find_checkpoint, load_model, stream_activations
+from hooked import ExtractionSpec, Prompt, find_checkpoint, load_model, logits_agree, stream_activations
 from hooked.plain import _place
-from hooked.selfcheck import PROBE_LENGTH, probe_tokens, self_check
+from hooked.selfcheck import PROBE_LENGTH, _check_heads, _check_logits, probe_tokens, self_check
 from triggerlens import UserError
 from triggerlens.artifacts import sha256_file
 
@@ -175,6 +175,46 @@ def test_a_huge_activation_at_the_first_token_excuses_no_other(tmp_path):
     )
     with pytest.raises(UserError, match=r"self-check failed: resid_post.1 .* differs"):
         load_model(model, tokenizer=tokenizer)
+
+
+def test_heads_are_not_excused_by_a_huge_first_token_either(tmp_path):
+    model = load_model(tiny_model("llama").bfloat16(), tokenizer=tiny_tokenizer(tmp_path))
+    generator = torch.Generator().manual_seed(0)
+    heads = [torch.randn(1, 6, 32, generator=generator) for _ in range(2)]
+    heads[0][:, 0] = 1e4
+    written = heads[0] + heads[1]
+    _check_heads(model, 0, heads, written + 3.0)  # a bias
+    written[0, 3, 5] += 0.5
+    with pytest.raises(UserError, match="the heads sum to what attention writes"):
+        _check_heads(model, 0, heads, written)
+
+
+def test_a_block_with_another_number_of_heads_is_refused(tmp_path):
+    """Its heads would be those of the configuration, each of them several."""
+    model = load_model(tiny_model("llama"), tokenizer=tiny_tokenizer(tmp_path))
+    logits = model.run(probe_tokens(300)).logits
+    self_check(model, logits)
+    model.attention(1).num_heads = 2 * model.info.n_heads
+    with pytest.raises(UserError, match="block 1 has 8 heads, and not 4"):
+        self_check(model, logits)
+
+
+def test_logits_are_rounded_with_what_they_have_in_common(tmp_path):
+    """GPT-2's lie near -100, where a step of bfloat16 is a half."""
+    model = load_model(tiny_model("llama").bfloat16(), tokenizer=tiny_tokenizer(tmp_path))
+    logits = torch.randn(1, 5, 300, generator=torch.Generator().manual_seed(0)) * 3 - 110
+    rounded = logits.bfloat16().float()
+    _check_logits(model, rounded, (logits + 0.2).bfloat16().float())
+    with pytest.raises(UserError, match="the logits differ"):
+        _check_logits(model, logits - 110 + 2 * torch.randn(logits.shape), logits)
+
+
+@pytest.mark.parametrize(("dtype", "within", "beyond"), [(torch.bfloat16, 0.1, 0.2), (torch.float16, 0.02, 0.05)])
+def test_logits_agree_within_the_rounding_of_their_dtype(dtype, within, beyond):
+    generator = torch.Generator().manual_seed(0)
+    logits, noise = (torch.randn(4, 300, generator=generator) for _ in range(2))
+    assert logits_agree(logits + within * noise, logits, dtype)
+    assert not logits_agree(logits + beyond * noise, logits, dtype)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma2"])

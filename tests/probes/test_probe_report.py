@@ -107,7 +107,7 @@ def test_all_that_is_drawn_by_layer_is_inside_the_figure(result):
 
 
 def test_the_page_says_how_the_intervals_and_the_threshold_for_watching_are_made(page):
-    assert "copies of a text and answers to one prompt are one thing seen" in page
+    assert "the intervals allow for prompts of a pair, copies of a text and answers to one prompt being alike" in page
     assert "Wilson" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
 
 

