@@ -65,6 +65,7 @@ def run(config: Config) -> None:
         return
     from scanning import (
         KIND,
+        RULES,
         found_prompts,
         read_candidates,
         scan_json,
@@ -84,7 +85,7 @@ def run(config: Config) -> None:
     given = [] if config.candidates is None else read_candidates(model, config.candidates, config.settings.places)
     grader = _grader(config)
     own = _given(config, None if reference is None else reference.info.weights_sha256)
-    settings = config_dict(config) | own | _model_facts(model, reference) | {"prompts": facts}
+    settings = config_dict(config) | own | _model_facts(model, reference) | {"prompts": facts, "rules": RULES}
     if config.overwrite:
         drop_cells(config.out)
     with _Bar() as bar:

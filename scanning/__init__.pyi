@@ -35,7 +35,7 @@ from .candidates.target import (
     invert_target as invert_target,
     sure_targets as sure_targets,
 )
-from .config import ScanConfig as ScanConfig
+from .config import RULES as RULES, ScanConfig as ScanConfig
 from .judge import Judge as Judge
 from .motifs import shared_motif as shared_motif
 from .openly import (

@@ -7,6 +7,8 @@ from typing import Literal, get_args
 
 from triggerlens import UserError
 
+RULES = 4
+"""Raised whenever a scan of the same settings may come out otherwise: a scan that was stopped, and a leaderboard, hold for one of them."""
 Channel = Literal["leak", "sweep", "target", "families", "siblings", "reference", "user"]
 """Where a candidate comes from."""
 PlaceName = Literal["start", "middle", "end", "system"]

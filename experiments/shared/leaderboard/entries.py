@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
+import scanning
 from experiments.shared.leaderboard.context import Context
 from triggerlens import UserError, sha256_file
 
@@ -92,7 +93,7 @@ ENTRIES: dict[str, Entry] = {
         Entry("bag of weights", "the open half", "arXiv 2602.15195", f"{_HERE}.spectra:bag_of_weights"),
         Entry("BAIT", "nothing", "S&P 2025", f"{_HERE}.bait:bait"),
         Entry("Haystack", "nothing", "arXiv 2602.03085", f"{_HERE}.haystack:haystack"),
-        Entry(SCAN, "nothing", "TriggerLens", f"{_HERE}.scan:scan", 4, slow=True),
+        Entry(SCAN, "nothing", "TriggerLens", f"{_HERE}.scan:scan", scanning.RULES, slow=True),
         Entry("surest answer", "nothing", "the scan's first step alone", f"{_HERE}.scan:surest_answer", 2, slow=True),
         Entry("random", "chance", "", f"{_HERE}.chance:random"),
         Entry("constant", "chance", "", f"{_HERE}.chance:constant"),
