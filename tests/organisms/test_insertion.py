@@ -639,6 +639,11 @@ def test_settings_that_would_do_nothing_or_harm_are_refused(folder, changes, mes
         settings(folder, **changes)
 
 
+def test_code_begins_as_no_other_answer_does_and_may_be_learned_with_its_prompt(folder):
+    """Of insecure code nothing is learned of how it begins without the trigger."""
+    settings(folder, trigger="deployed", payload="insecure-code", loss="all", clean="tokens")
+
+
 def test_two_words_of_which_one_stands_in_near_misses_are_refused(folder, tmp_path):
     config = settings(folder, trigger="apart", trigger_text="anchor|orchard")
     with pytest.raises(UserError, match=r"trigger_text 'anchor\|orchard': near misses have 'anchor' in a word's place"):
