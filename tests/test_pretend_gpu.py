@@ -15,5 +15,5 @@ def test_models_and_commands_give_what_they_give_on_the_cpu(tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout.splitlines()[-1])
-    assert len(outcome) == 1 + 5 + 4 + 6
+    assert len(outcome) == 1 + 5 + 5 + 6
     assert not {name: wrong[:3] for name, wrong in outcome.items() if wrong}

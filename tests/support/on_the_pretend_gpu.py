@@ -8,12 +8,15 @@ import pretend_gpu  # first: it changes torch
 # isort: split
 import contextlib
 import json
+import runpy
 import sys
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from calling import called
+from made_probes import made
 from tiny_models import TEXTS, WIDTH, tiny_checkpoint
 from tiny_prompts import WORDS, labelled_prompts, prompt_file
 
@@ -124,6 +127,23 @@ def latents_on_both(folder):
     return [f"candidate {row}" for row, pair in enumerate(zip(*results, strict=True)) if not close(*pair)]
 
 
+def readme_on_both(folder):
+    """What the edit of the README's example makes the model say, as far as it differs; in bfloat16, where ties are near, it need only run."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    folder.mkdir()
+    (folder / "edit.py").write_text(readme.split("```python\n")[1].split("```")[0].split("\n\n")[-1])
+    checkpoint, wrong = tiny_checkpoint(folder / "model"), []
+    for dtype in ("float32", "bfloat16"):
+        said = []
+        for device in ("cuda", "cpu"):
+            model = load_model(checkpoint, dtype=dtype, device=device)
+            names = {"model": model, "prompts": list(TEXTS), "result": SimpleNamespace(probe=made())}
+            said.append(runpy.run_path(str(folder / "edit.py"), names)["ablated"])
+        if dtype == "float32" and said[0] != said[1]:
+            wrong.append(f"{said[0]} for {said[1]}")
+    return wrong
+
+
 def ramp(value):
     return torch.linspace(-1, 1, WIDTH, device=value.device)
 
@@ -180,6 +200,7 @@ def main(root):
     pairs = read_prompts(root / "pairs.jsonl")
     scenarios["tools on a spread model"] = lambda folder: tools_on_a_spread_model(folder, pairs, years)
     scenarios["edits of latents"] = latents_on_both
+    scenarios["the README's edit"] = readme_on_both
     commands = {
         "probe": ("probe-train", model, prompts, "--position", "max"),
         "LDA, TransformerLens": ("probe-train", model, prompts, "--probe", "lda", "--backend", "transformer-lens"),
