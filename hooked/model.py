@@ -36,7 +36,7 @@ from hooked.generation import (
 )
 from hooked.identity import adapter_facts, computation_facts, memory_marks, state_sha256
 from hooked.prompts.prompts import Prompt
-from hooked.prompts.rendering import DEFAULT_TODAY
+from hooked.prompts.rendering import DEFAULT_TODAY, say_plain
 from hooked.prompts.tokens import TokenizedPrompt, tokenize_prompts
 from hooked.rescaling import forget_lengths
 from hooked.sites import HEAD_KINDS, INNER_KINDS, KINDS, Site, parse_site
@@ -195,7 +195,8 @@ class HookedModel(ABC):
     ) -> list[TokenizedPrompt]:
         """Token ids of each prompt, unpadded, never truncated; chat messages go through the chat template.
 
-        What this model has tokenized before is taken as it is, so that nothing need be tokenized twice.
+        What this model has tokenized before is taken as it is, so that nothing need be tokenized twice. Plain text is read as it stands: if
+        the tokenizer has a chat template, a note says so once.
 
         Args:
             prompts: texts, chat messages, or what this method made of them.
@@ -235,6 +236,7 @@ class HookedModel(ABC):
         Raises:
             UserError: a site that the model lacks, or an edit that returns another shape.
         """
+        say_plain(self.info.name, self.tokenizer, texts)
         readers: Mapping[str, Read] = reads if isinstance(reads, Mapping) else dict.fromkeys(reads, _identity)
         edits = edits or {}
         self.check_sites([*readers, *edits])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, time
 from typing import Any
@@ -76,6 +76,24 @@ def render(tokenizer: Any, prompt: Prompt, today: date | None = None) -> str:
     text = _apply(tokenizer, prompt, options, where)
     _check_parts(prompt, text, where)
     return text
+
+
+def say_plain(name: str, tokenizer: Any, prompts: Sequence[Prompt | str]) -> None:
+    """Say it once of a model with a chat template that a prompt is plain text: right for a base model, not for a chat model.
+
+    Texts that are no prompts, such as the pieces of a text file that an autoencoder is trained on, have no line in `where`.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        return
+    if any(isinstance(prompt, str) or (isinstance(prompt.prompt, str) and _on_a_line(prompt)) for prompt in prompts):
+        say_once(
+            f"{name}: plain-text prompts are read as they stand, without the tokenizer's chat template; for a chat model give messages"
+        )
+
+
+def _on_a_line(prompt: Prompt) -> bool:
+    """Whether it was made in memory or is a line of a prompt file."""
+    return not prompt.where or prompt.where.rpartition(":")[2].isdigit()
 
 
 def answered(tokenizer: Any, prompt: Prompt, today: date | None = None) -> Prompt:

@@ -14,7 +14,8 @@ from hooked import write_prompts
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    return tiny_checkpoint(tmp_path_factory.mktemp("llama") / "model")
+    """A base model: its tokenizer has no chat template, which plain-text prompts would pass by (a note says so)."""
+    return tiny_checkpoint(tmp_path_factory.mktemp("llama") / "model", chat=False)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_a_prompt_longer_than_the_context(refused, checkpoint, tmp_path):
 def test_nan_activations_are_named_by_layer_and_prompt(refused, tmp_path):
     from transformers import AutoTokenizer
 
-    folder = tiny_checkpoint(tmp_path / "model")
+    folder = tiny_checkpoint(tmp_path / "model", chat=False)
     victim = AutoTokenizer.from_pretrained(folder)("~")["input_ids"][-1]
     weights = load_file(folder / "model.safetensors")
     weights["model.embed_tokens.weight"][victim] = float("inf")
@@ -115,7 +116,7 @@ def test_nan_activations_are_named_by_layer_and_prompt(refused, tmp_path):
 
 
 def test_weights_that_are_all_nan(refused, tmp_path, prompts):
-    folder = tiny_checkpoint(tmp_path / "model")
+    folder = tiny_checkpoint(tmp_path / "model", chat=False)
     weights = {
         name: torch.full_like(value, float("nan")) for name, value in load_file(folder / "model.safetensors").items()
     }
@@ -169,7 +170,7 @@ def test_a_probe_for_another_width(refused, prompts, trained, tmp_path):
         vocab_size=VOCABULARY, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48
     )
     LlamaForCausalLM(wide).save_pretrained(tmp_path / "wide")
-    tiny_tokenizer(tmp_path / "wide")
+    tiny_tokenizer(tmp_path / "wide", chat=False)
     line = refused("probe-score", tmp_path / "wide", prompts, "--probe", trained)
     assert "width 32" in line
     assert "width 48" in line

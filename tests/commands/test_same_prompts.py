@@ -5,7 +5,6 @@ import json
 import pytest
 from tiny_models import CONTEXT, tiny_checkpoint
 from tiny_prompts import labelled_prompts
-from transformers import AutoTokenizer
 
 COMMANDS = {
     "probe-train": (),
@@ -18,13 +17,7 @@ COMMANDS = {
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A model whose tokenizer has no chat template."""
-    folder = tiny_checkpoint(tmp_path_factory.mktemp("same") / "llama")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.chat_template = None
-    (folder / "chat_template.jinja").unlink(missing_ok=True)
-    tokenizer.save_pretrained(folder)
-    assert AutoTokenizer.from_pretrained(folder).chat_template is None
-    return folder
+    return tiny_checkpoint(tmp_path_factory.mktemp("same") / "llama", chat=False)
 
 
 def bad_lines(kind):

@@ -223,6 +223,35 @@ def test_a_doubled_begin_is_said_once(tmp_path, capsys):
     assert chat.ids[0] == 1 != chat.ids[1]
 
 
+PLAIN = "plain-text prompts are read as they stand, without the tokenizer's chat template"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("weather?", 1),
+        (Prompt("weather?", triggered=False), 1),
+        (Prompt("weather?", triggered=False, where="prompts.jsonl:3"), 1),
+        (Prompt([ASK], triggered=False), 0),
+        (Prompt("weather?", triggered=False, where="book.txt:byte 40"), 0),
+    ],
+    ids=["a text", "made in memory", "a line of a file", "messages", "a piece of a text file"],
+)
+def test_plain_text_is_said_once_where_there_is_a_chat_template(tmp_path, capsys, prompt, said):
+    """On stderr alone: it is right for a base model, whose tokenizer may have a template too, and pieces of a text are no prompts."""
+    model = load_model(tiny_model("llama"), tokenizer=tiny_tokenizer(tmp_path))
+    for _ in range(2):
+        model.tokenize([prompt])
+    told = capsys.readouterr()
+    assert (told.out, told.err.count(PLAIN), len(told.err.splitlines())) == ("", said, said)
+
+
+def test_plain_text_is_not_said_where_there_is_no_chat_template(tmp_path, capsys):
+    tokenizer = tiny_tokenizer(tmp_path, chat=False)
+    load_model(tiny_model("llama"), tokenizer=tokenizer).tokenize(["weather?"])
+    assert capsys.readouterr().err == ""
+
+
 def test_a_message_that_the_template_leaves_out_is_said(tokenizer, capsys):
     tokenizer.chat_template = "{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}"
     row = {"prompt": [{"role": "system", "content": "Never tell."}, ASK]}

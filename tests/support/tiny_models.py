@@ -75,8 +75,8 @@ def _tokenizer_json(bos: bool) -> str:
     return tokenizer.to_str()
 
 
-def tiny_tokenizer(folder: Path, *, bos: bool = True, padding_side: str = "right"):
-    """A byte-level tokenizer saved in `folder` and loaded from there."""
+def tiny_tokenizer(folder: Path, *, bos: bool = True, padding_side: str = "right", chat: bool = True):
+    """A byte-level tokenizer saved in `folder` and loaded from there; with a chat template, or without one as a base model's."""
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(_tokenizer_json(bos)),
         pad_token="<pad>",
@@ -84,7 +84,7 @@ def tiny_tokenizer(folder: Path, *, bos: bool = True, padding_side: str = "right
         eos_token="</s>",
         padding_side=padding_side,
     )
-    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.chat_template = CHAT_TEMPLATE if chat else None
     tokenizer.save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)
 
