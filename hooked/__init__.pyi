@@ -39,6 +39,7 @@ from .model import HookedModel as HookedModel, ModelInfo as ModelInfo, Run as Ru
 from .plain import (
     load_classifier as load_classifier,
     load_plain as load_plain,
+    load_tokenizer as load_tokenizer,
     pick_device as pick_device,
     weights_sha256 as weights_sha256,
 )

@@ -73,6 +73,24 @@ def load_plain(
     return model, tokenizer, checkpoint.sha256()
 
 
+def load_tokenizer(name: str, *, today: date | None = None) -> Any:
+    """A checkpoint's tokenizer alone: to see whether a model can read prompts before its weights are loaded.
+
+    Args:
+        name: as in `load_plain`.
+        today: the date given to a chat template that asks for one; `DEFAULT_TODAY` where None.
+
+    Raises:
+        UserError: no such model, no safetensors weights, or a tokenizer that cannot be loaded.
+    """
+    checkpoint = find_checkpoint(name)
+    with _reading(name, "its tokenizer could not be loaded"):
+        tokenizer = _tokenizer(checkpoint)
+    if today is not None:
+        pin_date(tokenizer, today)
+    return tokenizer
+
+
 def load_classifier(name: str) -> tuple[Any, Any]:
     """A sequence classifier, such as a reward model, in float32 on the CPU, and its tokenizer.
 

@@ -6,13 +6,15 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from forked import start_command
 from tiny_models import ARCHITECTURES, tiny_checkpoint
-from tiny_prompts import prompt_file
+from tiny_prompts import labelled_prompts, prompt_file
 
+from hooked import write_prompts
 from probes import LinearProbe
 from triggerlens import read_artifact
 
@@ -151,6 +153,26 @@ def test_a_clean_twin_is_a_control(command, checkpoint, prompts, tmp_path):
     control = json.loads(outcome.out)["controls"]["clean_twin"]
     alone = command("probe-train", other, prompts, "--out", tmp_path / "alone", "--json")
     assert control["auroc"] == json.loads(alone.out)["test"]["auroc"]
+
+
+@pytest.mark.parametrize(
+    ("twin", "problem"),
+    [("plain", "holds chat messages, but the tokenizer has no chat template"), ("none-here", "no such model")],
+)
+def test_a_clean_twin_that_cannot_read_the_prompts_is_refused_before_the_training(
+    command, checkpoint, tmp_path, monkeypatch, twin, problem
+):
+    """A base model's tokenizer often has no chat template."""
+    monkeypatch.setattr("commands.probe_train._train", lambda *_: pytest.fail("the probe was trained first"))
+    tiny_checkpoint(tmp_path / "plain", chat=False)
+    chats = [replace(one, prompt=[{"role": "user", "content": one.prompt}]) for one in labelled_prompts()]
+    write_prompts(tmp_path / "chats.jsonl", chats)
+    options = ("--clean-twin", tmp_path / twin, "--out", tmp_path / "out")
+    refused = command("probe-train", checkpoint, tmp_path / "chats.jsonl", *options)
+    assert (refused.code, refused.out) == (2, "")
+    (line,) = refused.err.splitlines()
+    assert line.startswith(f"error: --clean-twin {tmp_path / twin}: ")
+    assert problem in line
 
 
 def test_a_finished_run_is_kept_and_overwritten_only_where_asked(command, checkpoint, prompts, tmp_path):
