@@ -25,6 +25,7 @@ AGGREGATIONS = ("last", "mean", "max", "softmax", "multimax", "rolling")
 """Those without a number or a name of their own."""
 READS: tuple[str, ...] = get_args(Read)
 POSITIONS = "{last,mean,max,first:N,span:NAME,softmax,multimax,rolling}"
+_CHOICES = f"{{{','.join(METHODS)}}}"
 _COUNTS = ("n_bootstrap", "n_random_directions", "n_shuffles", "max_control_prompts", "max_plot_prompts")
 
 
@@ -36,7 +37,7 @@ class TrainConfig:
         UserError: a value is out of range.
     """
 
-    method: Annotated[str, tyro.conf.arg(name="probe", metavar=f"{{{','.join(METHODS)}}}")] = "logistic"
+    method: Annotated[str, tyro.conf.arg(name="probe", metavar=_CHOICES)] = "logistic"
     """Kind of probe."""
     C: float = 1.0
     """Inverse penalty of the logistic probe, on features centred and scaled to unit root mean square at each layer."""
