@@ -269,7 +269,7 @@ class HookedModel(ABC):
         """Continuations (token ids, without the prompt, up to and without the end-of-sequence token), greedy ones by default.
 
         Args:
-            prompts: as `tokenize` gives them; they share one batch where the model allows it.
+            prompts: as `tokenize` gives them (a text is refused); they share one batch where the model allows it.
             max_new_tokens: the longest continuation, in tokens.
             edits: site to a function that returns the replacement activation. Edits act on the prompt's positions, and then on each new
                 token's.
@@ -278,8 +278,8 @@ class HookedModel(ABC):
                 It may end rows.
 
         Raises:
-            UserError: as `run`; or a prompt and its continuation exceed the context; or the watched site is not as wide as the residual
-                stream.
+            UserError: as `run`; or a prompt is not tokenized; or a prompt and its continuation exceed the context; or the watched site is
+                not as wide as the residual stream.
         """
         check_room((len(prompt.ids) for prompt in prompts), max_new_tokens, self.info.context)
         self.check_sites([*(edits or {}), *([watch.site] if watch else [])])
@@ -310,6 +310,10 @@ class HookedModel(ABC):
 
     def attention(self, layer: int) -> nn.Module:
         """The attention module of a block that has one, as `transformers` made it."""
+        if not all(isinstance(prompt, TokenizedPrompt) for prompt in prompts):
+            raise UserError(
+                "`generate` takes tokenized prompts: model.generate(model.tokenize(prompts), max_new_tokens)"
+            )
         return self._attentions[layer]
 
     def projection(self, layer: int) -> nn.Module:

@@ -1,5 +1,7 @@
 """One loop: the same answers alone and in a batch, plain and hooked, whatever a checkpoint's own settings are."""
 
+import inspect
+
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -46,6 +48,16 @@ def test_the_loop_gives_what_transformers_gives(plain):
     expected = [before_end(row, ends) for row in theirs[:, ids.shape[1] :].tolist()]
     assert continue_tokens(model, rows, 12, ends=ends) == expected
     assert [continue_tokens(model, [row], 12, ends=ends)[0] for row in rows] == expected
+
+
+@pytest.mark.parametrize(
+    "prompts", ["a text", ["a text"], [Prompt("a text", triggered=False)]], ids=["text", "texts", "prompts"]
+)
+def test_what_is_not_tokenized_is_refused_in_one_line(folder, prompts):
+    model = load_model(folder)
+    generate = inspect.unwrap(type(model).generate)  # without the check of types that only the tests have
+    with pytest.raises(UserError, match=r"takes tokenized prompts: model.generate\(model.tokenize\(prompts\)"):
+        generate(model, prompts, 4)
 
 
 def test_settings_of_a_checkpoint_do_not_leak_in(plain):
