@@ -58,9 +58,13 @@ class ModelInfo:
     live: bool
     """A model that was in memory already, whose weights may go on changing."""
     tokenizer_sha256: str
+    """Names its tokenizer, chat template included (`hooked.tokenizer_sha256`)."""
     n_layers: int
+    """Decoder blocks."""
     d_model: int
+    """Width of the residual stream."""
     n_heads: int
+    """Heads of queries in a block with attention."""
     n_kv_heads: int
     """Heads of keys and values: fewer than of queries where queries are grouped."""
     d_head: int
@@ -87,6 +91,31 @@ class HookedModel(ABC):
     """A causal language model with named sites; see `load_model`."""
 
     backend: str
+    """The library that reads and writes activations: `nnsight` or `transformer-lens`."""
+    hf_model: Any
+    """The `transformers` model, in evaluation mode; its parameters require gradients as they did when it was loaded."""
+    tokenizer: Any
+    """Its `transformers` tokenizer."""
+    info: ModelInfo
+    """Its name, sizes and digests."""
+    anatomy: Anatomy
+    """Where the parts of a block are."""
+    device: torch.device
+    """Where its tokens go in: the device of the input embeddings, the first one of a model that is spread over several."""
+    device_map: dict[str, Any] | None
+    """How the model is spread over devices; None if it lies on one."""
+    dtype: torch.dtype
+    """Precision of the input embeddings, and so of the activations as they are read and edited."""
+    vocabulary: int
+    """Rows of the input embeddings: token ids are below it."""
+    today: date
+    """The date that a chat template is told where it asks for one."""
+    base: str | None
+    """What an adapter was put on where it was given; None where the adapter names it, and for everything else."""
+    again: Callable[[], HookedModel] | None
+    """Loads the same model in another process; None for a live model."""
+    padded_to: int | None
+    """The widest batch, in tokens, in which shorter prompts may be padded; None where any may (`hooked.batching`)."""
 
     def __init__(self, hf_model: Any, tokenizer: Any, anatomy: Anatomy, info: ModelInfo):
         self.hf_model, self.tokenizer, self.anatomy, self.info = hf_model, tokenizer, anatomy, info
@@ -103,18 +132,14 @@ class HookedModel(ABC):
         with_attention = next(layer for layer in range(info.n_layers) if anatomy.has_attention(layer))
         block = hf_model.get_submodule(anatomy.block_path(with_attention))
         self.layouts = candidate_projections(block, anatomy.attention)
-        # How the model is spread over devices; None if it lies on one.
-        self.device_map: dict[str, Any] | None = getattr(hf_model, "hf_device_map", None) or None
-        self.device: torch.device = hf_model.get_input_embeddings().weight.device
-        self.vocabulary: int = hf_model.get_input_embeddings().weight.shape[0]
-        self.dtype: torch.dtype = hf_model.get_input_embeddings().weight.dtype
-        self.today: date = DEFAULT_TODAY
-        self.base: str | None = None
-        """What an adapter was put on where it was given; None where the adapter names it, and for everything else."""
-        self.again: Callable[[], HookedModel] | None = None
-        """Loads the same model in another process; None for a live model."""
-        self.padded_to: int | None = None
-        """The widest batch, in tokens, in which shorter prompts may be padded; None where any may (`hooked.batching`)."""
+        self.device_map = getattr(hf_model, "hf_device_map", None) or None
+        self.device = hf_model.get_input_embeddings().weight.device
+        self.vocabulary = hf_model.get_input_embeddings().weight.shape[0]
+        self.dtype = hf_model.get_input_embeddings().weight.dtype
+        self.today = DEFAULT_TODAY
+        self.base = None
+        self.again = None
+        self.padded_to = None
         _LOCKS.setdefault(hf_model, RLock())
 
     def remember_weights(self) -> None:
@@ -211,6 +236,7 @@ class HookedModel(ABC):
         fresh = iter(
             tokenize_prompts(self.tokenizer, texts, context, vocabulary, self.today, answers=answers) if texts else ()
         )
+        say_plain(self.info.name, self.tokenizer, texts)
         return [prompt if isinstance(prompt, TokenizedPrompt) else next(fresh) for prompt in prompts]
 
     def run(
@@ -224,11 +250,15 @@ class HookedModel(ABC):
     ) -> Run:
         """One forward pass over token ids padded on the *right*.
 
+        Gradients are kept; wrap it in `torch.no_grad()` if you need none.
+
         Args:
             tokens: token ids; shorter prompts are padded on the right with any id.
-            reads: sites to read, or a mapping from site to a function that reduces the activation as it is read
-                (mostly [batch position d_model]; see `hooked.sites`), so that only what is needed is kept.
-            edits: site to a function that returns the replacement activation.
+            reads: sites to read, or a mapping from site to a function that reduces the activation as it is read, so that only what is
+                needed is kept. Shapes: [batch position d_model] at `resid_*`, `attn_out`, `mlp_out` and `head_out`, [batch position d_head]
+                at `q`, `k` and `v`, [batch query_position key_position] at `pattern`.
+            edits: site to a function that takes the activation, of the same shape and on the device of its block, and returns its
+                replacement.
             last_layer: stop after this layer; later layers and the logits are not computed.
             needed: the positions that will be looked at. Where nothing is edited, the MLP of `last_layer` may be left
                 out at the others: `mlp_out` and `resid_post` of that layer then mean nothing there.
@@ -236,7 +266,6 @@ class HookedModel(ABC):
         Raises:
             UserError: a site that the model lacks, or an edit that returns another shape.
         """
-        say_plain(self.info.name, self.tokenizer, texts)
         readers: Mapping[str, Read] = reads if isinstance(reads, Mapping) else dict.fromkeys(reads, _identity)
         edits = edits or {}
         self.check_sites([*readers, *edits])
@@ -281,6 +310,10 @@ class HookedModel(ABC):
             UserError: as `run`; or a prompt is not tokenized; or a prompt and its continuation exceed the context; or the watched site is
                 not as wide as the residual stream.
         """
+        if not all(isinstance(prompt, TokenizedPrompt) for prompt in prompts):
+            raise UserError(
+                "`generate` takes tokenized prompts: model.generate(model.tokenize(prompts), max_new_tokens)"
+            )
         check_room((len(prompt.ids) for prompt in prompts), max_new_tokens, self.info.context)
         self.check_sites([*(edits or {}), *([watch.site] if watch else [])])
         if watch is not None and parse_site(watch.site).kind in INNER_KINDS:
@@ -310,10 +343,6 @@ class HookedModel(ABC):
 
     def attention(self, layer: int) -> nn.Module:
         """The attention module of a block that has one, as `transformers` made it."""
-        if not all(isinstance(prompt, TokenizedPrompt) for prompt in prompts):
-            raise UserError(
-                "`generate` takes tokenized prompts: model.generate(model.tokenize(prompts), max_new_tokens)"
-            )
         return self._attentions[layer]
 
     def projection(self, layer: int) -> nn.Module:
