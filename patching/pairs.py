@@ -28,12 +28,17 @@ class PatchPair:
     clean: tuple[int, ...]
     """Token ids of the untriggered prompt and the shared continuation."""
     triggered: tuple[int, ...]
+    """Token ids of the triggered prompt and the shared continuation."""
     readout: Readout
+    """Where and by what the pair is read."""
     clean_value: float
     """The metric on the unpatched clean run."""
     triggered_value: float
+    """The metric on the unpatched triggered run."""
     name: str = ""
+    """Its name in the prompt file, for people."""
     inserted: Inserted = "neighbour"
+    """What becomes of tokens that only the patched run has: `neighbour` patches them too, `skip` leaves them."""
     alignment: tuple[int | None, ...] | None = None
     """Given by the user, for denoising: a clean position for each position of the triggered run."""
     trigger: tuple[int, ...] | None = None
@@ -60,6 +65,7 @@ class Sides:
     """A pair in one direction."""
 
     pair: PatchPair
+    """Which pair."""
     patched: tuple[int, ...]
     """Token ids of the run that is patched."""
     source: tuple[int, ...]
@@ -67,6 +73,7 @@ class Sides:
     patched_value: float
     """The metric without any patch."""
     source_value: float
+    """The metric on the run that activations come from."""
 
     @cached_property
     def alignment(self) -> Alignment:
@@ -108,7 +115,7 @@ def make_pair(
             the greedy continuations.
         triggered: the triggered prompt.
         metric: `logit-diff`, `kl` or `log-prob`.
-        string: for `log-prob`.
+        string: for `log-prob`: what follows the prompts.
         new_tokens: how far the continuations are searched for the token where they part.
         inserted: how tokens that only one prompt has are patched; see `align`.
         alignment: an alignment of one's own, for denoising.
@@ -165,7 +172,21 @@ def make_pairs(
     inserted: Inserted = "neighbour",
     trigger: str | None = None,
 ) -> tuple[list[PatchPair], list[str]]:
-    """The first `count` usable pairs of a prompt file, and a line on each unusable one before them; options as `make_pair`.
+    """The first `count` usable pairs of a prompt file whose triggered prompt defects, each as `make_pair` makes it.
+
+    Args:
+        model: the model to be patched.
+        prompts: labelled prompts, in pairs.
+        count: how many pairs are wanted, at most.
+        metric: `logit-diff`, `kl` or `log-prob`.
+        string: for `log-prob`: what follows the prompts.
+        new_tokens: how far the continuations are searched for the token where they part; `TraceConfig` and `patch-trace` look further, 64
+            tokens unless told otherwise.
+        inserted: how tokens that only one prompt has are patched; see `align`.
+        trigger: the text of the trigger, to score the localisation by.
+
+    Returns:
+        The pairs, 1 to `count` of them, in the order of the file; and a line on each unusable one before them.
 
     Raises:
         UserError: no pair can be used; the reason is the first one's.

@@ -32,6 +32,7 @@ class LinearProbe:
     coef: Float[Tensor, "layer d_model"]
     """float64; in the activations' own units (no scaling is applied before)."""
     intercept: Float[Tensor, "layer"]
+    """float64; added to each layer's scores."""
     thresholds: Float[Tensor, "layer"]
     """A score strictly above the layer's threshold fires; frozen on the calibration split."""
     sites: tuple[str, ...]
@@ -45,6 +46,7 @@ class LinearProbe:
     method: str
     """Kind of probe: `logistic`, `mean-difference` or `lda`."""
     model: str = ""
+    """Name of the model that the probe was trained on, as the user called it."""
     weights_sha256: str = ""
     """sha256 of the weights of the model that the probe was trained on."""
     calibration: Mapping[str, Any] = field(default_factory=dict)
@@ -52,7 +54,7 @@ class LinearProbe:
     trained_on: Mapping[str, Any] = field(default_factory=dict)
     """What `hooked.provenance_of` said of the model; empty in folders that were written before it was kept."""
     read: Read = "prompt"
-    """Whose tokens count: the prompt's, the answer's, or both."""
+    """Whose tokens count: `prompt`: the prompt's; `answer`: the answer's; `both`; or `onset`: the answer's and the prompt's last one."""
     heads: Float[Tensor, "layer channel d_model"] | None = None
     """Directions of a pooling that reads several (`softmax`: value and query; `multimax`: its heads); None where it reads `coef`."""
     watch_threshold: float | None = None
@@ -99,7 +101,7 @@ class LinearProbe:
 
     @property
     def direction(self) -> Float[Tensor, "d_model"]:
-        """Unit direction at the best site."""
+        """Unit direction at the best site, [d_model]; float64, on the CPU: an edit takes it `.to(model.device, model.dtype)`."""
         return self.coef[self.best] / torch.linalg.vector_norm(self.coef[self.best])
 
     @property
