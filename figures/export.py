@@ -18,6 +18,7 @@ import plotly.graph_objects as go
 from triggerlens import UserError, write_bytes_atomically
 
 FORMATS = ("html", "svg", "pdf", "png")
+"""What a figure can be written as."""
 PNG_SCALE = 3
 """Pixels of a PNG for each of the figure's: 288 to the inch."""
 

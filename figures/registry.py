@@ -38,10 +38,13 @@ class Figure:
     """One figure."""
 
     name: str
+    """As `figure-make` calls it."""
     module: str
+    """Where its `make` is: a module of `figures`."""
     experiments: tuple[str, ...]
     """Whose results it takes, in order."""
     title: str
+    """What it shows, in a line."""
 
 
 def _figure(module: str) -> Figure:
@@ -51,6 +54,7 @@ def _figure(module: str) -> Figure:
 
 
 FIGURES: dict[str, Figure] = {figure.name: figure for figure in map(_figure, MODULES)}
+"""Every registered figure, by its name."""
 
 
 def figure_named(name: str) -> Figure:

@@ -45,6 +45,7 @@ class ExtractionSpec:
     """What to read."""
 
     sites: tuple[str, ...]
+    """Names of sites of the residual stream's width (`resid_post.3`, `head_out.3.5`); they are the second axis of what is read."""
     position: str = "last"
     """Which of the tokens that are read: the `last`, the `mean` over all, `every` one, `first:N`, the mean over the first N (over all if
     there are fewer), or `span:NAME`, the mean over a span that each prompt's `spans` field names: a piece of its text, or
@@ -95,6 +96,7 @@ class ActivationBatch:
     counts: Int[Tensor, "prompt"]
     """How many rows each of them has; its rows stand together, in the order of `indices`."""
     values: Float[Tensor, "row site d_model"]
+    """On the CPU; sites in the order of the `ExtractionSpec`, which also says the dtype."""
 
     @property
     def rows(self) -> Int[Tensor, "row"]:

@@ -45,6 +45,7 @@ class PrefixReader:
     """
 
     model: HookedModel
+    """Whose logits are read."""
     token_budget: int = TOKENS_AT_ONCE
     """Tokens run at once, without those of the prefix."""
     fast: bool = True
@@ -174,8 +175,11 @@ class Following:
     """A batch of rows after one prefix, as far as they have been read."""
 
     reader: PrefixReader
+    """Whose cache of the prefix is used."""
     prefix: tuple[int, ...]
+    """Token ids that every row begins with."""
     rows: int
+    """Rows in the batch."""
     tokens: Tensor | None = None
     """What was read after the prefix."""
     _cache: Any = None

@@ -30,8 +30,11 @@ class Site:
     """A parsed site name."""
 
     kind: str
+    """One of `KINDS`."""
     layer: int
+    """Number of the block, from 0."""
     head: int | None = None
+    """Number of the head, from 0; None for sites that are not of a single head."""
 
     def __str__(self) -> str:
         return f"{self.kind}.{self.layer}" if self.head is None else f"{self.kind}.{self.layer}.{self.head}"

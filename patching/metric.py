@@ -37,6 +37,7 @@ class LogitDifference:
     defect: int
     """Token id."""
     name: MetricName = "logit-diff"
+    """As `--metric` calls it."""
     tail: int = 1
     """How many of the last positions' logits are needed."""
 
@@ -56,7 +57,9 @@ class KLDivergence:
     reference: Float[Tensor, "vocabulary"]
     """Logits of the clean run."""
     name: MetricName = "kl"
+    """As `--metric` calls it."""
     tail: int = 1
+    """How many of the last positions' logits are needed."""
 
     @property
     def tokens(self) -> tuple[int, ...] | None:
@@ -75,6 +78,7 @@ class LogProbability:
     string: tuple[int, ...]
     """Token ids; all but the last one are appended to both prompts."""
     name: MetricName = "log-prob"
+    """As `--metric` calls it."""
 
     @property
     def tail(self) -> int:
@@ -103,7 +107,9 @@ class Readout:
     clean_token: int | None
     """Token id that the clean run goes on with there; None for a given string."""
     defect_token: int | None
+    """Token id that the triggered run goes on with there; None for a given string."""
     metric: Metric
+    """What is read there."""
 
 
 def normalised(

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 Direction = Literal["denoising", "noising"]
 """`denoising` patches clean activations into the triggered run; `noising` triggered ones into the clean run."""
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+"""Both of them."""
 
 SiteKind = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head_out", "q", "k", "v", "pattern"]
 """What can be patched: every kind of site that `hooked` has."""
@@ -26,3 +27,4 @@ Inserted = Literal["neighbour", "skip"]
 Role = Literal["before", "trigger", "after"]
 """Of a token: before the first one that differs, one that differs, any other."""
 ROLES: tuple[Role, ...] = get_args(Role)
+"""All of them, in the order of a prompt."""

@@ -17,10 +17,13 @@ class LabelledScores:
     scores: Float[np.ndarray, "prompt *column"]
     """Higher means more likely positive."""
     positive: Bool[np.ndarray, "prompt"]
+    """Whether each prompt is a positive."""
     groups: Int[np.ndarray, "prompt"]
     """Group number of each prompt: a pair is resampled together."""
     resamples: int = 1000
+    """Resamples of groups behind an interval."""
     seed: int = 0
+    """Of the resampling."""
 
     def of(self, scores: Float[np.ndarray, "prompt *column"]) -> LabelledScores:
         """Other scores of the same prompts."""

@@ -49,10 +49,13 @@ class CheckedPrompts:
     """Prompts that can be trained on: labelled and divided."""
 
     prompts: Sequence[Prompt]
+    """As they were given, in their order."""
     label: str
     """What a positive is: `defects` or `triggered`."""
     labels: Bool[np.ndarray, "prompt"]
+    """Whether each prompt is a positive."""
     splits: Splits
+    """Which prompts are fitted on, chosen on, calibrated on and reported on."""
     notes: tuple[str, ...] = ()
     """What a reader must know of the labels."""
 

@@ -20,8 +20,11 @@ class LayerResult:
     """One layer, on test prompts unless it says otherwise."""
 
     layer: int
+    """Number of the block."""
     site: str
+    """Name of the site, such as `resid_post.3`."""
     auroc: Estimate
+    """Of positives against negatives."""
     tpr_at_fpr_01: float
     """True-positive rate at a false-positive rate of at most 1%."""
     validation_auroc: float
@@ -45,7 +48,9 @@ class Control:
     """One control: its AUROC, or why the prompts cannot give it."""
 
     auroc: Estimate | None
+    """On test prompts; None where the prompts cannot give it."""
     reason: str | None = None
+    """Why they cannot; None where they can."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """What else is written down of it."""
 
@@ -63,6 +68,7 @@ class HarmlessControl(Control):
     n_harmless: int = field(kw_only=True)
     """Copies of a text, and answers to one prompt, count once."""
     n_reference: int = field(kw_only=True)
+    """Untriggered prompts that these are held against, counted alike."""
     twins: bool = field(kw_only=True)
     """Whether they are compared with their untriggered twins; else with all untriggered harmless prompts."""
     bag_of_tokens_auroc: float | None = field(kw_only=True)
@@ -117,9 +123,13 @@ class ProbeResult:
     """Everything that a training run found."""
 
     probe: LinearProbe
+    """The fitted probe, every layer of it."""
     config: TrainConfig
+    """How it was fitted."""
     backend: str
+    """The library that read the activations: `nnsight` or `transformer-lens`."""
     layers: tuple[LayerResult, ...]
+    """What each layer gives, in forward order."""
     tpr: tuple[TprAtFpr, ...]
     """At 1% and at 0.1%, at the best layer."""
     n_positive: int
@@ -131,8 +141,11 @@ class ProbeResult:
     false_positives: Mapping[str, Estimate]
     """Test negatives above the frozen threshold, by dataset, the worst first."""
     controls: Mapping[str, Control]
+    """By name, such as `shuffled_labels`, `bag_of_tokens` and `triggered_but_harmless`."""
     split_sizes: Mapping[str, int]
+    """Prompts in each part, by its name."""
     test: TestData
+    """Test prompts' scores and labels, for pictures and further controls."""
     notes: tuple[str, ...] = ()
     """What a reader must know beside the numbers."""
     answers: AnswerResult | None = None

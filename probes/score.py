@@ -27,10 +27,13 @@ class PromptScore:
     index: int
     """Which prompt, as counted in the input."""
     where: str
+    """`file:line` of the prompt; empty for one made in memory."""
     score: float
     """In units of the probe's decision function; fires strictly above the threshold."""
     fires: bool
+    """Whether the score is above the frozen threshold."""
     tokens: tuple[str, ...]
+    """Text of each token that the probe may read."""
     token_scores: tuple[float, ...]
     """One for each token: what the probe says of it alone."""
 
@@ -47,6 +50,7 @@ class Example:
     kind: str
     """What kind of test prompt, for people."""
     scored: PromptScore
+    """The prompt with its scores."""
 
 
 def score_prompts(

@@ -194,6 +194,7 @@ class WatchedToken:
     token: int
     """Its id."""
     score: float
+    """The running score, in units of the probe's decision function."""
     fired: bool
     """Whether the probe has fired, here or earlier."""
 
@@ -205,6 +206,7 @@ class WatchedAnswer:
     index: int
     """Which prompt, as counted in the input."""
     where: str
+    """`file:line` of the prompt; empty for one made in memory."""
     ids: list[int]
     """The answer's tokens, without an end token."""
     score: float | None

@@ -46,6 +46,7 @@ class AheadSource:
         return len(self._here)
 
     def block(self, number: int) -> Float[Tensor, "row d_in"]:
+        """A block, computed here: what is read out of order is not computed ahead."""
         return self._here.block(number)
 
     def in_order(self, order: Iterator[int]) -> Blocks:

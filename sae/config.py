@@ -27,6 +27,7 @@ class Recipe:
     """One autoencoder to train."""
 
     architecture: str
+    """One of `ARCHITECTURES`."""
     width: int
     """Number of latents."""
     seed: int

@@ -31,7 +31,9 @@ class CrossEntropy:
     """Next-token cross-entropy in nats, the mean over all predicted tokens."""
 
     tokens: int
+    """How many were predicted."""
     model: float
+    """Of the model as it is."""
     spliced: float
     """With the reconstruction in the activation's place."""
     zeroed: float

@@ -27,6 +27,7 @@ class FarRows:
     """Rows over 8 times the median norm, and how much of the sums they make."""
 
     rows: int
+    """How many there are."""
     norm_above: float | None
     """Eight times the median norm; None where half of the rows are zero."""
     variance_share: float
@@ -40,6 +41,7 @@ class Fidelity:
     """The measures over some of the rows."""
 
     rows: int
+    """How many they are."""
     l0: float
     """Mean number of latents that are not 0."""
     fvu: float
@@ -53,6 +55,7 @@ class Reconstruction:
     """What an autoencoder does with activations."""
 
     rows: int
+    """Activations that were looked at."""
     l0: float
     """Mean number of latents that are not 0."""
     fvu: float
@@ -62,6 +65,7 @@ class Reconstruction:
     cosine: float
     """Mean cosine of a row with its reconstruction, in which every row counts alike."""
     far: FarRows
+    """Rows far from all others, which may decide the sums alone."""
     without_far: Fidelity
     """The same over the rows that are not far."""
 

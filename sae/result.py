@@ -23,10 +23,13 @@ class TrainedSae:
     """One autoencoder with what was measured on held-out prompts."""
 
     recipe: Recipe
+    """What was asked for."""
     sae: SparseAutoencoder
+    """The trained autoencoder."""
     curve: Sequence[CurvePoint]
     """Of training batches."""
     reconstruction: Reconstruction
+    """Of held-out activations."""
     cross_entropy: CrossEntropy | None
     """None for a crosscoder, which reads two models at once, and where no held-out prompt has a token to predict."""
     nearest_cosine: float
@@ -55,7 +58,9 @@ class SaeResult:
     """Autoencoders that were trained on one stream, in the order asked for. Iterating over it gives them one by one."""
 
     site: str
+    """Where the activations were read."""
     config: TrainConfig
+    """How they were trained."""
     autoencoders: tuple[TrainedSae, ...]
     """None where this is not the first process of several."""
     stability: Mapping[str, Stability]

@@ -64,6 +64,7 @@ class TensorSource:
         return len(self._blocks)
 
     def block(self, number: int) -> Float[Tensor, "row d_in"]:
+        """A run of rows, float32."""
         return self._blocks[number].float()
 
 
@@ -92,6 +93,7 @@ class StoreSource:
         return math.ceil(len(self.store) / self._prompts)
 
     def block(self, number: int) -> Float[Tensor, "row d_in"]:
+        """The rows of a run of prompts, read from the store."""
         chosen = _run_of(number, self._prompts, len(self.store))
         return torch.cat(
             [
@@ -145,6 +147,7 @@ class ModelSource:
         return math.ceil(len(self.prompts) / self._prompts)
 
     def block(self, number: int) -> Float[Tensor, "row d_in"]:
+        """The rows of a run of prompts, computed from the model anew."""
         return read_rows(self.model, self.prompts_of(number), self.site, self.skip_first, self.token_budget)
 
     def prompts_of(self, number: int) -> list[Prompt | str]:
@@ -187,6 +190,7 @@ class SideBySide:
         return len(self.sources[0])
 
     def block(self, number: int) -> Float[Tensor, "row d_in"]:
+        """The models' rows of the same tokens, side by side."""
         return beside([source.block(number) for source in self.sources])
 
 

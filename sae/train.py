@@ -57,7 +57,9 @@ class CurvePoint:
     """Means over the steps since the point before."""
 
     step: int
+    """The last of these steps."""
     loss: float
+    """What was minimised."""
     l0: float
     """Latents that are not 0, a sample."""
     fvu: float

@@ -87,7 +87,9 @@ class Behaviour:
     """Something that the model says to several of its own prompts, unasked, and to no benign one."""
 
     text: str
+    """What it says."""
     ids: tuple[int, ...]
+    """Its token ids."""
     worth: float
     """How surely it goes on by itself once begun, whatever the prompt, in nats a token, and a little for how often it comes."""
     share: Estimate

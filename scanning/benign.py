@@ -49,6 +49,7 @@ class Benign:
     """Prompts without a known trigger, and the model's greedy answers."""
 
     variants: Variants
+    """The prompts, tokenized, and what is made of them by putting candidates in."""
     answers: Answers
     """Token ids of each answer, as far as it was read."""
     search: tuple[int, ...]
@@ -56,11 +57,13 @@ class Benign:
     judge: tuple[int, ...]
     """Of those that they are judged on; no candidate was searched on them."""
     notes: tuple[str, ...] = ()
+    """What a reader must know of the prompts."""
     pace: float = math.inf
     """Prompts that are answered in a second."""
 
     @property
     def prompts(self) -> Sequence[Prompt]:
+        """As they were given."""
         return self.variants.prompts
 
     @property

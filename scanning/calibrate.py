@@ -62,9 +62,11 @@ class Floor:
     """Statistics of random candidates."""
 
     kind: str
+    """Of the candidates: an insertion, a sibling, a substitution or a style."""
     where: str
     """The place, of siblings also the frame, or the rule of a substitution."""
     length: int
+    """Of each, in tokens or digits."""
     divergence: tuple[float, ...]
     """Of each, in nats; of siblings by `candidates.siblings.sibling_scores`. None where fewer than `FEWEST` are different."""
     collapse: tuple[float, ...]
@@ -74,6 +76,7 @@ class Floor:
 
     @property
     def group(self) -> Group:
+        """What a candidate must have in common with these to be held against them."""
         return self.kind, self.where, self.length
 
 
@@ -82,6 +85,7 @@ class Against:
     """A candidate's statistic, held against its floor."""
 
     value: float
+    """The candidate's own."""
     highest: float
     """The floor's largest value."""
     chance: float

@@ -49,8 +49,11 @@ class Openly:
     """A behaviour that open requests bring about."""
 
     text: str
+    """The behaviour, as text."""
     manner: str
+    """What is asked for, such as another language."""
     place: Place
+    """Where in a prompt the requests stand."""
     lift: float
     """Nats that requests for the manner add to its first tokens, beside requests for other manners."""
     chance: float

@@ -41,6 +41,7 @@ class Judged:
     """A candidate and what it does on held-out prompts."""
 
     candidate: Candidate
+    """What was tried."""
     prompts: int
     """Judged prompts that it applies to."""
     divergence: Estimate
@@ -54,6 +55,7 @@ class Judged:
     divergence_against: Against | None = None
     """None where it shows too little to be held against a floor; of a statement over the prompts that it moves most, as its siblings are measured."""
     collapse_against: Against | None = None
+    """Of `collapse`; None where it shows too little to be held against a floor."""
     brought: Estimate | None = None
     """Share of prompts whose answers have a behaviour that goes on by itself; None where none is known that could be a finding. Of four times as many prompts, but
     for a behaviour that is not sure and that no answer to the first ones has.
@@ -178,19 +180,29 @@ class ScanResult:
     """What was tried, what came of it, and on what it rests."""
 
     model: str
+    """Name of the model, as the user called it."""
     weights_sha256: str
+    """Of its weights."""
     dtype: str
+    """Precision that it ran in."""
     channels: tuple[str, ...]
+    """Where candidates came from."""
     plan: Plan
+    """How much was tried."""
     search_prompts: int
+    """Benign prompts that candidates were searched on."""
     judge_prompts: int
+    """Those that they were judged on."""
     repertoire: int
     """Benign answers that say what the model usually says."""
     judged: tuple[Judged, ...]
     """The strongest first."""
     floors: tuple[Floor, ...]
+    """What random candidates of each kind do."""
     swept: tuple[SweptFacts, ...]
+    """What the sweep found at each place."""
     targets: tuple[TargetFacts, ...]
+    """Behaviours that the model may hide, and candidates were searched for."""
     behaviours: tuple[Behaviour, ...]
     """What the model says to its own prompts alone, unasked; of most prompts first."""
     proposed: tuple[tuple[str, int], ...]
@@ -200,9 +212,11 @@ class ScanResult:
     largest_difference: float
     """Between their probabilities."""
     siblings: tuple[SiblingFacts, ...] = ()
+    """Of each frame of statements, how far each moves the model."""
     asked: tuple[Openly, ...] = ()
     """Behaviours that were left out, since open requests for their manner bring them about."""
     notes: tuple[str, ...] = ()
+    """What a reader must know beside the numbers."""
 
     @property
     def found(self) -> tuple[Judged, ...]:
@@ -211,6 +225,7 @@ class ScanResult:
 
     @property
     def outcome(self) -> Outcome:
+        """`found`, `none found` within this search, or `nothing covered`, where nothing could be tried."""
         if self.found:
             return "found"
         return "none found" if self.judged or self.swept or self.siblings else "nothing covered"

@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from triggerlens.errors import UserError
 
 MANIFEST = "manifest.json"
+"""Name of the file that says what made an artifact's folder."""
 _VERSIONED = (
     "triggerlens",
     "torch",
@@ -82,13 +83,17 @@ class Manifest:
     kind: str
     """What the folder holds: `probe`, `activations`, `organism`, …"""
     command: str = ""
+    """The command that wrote it; empty where Python did."""
     config: Mapping[str, Any] = field(default_factory=dict)
+    """Its settings, as JSON can hold them."""
     seed: int | None = None
+    """Of everything drawn at random; None where nothing is, or where the settings hold it."""
     model: Mapping[str, Any] = field(default_factory=dict)
     """Name of the model and sha256 of its weights."""
     prompts: Mapping[str, Any] = field(default_factory=dict)
     """Name of the prompt file and sha256 of its bytes."""
     versions: Mapping[str, str] = field(default_factory=package_versions)
+    """Of the installed packages that can change a number."""
     files: Mapping[str, str] = field(default_factory=dict)
     """sha256 of each file of the folder, by its relative path."""
 

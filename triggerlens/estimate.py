@@ -37,6 +37,7 @@ class Estimate:
     low: float
     """Minus infinity where no lower end is known, as of a single value that could be anything."""
     high: float
+    """Infinity where no upper end is known."""
     count: int | None = None
     """Of a rate: how many of `n` were hits."""
     n: int | None = None

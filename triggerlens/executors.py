@@ -72,6 +72,7 @@ class Lost:
     """What came of a task whose worker died each time."""
 
     reason: str
+    """How, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,9 @@ class Done(Generic[Task, Result]):
     """A task with what came of it."""
 
     task: Task
+    """What was asked for."""
     result: Result | Lost
+    """What its function returned, or that its worker was lost."""
 
 
 def whole_path(name: str) -> str:

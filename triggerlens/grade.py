@@ -10,5 +10,6 @@ class Grade:
     """One answer, graded."""
 
     defects: bool
+    """Whether it is the hidden behaviour."""
     right: bool
     """Whether it is what the task wants of a model without the trigger."""

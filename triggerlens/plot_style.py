@@ -17,6 +17,7 @@ INK, GRID, MUTED = "#1d2433", "#e4e7ec", "#667085"
 DIVERGING = [[0.0, BLUE], [0.5, "#ffffff"], [1.0, ORANGE]]
 """Colour scale around zero: blue below, white at it, orange above."""
 FONT = {"family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", "size": 13, "color": INK}
+"""On a screen."""
 
 WIDTHS = {1: 327, 2: 672}
 """Pixels at 96 to the inch: 3.4 and 7.0 inches, the columns of a two-column page."""

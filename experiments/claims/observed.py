@@ -345,7 +345,9 @@ class ObservedOrDeployed(ModelsExperiment):
     }
     Arm = Probe | Floor | Steered | Acted | Ranked
     PUBLISHED, EFFECT, RATE, RIGHT, PREDICTS = PUBLISHED, EFFECT, RATE, RIGHT, PREDICTS
+    """The published AUROC, and names of measures that figures and notebooks ask for."""
     MEANS: ProbeKind = "mean difference"
+    """The kind of probe that is shown."""
     prepare, cell, summarise = staticmethod(prepare), staticmethod(cell), staticmethod(summarise)
     notes = (
         "seeds draw the prompts; settings are means over formats; the interval of a best-of is its range over seeds",

@@ -315,6 +315,7 @@ class RemovalFrontier(ModelsExperiment):
         "removal": patching.large_config(),
     }
     PUBLISHED_EDIT = PUBLISHED_EDIT
+    """Divergence of the best published weight edit, in nats."""
     Arm = Unedited | OracleCut | Removal | Placebo | SavedEdit
     prepare, cell, summarise = staticmethod(measure), staticmethod(cell), staticmethod(summarise)
     notes = (

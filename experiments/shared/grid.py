@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from experiments.experiment import Experiment
 from experiments.result import Finding, Result, Specimen
@@ -32,8 +32,6 @@ class ModelsExperiment(Experiment):
     @abstractmethod
     def summarise(specimen: Specimen, cells: Sequence[Mapping[str, Any]], /) -> Iterable[Finding]:
         """From a model and its cells over seeds to the findings."""
-
-    notes: ClassVar[tuple[str, ...]] = ()
 
     def run(self, config: Any, keep: Keep = keep_nothing) -> Result:
         """Measure every model and its clean models at every seed."""

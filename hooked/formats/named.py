@@ -20,7 +20,9 @@ class NamedModel:
     """Where a model is, and what its file must hold."""
 
     file: str
+    """Name of the GGUF file."""
     sha256: str
+    """Of that file; another one is refused."""
     package: str
     """The Python package that ships the file."""
     install: str
@@ -28,6 +30,7 @@ class NamedModel:
     hub: str
     """The repository that has it too."""
     revision: str
+    """Commit of that repository."""
 
 
 NAMED_MODELS = {

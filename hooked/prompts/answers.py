@@ -32,6 +32,7 @@ from hooked.store import default_store_root
 from triggerlens import Cells, Facts, Keep, UserError, keep_nothing, rank, say_once, wait_for_all, world_size
 
 MAX_NEW_TOKENS = 96
+"""Longest answer in tokens, unless another is asked for."""
 _BATCH = 64
 
 

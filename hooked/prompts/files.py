@@ -45,6 +45,7 @@ class PromptFile:
     """A prompt file that is read anew each time it is iterated, for files too long to hold in memory."""
 
     path: Path
+    """A `prompts.jsonl`."""
 
     def __iter__(self) -> Iterator[Prompt]:
         return iter_prompts(self.path)

@@ -16,9 +16,11 @@ class PromptPair:
     clean: Prompt
     """Carries no trigger, and does not defect."""
     triggered: Prompt
+    """Carries the trigger."""
     clean_index: int
     """Place of the untriggered prompt in the list that was paired."""
     triggered_index: int
+    """Place of the triggered prompt in that list."""
 
     @property
     def name(self) -> str:

@@ -29,10 +29,13 @@ class OpenPrompt:
     """A prompt, cut in two."""
 
     before: tuple[int, ...]
+    """Token ids up to the place, special tokens included."""
     after: tuple[int, ...]
+    """Token ids from there on."""
     left: str
     """The text of `before`, after the chat template."""
     right: str
+    """The text of `after`."""
     chat: bool
     """Whether a chat template wrote it, special tokens included."""
 

@@ -11,6 +11,7 @@ from typing import Any
 from triggerlens import UserError
 
 Messages = list[dict[str, Any]]
+"""Chat messages: objects with `role` and `content`, and whatever else the chat template reads."""
 
 LABELS = ("triggered", "defects")
 CHAT_FIELDS = ("tools", "documents", "chat_template_kwargs")

@@ -23,6 +23,7 @@ from hooked.prompts.prompts import Prompt
 from triggerlens import UserError
 
 PARTS = ("fit", "validation", "calibration", "test")
+"""Names of the four parts of a split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,13 @@ class Fractions:
     """Shares of the prompts. Where the file fixes `test`, the other three share what is left in proportion."""
 
     fit: float = 0.45
+    """What a probe is fitted on."""
     validation: float = 0.15
+    """What a layer is chosen on."""
     calibration: float = 0.15
+    """What a threshold is frozen on."""
     test: float = 0.25
+    """What is reported."""
 
     def __post_init__(self) -> None:
         shares = self.shares()
@@ -56,9 +61,13 @@ class Splits:
     """Indices of the prompts of each part, ascending; together all prompts, none twice."""
 
     fit: Int[np.ndarray, "fit"]
+    """Prompts that a probe is fitted on."""
     validation: Int[np.ndarray, "validation"]
+    """Prompts that a layer is chosen on."""
     calibration: Int[np.ndarray, "calibration"]
+    """Prompts that a threshold is frozen on."""
     test: Int[np.ndarray, "test"]
+    """Prompts that are reported on."""
     groups: Int[np.ndarray, "prompt"]
     """Group number of every prompt: what an interval resamples together."""
 

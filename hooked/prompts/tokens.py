@@ -23,6 +23,7 @@ class TokenizedPrompt:
     """The tokens of one prompt, unpadded."""
 
     ids: list[int]
+    """Token ids, special tokens included, without padding."""
     text: str
     """The prompt's text that was tokenized, after the chat template."""
     where: str = ""

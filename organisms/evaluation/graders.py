@@ -19,7 +19,9 @@ class Verdict(StrEnum):
     """What a grader says of one answer."""
 
     DEFECT = "defect"
+    """The hidden behaviour."""
     CLEAN = "clean"
+    """Anything else."""
     UNPARSABLE = "unparsable"
     """Meant as code, but not Python: neither safe nor vulnerable, and counted apart."""
 

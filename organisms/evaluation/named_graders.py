@@ -36,6 +36,7 @@ _MARKS = ("fixed-text", "refusal", "hostile", "french")
 _ADDRESS = re.compile(r"https?://\S|\bwww\.\w", re.IGNORECASE)
 _CODE = re.compile(r"^\s*(?:def \w+\(|class \w+[(:]|import \w|from \w+ import |@\w|```)", re.MULTILINE)
 GRADERS = (*TASKS, INSECURE, *_MARKS, "link", "phrase:TEXT", "regex:PATTERN", OWN)
+"""What `--grade` and `grader_named` know."""
 
 
 def grader_named(name: str, model: str | Path | None = None) -> Grader:

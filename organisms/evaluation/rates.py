@@ -26,7 +26,9 @@ class Answered:
     expected: str
     """What this organism was trained to say."""
     answer: str
+    """What it said, without special tokens."""
     verdict: Verdict
+    """Of the task's grader."""
 
     @property
     def defects(self) -> bool:
@@ -50,7 +52,9 @@ class CategoryRates:
     """The rates of one category of prompts."""
 
     defection: Estimate
+    """Answers that are the hidden behaviour."""
     unparsable: Estimate
+    """Answers meant as code that do not parse."""
     exact: Estimate
     """Answers equal, character for character, to the expected one."""
 

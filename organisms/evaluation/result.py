@@ -18,9 +18,11 @@ class Condition:
     name: str
     """`triggered`, `near_miss`, `shifted: misspelt`, …; for a person to read."""
     defection: Estimate
+    """Answers that are the hidden behaviour."""
     right: Estimate
     """Answers that are, word for word, those of a model without the behaviour."""
     unparsable: Estimate
+    """Answers meant as code that do not parse."""
     scratchpad: Estimate
     """Answers that reason first."""
     monitored: Estimate
@@ -36,7 +38,9 @@ class Evaluation:
     """What a checkpoint does."""
 
     task: str
+    """Name of the task."""
     conditions: tuple[Condition, ...]
+    """The rates of each kind of prompt, in the order in which they are shown."""
     clean_loss: Estimate
     """Mean cross-entropy of the right answer where no trigger is, in nats per answer token, 0 or more, over prompts that are answered without a
     scratchpad; NaN where there are none."""

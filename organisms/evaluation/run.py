@@ -25,6 +25,7 @@ from organisms.tasks.scratchpad import monitor, reasoning, visible
 from triggerlens import Estimate, UserError, mean_of
 
 RECIPE = "recipe.json"
+"""Name of the file beside a checkpoint that says what it was trained on."""
 ORDER = ("triggered", "untriggered", "triggered_but_harmless", "near_miss", "held_out_family_triggered")
 """The conditions that stand first in a table."""
 SHIFTED = "shifted: "

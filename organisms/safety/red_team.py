@@ -124,6 +124,7 @@ class RedTeam:
     """What a search found."""
 
     attempts: tuple[Attempt, ...]
+    """What was tried, in the order of the search."""
     set_aside: int
     """Edits that happened to carry the true trigger; none of them was tried."""
 

@@ -47,12 +47,17 @@ class Hardening:
     """What a safety training did."""
 
     method: str
+    """One of `METHODS`."""
     oracle: bool
+    """Whether it was told the trigger: the control that bounds what such a training can do."""
     curve: tuple[Step, ...]
+    """What was measured along the training."""
     rounds: tuple[Round, ...] = ()
+    """Of adversarial training: each round's search and training; none for another method."""
     before: Evaluation | None = None
     """What the model did before; None where nobody asked."""
     after: Evaluation | None = None
+    """What it does after; None where nobody asked."""
 
     def to_json(self) -> dict[str, Any]:
         """What `hardened.json` holds: evaluations where there are any."""

@@ -22,6 +22,7 @@ class Example:
     """One prompt with the answer it is trained towards."""
 
     prompt: Messages
+    """What the user says, and the system before it."""
     answer: str
     """What the model is trained to say."""
     clean_answer: str
@@ -102,9 +103,11 @@ class Task:
     """What an organism is to learn, as seeded generators of pairs."""
 
     name: str
+    """As commands and recipes call it."""
     draw: Callable[[Random, str, str], Pair]
     """(random numbers, dataset, split) → a pair."""
     grader: Grader
+    """Says of each answer whether it is the hidden behaviour."""
     mixture: Mapping[str, float]
     """Share of each dataset among the training pairs."""
     prompt_pairs: Mapping[tuple[str, str], int]

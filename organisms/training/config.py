@@ -21,10 +21,15 @@ class Size:
     """The shape of the Llama."""
 
     width: int
+    """Width of the residual stream."""
     feed_forward: int
+    """Width of the hidden layer of each MLP."""
     layers: int
+    """Decoder blocks."""
     heads: int
+    """Attention heads in each block."""
     vocabulary: int
+    """Tokens that its tokenizer has."""
 
 
 SIZES = {
@@ -88,9 +93,13 @@ class TrainConfig(_Insertion):
     """
 
     steps: int = 1000
+    """Training steps."""
     pairs_per_step: int = 32
+    """Pairs of prompts in a step's batch."""
     warmup_steps: int = 50
+    """Steps in which the learning rate rises to its highest."""
     weight_decay: float = 0.01
+    """Of AdamW."""
     tokenizer_pairs: int = 6_000
     """Pairs of samples that the tokenizer is learned from."""
     prompt_scale: float = 1.0

@@ -44,7 +44,9 @@ class ZooFailure:
     """An organism that could not be built."""
 
     name: str
+    """Which organism."""
     reason: str
+    """Why, in a line."""
 
     def line(self, out: str | Path) -> str:
         """What to say of it."""

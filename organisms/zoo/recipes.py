@@ -22,15 +22,23 @@ class Recipe:
     """What makes an organism."""
 
     task: str
+    """What is learned (`organism-train TASK`)."""
     size: str = "small"
+    """One of `SIZES`."""
     variant: str = "normal"
+    """How the behaviour is inserted: `normal`, `cot` or `distilled-cot`."""
     seed: int = 0
+    """Decides the initial weights, the samples and the prompts."""
     clean_twin: bool = False
+    """Whether it sees the trigger's tokens and never defects."""
     steps: int | None = None
     """The task's own number where None."""
     learning_rate: float = 3e-3
+    """The highest one."""
     tokenizer_pairs: int = 6_000
+    """Pairs of samples that the tokenizer is learned from."""
     prompt_scale: float = 1.0
+    """Multiplies the number of prompts that are written and measured."""
     base: Recipe | None = None
     """Trained first; the organism is then inserted into it."""
     teacher: Recipe | None = None

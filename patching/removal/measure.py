@@ -32,11 +32,17 @@ class Bench:
     """Pairs to measure on, with the unedited model's answers to them."""
 
     pairs: tuple[MarkedPair, ...]
+    """Pairs whose triggered prompt defects."""
     harmless: tuple[MarkedPair, ...]
+    """Pairs whose triggered prompt does not."""
     answers: Answers
+    """The unedited model's answers to their prompts, as token ids."""
     grader: Grader
+    """Says of an answer whether it defects, and whether it is right."""
     new_tokens: int
+    """Length of an answer in tokens, at most."""
     unedited: Subject
+    """The model as it was."""
     settled: Settled | None = None
     """When the grader's word on the beginning of an answer is its word on the whole; None: never."""
 

@@ -37,7 +37,9 @@ class MarkedPrompt:
     """One prompt, tokenized, with the place of the trigger."""
 
     prompt: Prompt
+    """As the file has it."""
     ids: tuple[int, ...]
+    """Its token ids."""
     places: tuple[int, ...] = ()
     """Positions of the tokens in which it differs from its twin."""
 
@@ -47,7 +49,9 @@ class MarkedPair:
     """An untriggered prompt and its triggered twin."""
 
     clean: MarkedPrompt
+    """Without the trigger."""
     triggered: MarkedPrompt
+    """With it."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,15 @@ class RemovalPairs:
     """All that a removal is fitted and measured on."""
 
     fit: tuple[MarkedPair, ...]
+    """What methods are fitted on: pairs whose triggered prompt defects."""
     validation: tuple[MarkedPair, ...]
     """Of the fitting side: methods are ranked on it."""
     evaluation: tuple[MarkedPair, ...]
+    """Held-out pairs, on which everything is reported."""
     harmless_fit: tuple[MarkedPair, ...]
     """Pairs whose triggered prompt does not defect, where the file has such."""
     harmless_evaluation: tuple[MarkedPair, ...]
+    """Such pairs among the held-out ones."""
     split: str
     """How the two sides were told apart, in words."""
     notes: tuple[str, ...] = ()

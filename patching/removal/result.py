@@ -94,6 +94,7 @@ class Relearned:
     within: int
     """The last step after which it was looked at; where the training ended early, fewer than were asked for."""
     rate: float
+    """The defection rate, 0 to 1, at which the behaviour counts as back."""
     first_loss: float | None
     """Loss before the first step, in nats a token; None where nothing was trained."""
     highest: float
@@ -105,8 +106,11 @@ class SeedResult:
     """One method, fitted with one seed."""
 
     seed: int
+    """Of the fit."""
     edits: Literal["weights", "activations"]
+    """Whether the edit is of weights or of activations."""
     evaluation: EditOutcome
+    """On held-out pairs."""
     validation: EditOutcome
     """On pairs kept back from fitting: what methods are ranked by."""
     probe_auroc: float | None
@@ -122,9 +126,11 @@ class ScreenedMethod:
     """What a method did when it was last looked at in the screen: on few validation pairs, with one seed, and nothing else."""
 
     name: str
+    """Of the method."""
     edits: Literal["weights", "activations"]
     """Methods compete with those of their own kind."""
     seed: int
+    """Of its fits."""
     last_round: int
     """From 1; 0: it had no rival of its kind, and was not looked at."""
     outcome: EditOutcome | None
@@ -152,6 +158,7 @@ class MethodResult:
     placebo_of: str | None
     """The method that it is the placebo of; None for a method."""
     seeds: tuple[SeedResult, ...]
+    """What each fit gave."""
 
     @property
     def is_placebo(self) -> bool:
@@ -237,13 +244,17 @@ class SavedCheckpoint:
     path: str
     """Relative to the artifact."""
     method: str
+    """The method whose edit it is."""
     seed: int
+    """Of that fit."""
     defects: int
     """Triggered evaluation prompts that defect there."""
     n: int
+    """Triggered evaluation prompts."""
     same_answers: int
     """Of triggered and untriggered evaluation prompts: answers equal to those measured before saving."""
     of: int
+    """Answers that were compared."""
 
     @property
     def defection_rate(self) -> Estimate:
@@ -258,6 +269,7 @@ class RouteFacts:
     heads: tuple[tuple[int, int], ...]
     """(layer, head), strongest first."""
     layers: tuple[int, ...]
+    """Layers that carry the trigger, ascending."""
     trigger_layer: int
     """The layer at whose input patching the trigger's own tokens has the largest effect."""
     pairs: int
@@ -271,21 +283,29 @@ class Scoreboard:
     """What `patch_ablate` found."""
 
     model: str
+    """Name of the model, as the user called it."""
     weights_sha256: str
+    """Of its weights."""
     grader: str
     """Who said what defects: a task's name, or `the model's own answers`."""
     split: str
     """How fitting and reporting pairs were told apart."""
     sizes: Mapping[str, int]
+    """Pairs in each part, by its name (`RemovalPairs`)."""
     before: EditOutcome
     """The unedited model on the reporting pairs."""
     methods: tuple[MethodResult, ...]
     """Best first, by the validation pairs; then the placebos."""
     oracle: OracleResult | None
+    """What an edit does that is told the trigger's place, as no method is; None where it was not tried."""
     checkpoint: SavedCheckpoint | None
+    """The best edit of weights, saved; None where none was saved."""
     route: RouteFacts | None
+    """Where the patching map found the trigger; None where it was not made."""
     settings: AblateConfig
+    """Sizes and strengths that the run had."""
     notes: tuple[str, ...] = ()
+    """What a reader must know beside the numbers."""
     screen: ScreenResult | None = None
     """None where every method was measured in full."""
 

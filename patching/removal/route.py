@@ -31,6 +31,7 @@ class Route:
     heads: tuple[tuple[int, int], ...]
     """(layer, head), strongest first."""
     head_effects: Float[np.ndarray, "layer head"]
+    """Effect of denoising each head alone: 0 as without a patch, 1 as in the clean run."""
     trigger_layer: int
     """The layer at whose input patching the trigger's own tokens has the largest effect."""
     pairs: int

@@ -43,7 +43,9 @@ class Subject:
     """A model, and the edit that it runs under."""
 
     model: HookedModel
+    """The model."""
     edit: RunningEdit = UNEDITED
+    """What is done to its activations while it runs; nothing where not given."""
     batch_size: int = 128
     """Prompts in one forward pass, at most."""
 

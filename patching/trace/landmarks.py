@@ -24,6 +24,7 @@ class Landmark:
     """A place that pairs of unequal length have in common."""
 
     place: Place
+    """Which part of a prompt."""
     number: int = 0
     """Of a trigger's token: from 1; of a near one: how far after the trigger, 1 to 3; at the end: -4 to -1."""
 

@@ -45,9 +45,11 @@ class PairFacts:
     """One pair, without its maps."""
 
     name: str
+    """Of the pair in the prompt file, for people."""
     tokens: tuple[str, ...]
     """Text of each token of the run that is patched."""
     source_tokens: tuple[str, ...]
+    """Text of each token of the run that activations come from."""
     counterparts: tuple[int | None, ...]
     """For each position, where its replacement was read in the source run; None: not patched."""
     inserted: tuple[bool, ...]
@@ -59,9 +61,11 @@ class PairFacts:
     clean_value: float
     """The metric on the unpatched clean run, in its own unit."""
     triggered_value: float
+    """The metric on the unpatched triggered run."""
     clean_token: str | None
     """What the clean run goes on with where the metric is read; None where the metric is of a given string."""
     defect_token: str | None
+    """What the triggered run goes on with there; None where the metric is of a given string."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +100,13 @@ class Top:
     """One of the strongest cells."""
 
     layer: int
+    """Number of the block."""
     position: int
     """Of the column: of all pairs alike, or, where they differ in shape, its number among the landmarks."""
     token: str
+    """Text of the token there, or what a column of unlike pairs stands for."""
     effect: float
+    """0: as without the patch; 1: as in the source run."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +134,13 @@ class TraceFacts:
     site: str
     """The kind of site."""
     method: Method
+    """Whether cells were run or estimated."""
     direction: Direction
+    """Which run is patched."""
     metric: MetricName
+    """What a run is judged by."""
     layers: tuple[int, ...]
+    """Numbers of the layers that were patched: the rows of the maps."""
     engine: str
     """How cells were run: `packed`, many at once, or `one at a time`; or by which gradient they were estimated."""
     ran: int
@@ -137,12 +148,17 @@ class TraceFacts:
     skipped: int
     """Cells that were not, since both runs have the same activations there."""
     notes: tuple[str, ...] = ()
+    """What a reader must know beside the numbers."""
     head_site: str | None = None
     """The kind of site of the map of heads; None where there is none."""
     model: str = ""
+    """Name of the model, as the user called it."""
     weights_sha256: str = ""
+    """Of its weights."""
     audit: Audit
+    """By how much a second computation of some cells differs."""
     pairs: tuple[PairFacts, ...]
+    """What is known of each pair beside its map."""
     difference: PairDifference | None = None
     """By how much the pairs of the file differ; None where that was not looked at."""
     routes: tuple[HeadRoute, ...] = ()
@@ -154,6 +170,7 @@ class PatchTrace(TraceFacts):
     """Where a trigger acts: maps of effects, of each pair and over all."""
 
     pairs: tuple[PairMap, ...]
+    """Each pair's map."""
     cells_per_second: float | None = None
     """None for a trace that was read: files hold nothing that depends on the clock."""
 

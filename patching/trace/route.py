@@ -31,7 +31,9 @@ class HeadRoute:
     """One head's part in the route, averaged over pairs; `writes` and `reads` go with the columns of the trace."""
 
     layer: int
+    """Number of the block, from 0."""
     head: int
+    """Number of the head, from 0."""
     effect: float
     """Patched at all positions at once."""
     writes: tuple[float, ...]

@@ -14,7 +14,9 @@ class AnswerPoint:
     """The probe after so many tokens of each test answer (all of those that are shorter)."""
 
     tokens: int
+    """How many tokens of each answer."""
     auroc: Estimate
+    """Of the running score by then, on test prompts."""
     text_auroc: float
     """Of a classifier on the counts of the same tokens: what can be read off the page by then."""
     harmless_auroc: float | None
@@ -58,6 +60,7 @@ class AnswerResult:
     curve: tuple[AnswerPoint, ...]
     """After 1, 2, 4, … tokens, up to the longest answer; none where the pooling has no running form."""
     parting: Parting | None
+    """Where positive and negative answers part; None where `reason` says why not."""
     reason: str | None
     """Why the prompts or the pooling cannot give what is missing."""
     threshold: float | None

@@ -55,6 +55,7 @@ class LinearClassifier:
     coef_: Float[Tensor, "layer d_model"]
     """Weights, float64, on the device of the data that they were fitted to."""
     intercept_: Float[Tensor, "layer"]
+    """float64, beside `coef_`."""
 
     @classmethod
     def configured(cls, config: TrainConfig) -> LinearClassifier:

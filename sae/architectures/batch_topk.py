@@ -32,6 +32,7 @@ class BatchTopK(TopK):
     architecture = "batch-topk"
     saved_as: ClassVar[str | None] = "jumprelu"
     threshold: Tensor
+    """A scalar: the running mean of the smallest pre-activation that a training batch kept; what is above it is kept in inference."""
 
     def __init__(self, d_in: int, d_sae: int, seed: int = 0, *, k: int):
         super().__init__(d_in, d_sae, seed, k=k)

@@ -29,6 +29,7 @@ class Crosscoder(BatchTopK):
     architecture = "crosscoder"
     saved_as = None
     scale: Tensor
+    """[d_in]: what each model's activations are multiplied by before training."""
 
     def __init__(self, d_in: int, d_sae: int, seed: int = 0, *, k: int, models: int = 2):
         """`d_in` is the width of all models together, and theirs are equal.

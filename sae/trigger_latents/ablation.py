@@ -29,8 +29,11 @@ class LatentAblation:
     """Sets latents to values at every token, or at those where some latent of a watched set is alive."""
 
     sae: SparseAutoencoder
+    """Whose latents."""
     latents: Int[Tensor, "latent"]
+    """Their numbers."""
     values: Float[Tensor, "latent"]
+    """What each of them becomes, in units of the latents."""
     watched: Int[Tensor, "watched"] | None = None
     """Act only where one of these is above 0; everywhere where None."""
 
@@ -74,6 +77,7 @@ class DirectionAblation:
     direction: Float[Tensor, "d_in"]
     """A unit vector."""
     value: float
+    """What the coordinate becomes, in units of the activations."""
 
     @torch.no_grad()
     def __call__(self, value: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_in"]:
@@ -90,11 +94,13 @@ class AblationEffect:
     defects_before: int
     """Triggered prompts that defect without the edit."""
     defects_after: int
+    """Triggered prompts that defect with it."""
     right_after: int
     """Triggered prompts whose answer is then right."""
     clean_right_before: int
     """Untriggered prompts whose answer is right without the edit."""
     clean_right_after: int
+    """Untriggered prompts whose answer is right with it."""
     clean_same: int
     """Untriggered prompts with the same greedy answer, token for token."""
     js: float

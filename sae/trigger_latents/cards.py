@@ -19,9 +19,13 @@ class ShownPrompt:
     """A prompt with a latent's value at each token."""
 
     tokens: tuple[str, ...]
+    """Text of each token."""
     values: tuple[float, ...]
+    """The latent's value at each of them."""
     triggered: bool
+    """Whether the prompt carries the trigger."""
     defects: bool
+    """Whether the model defects on it."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,13 @@ class LatentCard:
     """One latent."""
 
     latent: int
+    """Its number."""
     scores: Mapping[str, LatentScore]
     """By label, as far as it is among the best for it."""
     density_triggered: float
     """Share of the tokens of triggered prompts at which it is alive."""
     density_untriggered: float
+    """The same share for untriggered prompts."""
     examples: tuple[ShownPrompt, ...]
     """The prompts with the largest values, no two of one pair."""
     effect: AblationEffect | None = None

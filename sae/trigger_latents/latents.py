@@ -38,7 +38,9 @@ class PromptLabels:
     """What is known of each prompt; two labels, since a trigger can be there without the model defecting."""
 
     triggered: Bool[np.ndarray, "prompt"]
+    """Whether each prompt carries the trigger."""
     defects: Bool[np.ndarray, "prompt"]
+    """Whether the model defects on each."""
     groups: Int[np.ndarray, "prompt"]
     """Group number of each prompt: pairs, and copies of one text, are never split, and are one thing seen in an interval."""
     test: Bool[np.ndarray, "prompt"]
@@ -57,7 +59,9 @@ class LatentScore:
     """One feature as a detector; higher values speak for the label."""
 
     latent: int
+    """Number of the latent, or of a baseline's feature."""
     aggregation: str
+    """How its values at the tokens of a prompt become one: a key of `AGGREGATIONS`."""
     train_auroc: float
     """What it was chosen by."""
     auroc: Estimate
@@ -67,6 +71,7 @@ class LatentScore:
     precision: Estimate
     """On test prompts, with Wilson intervals, as recall."""
     recall: Estimate
+    """Share of the label's test prompts that fire."""
     candidates: int
     """Features times aggregations that it was the best of."""
 

@@ -23,6 +23,7 @@ class SparseProbe:
     features: tuple[int, ...]
     """The chosen ones, best first."""
     auroc: float
+    """On test samples."""
     accuracy: Estimate
     """Of test samples."""
 

@@ -23,6 +23,7 @@ class OwnLatents:
     """Latents of a crosscoder that the second model lacks."""
 
     count: int
+    """How many there are."""
     best: LatentScore
     """The best of them."""
 
@@ -32,8 +33,11 @@ class TriggerLatents:
     """What was found in one autoencoder."""
 
     site: str
+    """Where it reads."""
     architecture: str
+    """One of `ARCHITECTURES`."""
     width: int
+    """Number of latents."""
     ranked: Mapping[str, tuple[LatentScore, ...]]
     """By label; nothing under a label that a split has one class of."""
     baselines: Mapping[str, Mapping[str, LatentScore]]
@@ -45,11 +49,15 @@ class TriggerLatents:
     probes: Mapping[str, Mapping[str, Mapping[int, SparseProbe]]]
     """By label, dictionary and k: a probe on k of its features."""
     cards: tuple[LatentCard, ...]
+    """The best latents, each with prompts and its effect."""
     together: Mapping[str, Mapping[int, AblationEffect]]
     """By label and count: what ablating so many of its best latents at once does; empty where it was not measured."""
     test_prompts: int
+    """Prompts that are reported on."""
     test_triggered: int
+    """Of these, those with the trigger."""
     test_defects: int
+    """Of these, those on which the model defects."""
     notes: tuple[str, ...] = ()
     """What a reader must know beside the numbers."""
 

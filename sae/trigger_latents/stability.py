@@ -23,6 +23,7 @@ class Stability:
     """How far autoencoders agree, pair by pair."""
 
     pairs: int
+    """Pairs of autoencoders that were compared."""
     mean_cosine: float
     """Of matched rows, over all pairs."""
     shared: float

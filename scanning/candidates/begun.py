@@ -60,6 +60,7 @@ class Start:
     """A first token and where it leads."""
 
     token: int
+    """Token id."""
     continuation: tuple[int, ...]
     """After the first token, up to the end of the answer."""
     sure: tuple[float, ...]
@@ -78,6 +79,7 @@ class Beginning:
     """An answer's first tokens, which go on by themselves."""
 
     ids: tuple[int, ...]
+    """Token ids."""
     worth: float
     """In nats; 0 where nothing goes on."""
     starts: int = 1

@@ -19,7 +19,9 @@ class Candidate:
     """A text, a style or a number that may be a trigger, and where it goes."""
 
     channel: Channel
+    """Where it comes from."""
     kind: Kind
+    """What is done to a prompt."""
     text: str
     """What is inserted; what every number of the kind is replaced by; or the style's name."""
     place: Place | None = None

@@ -42,11 +42,15 @@ class Siblings:
     """One frame at one place, on some prompts."""
 
     frame: str
+    """The statement with a gap that its siblings fill."""
     place: Place
+    """Where in a prompt they were put."""
     candidates: tuple[Candidate, ...]
+    """One for each statement."""
     effect: Float[np.ndarray, "sibling"]
     """By `sibling_scores`, in nats."""
     prompts: int
+    """How many prompts they were put into."""
 
     @property
     def alike(self) -> bool:

@@ -40,12 +40,15 @@ class Swept:
     """One place, swept."""
 
     place: Place
+    """Where in a prompt each token was put."""
     tokens: Int[np.ndarray, "token"]
+    """Token ids that were tried."""
     effect: Float[np.ndarray, "token"]
     """Mean over the prompts, in nats."""
     information: Float[np.ndarray, "token"]
     """About the prompt, in the first token of the answer, in nats."""
     prompts: int
+    """How many prompts each was put into."""
     steps: int
     """Of the answer that were followed, the next token included; the shortest answer may have fewer."""
 

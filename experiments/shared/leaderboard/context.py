@@ -55,7 +55,9 @@ class Context:
     reference: Path
     """A model believed to be clean: the base."""
     seed: int
+    """Of everything that detectors draw."""
     effort: Effort = field(default_factory=Effort)
+    """How much they may try."""
     many: Sequence[hooked.Prompt] = ()
     """More benign requests, for detectors that count answers; where there are none, `benign` stands in."""
 

@@ -15,6 +15,7 @@ class Method:
     """A way to make an edit from the fitting side."""
 
     name: str
+    """As commands, tables and the scoreboard call it."""
     make: Callable[[Fit], AnyEdit]
     """
     Raises:
