@@ -79,13 +79,14 @@ def render(tokenizer: Any, prompt: Prompt, today: date | None = None) -> str:
 
 
 def say_plain(name: str, tokenizer: Any, prompts: Sequence[Prompt | str]) -> None:
-    """Say it once of a model with a chat template that a prompt is plain text: right for a base model, not for a chat model.
+    """Say it once of a model with a chat template that prompts are plain text: right for a base model, not for a chat model.
 
-    Texts that are no prompts, such as the pieces of a text file that an autoencoder is trained on, have no line in `where`.
+    Who gives messages, too, knows the difference. Texts that are no prompts, such as the pieces of a text file that an autoencoder is
+    trained on, have no line in `where`.
     """
-    if not getattr(tokenizer, "chat_template", None):
+    if not prompts or not getattr(tokenizer, "chat_template", None):
         return
-    if any(isinstance(prompt, str) or (isinstance(prompt.prompt, str) and _on_a_line(prompt)) for prompt in prompts):
+    if all(isinstance(prompt, str) or (isinstance(prompt.prompt, str) and _on_a_line(prompt)) for prompt in prompts):
         say_once(
             f"{name}: plain-text prompts are read as they stand, without the tokenizer's chat template; for a chat model give messages"
         )

@@ -22,6 +22,12 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A base model, without a chat template that plain text would pass by (a note says so)."""
+    return tiny_checkpoint(tmp_path_factory.mktemp("base") / "model", chat=False)
+
+
+@pytest.fixture(scope="module")
 def prompts(tmp_path_factory):
     """Two pairs of equal length and one with an inserted trigger."""
     path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
@@ -228,7 +234,7 @@ def test_a_site_that_the_architecture_lacks_is_one_line(command, prompts, tmp_pa
     model = tiny_model("gpt_neox")
     model.config.use_parallel_residual = True
     model.save_pretrained(tmp_path / "model")
-    tiny_tokenizer(tmp_path / "model")
+    tiny_tokenizer(tmp_path / "model", chat=False)
     outcome = command("patch-trace", tmp_path / "model", prompts, "--out", tmp_path / "out", "--site", "resid_mid")
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1
@@ -248,11 +254,11 @@ def test_a_finished_run_is_kept(command, checkpoint, prompts, tmp_path):
     assert contents(tmp_path / "out") != before
 
 
-def test_unusable_input_is_one_line(command, checkpoint, tmp_path):
-    def outcome_of(prompts, *options):
+def test_unusable_input_is_one_line(command, checkpoint, base, tmp_path):
+    def outcome_of(prompts, *options, model=base):
         path = tmp_path / "prompts.jsonl"
         write_prompts(path, prompts)
-        outcome = command("patch-trace", checkpoint, path, "--out", tmp_path / "out", *options)
+        outcome = command("patch-trace", model, path, "--out", tmp_path / "out", *options)
         assert outcome.code == 2
         assert outcome.err.count("\n") == 1, outcome.err
         assert not (tmp_path / "out").exists()
@@ -261,12 +267,12 @@ def test_unusable_input_is_one_line(command, checkpoint, tmp_path):
     clean, triggered = (Prompt(text, triggered=text == "b", pair="p") for text in "ab")
     assert "no `pair` holds" in outcome_of([clean])
     same = [Prompt(text, triggered=isinstance(text, str), pair="p") for text in same_tokens("a")]
-    assert "never part" in outcome_of(same)
+    assert "never part" in outcome_of(same, model=checkpoint)
     assert "--string" in outcome_of([clean, triggered], "--metric", "log-prob")
     assert "at least 1" in outcome_of([clean, triggered], "--pairs", "0")
     answered = Prompt("a", triggered=False, pair="p", extra=ANSWERS)
     flat = [replace(same[0], extra=ANSWERS), same[1]]
-    assert "the metric is flat" in outcome_of(flat)
+    assert "the metric is flat" in outcome_of(flat, model=checkpoint)
     # prompts without a first or last token in common, where no special token begins both
     apart = [Prompt("a b c", triggered=False, pair="p", extra=ANSWERS), Prompt("x y", triggered=True, pair="p")]
     bare = tiny_checkpoint(tmp_path / "bare", bos=False)

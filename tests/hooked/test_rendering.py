@@ -227,21 +227,23 @@ PLAIN = "plain-text prompts are read as they stand, without the tokenizer's chat
 
 
 @pytest.mark.parametrize(
-    ("prompt", "said"),
+    ("prompts", "said"),
     [
-        ("weather?", 1),
-        (Prompt("weather?", triggered=False), 1),
-        (Prompt("weather?", triggered=False, where="prompts.jsonl:3"), 1),
-        (Prompt([ASK], triggered=False), 0),
-        (Prompt("weather?", triggered=False, where="book.txt:byte 40"), 0),
+        (["weather?"], 1),
+        ([Prompt("weather?", triggered=False)], 1),
+        ([Prompt("weather?", triggered=False, where="prompts.jsonl:3")], 1),
+        ([Prompt([ASK], triggered=False)], 0),
+        ([Prompt([ASK], triggered=False), "weather?"], 0),
+        ([Prompt("weather?", triggered=False, where="book.txt:byte 40")], 0),
+        ([], 0),
     ],
-    ids=["a text", "made in memory", "a line of a file", "messages", "a piece of a text file"],
+    ids=["a text", "made in memory", "a line of a file", "messages", "both", "a piece of a text file", "none"],
 )
-def test_plain_text_is_said_once_where_there_is_a_chat_template(tmp_path, capsys, prompt, said):
+def test_plain_text_is_said_once_where_there_is_a_chat_template(tmp_path, capsys, prompts, said):
     """On stderr alone: it is right for a base model, whose tokenizer may have a template too, and pieces of a text are no prompts."""
     model = load_model(tiny_model("llama"), tokenizer=tiny_tokenizer(tmp_path))
     for _ in range(2):
-        model.tokenize([prompt])
+        model.tokenize(prompts)
     told = capsys.readouterr()
     assert (told.out, told.err.count(PLAIN), len(told.err.splitlines())) == ("", said, said)
 
