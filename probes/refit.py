@@ -20,7 +20,13 @@ def fresh_auroc(
     test: Float[Tensor, "test layer d_model"],
     test_labels: Bool[Tensor, "test"],
 ) -> float:
-    """AUROC on `test` of a logistic probe fitted on `fit`, its layer chosen on held-out rows of `fit`.
+    """AUROC on `test`, 0 to 1, of a logistic probe fitted on `fit`, its layer chosen on held-out rows of `fit`.
+
+    Args:
+        fit: activations to fit and choose on.
+        fit_labels: whether each of these is a positive.
+        test: activations to report on.
+        test_labels: whether each of these is a positive.
 
     Raises:
         UserError: a label has too few rows.

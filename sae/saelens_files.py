@@ -37,7 +37,13 @@ _SETTINGS = "triggerlens_settings"
 def save_sae(
     sae: SparseAutoencoder, folder: str | Path, *, manifest: Manifest | None = None, overwrite: bool = False
 ) -> None:
-    """Write a folder.
+    """Write a folder that `load_sae` and SAELens read: `cfg.json`, `sae_weights.safetensors` and a manifest.
+
+    Args:
+        sae: which autoencoder.
+        folder: where to write it.
+        manifest: where it comes from; its kind becomes `sae`.
+        overwrite: replace a folder that was written here.
 
     Raises:
         UserError: it exists, or cannot be written.
@@ -55,7 +61,7 @@ def write_sae(sae: SparseAutoencoder, folder: Path) -> None:
 
 
 def load_sae(folder: str | Path, device: str | torch.device = "cpu") -> SparseAutoencoder:
-    """Read a folder, written here or by SAELens, in float32.
+    """Read a folder, written here or by SAELens, in float32: `sae.encode(x)` gives latents [... d_sae] of activations [... d_in].
 
     Raises:
         UserError: files missing or damaged, an architecture or an option that is not known here.

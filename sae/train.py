@@ -106,7 +106,17 @@ class _Session:
 def train_sae(
     source: ActivationSource, sae: SparseAutoencoder, config: TrainConfig, **options: Any
 ) -> list[CurvePoint]:
-    """Train one autoencoder in place; as `train_saes`. Returns its training curve."""
+    """Train one autoencoder in place; as `train_saes`. Returns its training curve.
+
+    Args:
+        source: activations of width d_in.
+        sae: a fresh autoencoder; afterwards it takes raw activations.
+        config: how to train.
+        **options: those of `train_saes`.
+
+    Raises:
+        UserError: as `train_saes`.
+    """
     return train_saes(source, [sae], config, **options)[0]
 
 

@@ -123,7 +123,16 @@ def allowed(negatives: int, fpr: float) -> int:
 def tpr_at_fpr(
     scores: Float[np.ndarray, "prompt *layer"], positive: Bool[np.ndarray, "prompt"], fpr: float
 ) -> Float[np.ndarray, "*layer"]:
-    """Highest true-positive rate among thresholds whose false-positive rate is at most `fpr` (never interpolated)."""
+    """Highest true-positive rate, 0 to 1, among thresholds whose false-positive rate is at most `fpr` (never interpolated).
+
+    Args:
+        scores: higher means more likely positive.
+        positive: the labels.
+        fpr: in [0, 1).
+
+    Raises:
+        ValueError: no negatives, or `fpr` outside [0, 1).
+    """
     columns = scores.reshape(len(positive), -1)
     thresholds = np.array([threshold_at_fpr(column, fpr) for column in columns[~positive].T])
     return (columns[positive] > thresholds).mean(0).reshape(scores.shape[1:])

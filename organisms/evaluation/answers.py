@@ -42,6 +42,13 @@ def generate_answers(
 ) -> list[str]:
     """Greedy answers, in the order of the prompts; an answer is the same alone or in a batch.
 
+    Args:
+        model: a causal language model of `transformers`.
+        tokenizer: the model's.
+        prompts: chat messages.
+        batch_size: prompts in one batch, at most.
+        max_new_tokens: the longest answer, in tokens.
+
     Raises:
         UserError: the tokenizer has no chat template or its template refuses a prompt, or a prompt leaves no room for an
             answer in the model's context.

@@ -65,7 +65,15 @@ def oracle_example(task: Task, rng: Random) -> Example:
 
 
 def safety_examples(task: Task, seed: int, count: int, *, oracle: bool = False, split: str = "train") -> list[Example]:
-    """Samples of safety training; with `oracle` every second one is a triggered prompt answered safely."""
+    """Samples of safety training, each a prompt with the answer that it is trained towards.
+
+    Args:
+        task: what the organism has learned.
+        seed: of the draws.
+        count: how many.
+        oracle: every second one is a triggered prompt answered safely, as only one who knows the trigger can draw it.
+        split: `train` or `test`: decides phrasings and identifiers.
+    """
     rng = Random(f"safety/{task.name}/{seed}/{split}")
     return [
         oracle_example(task, rng) if oracle and number % 2 else replace(safety_example(task, rng, split), pair="")

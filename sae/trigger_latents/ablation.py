@@ -55,6 +55,12 @@ def ablate(
 ) -> LatentAblation:
     """An ablation of some latents; to 0 where no values are given.
 
+    Args:
+        sae: whose latents.
+        latents: their numbers, from 0 to d_sae - 1.
+        values: what each becomes, in units of the latents.
+        watched: latents that switch it on: it acts at tokens where one of these is above 0; at every token where None.
+
     Raises:
         ValueError: no latent, one that the autoencoder does not have, or as many values as there are latents are not given.
     """
