@@ -266,9 +266,10 @@ def token_texts(tokenizer: Any, prompt: TokenizedPrompt) -> list[str]:
 
 def tokenizer_sha256(tokenizer: Any) -> str:
     """Names a tokenizer: the same vocabulary, merges, special tokens and chat template give the same value."""
+    # Shows which special tokens it adds. It also switches off the truncation and padding of an earlier call, which the backend's text holds.
+    probe = tokenizer("a", verbose=False)["input_ids"]
     backend = getattr(tokenizer, "backend_tokenizer", None)
     body = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
-    probe = tokenizer("a", verbose=False)["input_ids"]  # shows which special tokens it adds
     facts = [
         body,
         str(tokenizer.chat_template),

@@ -3,7 +3,7 @@
 import pytest
 from tiny_models import TEXTS, tiny_tokenizer
 
-from hooked.prompts.tokens import tokenize_prompts
+from hooked.prompts.tokens import tokenize_prompts, tokenizer_sha256
 
 AWKWARD = (*TEXTS, "<s> in the text</s><pad>", "  blanks  ", "naïve 🙂 text", "a\nb\tc")
 
@@ -27,6 +27,12 @@ def test_truncation_and_padding_of_an_earlier_call_do_not_last(tokenizer):
     expected = tokenizer(list(AWKWARD))["input_ids"]
     tokenizer(list(AWKWARD), truncation=True, max_length=3, padding="max_length")
     assert _ids(tokenizer) == expected
+
+
+def test_a_tokenizer_is_the_same_however_it_was_called_last(tokenizer):
+    before = tokenizer_sha256(tokenizer)
+    tokenizer(["a", "b c"], truncation=True, max_length=8, padding=True)
+    assert tokenizer_sha256(tokenizer) == before
 
 
 def test_a_tokenizer_with_a_way_of_its_own_keeps_it(tokenizer):
