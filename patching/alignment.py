@@ -4,7 +4,8 @@
    https://arxiv.org/abs/2309.16042).
 2. Otherwise the common beginning and the common end are matched, and what stands between them is the difference.
 3. Within the difference the last tokens are matched with the last. What is left over in the patched run was *inserted*:
-   it has no token of its own in the source run, and takes the one before it (or, on request, is not patched).
+   it has no token of its own in the source run, and takes the one before it, at the very start the one after it (or, on request,
+   is not patched).
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def align(patched: Sequence[int], source: Sequence[int], inserted: Inserted = "n
     Args:
         patched: token ids.
         source: token ids.
-        inserted: what an inserted token is patched with: the activation of the source token before it, or nothing.
+        inserted: what an inserted token is patched with: the activation of the source token before it (after it, where there is none), or
+            nothing.
 
     Raises:
         UserError: the prompts have unequal lengths and neither a first nor a last token in common, or they are the same.

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
@@ -224,21 +225,30 @@ def _trace(
         engine=patched.engine,
         ran=patched.ran,
         skipped=patched.skipped,
-        notes=(*patched.notes, *_inserted_note(maps)),
+        notes=(*patched.notes, *_inserted_notes(maps)),
         model=model.info.name,
         weights_sha256=model.info.weights_sha256,
         cells_per_second=patched.cells_per_second,
     )
 
 
-def _inserted_note(maps: Sequence[PairMap]) -> list[str]:
-    """Said where tokens stand in one prompt of a pair alone."""
-    count = sum(any(pair.inserted) for pair in maps)
-    said = (
-        f"{count} of {len(maps)} pairs have unequal lengths: an inserted token was patched with the activation of the token "
-        "before it"
-    )
-    return [said] if count else []
+def _inserted_notes(maps: Sequence[PairMap]) -> list[str]:
+    """Said where tokens stand in one prompt of a pair alone: what was done with them."""
+    done = Counter(what for pair in maps if (what := _done_with_inserted(pair)))
+    return [
+        f"{count} of {len(maps)} pairs have unequal lengths: an inserted token was {what}"
+        for what, count in done.items()
+    ]
+
+
+def _done_with_inserted(pair: PairMap) -> str:
+    """What its inserted tokens, which stand side by side, were patched with; empty where it has none."""
+    if not any(pair.inserted):
+        return ""
+    first = pair.inserted.index(True)
+    if pair.counterparts[first] is None:
+        return "not patched"
+    return f"patched with the activation of the token {'before' if first else 'after'} it"
 
 
 def _routes(

@@ -16,6 +16,7 @@ from patching import (
     Landmark,
     Patch,
     TraceConfig,
+    align,
     effect_figure,
     head_figure,
     landmarks,
@@ -36,6 +37,7 @@ from patching.engine.packed import PackedModel
 from patching.options import SiteKind
 from patching.trace.landmarks import landmark_order
 from patching.trace.result import share_over_pairs
+from patching.trace.run import _inserted_notes
 from triggerlens import Manifest, UserError, mean_share, rate, writing_artifact
 
 
@@ -270,10 +272,26 @@ def test_there_is_no_route_by_noising(planted, pair_of):
 
 def test_inserted_tokens_can_be_left_alone(llama, pair_of):
     trace = patch_trace(llama, [pair_of(llama, "inserted", inserted="skip")])
+    assert trace.notes[-1].endswith("unequal lengths: an inserted token was not patched")
     assert np.isnan(trace.effect).any()
     shown = trace_json(trace)
     assert None in shown["effect"][0]
     json.dumps(shown, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("triggered", "inserted", "done"),
+    [
+        ([1, 9, 2], "neighbour", "patched with the activation of the token before it"),
+        ([9, 1, 2], "neighbour", "patched with the activation of the token after it"),
+        ([9, 1, 2], "skip", "not patched"),
+    ],
+)
+def test_the_note_on_inserted_tokens_says_what_was_done_with_them(trace, triggered, inserted, done):
+    alignment = align(triggered, [1, 2], inserted)
+    pair = replace(trace.pairs[0], counterparts=alignment.counterparts, inserted=alignment.inserted)
+    said = f"1 of 2 pairs have unequal lengths: an inserted token was {done}"
+    assert _inserted_notes([pair, trace.pairs[0]]) == [said]
 
 
 def test_saved_and_loaded_is_the_same(trace, tmp_path):
