@@ -226,12 +226,14 @@ def _through_pattern(
     first, length = parse_site(next(iter(moves))), len(sides.patched)
     group = model.info.n_heads // model.heads(first.kind)
     live = torch.stack([move.any(-1) for move in moves.values()]).any(0).nonzero()[:, 0]
+    totals = {site: torch.zeros(length, dtype=torch.float64, device=model.device) for site in moves}
+    if not len(live):  # as of the first layer's keys where all tokens that are patched are their counterparts
+        return totals
     runs = torch.ones(1, length) if first.kind == "q" else torch.eye(length)[live.cpu()]
     reads = {
         f"pattern.{first.layer}.{head}": _weighing(usual, slopes, f"pattern.{first.layer}.{head}")
         for head in range(model.info.n_heads)
     }
-    totals = {site: torch.zeros(length, dtype=torch.float64, device=model.device) for site in moves}
     for part in runs.split(max(1, _TOKENS_AT_ONCE // length)):
         places = part.to(model.device, model.dtype)[:, :, None]
         edits = {site: _adding(torch.zeros(()), places * move) for site, move in moves.items()}

@@ -89,6 +89,15 @@ def test_the_softmax_correction_takes_the_pattern_that_the_patch_gives(sharp, pa
             )
 
 
+def test_keys_that_no_patch_moves_are_estimated_to_do_nothing(llama, pair_of):
+    """Where an inserted trigger is left alone every other token is its counterpart, whose first key knows of no position."""
+    pair = pair_of(llama, "inserted", inserted="skip")
+    cells = position_cells(layer_sites(llama, "k", [0]), range(len(pair.triggered)))
+    estimated = attribution_effects(llama, [pair], [cells], estimate="softmax", audited=2).effects[0]
+    assert np.isnan(estimated).any()
+    assert not np.nan_to_num(estimated).any()
+
+
 @pytest.mark.parametrize("kind", ["q", "k"])
 def test_the_softmax_correction_is_closer_where_attention_is_saturated(sharp, pair_of, kind):
     pair = pair_of(sharp, "far")
