@@ -3,7 +3,7 @@ from .backends.attention_functions import (
     attention_through as attention_through,
     eager_attention as eager_attention,
 )
-from .backends.visits import Edit as Edit
+from .backends.visits import Edit as Edit, first_of as first_of, with_first as with_first
 from .batching import logits_agree as logits_agree, shared_runs as shared_runs
 from .checkpoint import Checkpoint as Checkpoint, find_checkpoint as find_checkpoint
 from .extraction import (

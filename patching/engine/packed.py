@@ -27,7 +27,17 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from hooked import KINDS, HookedModel, Site, attention_through, eager_attention, forget_lengths, logits_agree
+from hooked import (
+    KINDS,
+    HookedModel,
+    Site,
+    attention_through,
+    eager_attention,
+    first_of,
+    forget_lengths,
+    logits_agree,
+    with_first,
+)
 
 _NAME = "triggerlens-packed"
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm")
@@ -225,7 +235,7 @@ class PackedModel:
                     lambda _, args, kwargs: seen.append((args, kwargs)), with_kwargs=True
                 )
                 stack.callback(hook.remove)
-            hook = self.blocks[-1].register_forward_hook(lambda _, args, output: outputs.append(_first(output)))
+            hook = self.blocks[-1].register_forward_hook(lambda _, args, output: outputs.append(first_of(output)))
             stack.callback(hook.remove)
             self._logits(ids)
         length = len(ids)
@@ -317,7 +327,7 @@ class PackedModel:
         token = _attending.set(now)
         try:
             with attention_through([self.attentions[layer].config], _NAME, _packed_attention):
-                return _first(self.blocks[layer](rows[None], *arguments, **keywords))[0]
+                return first_of(self.blocks[layer](rows[None], *arguments, **keywords))[0]
         finally:
             _attending.reset(token)
 
@@ -347,7 +357,9 @@ class PackedModel:
                 if edit.site.kind in handlers:
                     module, handle = handlers[edit.site.kind]
                     hook = block.get_submodule(module).register_forward_hook(
-                        lambda _, args, output, edit=edit, handle=handle: handle(edit, args[0][0], output)
+                        lambda _, args, output, edit=edit, handle=handle: with_first(
+                            output, handle(edit, args[0][0], first_of(output))
+                        )
                     )
                     stack.callback(hook.remove)
             yield
@@ -376,10 +388,6 @@ def apply_edits(rows: Float[Tensor, "row d_model"], edits: Sequence[RowEdit]) ->
 
 def _replaced(output: Tensor, edit: RowEdit, values: Tensor) -> Tensor:
     return output.index_copy(1, edit.rows, values[None].to(output.dtype))
-
-
-def _first(output: Any) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output
 
 
 def _input(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor:

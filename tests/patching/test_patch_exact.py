@@ -122,6 +122,16 @@ def test_both_backends_give_the_same(both_backends, pair_of):
     np.testing.assert_allclose(fast.effects[0], other.effects[0], atol=1e-4 * np.abs(other.effects[0]).max(), rtol=0)
 
 
+def test_an_mlp_that_also_gives_its_routers_scores_is_patched_like_any_other(tokenizer, pair_of):
+    """GPT-OSS."""
+    model = load_model(build("gpt_oss"), tokenizer=tokenizer)
+    pair = pair_of(model, "far")
+    cells = position_cells(["mlp_out.1"], range(len(pair.triggered)))
+    fast, slow = (exact_effects(model, [pair], [cells], fast=fast) for fast in (True, False))
+    assert fast.engine == "packed", fast.notes
+    np.testing.assert_allclose(fast.effects[0], slow.effects[0], atol=1e-4 * np.abs(slow.effects[0]).max(), rtol=0)
+
+
 def test_cells_before_the_trigger_are_not_run(llama, pair_of, monkeypatch):
     pair = pair_of(llama)
     first = pair.sides("denoising").alignment.unchanged
