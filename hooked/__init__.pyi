@@ -31,7 +31,12 @@ from .generation import (
     turn_end as turn_end,
     vocabulary_of as vocabulary_of,
 )
-from .identity import identity_sha256 as identity_sha256, model_facts as model_facts, state_sha256 as state_sha256
+from .identity import (
+    identity_sha256 as identity_sha256,
+    model_facts as model_facts,
+    state_sha256 as state_sha256,
+    tensors_sha256 as tensors_sha256,
+)
 from .load import (
     load_model as load_model,
 )

@@ -82,8 +82,13 @@ def adapter_facts(model: nn.Module) -> list[dict[str, Any]]:
 
 def state_sha256(model: nn.Module) -> str:
     """The sha256 of a live model's tensors, by name."""
+    return tensors_sha256(model.state_dict())
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """The sha256 of tensors: their names, dtypes, shapes and bytes, in the order of their names, wherever they lie."""
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(_bytes(value))
     return digest.hexdigest()

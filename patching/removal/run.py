@@ -26,7 +26,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from hooked import HookedModel, Prompt, identity_sha256
+from hooked import HookedModel, Prompt, identity_sha256, tensors_sha256
 from patching.minimal import PairDifference
 from patching.removal.config import AblateConfig, Screening
 from patching.removal.edits import SHARE, AnyEdit, WeightEdit
@@ -530,16 +530,20 @@ def _answers(unedited: Subject, pairs: RemovalPairs, new_tokens: int) -> Answers
 def _named_parts(
     grader: Grader | None, settled: Settled | None, probe: ProbeTrainer | None, edits: Sequence[AnyEdit]
 ) -> dict[str, Any]:
-    """What a caller's own functions and edits are called: what a function does cannot be digested, but another one has another name."""
-    parts = {
-        edit.name: list(edit.weights) if isinstance(edit, WeightEdit) else _qualified_all(edit.sites) for edit in edits
-    }
+    """What a caller's own functions are called, since what they do cannot be digested, but another one has another name; and the values
+    of edited weights."""
     return {
         "graded by": _qualified(grader),
         "settled": _qualified(settled),
         "probe": _qualified(probe),
-        "edits": parts,
+        "edits": {edit.name: _edit_facts(edit) for edit in edits},
     }
+
+
+def _edit_facts(edit: AnyEdit) -> dict[str, Any]:
+    if isinstance(edit, WeightEdit):
+        return {"weights": tensors_sha256(edit.weights), "untied": edit.untied}
+    return _qualified_all(edit.sites)
 
 
 def _qualified_all(functions: Mapping[str, Callable[..., Any]]) -> dict[str, str | None]:

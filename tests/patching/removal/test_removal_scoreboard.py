@@ -234,6 +234,20 @@ def test_an_unfinished_run_goes_on_with_the_same_functions_and_the_same_computat
     assert run() == whole
 
 
+def test_an_unfinished_run_goes_on_with_the_same_values_of_edited_weights_alone(llama, prompts, config, tmp_path):
+    name = "model.layers.1.mlp.down_proj.weight"
+    edit = WeightEdit("mine", {name: llama.hf_model.get_parameter(name).detach() * 0.9})
+
+    def run(edit):
+        return patch_ablate(llama, prompts, config=config, progress=tmp_path / "cells", edits=[edit], methods=[])
+
+    whole = run(edit)
+    for other in (replace(edit, weights={name: edit.weights[name] * 0.9}), replace(edit, untied=True)):
+        with pytest.raises(UserError, match=r"unfinished run with other settings \(edits\)"):
+            run(other)
+    assert run(replace(edit, weights={name: edit.weights[name].clone()})) == whole
+
+
 def test_what_another_process_is_at_comes_last_and_is_done_once(llama, prompts, config, tmp_path):
     """The lock of one method's cell is held as another process would hold it, until the other method is made."""
     made, folder = [], tmp_path / "cells"
