@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hooked import HookedModel, continue_tokens, load_model, load_plain, save_plain
+from hooked import HookedModel, continue_tokens, load_model, load_plain, save_plain, state_sha256
 from patching.removal.edits import WeightEdit
 from patching.removal.pairs import MarkedPrompt
 from triggerlens import UserError
@@ -34,23 +34,15 @@ class EditableModel:
         """The copy, run through nnsight, which leaves the names of its parameters alone; adapters are merged in it.
 
         Raises:
-            UserError: adapters that cannot be merged; or the model is wrapped by TransformerLens, which renames modules, and was not loaded from a checkpoint
-                that could be read again.
+            UserError: adapters that cannot be merged; or the model is wrapped by TransformerLens, which renames modules, and there is no checkpoint of its
+                weights to read again.
         """
         model = self.unedited
         if model.backend == "nnsight":
             own = _merged(model) if _has_adapters(model) else copy.deepcopy(model.hf_model)
             return load_model(own, tokenizer=model.tokenizer, today=model.today)
-        dtype = str(model.dtype).removeprefix("torch.")
         try:
-            return load_model(
-                model.info.name,
-                device=str(model.device),
-                dtype=dtype,
-                device_map=model.device_map,
-                base=model.base,
-                today=model.today,
-            )
+            return _read_again(model)
         except UserError as error:
             raise UserError(
                 f"weights can be edited of a checkpoint, or of a live model under nnsight: {error}"
@@ -87,6 +79,28 @@ class EditableModel:
                 for name, parameter in self.plain.named_parameters(remove_duplicate=False):
                     parameter.requires_grad_(False).copy_(self.original[name])
                     parameter.grad = None
+
+
+def _read_again(model: HookedModel) -> HookedModel:
+    """The checkpoint that a model is named after, through nnsight.
+
+    Raises:
+        UserError: it cannot be read, or has not the model's weights: they were changed in memory, or are of another revision.
+    """
+    own = load_model(
+        model.info.name,
+        tokenizer=model.tokenizer,
+        device=str(model.device),
+        dtype=str(model.dtype).removeprefix("torch."),
+        device_map=model.device_map,
+        base=model.base,
+        today=model.today,
+    )
+    # A live model is named by its tensors, a checkpoint by its files.
+    weights = state_sha256(own.hf_model) if model.info.live else own.info.weights_sha256
+    if weights != model.identity()["model"]["weights"]:
+        raise UserError(f"{model.info.name} as it is saved has other weights than the model in memory")
+    return own
 
 
 def _has_adapters(model: HookedModel) -> bool:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from architectures import build
 from sklearn.linear_model import LogisticRegression
-from tiny_models import tiny_checkpoint, tiny_model
+from tiny_models import tiny_checkpoint, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 from hooked import load_model
@@ -308,6 +308,27 @@ def test_weights_are_edited_under_transformerlens_too_where_there_is_a_checkpoin
     edited = edited_model(lens, orthogonalise(lens, unit))
     hooked = llama.run(tokens, edits=directions.everywhere(llama, unit).at(tokens.bool())).logits
     torch.testing.assert_close(edited.run(tokens).logits, hooked, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_weights_that_were_changed_in_memory_are_not_taken_for_those_of_the_checkpoint(tmp_path, live):
+    """Under TransformerLens, whether the model was trained before it was wrapped or afterwards; as it was saved, it is read again."""
+    folder = tiny_checkpoint(tmp_path / "model")
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = tiny_tokenizer(tmp_path / "tokenizer")
+
+    def wrapped(source):
+        return load_model(source, tokenizer=tokenizer, backend="transformer-lens")
+
+    saved = wrapped(copy.deepcopy(plain) if live else folder)
+    own = EditableModel(saved).hooked
+    assert own.tokenizer is tokenizer
+    assert torch.equal(own.hf_model.get_parameter("model.norm.weight"), plain.get_parameter("model.norm.weight"))
+    trained = plain if live else saved.hf_model
+    with torch.no_grad():
+        next(trained.parameters())[7].add_(1)
+    with pytest.raises(UserError, match="has other weights than the model in memory"):
+        _ = EditableModel(wrapped(plain) if live else saved).hooked
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
