@@ -168,10 +168,11 @@ def test_cut_rows_still_sum_to_one():
     torch.testing.assert_close(cut[0, :2], pattern[0, :2])  # before the trigger, and the trigger's own query
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "llama", "qwen2"])
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "lfm2", "llama", "mpt", "opt", "qwen2"])
 def test_orthogonal_weights_do_what_the_projection_does_and_save_as_a_checkpoint(architecture, tokenizer, tmp_path):
-    """Tied embeddings (GPT-2) and biases too; the saved folder gives the hooked model's logits in plain transformers."""
-    plain = tiny_model(architecture)
+    """Tied embeddings (GPT-2), biases, MLPs without a module of their own (OPT) and blocks without attention (LFM2) too; the saved folder
+    gives the hooked model's logits in plain transformers."""
+    plain = build(architecture)
     model = load_model(plain, tokenizer=tokenizer)
     unit = random_unit(model.info.d_model)
     save_edited(model, orthogonalise(model, unit), tmp_path / "checkpoint")
@@ -187,6 +188,41 @@ def test_orthogonal_weights_are_refused_where_they_do_something_else(tokenizer):
     model = load_model(tiny_model("gemma2"), tokenizer=tokenizer)
     with pytest.raises(UserError, match="do not do what the projection does"):
         orthogonalise(model, random_unit(model.info.d_model))
+
+
+@pytest.mark.parametrize("architecture", ["gemma2", "mixtral", "qwen3_next"])
+def test_what_no_matrix_alone_writes_is_refused_however_little_a_projection_does_in_sixteen_bits(
+    architecture, tokenizer
+):
+    """Norms after the sub-layers, and experts in one tensor; hardly anything is written along the first axis."""
+    plain = build(architecture)
+    with torch.no_grad():
+        for name, parameter in plain.named_parameters():
+            if name.endswith("embed_tokens.weight"):
+                parameter[:, 0] *= 0.01
+            if name.endswith(("o_proj.weight", "out_proj.weight", "down_proj.weight", "experts.down_proj")):
+                parameter[..., 0, :] *= 0.01
+    model = load_model(plain.bfloat16(), tokenizer=tokenizer)
+    unit = torch.eye(model.info.d_model, dtype=model.dtype)[0]
+    tokens = torch.arange(5, 45).reshape(2, 20)
+    usual = model.run(tokens).logits
+    projected = model.run(tokens, edits=directions.everywhere(model, unit).at(tokens.bool())).logits
+    assert (projected - usual).abs().max() < 0.1 * usual.abs().max()
+    with pytest.raises(UserError, match="do not do what the projection does"):
+        orthogonalise(model, unit)
+
+
+def test_weights_that_stay_as_they_are_are_not_near_enough_in_sixteen_bits(tokenizer, monkeypatch):
+    """A tenth of the largest logit is more than the projection changes where all logits have much in common, here GPT-J's bias."""
+    plain = build("gptj")
+    with torch.no_grad():
+        plain.lm_head.bias.fill_(50)
+    model = load_model(plain.bfloat16(), tokenizer=tokenizer)
+    unit = random_unit(model.info.d_model).bfloat16()
+    assert orthogonalise(model, unit).weights
+    monkeypatch.setattr("patching.removal.methods.orthogonalise._writers", lambda _: [])
+    with pytest.raises(UserError, match="do not do what the projection does"):
+        orthogonalise(model, unit)
 
 
 @pytest.mark.parametrize("make", [low_rank.everywhere, low_rank.where_the_map_says])
