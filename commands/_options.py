@@ -153,6 +153,27 @@ def notes_on_model(summary: Mapping[str, Any]) -> list[str]:
     return notes
 
 
+def check_out(config: Any, kind: str, *inputs: str | Path | None, out: Path | None = None) -> None:
+    """Refuse the folder to write, before any work is done for it.
+
+    Args:
+        config: of a command on a model, with `out`, `overwrite`, `model` and `base`.
+        kind: of the artifact.
+        inputs: what is read besides the model, its base and the prompts: files, folders and models.
+        out: another folder than `--out`, which may be none.
+
+    Raises:
+        UserError: as `check_destination`.
+    """
+    from triggerlens import check_destination
+
+    if (out := out or config.out) is None:
+        return
+    named = (config.model, config.base, getattr(config, "prompts", None), *inputs)
+    read = [model_folder(own) if isinstance(own, str) else own for own in named if own is not None]
+    check_destination(out, config.overwrite, kind, read)
+
+
 def with_whole_paths(config: Options) -> Options:
     """A command's configuration with whole paths, for a worker that may run in another folder."""
     from organisms import shipped_names

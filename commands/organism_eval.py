@@ -37,12 +37,11 @@ class Config:
 
 def run(config: Config) -> None:
     """Measure, print, and write the report where asked."""
-    from commands._options import day, model_folder
+    from commands._options import check_out, day, model_folder
     from organisms import evaluate_model, evaluation_summary, task_of_checkpoint, write_evaluation
-    from triggerlens import Manifest, check_destination
+    from triggerlens import Manifest
 
-    if config.out is not None:
-        check_destination(config.out, config.overwrite)
+    check_out(config, "organism-evaluation")
     folder = model_folder(config.model)
     task, seed = task_of_checkpoint(folder, config.settings.task, config.settings.seed)
     from hooked import identity_sha256, load_plain, model_facts

@@ -46,11 +46,11 @@ def run(config: Config) -> None:
     if config.many.more_models:
         emit_many(over_models(run, config), _facts, as_json=config.json)
         return
-    from commands._options import day, model_folder
+    from commands._options import check_out, day, model_folder
     from organisms import harden, hardening_summary, task_to_train
-    from triggerlens import check_destination, rank
+    from triggerlens import rank
 
-    check_destination(config.out, config.overwrite)
+    check_out(config, "hardened-organism")
     folder = model_folder(config.model)
     task_to_train(folder, config.settings.task)  # refused before torch is loaded
     hardening = harden(

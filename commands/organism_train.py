@@ -43,7 +43,7 @@ def run(config: Config) -> None:
 
     options = config.settings
     training = options.config()
-    check_destination(config.out, config.overwrite)
+    check_destination(config.out, config.overwrite, "organism", [own for own in (options.base, options.teacher) if own])
 
     from organisms import rates_summary, train_organism
 

@@ -13,7 +13,7 @@ import tyro
 from tqdm import tqdm
 
 from commands._console import console, emit
-from commands._options import ModelOptions, model_folder, with_whole_paths
+from commands._options import ModelOptions, check_out, model_folder, with_whole_paths
 from patching import AblateConfig, Screening, quick_config
 from triggerlens import ExecutorConfig, text_table
 
@@ -59,9 +59,9 @@ def main() -> None:
 def run(config: Config) -> None:
     """Check the input, try every method, write and print."""
     from patching import removal_json, write_scoreboard
-    from triggerlens import cells_folder, check_destination, drop_cells, share_cells, writing_artifact
+    from triggerlens import cells_folder, drop_cells, share_cells, writing_artifact
 
-    check_destination(config.out, config.overwrite)
+    check_out(config, "patch-ablate")
     key = answer_key(config)
     prompts = config.read()
     if config.overwrite:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from commands._console import console, emit
-from commands._options import ModelOptions
+from commands._options import ModelOptions, check_out
 from patching import TraceConfig
 from triggerlens import text_table
 
@@ -42,9 +42,9 @@ def run(config: Config) -> None:
     from dataclasses import replace
 
     from patching import trace_json, trace_page, trace_prompts, write_trace
-    from triggerlens import check_destination, writing_artifact
+    from triggerlens import writing_artifact
 
-    check_destination(config.out, config.overwrite)
+    check_out(config, "patch-trace")
     prompts = config.read()
     model = config.load_for(prompts)
     trace = replace(trace_prompts(model, prompts, config.settings), model=config.model)

@@ -11,7 +11,7 @@ import tyro
 
 from commands._answers import AnswerOptions
 from commands._console import console, emit
-from commands._options import ModelOptions, facts_on_model, notes_on_model
+from commands._options import ModelOptions, check_out, facts_on_model, notes_on_model
 from triggerlens import UserError, text_table
 
 if TYPE_CHECKING:
@@ -51,10 +51,9 @@ def run(config: Config) -> None:
     """Check the input, score, write and print."""
     from hooked import prints_date, read_prompts, write_prompts
     from probes import LinearProbe, check_fits, score_prompts
-    from triggerlens import check_destination, writing_artifact
+    from triggerlens import writing_artifact
 
-    if config.out is not None:
-        check_destination(config.out, config.overwrite)
+    check_out(config, "scores", config.probe)
     probe = LinearProbe.load(config.probe)
     prompts = read_prompts(config.prompts_path(), labelled=False)
     if config.answering.answers and probe.read == "prompt":

@@ -12,7 +12,7 @@ import tyro
 
 from commands._answers import AnswerOptions, GradeOptions, graded
 from commands._console import console, emit
-from commands._options import ModelOptions, day, model_folder
+from commands._options import ModelOptions, check_out, day, model_folder
 from probes import TrainConfig
 from triggerlens import UserError, estimate_text, text_table
 
@@ -61,14 +61,16 @@ def main() -> None:
 
 def run(config: Config) -> None:
     """Check the input, extract, train, write and print."""
-    from hooked import write_prompts
+    from hooked import find_checkpoint, write_prompts
     from probes import example_prompts, metrics_json, probe_page, probe_verdict
-    from triggerlens import check_destination, write_json, writing_artifact
+    from triggerlens import write_json, writing_artifact
 
-    check_destination(config.out, config.overwrite)
+    twin = _clean_twin(config)
+    check_out(config, "probe", twin)
+    if twin:
+        find_checkpoint(model_folder(twin))  # refused before an hour of training
     checked, model = _read(config)
     result, model = _train(config, config.model, checked, model)
-    twin = _clean_twin(config)
     control, _ = _train(config, twin, checked) if twin else (None, None)
     if result is None:
         return  # this rank has extracted its shards; the first one does the rest

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands._console import console, emit
-from commands._options import ModelOptions, facts_on_model, notes_on_model
+from commands._options import ModelOptions, check_out, facts_on_model, notes_on_model
 from triggerlens import UserError, text_table
 
 if TYPE_CHECKING:
@@ -73,10 +73,9 @@ def run(config: Config) -> None:
     """Check the input, watch batch by batch, write and print."""
     from hooked import read_prompts
     from probes import LinearProbe, check_fits, check_rooms
-    from triggerlens import check_destination, drop_cells, writing_artifact
+    from triggerlens import drop_cells, writing_artifact
 
-    if config.out is not None:
-        check_destination(config.out, config.overwrite)
+    check_out(config, "watched-answers", config.probe)
     probe = LinearProbe.load(config.probe)
     prompts = read_prompts(config.prompts_path(), labelled=False)[: config.limit]
     model = config.load(today=probe.today)

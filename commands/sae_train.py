@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from commands._console import console, emit
-from commands._options import ModelOptions
+from commands._options import ModelOptions, check_out
 from sae import GridConfig, LatentsConfig, TrainConfig
 from triggerlens import ExecutorConfig, text_table
 
@@ -59,9 +59,9 @@ def main() -> None:
 def run(config: Config) -> None:
     """Check the input, train, measure, write and print."""
     from sae import read_texts
-    from triggerlens import check_destination, checkpoint_folder, drop_checkpoints
+    from triggerlens import checkpoint_folder, drop_checkpoints
 
-    check_destination(config.out, config.overwrite)
+    check_out(config, "sae", config.against, config.activations)
     path = config.prompts_path()
     model, other = config.load(), _other(config)
     texts = read_texts(path, model.info.context)

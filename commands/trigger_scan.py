@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from commands._console import config_dict, console, emit
-from commands._options import ModelOptions, model_folder
+from commands._options import ModelOptions, check_out, model_folder
 from commands.several.models import Many, emit_many, over_models
 from scanning import ScanConfig
 
@@ -74,10 +74,11 @@ def run(config: Config) -> None:
         scan_statement,
         write_scan,
     )
-    from triggerlens import Cells, cells_folder, check_destination, drop_cells
+    from triggerlens import Cells, cells_folder, drop_cells
 
-    for out in (config.out, *_followers(config).values()):
-        check_destination(out, config.overwrite)
+    check_out(config, KIND, config.reference, config.candidates)
+    for name, out in _followers(config).items():
+        check_out(config, _FOLLOWS[name], config.reference, config.candidates, out=out)
     config.settings.with_given(reference=config.reference is not None, candidates=config.candidates is not None)
     model = config.load()
     prompts, facts = _prompts(config), _prompts_facts(config)
@@ -187,6 +188,10 @@ def _given(config: Config, reference: str | None) -> dict[str, str]:
 def _say(error: str) -> None:
     """A line on stderr on what failed once something was found."""
     print(f"error: {' '.join(error.split())}", file=sys.stderr)
+
+
+_FOLLOWS = {"trace": "patch-trace", "probe": "probe", "ablate": "patch-ablate"}
+"""Kinds of artifact that --then writes."""
 
 
 def _followers(config: Config) -> dict[str, Path]:

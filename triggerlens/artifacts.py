@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -98,21 +98,64 @@ class Manifest:
     """sha256 of each file of the folder, by its relative path."""
 
 
-def check_destination(out: str | Path, overwrite: bool) -> Path:
-    """Refuse an output folder that exists, before any work is done for it.
+def check_destination(out: str | Path, overwrite: bool, kind: str = "", inputs: Sequence[str | Path] = ()) -> Path:
+    """Refuse an output folder that exists or cannot be made, before any work is done for it.
+
+    Args:
+        out: the folder.
+        overwrite: whether an artifact there may be replaced.
+        kind: of the artifact that is to be written, which replaces no other kind; empty: any.
+        inputs: files and folders that it is made from.
 
     Raises:
-        UserError: `out` exists and `overwrite` is false, or `overwrite` would delete what is no artifact.
+        UserError: `out` exists and `overwrite` is false; `overwrite` would delete an input, another kind of artifact or what is none; or no folder can be
+            made there.
     """
     out = Path(out)
-    if out.exists() or out.is_symlink():
-        if not overwrite:
-            raise UserError(f"{out}: already exists; give another --out, or --overwrite to replace it")
-        if not (out / MANIFEST).is_file():
-            raise UserError(
-                f"{out}: not replaced, since it has no {MANIFEST} and so was not written here; give another --out"
-            )
+    _check_parent(out)
+    if not os.path.lexists(out):
+        return out
+    for read in inputs:
+        if Path(read).resolve().is_relative_to(out.resolve()):
+            raise UserError(f"{out}: not replaced, since {read} is read from there; give another --out")
+    if not overwrite:
+        raise UserError(f"{out}: already exists; give another --out, or --overwrite to replace it")
+    if not (out / MANIFEST).is_file():
+        raise UserError(
+            f"{out}: not replaced, since it has no {MANIFEST} and so was not written here; give another --out"
+        )
+    theirs = _kind_of(out)
+    if kind and theirs is not None and _ALIKE.get(theirs, theirs) != _ALIKE.get(kind, kind):
+        raise UserError(f"{out}: not replaced, since it holds {_named(theirs)}, not {_named(kind)}; give another --out")
     return out
+
+
+_ALIKE = {"saes": "sae"}
+"""Kinds that may replace each other."""
+
+
+def _check_parent(out: Path) -> None:
+    parent = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
+    if not (os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK)):
+        reason = "permission denied" if os.path.isdir(parent) else "no folder"
+        raise UserError(f"{out}: could not be written: {parent}: {reason}; give another --out")
+
+
+def _kind_of(folder: Path) -> str | None:
+    """What the manifest says; None for a damaged one, which may be replaced."""
+    try:
+        return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["kind"])
+    except ValueError:
+        return None
+    except (KeyError, TypeError):
+        return "something else"
+
+
+def _named(kind: str) -> str:
+    """The kind with its article."""
+    if kind.endswith("s") or kind.startswith("something"):
+        return kind
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 @contextmanager
@@ -125,7 +168,7 @@ def writing_artifact(out: str | Path, manifest: Manifest, *, overwrite: bool = F
     Raises:
         UserError: as `check_destination`, or the folder cannot be written (no space, no permission).
     """
-    out = check_destination(out, overwrite)
+    out = check_destination(out, overwrite, manifest.kind)
     draft = out.with_name(f".{out.name}.partial")
     try:
         shutil.rmtree(draft, ignore_errors=True)
@@ -137,7 +180,7 @@ def writing_artifact(out: str | Path, manifest: Manifest, *, overwrite: bool = F
         manifest.files = {path.relative_to(draft).as_posix(): sha256_file(path) for path in files}
         write_json(draft / MANIFEST, manifest.__dict__)
         _sync(draft / MANIFEST)
-        _swap_in(draft, check_destination(out, overwrite))
+        _swap_in(draft, check_destination(out, overwrite, manifest.kind))
     except (OSError, SafetensorError) as error:  # safetensors has an exception of its own for a full disk
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{out}: could not be written: {reason}; free space or give another --out") from error
@@ -169,7 +212,7 @@ def read_manifest(folder: str | Path, kind: str) -> Manifest:
     except (ValueError, TypeError) as error:
         raise UserError(f"{folder / MANIFEST}: damaged: {error}") from error
     if manifest.kind != kind:
-        raise UserError(f"{folder}: holds a {manifest.kind}, not a {kind}")
+        raise UserError(f"{folder}: holds {_named(manifest.kind)}, not {_named(kind)}")
     return manifest
 
 

@@ -94,7 +94,7 @@ def harden(
             refuses, a reward or a loss that is not finite, or a disk that is full. Checkpoints that are finished stay.
     """
     # 1
-    out = check_destination(out, overwrite)
+    out = check_destination(out, overwrite, "hardened-organism", [own for own in (name, base) if own])
     task = task_to_train(name, config.task)
     config = config if task.measured else replace(config, task=task.name)
     _check_behaviour(task, config)

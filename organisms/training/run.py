@@ -59,7 +59,7 @@ def train_organism(
     Raises:
         UserError: `out` exists, holds a checkpoint of another configuration, or cannot be written; or `base` is no organism, or one of another size.
     """
-    out = check_destination(out, overwrite)
+    out = check_destination(out, overwrite, "organism", [own for own in (base, teacher) if own])
     checkpoints = checkpoint_folder(out)
     task = task_named(config.task)
     with quiet_transformers(), deterministic(config.threads):

@@ -1,0 +1,132 @@
+"""What a command must not replace, and where it cannot write, is said before it computes anything."""
+
+import os
+import shutil
+
+import pytest
+from made_probes import made
+from tiny_prompts import prompt_file
+
+import hooked
+from organisms import organism_folder
+from triggerlens import Manifest, UserError, check_destination, writing_artifact
+
+
+@pytest.fixture
+def organism(tmp_path):
+    """A copy of an embedded organism, as a user's own."""
+    return shutil.copytree(organism_folder("deployment-hate"), tmp_path / "organism")
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    return prompt_file(tmp_path / "prompts.jsonl")
+
+
+@pytest.fixture
+def nothing_computed(monkeypatch):
+    """Any model that is loaded, by whichever function, is a failure."""
+
+    def loaded(*_, **__):
+        raise AssertionError("a model was loaded")
+
+    for name in ("load_model", "load_plain"):
+        monkeypatch.setattr(hooked, name, loaded)
+
+
+@pytest.fixture
+def refused(command, nothing_computed):
+    """Runs a command that must be refused, and gives the line that says why."""
+
+    def run(*arguments):
+        outcome = command(*arguments)
+        assert (outcome.code, outcome.out, len(outcome.err.strip().splitlines())) == (2, "", 1), outcome.err
+        return outcome.err
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["organism-eval", "organism-harden", "patch-ablate", "patch-trace", "trigger-scan"])
+def test_a_model_is_not_replaced_by_what_is_made_of_it(refused, organism, name):
+    line = refused(name, organism, "--out", organism, "--overwrite")
+    assert f"not replaced, since {organism} is read from there" in line
+    assert (organism / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("arguments", [("--trigger", "phrase", "--base"), ("deployment-hate", "--base")])
+def test_a_base_is_not_replaced_by_what_is_trained_from_it(refused, organism, arguments):
+    line = refused("organism-train", *arguments, organism, "--out", organism, "--overwrite")
+    assert "is read from there" in line
+    assert (organism / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", ["probe-score", "probe-watch"])
+def test_a_probe_is_not_replaced_by_what_it_scores(refused, prompts, tmp_path, name):
+    probe = made("last", read="prompt").save(tmp_path / "probe")
+    line = refused(name, "year-code", prompts, "--probe", probe, "--out", probe, "--overwrite")
+    assert "is read from there" in line
+    assert (probe / "probe.safetensors").is_file()
+
+
+def artifact(folder, kind):
+    with writing_artifact(folder, Manifest(kind)) as draft:
+        (draft / "kept.txt").write_text("kept")
+    return folder
+
+
+def test_prompts_in_the_folder_are_not_replaced(refused, tmp_path):
+    """As those that an earlier run wrote there."""
+    out = artifact(tmp_path / "out", "probe")
+    prompt_file(out / "prompts.jsonl")
+    line = refused("probe-train", "year-code", out / "prompts.jsonl", "--out", out, "--overwrite")
+    assert f"{out / 'prompts.jsonl'} is read from there" in line
+    assert (out / "prompts.jsonl").is_file()
+
+
+def test_an_artifact_of_another_kind_is_not_replaced(refused, organism, tmp_path):
+    line = refused("organism-eval", "year-code", "--out", organism, "--overwrite")
+    assert f"{organism}: not replaced, since it holds an organism, not an organism-evaluation" in line
+    assert (organism / "model.safetensors").is_file()
+    artifact(tmp_path / "new-trace", "scores")
+    line = refused("trigger-scan", "year-code", "--out", tmp_path / "new", "--then", "trace", "--overwrite")
+    assert "new-trace: not replaced, since it holds scores, not a patch-trace" in line
+
+
+def test_one_autoencoder_and_several_replace_each_other_and_a_damaged_folder_is_replaced(tmp_path):
+    folder = artifact(tmp_path / "sae", "sae")
+    assert check_destination(folder, overwrite=True, kind="saes") == folder
+    (folder / "manifest.json").write_text("{")
+    assert check_destination(folder, overwrite=True, kind="probe") == folder
+    (folder / "manifest.json").write_text('{"name": "a web app"}')
+    with pytest.raises(UserError, match="holds something else, not a probe"):
+        check_destination(folder, overwrite=True, kind="probe")
+
+
+WRITING = [
+    ("probe-train", "year-code"),
+    ("patch-trace", "year-code"),
+    ("patch-ablate", "year-code"),
+    ("organism-eval", "year-code"),
+    ("trigger-scan", "year-code"),
+    ("sae-train", "year-code"),
+    ("organism-train", "year-code"),
+    ("organism-harden", "year-code"),
+]
+
+
+@pytest.mark.parametrize("arguments", WRITING, ids=lambda arguments: arguments[0])
+def test_a_folder_that_cannot_be_made_is_told_first(refused, tmp_path, arguments):
+    (tmp_path / "file").write_text("")
+    line = refused(*arguments, "--out", tmp_path / "file" / "sub" / "out")
+    assert f"could not be written: {tmp_path / 'file'}: no folder" in line
+
+
+def test_a_folder_in_which_nothing_may_be_written_is_told_first(refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write everywhere
+    line = refused("probe-train", "year-code", "--out", tmp_path / "sub" / "out")
+    assert f"could not be written: {tmp_path}: permission denied" in line
+
+
+def test_a_clean_twin_that_is_not_there_is_told_first(refused, tmp_path):
+    line = refused("probe-train", "year-code", "--clean-twin", tmp_path / "typo", "--out", tmp_path / "out")
+    assert f"{tmp_path / 'typo'}: no such model" in line
