@@ -17,6 +17,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 import tyro
@@ -27,6 +28,8 @@ from triggerlens import UserError
 Config = TypeVar("Config")
 _NO_MEMORY = ("out of memory", "can't allocate memory", "Unable to allocate")
 """What torch and numpy say of memory that they do not get, of a GPU or here."""
+_UNREADABLE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
+"""Of a file that is named and cannot be read or written: the user's to mend."""
 _FULL = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
 """What libraries written in other languages say in exceptions of their own."""
 
@@ -55,7 +58,7 @@ def console(
                 _end(130, INTERRUPTED)
             if isinstance(error, UserError):
                 _end(2, f"error: {' '.join(str(error).split())}")
-            if (told := _full_disk(error) or _no_memory(error)) is not None:
+            if (told := _full_disk(error) or _no_memory(error) or _unreadable(error)) is not None:
                 _end(2, f"error: {told}")
             raise
 
@@ -93,6 +96,13 @@ def _full_disk(error: BaseException) -> str | None:
     where = getattr(error, "filename", None) or tempfile.gettempdir()
     reason = getattr(error, "strerror", None) or "No space left on device"
     return f"{where}: {reason}; free space there, or set TMPDIR to another folder"
+
+
+def _unreadable(error: BaseException) -> str | None:
+    """What to say of a file that is not there, or that may not be used; None for another error."""
+    if not isinstance(error, OSError) or error.errno not in _UNREADABLE or not isinstance(error.filename, str | Path):
+        return None
+    return f"{error.filename}: {error.strerror}"
 
 
 def _no_memory(error: BaseException) -> str | None:

@@ -117,6 +117,26 @@ def test_a_full_disk_is_one_line_whichever_library_meets_it(capsys, error):
     assert "free space there, or set TMPDIR" in told
 
 
+@pytest.mark.parametrize(
+    "number", [errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG]
+)
+def test_a_named_file_that_cannot_be_used_is_one_line(capsys, number):
+    def reading(config):
+        raise OSError(number, os.strerror(number), "/some/prompts.jsonl")
+
+    with pytest.raises(SystemExit, match="2"):
+        console(Command, reading, [])
+    assert capsys.readouterr().err == f"error: /some/prompts.jsonl: {os.strerror(number)}\n"
+
+
+def test_a_mistake_with_a_file_that_has_no_name_keeps_its_traceback():
+    def wrong(config):
+        raise OSError(errno.ENOENT, "no such thing")
+
+    with pytest.raises(OSError, match="no such thing"):
+        console(Command, wrong, [])
+
+
 @pytest.mark.parametrize("task", [lambda: torch.empty(2**55), lambda: bytearray(2**55), lambda: numpy.empty(2**55)])
 def test_memory_that_is_not_there_is_one_line(capsys, task):
     with pytest.raises(SystemExit, match="2"):
