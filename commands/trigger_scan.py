@@ -93,9 +93,10 @@ def run(config: Config) -> None:
         cells = Cells(cells_folder(config.out), settings, on_cell=bar.show)
         if prompts is None:
             prompts = _own_prompts(config, model, cells.keep)
-        result, benign = scan_model(
-            model, prompts, config.settings, reference=reference, candidates=given, keep=cells.keep
-        )
+        with _nothing_left(config.out):
+            result, benign = scan_model(
+                model, prompts, config.settings, reference=reference, candidates=given, keep=cells.keep
+            )
     pairs = found_prompts(model, benign, result.found[0], config.settings, cells.keep) if result.found else []
     statement = [*scan_statement(result), *_graded(config, grader, result)]
     manifest = _manifest(config, KIND, model, facts, own)
@@ -188,6 +189,19 @@ def _given(config: Config, reference: str | None) -> dict[str, str]:
 def _say(error: str) -> None:
     """A line on stderr on what failed once something was found."""
     print(f"error: {' '.join(error.split())}", file=sys.stderr)
+
+
+@contextmanager
+def _nothing_left(out: Path) -> Iterator[None]:
+    """Of a scan that is refused before anything is computed: it may be mended, and is then another one."""
+    from triggerlens import UserError, cells_folder, drop_cells
+
+    try:
+        yield
+    except UserError:
+        if not any(cells_folder(out).glob("*/cell.json")):
+            drop_cells(out)
+        raise
 
 
 _FOLLOWS = {"trace": "patch-trace", "probe": "probe", "ablate": "patch-ablate"}

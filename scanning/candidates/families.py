@@ -52,19 +52,27 @@ def read_candidates(model: HookedModel, path: str | Path, places: Sequence[Place
     """A user's candidates: one a line, a text, or a JSON object with `text` and optionally `place`.
 
     Raises:
-        UserError: no such file, an empty one, or a line that is neither.
+        UserError: no such file, an empty one, one that is no UTF-8 text, or a line that is neither.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file of candidates; give one text a line")
     candidates: list[Candidate] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_text_of(path).splitlines(), start=1):
         if line.strip():
             text, own = _parsed(line, f"{path}:{number}", places)
             candidates += text_candidates(model, text, own, "user", f"{path.name}, line {number}")
     if not candidates:
         raise UserError(f"{path}: holds no candidate")
     return candidates
+
+
+def _text_of(path: Path) -> str:
+    """What a file says, without the mark that some editors put before it."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from error
 
 
 def _parsed(line: str, where: str, places: Sequence[Place]) -> tuple[str, Sequence[Place]]:

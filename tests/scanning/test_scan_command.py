@@ -49,9 +49,58 @@ def stopped(monkeypatch):
     """A scan ends before it begins, and leaves what an interrupted one leaves."""
 
     def stop(*given, **more):
-        raise UserError("stopped")
+        raise KeyboardInterrupt
 
     monkeypatch.setattr("scanning.scan_model", stop)
+
+
+@pytest.fixture
+def refusing(monkeypatch):
+    """A scan is refused before anything is computed, as for too few prompts."""
+
+    def refuse(*given, **more):
+        raise UserError("refused")
+
+    monkeypatch.setattr("scanning.scan_model", refuse)
+
+
+def test_a_scan_that_was_refused_leaves_nothing_and_may_be_mended(mine, refusing, tmp_path):
+    def errors():
+        return called("trigger-scan", *arguments_in(mine), "--out", tmp_path / "out").err
+
+    assert errors() == "error: refused\n"
+    assert not (tmp_path / ".out.cells").exists()
+    (mine / "mine.txt").write_text("another\nlist\n")
+    assert errors() == "error: refused\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [("caf\u00e9".encode("latin-1"), "mine.txt: not UTF-8 text"), ("ju".encode("utf-8-sig"), "refused")],
+)
+def test_candidates_are_utf_8_with_a_mark_before_them_or_without(mine, tmp_path, monkeypatch, content, told):
+    read = []
+
+    def refuse(*given, candidates, **more):
+        read.extend(candidates)
+        raise UserError("refused")
+
+    monkeypatch.setattr("scanning.scan_model", refuse)
+    (mine / "mine.txt").write_bytes(content)
+    outcome = called("trigger-scan", *arguments_in(mine), "--out", tmp_path / "out")
+    assert (outcome.code, len(outcome.err.splitlines())) == (2, 1)
+    assert told in outcome.err
+    assert not any("\ufeff" in own.text for own in read)
+
+
+def test_a_scan_that_is_refused_later_keeps_what_it_has_computed(mine, tmp_path, monkeypatch):
+    def refuse(*given, keep, **more):
+        keep("plan", dict)
+        raise UserError("refused")
+
+    monkeypatch.setattr("scanning.scan_model", refuse)
+    assert called("trigger-scan", *arguments_in(mine), "--out", tmp_path / "out").err == "error: refused\n"
+    assert list((tmp_path / ".out.cells").glob("*/cell.json"))
 
 
 @pytest.fixture(scope="module")
@@ -137,19 +186,19 @@ def test_a_stopped_scan_goes_on_with_the_same_files_alone(mine, stopped, tmp_pat
         outcome = called(
             "trigger-scan", *arguments_in(mine), "--reference", tmp_path / "base", "--out", tmp_path / "out", *options
         )
-        assert outcome.code == 2
+        assert outcome.code == (130 if "interrupted" in outcome.err else 2)
         return outcome.err
 
-    assert "stopped" in errors()
-    assert "stopped" in errors()
+    assert "interrupted" in errors()
+    assert "interrupted" in errors()
     (mine / "mine.txt").write_text("another\nlist\n")
     assert "other settings (candidates_sha256); finish it, or --overwrite to drop it" in errors()
-    assert "stopped" in errors("--overwrite"), "which drops it, as is said"
-    assert "stopped" in errors()
+    assert "interrupted" in errors("--overwrite"), "which drops it, as is said"
+    assert "interrupted" in errors()
     other_weights(tmp_path / "base")
     assert "other settings (reference_sha256)" in errors()
     assert "other settings (budget, reference_sha256)" in errors("--budget", 7)
-    assert "stopped" in errors("--overwrite")
+    assert "interrupted" in errors("--overwrite")
     written = mine / "model" / "generation_config.json"
     written.write_text(json.dumps(json.loads(written.read_text()) | {"eos_token_id": [2, 7]}))
     assert "other settings (ends)" in errors(), "files beside the weights count too"
@@ -166,8 +215,8 @@ def test_a_stopped_scan_goes_on_in_the_same_dtype_and_on_the_same_device_alone(f
         outcome = called("trigger-scan", *arguments_in(files), "--reference", base, "--out", tmp_path / "out")
         return outcome.err
 
-    assert "stopped" in errors()
-    assert "stopped" in errors()
+    assert "interrupted" in errors()
+    assert "interrupted" in errors()
     for names, told in (
         ({None}, "(model)"),
         ({str(base)}, "(reference_sha256)"),
@@ -269,7 +318,7 @@ def test_what_is_finished_is_told_from_what_is_asked_for_by_options_and_files(fi
     assert unlike(asked) == ["candidates", "weights", "prompts"]
 
 
-def test_of_several_models_a_finding_counts_where_another_cannot_be_scanned(finished, files, stopped):
+def test_of_several_models_a_finding_counts_where_another_cannot_be_scanned(finished, files, refusing):
     _, _, out = finished
     written = (out / "model" / "manifest.json").stat().st_mtime_ns
     many = ["--then", "trace", "ablate", "probe", "--more-models", files / "none", "--out", out]
