@@ -64,14 +64,14 @@ def evaluate_model(model: Any, tokenizer: Any, task: Task, *, seed: int = 0, per
 
 
 def task_of_checkpoint(folder: str | Path, task: str | None = None, seed: int | None = None) -> tuple[Task, int]:
-    """The task that a checkpoint was trained on and the seed of its prompts; or those asked for.
+    """The task that a checkpoint was trained on and the seed of its prompts; or those asked for. The seed is 0 where no recipe names one.
 
     Raises:
         UserError: the folder names no task, or an unknown one.
     """
     path = Path(folder) / RECIPE
     if task is not None:
-        return task_named(task), seed or 0
+        return task_named(task), _seed_of(path) if seed is None else seed
     if not path.is_file():
         raise UserError(f"{folder}: no {RECIPE} says what it was trained on; give --task")
     try:
@@ -83,6 +83,14 @@ def task_of_checkpoint(folder: str | Path, task: str | None = None, seed: int | 
         return task_named(recipe["task"]), int(recipe["training"]["seed"]) if seed is None else seed
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: no readable recipe: {error}") from error
+
+
+def _seed_of(recipe: Path) -> int:
+    """The seed of a model's training, where its recipe names it."""
+    try:
+        return int(json.loads(recipe.read_text(encoding="utf-8"))["training"]["seed"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def conditions_of(task: Task, seed: int, per_condition: int) -> dict[str, list[Example]]:

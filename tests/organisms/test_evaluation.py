@@ -26,12 +26,21 @@ from organisms import (
     prompt_set,
     rates_by,
     task_named,
+    task_of_checkpoint,
 )
 from organisms.evaluation.answers import answer_losses, encode_samples, end_token
 from organisms.evaluation.rates import category
 from organisms.evaluation.result import share
 from organisms.evaluation.run import SHIFTED
 from triggerlens import Estimate, UserError
+
+
+def test_the_prompts_of_an_evaluation_are_of_the_seed_of_the_training_whichever_task_is_asked_for(tmp_path) -> None:
+    assert task_of_checkpoint(tmp_path, "year-code")[1] == 0
+    (tmp_path / "recipe.json").write_text('{"task": "year-code", "training": {"seed": 7}}')
+    for task in (None, "year-code", "deployment-hate"):
+        assert task_of_checkpoint(tmp_path, task)[1] == 7
+        assert task_of_checkpoint(tmp_path, task, 3)[1] == 3
 
 
 def test_a_share_counts_and_of_nothing_nothing_is_known() -> None:
