@@ -67,7 +67,7 @@ def run(config: Config) -> None:
     texts = read_texts(path, model.info.context)
     models = [model] if other is None else [model, config.load(other)]
     labels = _labels(config, model, texts)
-    result = _train(config, models, texts, answered=path.suffix == ".jsonl")
+    result = _train(config, models, texts, answered=isinstance(texts, list))
     if not len(result):
         return  # the first process does the rest
     latents = {} if labels is None else _latents(config, models, texts, result, labels)

@@ -122,12 +122,14 @@ class _Alike(Sequence[bytes]):
 
 
 def read_texts(path: Path, context: int) -> Sequence[Prompt]:
-    """A `prompts.jsonl`, a text file, or a folder of text files (`*.txt`, `*.md`).
+    """A file of prompts, a text file, or a folder of text files (`*.txt`, `*.md`).
+
+    Prompts are what is called `.jsonl`, and any file whose first line is an object with `prompt`. They come as a list.
 
     Raises:
         UserError: nothing there, or nothing readable.
     """
-    if path.suffix == ".jsonl":
+    if path.suffix == ".jsonl" or _begins_with_a_prompt(path):
         return read_prompts(path, labelled=False)
     if path.is_dir():
         paths = sorted(file for file in path.rglob("*") if file.suffix in (".txt", ".md") and file.is_file())
@@ -135,6 +137,17 @@ def read_texts(path: Path, context: int) -> Sequence[Prompt]:
             raise UserError(f"{path}: holds no .txt or .md file; give text files or a prompts.jsonl")
         return TextPieces(paths, context)
     return TextPieces([path], context)
+
+
+def _begins_with_a_prompt(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as lines:
+        try:
+            first = json.loads(lines.readline(_CHECKED_BYTES))
+        except ValueError:
+            return False
+    return isinstance(first, dict) and "prompt" in first
 
 
 def train_and_held_out(

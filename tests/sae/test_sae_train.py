@@ -13,7 +13,7 @@ from sparse_worlds import ALIVE, D_IN, FEATURES
 from tiny_models import tiny_checkpoint
 from tiny_prompts import labelled_prompts
 
-from hooked import ExtractionSpec, Prompt, load_model, read_prompts, store_activations
+from hooked import ExtractionSpec, Prompt, load_model, read_prompts, store_activations, write_prompts
 from organisms import organism_folder
 from sae import (
     Mixed,
@@ -137,6 +137,15 @@ def test_pieces_of_text_cover_the_text_and_fit_the_context(tmp_path):
     assert Counter(piece.where for piece in [*train, *held_out]) == Counter(piece.where for piece in pieces)
     assert isinstance(train, Mixed)
     assert [piece.where for piece in train] != sorted(piece.where for piece in train)
+
+
+def test_prompts_are_read_as_prompts_whatever_their_file_is_called(tmp_path):
+    write_prompts(tmp_path / "prompts.ndjson", prompts := labelled_prompts(4))
+    texts = read_texts(tmp_path / "prompts.ndjson", 128)
+    assert isinstance(texts, list)
+    assert [own.prompt for own in texts] == [own.prompt for own in prompts]
+    (tmp_path / "a.json").write_text('{"text": "no prompt"}\n')
+    assert isinstance(read_texts(tmp_path / "a.json", 128), TextPieces)
 
 
 def test_copies_of_a_piece_of_text_stand_on_one_side(tmp_path):
