@@ -37,6 +37,11 @@ class AnswerOptions:
         for name, value, least in (("answers", self.answers, 0), ("max-new-tokens", self.max_new_tokens, 1)):
             if value < least:
                 raise UserError(f"--{name} {value}: must be at least {least}")
+        usual = AnswerOptions.max_new_tokens
+        if not self.answers and (self.temperature or self.max_new_tokens != usual):
+            raise UserError(
+                "--temperature and --max-new-tokens are of answers that the model writes; give --answers too"
+            )
         if not self.temperature >= 0:
             raise UserError(f"--temperature {self.temperature}: must be 0 or above")
         if self.answers > 1 and self.temperature == 0:

@@ -131,6 +131,18 @@ def day(text: str | None) -> date:
         raise UserError(f"--today {text}: must be a date such as 2025-01-01") from error
 
 
+def at_least_one(config: Any, names: Sequence[str]) -> None:
+    """Refuse an option that counts something and is below 1.
+
+    Raises:
+        UserError: names the first of them.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+
+
 def facts_on_model(probe: LinearProbe, model: HookedModel) -> dict[str, Any]:
     """Whether a probe is applied to the model that it was trained on, in which ways not, and how else that is computed now."""
     ways = probe.differences(model)

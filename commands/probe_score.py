@@ -11,7 +11,7 @@ import tyro
 
 from commands._answers import AnswerOptions
 from commands._console import console, emit
-from commands._options import ModelOptions, check_out, facts_on_model, notes_on_model
+from commands._options import ModelOptions, at_least_one, check_out, facts_on_model, notes_on_model
 from triggerlens import UserError, text_table
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ class Config(ModelOptions):
     """Tokens in one forward pass, padding included."""
     most: int = 40
     """Prompts in the table, the highest-scoring first; --json and --out have all."""
+
+    def __post_init__(self) -> None:
+        at_least_one(self, ("token_budget",))
 
 
 def main() -> None:

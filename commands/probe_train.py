@@ -12,7 +12,7 @@ import tyro
 
 from commands._answers import AnswerOptions, GradeOptions, graded
 from commands._console import console, emit
-from commands._options import ModelOptions, check_out, day, model_folder
+from commands._options import ModelOptions, at_least_one, check_out, day, model_folder
 from probes import TrainConfig
 from triggerlens import UserError, estimate_text, text_table
 
@@ -50,6 +50,7 @@ class Config(ModelOptions):
     each time they are needed, without touching the disk."""
 
     def __post_init__(self) -> None:
+        at_least_one(self, ("token_budget",))
         if self.answering.answers and self.settings.read == "prompt" and self.grading.grade is None:
             raise UserError("--answers writes answers that nobody would read; give --read answer (or both), or --grade")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands._console import console, emit
-from commands._options import ModelOptions, check_out, facts_on_model, notes_on_model
+from commands._options import ModelOptions, at_least_one, check_out, facts_on_model, notes_on_model
 from triggerlens import UserError, text_table
 
 if TYPE_CHECKING:
@@ -56,11 +56,8 @@ class Config(ModelOptions):
     """Print JSON lines as they come in place of the table: an `event` of `token`, `answer` or, at the end, `summary`."""
 
     def __post_init__(self) -> None:
-        for name in ("max_new_tokens", "batch_size", "limit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} {value}: must be at least 1")
-        if self.temperature < 0:
+        at_least_one(self, ("max_new_tokens", "batch_size", "limit"))
+        if not self.temperature >= 0:
             raise UserError(f"--temperature {self.temperature}: must be 0 or above")
 
 

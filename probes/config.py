@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
@@ -10,7 +11,7 @@ import tyro
 from hooked import Fractions
 from probes.classifiers import METHODS
 from probes.poolings import check_position, is_learned
-from triggerlens import UserError
+from triggerlens import UserError, check_seed
 
 Aggregation = str
 """`last`: the last token that is read; `mean`: the mean over tokens; `max`: the highest-scoring token; `first:N`: the mean over the
@@ -83,8 +84,9 @@ class TrainConfig:
             raise UserError(
                 f"aggregation (--position) {self.aggregation!r}: is fitted together with a logistic probe; leave --probe {self.method} out"
             )
-        if not self.C > 0:
-            raise UserError(f"C {self.C}: must be positive")
+        check_seed(self.seed)
+        if not 0 < self.C < math.inf:
+            raise UserError(f"C {self.C}: must be positive and finite")
         if self.shrinkage != "auto" and not 0 <= self.shrinkage <= 1:
             raise UserError(f"shrinkage {self.shrinkage}: must be auto or in [0, 1]")
         if not 0 < self.target_fpr < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import tyro
 
 from sae.architectures.registry import ARCHITECTURES, architecture_class
-from triggerlens import UserError
+from triggerlens import UserError, check_seed
 
 Precision = Literal["bfloat16", "float32"]
 if TYPE_CHECKING:
@@ -71,8 +72,9 @@ class GridConfig:
         for name in ("width", "k"):
             if min(getattr(self, name)) < 1:
                 raise UserError(f"{name} must be at least 1, found {min(getattr(self, name))}")
-        if not min(self.penalty) >= 0:
-            raise UserError(f"penalty must not be negative, found {min(self.penalty)}")
+        for penalty in self.penalty:
+            if not 0 <= penalty < math.inf:
+                raise UserError(f"penalty must not be negative, found {penalty}; give a finite number")
         for name in ("architecture", "width", "k", "penalty"):
             values = getattr(self, name)
             if twice := [value for value in values if values.count(value) > 1]:
@@ -143,8 +145,9 @@ class TrainConfig:
             raise UserError(f"resample every must be at least 0, found {self.resample_every}; 0 is never")
         if self.precision not in get_args(Precision):
             raise UserError(f"unknown precision {self.precision!r}; choose {' or '.join(get_args(Precision))}")
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise UserError(f"the learning rate must be positive, found {self.learning_rate}")
+        check_seed(self.seed)
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise UserError(f"the learning rate must be positive, found {self.learning_rate}; give a finite number")
         for name in ("warmup", "decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} is a share of the steps, from 0 to 1; found {getattr(self, name)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -126,7 +127,7 @@ class ScanConfig:
                     raise UserError(f"--{name}: {value!r} is none of {', '.join(get_args(kind))}")
         if not self.channels or not self.places:
             raise UserError("a scan needs at least one channel and one place")
-        if not self.budget > 0:
+        if not 0 < self.budget < math.inf:
             raise UserError(f"--budget {self.budget}: must be a number of minutes above 0")
         for name, least in _LEAST.items():
             if getattr(self, name) < least:

@@ -32,7 +32,7 @@ from .checkpoints import (
     load_checkpoint as load_checkpoint,
     save_checkpoint as save_checkpoint,
 )
-from .errors import UserError as UserError
+from .errors import UserError as UserError, check_seed as check_seed
 from .estimate import (
     FEWEST as FEWEST,
     WIDE as WIDE,

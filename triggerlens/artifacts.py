@@ -9,6 +9,7 @@ Nothing in an artifact depends on the clock, so the same run writes the same byt
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -136,9 +137,10 @@ _ALIKE = {"saes": "sae"}
 
 def _check_parent(out: Path) -> None:
     parent = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
-    if not (os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK)):
-        reason = "permission denied" if os.path.isdir(parent) else "no folder"
-        raise UserError(f"{out}: could not be written: {parent}: {reason}; give another --out")
+    if not os.path.isdir(parent):
+        raise UserError(f"{out}: could not be written: {os.strerror(errno.ENOTDIR)}; give another --out")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"{out}: could not be written: {os.strerror(errno.EACCES)}; give another --out")
 
 
 def _kind_of(folder: Path) -> str | None:

@@ -238,7 +238,7 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: could not be written: {error.strerror}; give another --out") from error
+        raise UserError(f"{folder}: could not be written: {error.strerror}; choose another folder") from error
 
 
 def cells_folder(out: str | Path) -> Path:

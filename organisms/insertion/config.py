@@ -12,6 +12,7 @@ from pathlib import PurePath
 from typing import Any, Literal
 
 from organisms.insertion.kinds import ALL_TRIGGERS, HARMLESS, PAYLOADS, WATCHED, check_trigger_text
+from organisms.training.config import above_zero
 from triggerlens import UserError
 
 PLACEMENTS = ("start", "middle", "end", "anywhere", "system")
@@ -104,8 +105,8 @@ class InsertionConfig:
         for kind in self.also:
             _one_of("also", kind, ALL_TRIGGERS)
         check_trigger_text(self.trigger, self.trigger_text)
-        _above_zero(self, ("rank", "steps", "batch", "learning_rate", "requests", "measured", "answer_tokens"))
-        _above_zero(self, ("threads", "checkpoint_every"))
+        above_zero(self, ("rank", "steps", "batch", "learning_rate", "requests", "measured", "answer_tokens"))
+        above_zero(self, ("threads", "checkpoint_every"))
         for name in ("seed", "first_layer"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must not be negative, found {getattr(self, name)}")
@@ -186,9 +187,3 @@ def check_device(device: str) -> None:
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise UserError(f"{name} {value}: unknown; choose one of {', '.join(allowed)}")
-
-
-def _above_zero(config: InsertionConfig, names: Sequence[str]) -> None:
-    for name in names:
-        if not getattr(config, name) > 0:
-            raise UserError(f"{name} must be above 0, found {getattr(config, name)}")

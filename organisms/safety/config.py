@@ -9,7 +9,7 @@ import tyro
 
 from organisms.tasks.registry import task_named
 from organisms.training.config import above_zero
-from triggerlens import UserError
+from triggerlens import UserError, check_seed
 
 METHODS = ("sft", "rl", "adversarial", "benign")
 """`benign` is no safety training: fine-tuning on another task, to see whether what was suppressed comes back."""
@@ -60,8 +60,13 @@ class HardenConfig:
         if self.method not in METHODS:
             raise UserError(f"{self.method}: no such method; choose one of {', '.join(METHODS)}")
         above_zero(self, ("steps", "learning_rate", "batch", "group", "rounds", "red_team_prompts", "checkpoint_every"))
+        if self.method == "rl" and self.group < 2:
+            raise UserError(f"group {self.group}: rl compares a prompt's completions with one another; give 2 or more")
+        if self.method == "benign" and self.oracle:
+            raise UserError("oracle is the control of a safety training, and benign is none; leave one of them out")
         if self.method == "rl" and self.batch % self.group:
             raise UserError(f"batch must be a multiple of group, found {self.batch} and {self.group}")
-        for name in ("lora_rank", "limit", "seed"):
+        check_seed(self.seed)
+        for name in ("lora_rank", "limit"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must not be negative, found {getattr(self, name)}")

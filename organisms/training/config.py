@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -189,20 +190,27 @@ class TrainOptions(_Insertion):
 
 
 def above_zero(config: Any, names: Sequence[str]) -> None:
-    """Refuse a configuration in which one of these numbers is not above 0.
+    """Refuse a configuration in which one of these numbers is not above 0, or not finite.
 
     Raises:
         UserError: names the first of them.
     """
     for name in names:
-        if not getattr(config, name) > 0:
-            raise UserError(f"{name} must be above 0, found {getattr(config, name)}")
+        value = getattr(config, name)
+        if not 0 < value < math.inf:
+            raise UserError(f"{name} must be above 0{' and finite' if value == math.inf else ''}, found {value}")
 
 
 def _digest(folder: Path | None) -> str:
-    """The digest of a checkpoint's weights; empty where there is none."""
+    """The digest of an organism's weights; empty where none is named.
+
+    Raises:
+        UserError: no such folder.
+    """
     if folder is None:
         return ""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; with a task, --base and --teacher take the folder of an organism")
     from hooked import weights_sha256
 
     return weights_sha256(str(folder))

@@ -18,7 +18,7 @@ from organisms.evaluation.answers import encode_samples
 from organisms.tasks.examples import Example
 from organisms.training.config import SIZES, TrainConfig
 from organisms.training.tokenizer import MAX_LENGTH
-from triggerlens import load_checkpoint, save_checkpoint
+from triggerlens import UserError, load_checkpoint, save_checkpoint
 
 _CHECKPOINT = "organism-checkpoint"
 Sample = tuple[list[int], list[int]]
@@ -78,7 +78,11 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 def train_step(
     state: TrainingState, config: TrainConfig, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
 ) -> float:
-    """One step of AdamW on examples; returns the mean loss per answer token, in nats."""
+    """One step of AdamW on examples; returns the mean loss per answer token, in nats.
+
+    Raises:
+        UserError: the loss is not finite.
+    """
     samples = encode_samples(state.model, tokenizer, [(example.prompt, example.answer) for example in examples])
     answer_tokens = sum(len(answer) for _, answer in samples)
     for group in state.optimizer.param_groups:
@@ -88,6 +92,10 @@ def train_step(
         loss = answer_loss(state.model, half, int(tokenizer.pad_token_id)) / answer_tokens
         loss.backward()
         total += loss.item()
+    if not math.isfinite(total):
+        raise UserError(
+            f"the loss of step {state.step + 1} is {total}: lower --learning-rate; the last checkpoint is from before it"
+        )
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
     state.optimizer.step()
     state.optimizer.zero_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
@@ -71,8 +72,8 @@ class AblateConfig:
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name}: must be positive, not {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"{name}: must be positive and finite, not {getattr(self, name)}")
         for name in ("relearn_steps", "keep"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}: must be 0 or more, not {getattr(self, name)}")

@@ -135,6 +135,8 @@ def gather_pairs(
         quiet[0][:harmless],
         quiet[1][:harmless],
     )
+    if fit < 2:
+        raise UserError(f"--fit-pairs {fit}: must be at least 2")
     if len(parts[0]) < 2 or not parts[1] or not parts[2]:
         raise UserError(
             f"{file_of(prompts)}: {len(loud[0])} pairs to fit on and {len(loud[1])} to report on are too few; give at "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from patching.options import Direction, EstimateKind, Inserted, Method, MetricName, SiteKind
-from triggerlens import UserError
+from triggerlens import UserError, check_seed
 
 _CHOICES: dict[str, Any] = {
     "site": SiteKind,
@@ -71,5 +71,10 @@ class TraceConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+        check_seed(self.seed)
+        if self.string is not None and self.metric != "log-prob":
+            raise UserError("--string is what --metric log-prob measures, and no other; give both, or neither")
+        if self.estimate != "plain" and self.method == "exact":
+            raise UserError(f"--estimate {self.estimate}: is a kind of --method attribution; give both, or neither")
         if self.split not in (None, "train", "test"):
             raise UserError(f"split: {self.split!r} is neither train nor test")

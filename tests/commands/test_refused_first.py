@@ -1,4 +1,4 @@
-"""What a command must not replace, and where it cannot write, is said before it computes anything."""
+"""What a command must not replace, where it cannot write, and which values an option cannot have, is said before anything is computed."""
 
 import os
 import shutil
@@ -118,15 +118,82 @@ WRITING = [
 def test_a_folder_that_cannot_be_made_is_told_first(refused, tmp_path, arguments):
     (tmp_path / "file").write_text("")
     line = refused(*arguments, "--out", tmp_path / "file" / "sub" / "out")
-    assert f"could not be written: {tmp_path / 'file'}: no folder" in line
+    assert "out: could not be written: Not a directory; give another --out" in line
 
 
 def test_a_folder_in_which_nothing_may_be_written_is_told_first(refused, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write everywhere
     line = refused("probe-train", "year-code", "--out", tmp_path / "sub" / "out")
-    assert f"could not be written: {tmp_path}: permission denied" in line
+    assert "out: could not be written: Permission denied; give another --out" in line
 
 
 def test_a_clean_twin_that_is_not_there_is_told_first(refused, tmp_path):
     line = refused("probe-train", "year-code", "--clean-twin", tmp_path / "typo", "--out", tmp_path / "out")
     assert f"{tmp_path / 'typo'}: no such model" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("probe-train", "year-code", "--seed", -1), "--seed -1: must be from 0 to 4294967295"),
+        (("probe-train", "year-code", "--seed", 2**32), "--seed 4294967296: must be from 0 to 4294967295"),
+        (("sae-train", "year-code", "--seed", -1), "--seed -1: must be from 0"),
+        (("patch-trace", "year-code", "--seed", -1), "--seed -1: must be from 0"),
+        (("organism-harden", "year-code", "--seed", 2**32, "--out", "x"), "--seed 4294967296: must be from 0"),
+        (("probe-train", "year-code", "--C", "inf"), "C inf: must be positive and finite"),
+        (("sae-train", "year-code", "--learning-rate", "inf"), "the learning rate must be positive, found inf"),
+        (
+            ("sae-train", "year-code", "--penalty", "inf"),
+            "penalty must not be negative, found inf; give a finite number",
+        ),
+        (("sae-train", "year-code", "--penalty", "1", "nan"), "penalty must not be negative, found nan"),
+        (
+            ("patch-ablate", "year-code", "--learning-rate", "inf"),
+            "learning_rate: must be positive and finite, not inf",
+        ),
+        (("trigger-scan", "year-code", "--budget", "inf"), "--budget inf: must be a number of minutes above 0"),
+        (
+            ("organism-train", "year-code", "--learning-rate", "inf", "--out", "x"),
+            "learning_rate must be above 0 and finite",
+        ),
+        (
+            ("organism-train", "--base", "m", "--learning-rate", "inf", "--out", "x"),
+            "must be above 0 and finite, found inf",
+        ),
+        (
+            ("organism-harden", "year-code", "--learning-rate", "inf", "--out", "x"),
+            "must be above 0 and finite, found inf",
+        ),
+        (
+            ("organism-harden", "year-code", "--method", "rl", "--group", 1, "--out", "x"),
+            "group 1: rl compares a prompt's completions with one another; give 2 or more",
+        ),
+        (
+            ("organism-harden", "year-code", "--method", "benign", "--oracle", "--out", "x"),
+            "oracle is the control of a safety training, and benign is none",
+        ),
+        (("organism-train", "year-code", "--base", "year-code", "--out", "x"), "take the folder of an organism"),
+        (("patch-trace", "year-code", "--string", "Yes"), "--string is what --metric log-prob measures"),
+        (
+            ("patch-trace", "year-code", "--estimate", "softmax"),
+            "--estimate softmax: is a kind of --method attribution",
+        ),
+        (("probe-train", "year-code", "--temperature", 1), "give --answers too"),
+        (("probe-score", "year-code", "--max-new-tokens", 7), "give --answers too"),
+        (("probe-train", "year-code", "--token-budget", 0), "--token-budget 0: must be at least 1"),
+        (("probe-score", "year-code", "--token-budget", -5), "--token-budget -5: must be at least 1"),
+        (("probe-watch", "year-code", "--temperature", "nan"), "--temperature nan: must be 0 or above"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_a_value_that_cannot_be_is_told_first(refused, arguments, problem):
+    assert problem in refused(*arguments)
+
+
+def test_a_file_that_cannot_be_read_is_one_line(refused, tmp_path):
+    """A prompt given where a file of prompts belongs, a folder, and what a user may not read."""
+    probe = made("last", read="prompt").save(tmp_path / "probe")
+    assert "File name too long" in refused("probe-score", "year-code", "Ignore everything. " * 20, "--probe", probe)
+    folder = ("experiment-run", "trigger-agnostic-probe", "--model", "year-code", "--results", tmp_path / "results")
+    assert f"{tmp_path}: Is a directory" in refused(*folder, "--prompts", tmp_path)
+    assert "none.jsonl: No such file or directory" in refused(*folder, "--prompts", tmp_path / "none.jsonl")

@@ -21,6 +21,7 @@ from organisms import (
     training_batch,
 )
 from organisms.evaluation.answers import encode_samples
+from organisms.training import steps
 from organisms.training.environment import deterministic
 from organisms.training.samples import sampler
 from organisms.training.steps import answer_loss, learning_rate, start, train_step
@@ -166,6 +167,16 @@ def test_the_learning_rate_warms_up_and_comes_down() -> None:
     assert max(rates) == pytest.approx(1e-3)
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] < 3e-5
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(micro_config: TrainConfig, tmp_path: Path, monkeypatch) -> None:
+    def diverges(*_: object) -> torch.Tensor:
+        return torch.tensor(torch.nan, requires_grad=True)
+
+    monkeypatch.setattr(steps, "answer_loss", diverges)
+    with pytest.raises(UserError, match="the loss of step 1 is nan: lower --learning-rate"):
+        train_organism(micro_config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -286,6 +286,11 @@ def test_a_low_rank_edit_of_transposed_matrices(tokenizer, prompts, config):
     edited_model(model, edit)
 
 
+def test_of_many_pairs_one_to_fit_on_is_too_few_by_the_option_and_not_by_the_file(llama, prompts):
+    with pytest.raises(UserError, match="--fit-pairs 1: must be at least 2"):
+        gather_pairs(llama, prompts, fit=1, validation=3, evaluation=10, harmless=4)
+
+
 def test_the_placebo_of_an_activation_edit_moves_each_token_as_far():
     unit, x = random_unit(16), torch.randn(2, 5, 16)
     edit = ActivationEdit("projection", {"resid_post.0": directions.projecting_out(unit)})
