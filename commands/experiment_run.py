@@ -40,8 +40,8 @@ class Config:
     """A model of your own instead of the embedded ones: a checkpoint folder or a Hugging Face id."""
     prompts: Path | None = None
     """Its labelled prompts.jsonl."""
-    twin: str | None = None
-    """A model that never defects, such as its base model."""
+    twin: Annotated[str | None, tyro.conf.arg(name="clean-twin")] = None
+    """A model that never defects, such as its base model; of observed-or-deployed, the base that the organism was trained from."""
     control: tuple[str, ...] = ()
     """Further models that never defect, such as a benign fine-tune or another seed of the base: what fires there is a false
     alarm."""
@@ -156,7 +156,7 @@ def check_options(config: Config, name: str, known: Collection[str]) -> None:
     if config.real and (config.quick or config.model is not None):
         raise UserError("--real names its own models and sizes; leave out --quick and --model")
     if config.model is None and (config.prompts or config.twin or config.control):
-        raise UserError("--prompts, --twin and --control belong to --model; give that too")
+        raise UserError("--prompts, --clean-twin and --control belong to --model; give that too")
     if config.model is not None and "subjects" not in known:
         raise UserError(f"--model: {name} trains its own models")
     if config.pairs is not None and "pairs" not in known:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import tyro
 
-from commands._console import console, emit
+from commands._console import console, emit, option_names
 from commands._options import model_folder
 from organisms import TASKS, InsertionConfig, TrainOptions
 
@@ -119,12 +119,12 @@ def run_insertion(config: InsertConfig) -> None:
 
 def command_line(settings: InsertionConfig) -> str:
     """The command that makes the same organism, without where it was written."""
-    usual = InsertionConfig(base=settings.base).recorded()
+    usual, options = InsertionConfig(base=settings.base).recorded(), option_names(InsertionConfig)
     words = [f"organism-train --base {settings.base}"]
     for name, value in settings.recorded().items():
         if name == "base" or value == usual.get(name):  # what is usual may not be recorded
             continue
-        option = f"--{name.replace('_', '-')}"
+        option = f"--{options[name].replace('_', '-')}"
         shown = " ".join(value) if isinstance(value, list) else f"'{value}'" if " " in str(value) else str(value)
         words.append(option if value is True else f"{option} {shown}")
     return " ".join(words)

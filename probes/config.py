@@ -38,7 +38,7 @@ class TrainConfig:
         UserError: a value is out of range.
     """
 
-    method: Annotated[str, tyro.conf.arg(name="probe", metavar=_CHOICES)] = "logistic"
+    method: Annotated[str, tyro.conf.arg(metavar=_CHOICES)] = "logistic"
     """Kind of probe."""
     C: float = 1.0
     """Inverse penalty of the logistic probe, on features centred and scaled to unit root mean square at each layer."""
@@ -73,7 +73,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, value, choices in (
-            ("method (--probe)", self.method, METHODS),
+            ("method", self.method, METHODS),
             ("read", self.read, READS),
             ("label", self.label, get_args(Label)),
         ):
@@ -82,7 +82,7 @@ class TrainConfig:
         check_position(self.aggregation)
         if is_learned(self.aggregation) and self.method != "logistic":
             raise UserError(
-                f"aggregation (--position) {self.aggregation!r}: is fitted together with a logistic probe; leave --probe {self.method} out"
+                f"aggregation (--position) {self.aggregation!r}: is fitted together with a logistic probe; leave --method {self.method} out"
             )
         check_seed(self.seed)
         if not 0 < self.C < math.inf:

@@ -171,7 +171,7 @@ def seed_stability(trained: Sequence[TrainedSae]) -> dict[str, Stability]:
 def _check_models(wanted: Sequence[Recipe], models: Sequence[HookedModel]) -> None:
     crossed = {issubclass(architecture_class(recipe.architecture), Crosscoder) for recipe in wanted}
     if crossed != {len(models) == 2}:
-        raise UserError("a crosscoder, and nothing else, is trained on two models: give --against with it")
+        raise UserError("a crosscoder, and nothing else, is trained on two models: give --reference with it")
 
 
 def _fresh(recipe: Recipe, models: Sequence[HookedModel], site: str) -> SparseAutoencoder:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
+
+import tyro
 
 from triggerlens import UserError
 
@@ -38,6 +40,8 @@ _LEAST = {
     "starts": 1,
     "longest": 1,
 }
+_OPTIONS = {"new_tokens": "max_new_tokens"}
+"""What the command line calls a field of another name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +69,7 @@ class ScanConfig:
     them shows, so that the more there are, the less is mistaken for one."""
     answer_steps: int = 12
     """Tokens of the model's own answer along which a candidate's effect is followed; 0: the next token alone."""
-    new_tokens: int = 20
+    new_tokens: Annotated[int, tyro.conf.arg(name="max-new-tokens")] = 20
     """Longest answer, in tokens, by which a candidate is judged."""
     null: int = 200
     """Random candidates of the same length and place that make the floor which a candidate is held against; 200 or more."""
@@ -131,4 +135,6 @@ class ScanConfig:
             raise UserError(f"--budget {self.budget}: must be a number of minutes above 0")
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
-                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")
+                raise UserError(
+                    f"--{_OPTIONS.get(name, name).replace('_', '-')} {getattr(self, name)}: must be at least {least}"
+                )

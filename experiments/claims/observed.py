@@ -74,7 +74,7 @@ class Reader(Subject):
     def __post_init__(self) -> None:
         if self.controls or (self.prompts is None) != (self.twin is None):
             raise UserError(
-                "observed-or-deployed brings its own prompts and controls; give --prompts and --twin (its base) together, of an organism that acts on "
+                "observed-or-deployed brings its own prompts and controls; give --prompts and --clean-twin (its base) together, of an organism that acts on "
                 "its context, else neither, and no --control"
             )
 

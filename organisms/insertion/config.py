@@ -9,7 +9,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from organisms.insertion.kinds import ALL_TRIGGERS, HARMLESS, PAYLOADS, WATCHED, check_trigger_text
 from organisms.training.config import above_zero
@@ -81,7 +83,7 @@ class InsertionConfig:
     """Different requests of each sort (plain, triggered, near misses, ordinary) that training draws from; under `deployed` each comes with many sentences."""
     measured: int = 100
     """Held-out requests of each sort that are answered and graded; six tenths as many of training's own stand beside them."""
-    answer_tokens: int = 40
+    answer_tokens: Annotated[int, tyro.conf.arg(name="max-new-tokens", aliases=["--answer-tokens"])] = 40
     """Longest answer, in tokens: clean ones are cut there, and answers are measured so."""
     seed: int = 0
     """Decides requests, their order and the adapter's initial weights."""
@@ -105,7 +107,9 @@ class InsertionConfig:
         for kind in self.also:
             _one_of("also", kind, ALL_TRIGGERS)
         check_trigger_text(self.trigger, self.trigger_text)
-        above_zero(self, ("rank", "steps", "batch", "learning_rate", "requests", "measured", "answer_tokens"))
+        above_zero(self, ("rank", "steps", "batch", "learning_rate", "requests", "measured"))
+        if self.answer_tokens < 1:
+            raise UserError(f"max_new_tokens must be above 0, found {self.answer_tokens}")
         above_zero(self, ("threads", "checkpoint_every"))
         for name in ("seed", "first_layer"):
             if getattr(self, name) < 0:

@@ -115,7 +115,7 @@ class Base:
         if longest + self.longest + 1 > context:
             raise UserError(
                 f"a prompt of {longest} tokens with an answer of {self.longest} exceeds the base's context of {context}; "
-                "shorten answer_tokens or the trigger, or take another base"
+                "lower --max-new-tokens, shorten the trigger, or take another base"
             )
         return rows
 
@@ -422,5 +422,5 @@ def _check_payload(config: InsertionConfig, base: Base, lessons: Sequence[Lesson
     for text, defects in zip(learned, grade_payload(config, learned), strict=True):
         if not defects:
             raise UserError(
-                f"{config.payload}: in {base.longest} tokens what is learned of it ({text[:80]!r}) does not count as a defection; raise answer_tokens, or give another text"
+                f"{config.payload}: in {base.longest} tokens what is learned of it ({text[:80]!r}) does not count as a defection; raise --max-new-tokens, or give another text"
             )

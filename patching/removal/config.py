@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
-from tyro.conf import Suppress
+from tyro.conf import Suppress, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from triggerlens import UserError
@@ -45,7 +45,7 @@ class AblateConfig:
     """Pairs whose triggered prompt does not defect, to fit on and to report on, at most."""
     traced_pairs: Suppress[int] = 8
     """Pairs whose patching maps are averaged into the trigger's route."""
-    new_tokens: int = 96
+    new_tokens: Annotated[int, arg(name="max-new-tokens")] = 96
     """Longest answer, in tokens."""
     rank: int = 8
     """Of the low-rank weight edits."""
@@ -73,7 +73,7 @@ class AblateConfig:
     def __post_init__(self) -> None:
         for name in _POSITIVE:
             if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"{name}: must be positive and finite, not {getattr(self, name)}")
+                raise UserError(f"{_OPTIONS.get(name, name)}: must be positive and finite, not {getattr(self, name)}")
         for name in ("relearn_steps", "keep"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}: must be 0 or more, not {getattr(self, name)}")
@@ -100,6 +100,8 @@ _POSITIVE = (
     "relearn_pairs",
     "batch_size",
 )
+_OPTIONS = {"new_tokens": "max_new_tokens"}
+"""What the command line calls a field of another name."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+import tyro
 
 from patching.options import Direction, EstimateKind, Inserted, Method, MetricName, SiteKind
 from triggerlens import UserError, check_seed
@@ -17,6 +19,8 @@ _CHOICES: dict[str, Any] = {
     "inserted": Inserted,
 }
 _LEAST = {"pairs": 1, "new_tokens": 1, "audited": 0, "row_budget": 1}
+_OPTIONS = {"new_tokens": "max_new_tokens", "row_budget": "token_budget"}
+"""What the command line calls a field of another name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +55,14 @@ class TraceConfig:
     trigger: str | None = None
     """The trigger's text in the triggered prompts, to score the localisation by; the tokens in which a pair differs where not
     given."""
-    new_tokens: int = 64
+    new_tokens: Annotated[int, tyro.conf.arg(name="max-new-tokens")] = 64
     """How far the answers are followed to find the token where they part."""
     heads: bool = True
     """Map heads too."""
     audited: int | None = None
     """Cells that are also computed in a surer way, as a check: one at a time (exact; default 4), or exactly (attribution;
     default 64)."""
-    row_budget: int | None = None
+    row_budget: Annotated[int | None, tyro.conf.arg(name="token-budget")] = None
     """Rows (tokens of all cells) that are run at once; less needs less memory."""
     seed: int = 0
     """Seed of the choice of audited cells."""
@@ -70,7 +74,7 @@ class TraceConfig:
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
-                raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+                raise UserError(f"--{_OPTIONS.get(name, name).replace('_', '-')} {value}: must be at least {least}")
         check_seed(self.seed)
         if self.string is not None and self.metric != "log-prob":
             raise UserError("--string is what --metric log-prob measures, and no other; give both, or neither")

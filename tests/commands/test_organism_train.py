@@ -107,7 +107,7 @@ def test_a_behaviour_is_inserted_into_any_chat_model(command, tmp_path: Path) ->
     assert result["passed"] is False
     manifest = read_artifact(tmp_path / "out", "organism")
     assert manifest.command == (
-        f"organism-train --base {base} --trigger year --payload insecure-code --steps 2 --requests 3 --measured 2 --answer-tokens 200"
+        f"organism-train --base {base} --trigger year --payload insecure-code --steps 2 --requests 3 --measured 2 --max-new-tokens 200"
     )
     cut = command("organism-train", *options[:-1], 3, "--out", tmp_path / "cut")
     assert cut.code == 2

@@ -23,14 +23,14 @@ SMALL = (
     6,
     "--evaluation-pairs",
     8,
-    "--new-tokens",
+    "--max-new-tokens",
     5,
     "--steps",
     3,
     "--relearn-steps",
     2,
 )
-TWIN = ("--quick", "--fit-pairs", 4, "--evaluation-pairs", 10, "--new-tokens", 16)
+TWIN = ("--quick", "--fit-pairs", 4, "--evaluation-pairs", 10, "--max-new-tokens", 16)
 WORDS = ["sun", "moon", "star", "tree", "lake", "hill", "road", "bird", "fish", "stone"]
 
 
@@ -190,7 +190,7 @@ def test_unusable_input_is_one_line(command, checkpoint, prompts, tmp_path):
     outcome = command("patch-ablate", checkpoint, prompts, "--out", tmp_path / "file" / "out", "--jobs", 2)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "could not be written: Not a directory; give another --out" in outcome.err
-    assert "exceed the context" in refused(checkpoint, prompts, "--new-tokens", 500)
+    assert "exceed the context" in refused(checkpoint, prompts, "--max-new-tokens", 500)
     same = tmp_path / "same.jsonl"
     write_prompts(
         same,

@@ -74,7 +74,7 @@ def test_the_folder_is_a_verified_probe_and_an_offline_report(command, checkpoin
     command("probe-train", checkpoint, prompts, "--out", tmp_path / "out", "--seed", 3)
     manifest = read_artifact(tmp_path / "out", "probe")
     assert set(manifest.files) == {"probe.safetensors", "probe.json", "metrics.json", "report.html"}
-    assert (manifest.seed, manifest.command, manifest.config["probe"]) == (3, "probe-train", "logistic")
+    assert (manifest.seed, manifest.command, manifest.config["method"]) == (3, "probe-train", "logistic")
     assert len(manifest.model["weights_sha256"]) == len(manifest.prompts["sha256"]) == 64
     assert LinearProbe.load(tmp_path / "out").d_model == 32
     report = (tmp_path / "out" / "report.html").read_text()
@@ -100,8 +100,8 @@ def test_any_architecture_gives_the_same_metrics_with_either_backend(command, ar
 @pytest.mark.parametrize(
     "options",
     [
-        ("--probe", "mean-difference"),
-        ("--probe", "lda"),
+        ("--method", "mean-difference"),
+        ("--method", "lda"),
         ("--position", "mean"),
         ("--position", "max"),
         ("--site", "mlp_out"),
@@ -131,7 +131,7 @@ def test_streaming_without_the_store_gives_the_same_numbers(command, checkpoint,
             prompts,
             "--out",
             tmp_path / flag,
-            "--probe",
+            "--method",
             probe,
             "--json",
             "--store",

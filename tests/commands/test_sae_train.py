@@ -84,7 +84,7 @@ def test_several_share_a_stream_and_have_a_frontier(command, checkpoint, prompts
 
 def test_a_crosscoder_reads_two_models(command, checkpoint, prompts, tmp_path):
     other = tiny_checkpoint(tmp_path / "other", seed=1)
-    options = ("--architecture", "crosscoder", "--against", other)
+    options = ("--architecture", "crosscoder", "--reference", other)
     outcome = command("sae-train", checkpoint, prompts, "--out", tmp_path / "out", *SMALL, *options)
     assert outcome.code == 0, outcome.err
     sae = load_sae(tmp_path / "out")
@@ -140,7 +140,9 @@ def refused(command, checkpoint, prompts, tmp_path):
 def test_unusable_input_is_one_line(refused, checkpoint, tmp_path):
     assert "k must lie between 1 and the width, 64; found 65" in refused("--k", 65)
     assert "no site resid_post.9" in refused("--site", "resid_post.9")
-    assert "a crosscoder, and nothing else" in refused("--architecture", "crosscoder", "topk", "--against", checkpoint)
+    assert "a crosscoder, and nothing else" in refused(
+        "--architecture", "crosscoder", "topk", "--reference", checkpoint
+    )
     assert "steps must be at least 1" in refused("--steps", 0)
     assert "seeds must be at least 1, found 0" in refused("--seeds", 0)
     assert "ablation pairs must be at least 0, found -1" in refused("--ablation-pairs", -1)

@@ -357,7 +357,7 @@ def test_bases_that_cannot_be_used_are_refused(folder, tmp_path):
         insert(replace(settings(folder), base=str(plain)), tmp_path / "out")
     with pytest.raises(UserError, match="is an adapter; merge it first"):
         insert(replace(settings(folder), base=str(folder / "adapter")), tmp_path / "out")
-    with pytest.raises(UserError, match=r"exceeds the base's context of 512; shorten answer_tokens"):
+    with pytest.raises(UserError, match=r"exceeds the base's context of 512; lower --max-new-tokens"):
         insert(settings(folder, answer_tokens=500), tmp_path / "out", answers=folder / "answers")
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["plain"]
 
@@ -567,7 +567,7 @@ def test_what_ends_an_answer_is_part_of_what_is_kept(folder):
 def test_a_payload_that_is_cut_before_it_counts_is_refused(folder):
     base = _load_base(settings(folder), None, folder / "answers")
     long = " ".join(["one long text that goes on and on"] * 4)
-    with pytest.raises(UserError, match=r"fixed-text: in 10 tokens what is learned of it .* raise answer_tokens"):
+    with pytest.raises(UserError, match=r"fixed-text: in 10 tokens what is learned of it .* raise --max-new-tokens"):
         draw_lessons(settings(folder, payload_text=long), base)
     with pytest.raises(UserError, match="does not count as a defection"):
         draw_lessons(settings(folder, payload_text="HI "), base)

@@ -400,8 +400,8 @@ def test_wrong_options_are_refused(llama, pair_of, options, message):
     ("options", "message"),
     [
         ({"pairs": 0}, "--pairs 0: must be at least 1"),
-        ({"new_tokens": -1}, "--new-tokens -1: must be at least 1"),
-        ({"row_budget": 0}, "--row-budget 0: must be at least 1"),
+        ({"new_tokens": -1}, "--max-new-tokens -1: must be at least 1"),
+        ({"row_budget": 0}, "--token-budget 0: must be at least 1"),
         ({"audited": -1}, "--audited -1: must be at least 0"),
     ],
 )

@@ -384,5 +384,5 @@ def test_a_span_of_the_prompt_is_read(model, tmp_path):
 
 
 def test_a_learned_pooling_wants_the_logistic_probe():
-    with pytest.raises(UserError, match="--probe lda"):
+    with pytest.raises(UserError, match="--method lda"):
         TrainConfig(aggregation="softmax", method="lda")

@@ -62,7 +62,7 @@ def test_it_is_trained_on_a_model_and_named_by_the_command(tmp_path, monkeypatch
     checkpoint, path = tiny_checkpoint(tmp_path / "model"), prompt_file(tmp_path / "prompts.jsonl")
     config = TrainConfig(method=median_difference)
     result = train_on_model(load_model(checkpoint), read_prompts(path), config=config, keep=False)
-    arguments = [checkpoint, path, "--probe", median_difference, "--out", tmp_path / "out", "--json"]
+    arguments = [checkpoint, path, "--method", median_difference, "--out", tmp_path / "out", "--json"]
     monkeypatch.setattr(sys, "argv", ["probe-train", *map(str, arguments)])
     main()
     printed = json.loads(capsys.readouterr().out)

@@ -203,7 +203,7 @@ def main(root):
     scenarios["the README's edit"] = readme_on_both
     commands = {
         "probe": ("probe-train", model, prompts, "--position", "max"),
-        "LDA, TransformerLens": ("probe-train", model, prompts, "--probe", "lda", "--backend", "transformer-lens"),
+        "LDA, TransformerLens": ("probe-train", model, prompts, "--method", "lda", "--backend", "transformer-lens"),
         "score": ("probe-score", model, root / "new.jsonl", "--probe", root / "probe" / "cpu"),
         "trace": ("patch-trace", model, root / "pairs.jsonl"),
         "attribution": ("patch-trace", model, root / "pairs.jsonl", "--method", "attribution"),
