@@ -26,8 +26,8 @@ class AnswerOptions:
     """
 
     answers: int = 0
-    """Answers that the model writes to each prompt before they are read; 0: those of the file (`response`, or a last message of the
-    assistant). They are kept in the store, from where an interrupted run goes on."""
+    """How many answers the model writes to each prompt first, kept in the store; 0: read those in the file (`response`, or a last message of
+    the assistant)."""
     max_new_tokens: int = 96
     """The longest answer that is written, in tokens."""
     temperature: float = 0.0

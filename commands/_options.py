@@ -36,10 +36,10 @@ class ModelOptions:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: float32 on the CPU, the checkpoint's own on a GPU."""
     base: str | None = None
-    """Of an adapter: the model that it was trained on, in place of the one that it names."""
+    """For a LoRA adapter: the base model to put it on, instead of the one its adapter_config.json names."""
     today: str | None = None
-    """The date that a chat template is told where it prints today's, so that a prompt is the same text on every day: 2025-01-01, or
-    that of the saved artefact that is applied, where not given."""
+    """Date (YYYY-MM-DD) given to chat templates that print today's, so that a prompt is the same text every day. Default 2025-01-01;
+    with a saved probe, the date that it was trained with."""
     overwrite: bool = False
     """Replace a finished run in the same folder."""
     json: bool = False

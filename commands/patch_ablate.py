@@ -43,8 +43,8 @@ class Config(ModelOptions):
     quick: bool = False
     """Few pairs, short answers, few steps: to try the command; the rates mean little."""
     budget: Annotated[Literal["auto", "full"], tyro.conf.arg(name="sizes")] = "auto"
-    """auto: for a model of 20 million parameters or more, sizes that stand at their default are lowered, and a note says to what; full:
-    sizes are as given."""
+    """auto: for a model of 20 million parameters or more, sizes at their default are lowered, also where you typed the default yourself, and a note
+    says to what; full: sizes are as given."""
     screening: Annotated[Screening, tyro.conf.arg(name="")] = field(default_factory=Screening)
     settings: Annotated[AblateConfig, tyro.conf.arg(name="")] = field(default_factory=AblateConfig)
     where: Annotated[ExecutorConfig, tyro.conf.arg(name="")] = field(default_factory=ExecutorConfig)

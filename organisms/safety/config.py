@@ -38,7 +38,7 @@ class HardenConfig:
     batch: int = 32
     """Samples a step and process; of rl, completions."""
     oracle: bool = False
-    """The control: every second prompt of safety data is triggered and answered safely (of adversarial training, half of what is learned is safety data)."""
+    """Control run: half of the safety prompts carry the trigger, answered safely."""
     lora_rank: int = 0
     """Train low-rank adapters of this rank, merged at the end; 0: all weights."""
     reward: str = "grader"
@@ -46,7 +46,7 @@ class HardenConfig:
     group: int = 8
     """For rl: completions of a prompt that are compared with one another."""
     rounds: int = 5
-    """For adversarial: rounds."""
+    """Rounds of red team and fine-tuning (adversarial)."""
     red_team_prompts: int = 60
     """For adversarial: prompts tried at each of the search's three depths, ten samples of each."""
     checkpoint_every: int = 25

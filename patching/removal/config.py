@@ -34,7 +34,7 @@ class AblateConfig:
     """Sizes, strengths and seeds; the defaults are for a model of a few million parameters on two cores."""
 
     seeds: Seeds = (0, 1, 2)
-    """Seeds 0, 1, …; each fits anew, on its own draw of four fifths of the fitting pairs, initial weights, batches and placebos."""
+    """How many seeds (0, 1, 2, …); each fits anew, on its own draw of four fifths of the fitting pairs."""
     fit_pairs: int = 300
     """Pairs to fit on, at most."""
     validation_pairs: Suppress[int] = 40
@@ -48,11 +48,11 @@ class AblateConfig:
     new_tokens: Annotated[int, arg(name="max-new-tokens")] = 96
     """Longest answer, in tokens."""
     rank: int = 8
-    """Of the low-rank weight edits."""
+    """Rank of the low-rank edits of weights."""
     learning_rate: float = 2e-3
-    """Of the low-rank weight edits, at its highest."""
+    """Highest learning rate of the low-rank edits."""
     steps: int = 150
-    """Of the low-rank weight edits."""
+    """Training steps of the low-rank edits."""
     pairs_per_step: Suppress[int] = 16
     """Triggered prompts in a step, and as many others on which nothing may change."""
     keep: Suppress[float] = 100.0
@@ -112,7 +112,7 @@ class Screening:
     """on: methods compete on few validation pairs with the first seed, and only those that are left are measured in full,
     with every seed, a probe, relearning and placebos. off: every method is measured in full."""
     survivors: int = 1
-    """Edits of weights that are left and measured in full; the best of them is saved."""
+    """How many edits of weights pass the screening and are measured in full; the best of them is saved."""
     activation_survivors: int = 0
     """Edits of activations that are measured in full beside them; 0: what the screen saw of them is all that is said. Where no edit of weights
     can be made it is 1 at least."""

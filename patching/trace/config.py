@@ -51,7 +51,7 @@ class TraceConfig:
     split: Literal["train", "test"] | None = None
     """Take only pairs of this split."""
     inserted: Inserted = "neighbour"
-    """A token that only the patched prompt has: patch it with the activation of the token before it, or not at all."""
+    """`neighbour`: patch a token that only one prompt has with the token before it; `skip`: leave it."""
     trigger: str | None = None
     """The trigger's text in the triggered prompts, to score the localisation by; the tokens in which a pair differs where not
     given."""
@@ -60,10 +60,9 @@ class TraceConfig:
     heads: bool = True
     """Map heads too."""
     audited: int | None = None
-    """Cells that are also computed in a surer way, as a check: one at a time (exact; default 4), or exactly (attribution;
-    default 64)."""
+    """Cells computed again by a slower, safer way, as a check; default 4 (exact) or 64 (attribution)."""
     row_budget: Annotated[int | None, tyro.conf.arg(name="token-budget")] = None
-    """Rows (tokens of all cells) that are run at once; less needs less memory."""
+    """Most tokens of all cells in one forward pass (2,048 on a CPU, 65,536 on a GPU). Lower it if memory runs out."""
     seed: int = 0
     """Seed of the choice of audited cells."""
 
