@@ -143,7 +143,7 @@ def config_dict(config: Any, *, without: Sequence[str] = NO_PART) -> dict[str, A
     }
 
 
-def option_names(config_class: type) -> dict[str, str]:
+def option_names(config_class: Any) -> dict[str, str]:
     """By field, the name of its option, as in Python (`position` of `aggregation`); what is no option is left out."""
     names = {}
     hints = get_type_hints(config_class, include_extras=True)
