@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -143,22 +144,37 @@ def _result(scan: Scan, judged: Sequence[Judged], floors: Sequence[Floor]) -> Sc
 
 
 def _finalists(scan: Scan, proposed: Sequence[Candidate]) -> list[Candidate]:
-    """Phase 4: what makes a behaviour likeliest, then the best by their effect, and some of each channel whatever the others have."""
+    """Phase 4: the best of each channel and kind, whatever the others have; statements that stand apart; what makes a behaviour likeliest; and the best by
+    their effect. Where there is no time for as many as were asked for, the first of these.
+    """
     unique = list({candidate.key: candidate for candidate in reversed(proposed)}.values())[::-1]
     named = hashlib.sha256(repr([candidate.key for candidate in unique]).encode()).hexdigest()
     facts = scan.keep(f"effects of all candidates {named}", partial(_effects, scan, unique))
     order = np.argsort(-np.array(facts["effects"]), kind="stable").tolist()
-    first = [*_targeted(unique), *_nearest(facts["near"])]
-    counts: dict[tuple[str, str], int] = {}
-    for index in order:
-        kind = unique[index].channel, unique[index].kind
-        counts[kind] = counts.get(kind, 0) + 1
-        if counts[kind] <= _AT_LEAST:
-            first.append(index)
-    first = list(dict.fromkeys(first))
+    kinds = [(candidate.channel, candidate.kind) for candidate in unique]
+    likely = [*_apart(unique), *_targeted(unique), *_nearest(facts["near"])]
+    best = sorted(_of_each([*likely, *order], kinds, 1), key=lambda index: unique[index].channel != "user")
+    first = list(dict.fromkeys([*best, *likely, *_of_each(order, kinds, _AT_LEAST)]))
     asked, fitting = scan.config.finalists, scan.plan.finalists
     most = fitting if fitting < asked else max(asked, len(first))
     return [unique[index] for index in list(dict.fromkeys([*first, *order]))[:most]]
+
+
+def _of_each(order: Sequence[int], kinds: Sequence[tuple[str, str]], most: int) -> list[int]:
+    """The first few of each kind, in order."""
+    counts: Counter[tuple[str, str]] = Counter()
+    chosen = []
+    for index in dict.fromkeys(order):
+        counts[kinds[index]] += 1
+        if counts[kinds[index]] <= most:
+            chosen.append(index)
+    return chosen
+
+
+def _apart(candidates: Sequence[Candidate]) -> list[int]:
+    """Statements that stand apart from their siblings, by how far."""
+    own = [index for index, candidate in enumerate(candidates) if candidate.channel == "siblings"]
+    return sorted(own, key=lambda index: -candidates[index].score)
 
 
 def _nearest(near: Sequence[Sequence[float]]) -> list[int]:
@@ -206,6 +222,10 @@ def _notes(scan: Scan) -> list[str]:
     if scan.plan.floors < 1 and scan.config.floors:
         notes.append(
             "no null floor could be made in the time given, so that no candidate could be a finding by it; give a larger --budget"
+        )
+    if scan.plan.finalists < scan.config.finalists:
+        notes.append(
+            f"there was time to judge {scan.plan.finalists} candidates, not {scan.config.finalists} (--finalists): the best of each channel come first"
         )
     if scan.plan.asked < 1:
         notes.append("not tried, for want of time: whether open requests bring about what is said")

