@@ -57,4 +57,4 @@ def _coverage(result: ScanResult) -> list[tuple[str, str, str]]:
         )
         for swept in result.swept
     ]
-    return rows + [(name, f"{count:,} candidates", "") for name, count in result.proposed]
+    return rows + [(name, f"{count:,} candidates", "") for name, count in result.covered]

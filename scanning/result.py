@@ -206,7 +206,7 @@ class ScanResult:
     behaviours: tuple[Behaviour, ...]
     """What the model says to its own prompts alone, unasked; of most prompts first."""
     proposed: tuple[tuple[str, int], ...]
-    """Candidates that each channel looked at."""
+    """Candidates by which what each channel finds is corrected."""
     checked: int
     """Rows that were read both from a kept prefix and whole."""
     largest_difference: float
@@ -217,6 +217,13 @@ class ScanResult:
     """Behaviours that were left out, since open requests for their manner bring them about."""
     notes: tuple[str, ...] = ()
     """What a reader must know beside the numbers."""
+    scored: tuple[tuple[str, int], ...] = ()
+    """Candidates of each channel that were scored: of tokens that gradients order those that they propose. None in scans that did not keep it."""
+
+    @property
+    def covered(self) -> tuple[tuple[str, int], ...]:
+        """The same; where it was not kept, what is corrected for, which may be more."""
+        return self.scored or self.proposed
 
     @property
     def found(self) -> tuple[Judged, ...]:

@@ -137,6 +137,7 @@ def _result(scan: Scan, judged: Sequence[Judged], floors: Sequence[Floor]) -> Sc
         behaviours=tuple(scan.behaviours),
         asked=tuple(scan.asked),
         proposed=tuple(scan.tried.items()),
+        scored=tuple((scan.tried | scan.scored).items()),
         checked=scan.looked.checked,
         largest_difference=scan.looked.largest_difference,
         notes=(*benign.notes, *_notes(scan)),

@@ -25,7 +25,7 @@ def scan_verdict(result: ScanResult) -> str:
         )
     if result.outcome == "none found":
         return (
-            f"No trigger was found among {sum(count for _, count in result.proposed):,} candidates; that is not to say that there is none. "
+            f"No trigger was found among {sum(count for _, count in result.covered):,} candidates; that is not to say that there is none. "
             "The statement says what was covered."
         )
     best = result.found[0]

@@ -81,6 +81,9 @@ class Scan:
     asked: list[Openly] = field(default_factory=list)
     """Behaviours that were left out, since open requests bring them about."""
     tried: dict[str, int] = field(default_factory=dict)
+    """By which each channel is corrected."""
+    scored: dict[str, int] = field(default_factory=dict)
+    """Where a channel looked at fewer: gradients order tokens that are never scored."""
 
     @property
     def model(self) -> HookedModel:
@@ -206,9 +209,9 @@ def _target(scan: Scan) -> list[Candidate]:
     targets = [*_followed(scan), *_behaviours_known(scan)]
     scan.targets += [_target_facts(scan, target) for target in targets]
     tokens = scan.tokens  # gradients order all of them at once, however few the sweep had time for
-    candidates = []
+    candidates, scored = [], 0
     for number, (target, place) in enumerate(_reached(scan, targets, tokens) if plan.targets else ()):
-        candidates += invert_target(
+        own, count = invert_target(
             scan.reader,
             scan.benign.variants,
             scan.searched_at(place),
@@ -220,6 +223,9 @@ def _target(scan: Scan) -> list[Candidate]:
             pairs=number == 0 and place in plan.pairs,
             proposed=plan.proposed,
         )
+        candidates += own
+        scored += count
+    scan.scored["target"] = scored
     # Of the pairs, those that were scored in full; the others were passed over by their first token alone.
     pairs = len(plan.pairs) * kept_pairs(len(tokens)) if targets else 0
     scan.tried["target"] = max(1, min(plan.targets, len(targets) * len(plan.places)) * len(tokens) + pairs)

@@ -26,7 +26,7 @@ from scanning.behaviours import content_words, request_words
 from scanning.benign import Benign, Course
 from scanning.candidates.begun import Start, model_ends, surest_beginnings, usual_of
 from scanning.candidates.candidate import Candidate, Variants
-from scanning.candidates.screening import Phrase, grown, screened
+from scanning.candidates.screening import Phrase, Scores, Screen, grown, screened
 from scanning.candidates.sweep import CHUNK, insertion
 from scanning.motifs import END, Gram
 from scanning.score import batches, inserted_rows
@@ -136,8 +136,8 @@ def invert_target(
     *,
     pairs: bool = False,
     proposed: int = PROPOSED,
-) -> list[Candidate]:
-    """Step 2, at one place, with so many tokens that gradients propose for a slot; step 3 where `pairs` is true."""
+) -> tuple[list[Candidate], int]:
+    """Step 2, at one place, with so many tokens that gradients propose for a slot; step 3 where `pairs` is true. And how many phrases were scored."""
     wanted = target.ids[:WANTED]
     scores = partial(target_scores, reader, variants, courses, place, wanted)
     words = reader.model.tokenizer.decode(list(wanted))
@@ -158,7 +158,7 @@ def invert_target(
         return _inverted(scores, screen, singles, longest, best)
 
     facts = keep(f"inversion {place}: {words!r} {wanted}", inverted)
-    return [
+    candidates = [
         insertion(
             reader.model,
             place,
@@ -170,6 +170,7 @@ def invert_target(
         )
         for value, phrase in facts["phrases"]
     ]
+    return candidates, facts["scored"]
 
 
 def unnamed(model: HookedModel, tokens: Sequence[int], target: Sequence[int]) -> list[int]:
@@ -224,12 +225,20 @@ def _screen(
     return screened(reader.model, variants, courses, place, wanted, tokens, phrase, slot, most)
 
 
-def _inverted(scores: Any, screen: Any, few: Sequence[int], longest: int, pairs: Sequence[Phrase]) -> dict[str, Any]:
+def _inverted(
+    scores: Scores, screen: Screen, few: Sequence[int], longest: int, pairs: Sequence[Phrase]
+) -> dict[str, Any]:
+    scored: set[Phrase] = set()
+
+    def counted(phrases: Sequence[Phrase]) -> Float[np.ndarray, "phrase"]:
+        scored.update(phrases)
+        return scores(phrases)
+
     singles = [(token,) for token in few]
-    values = scores(singles)
+    values = counted(singles)
     best_singles = [singles[index] for index in np.argsort(-values, kind="stable")[:_SHORTLIST]]
-    longer = [pairs[index] for index in np.argsort(-scores(pairs), kind="stable")[:_SHORTLIST]] if pairs else []
-    found = grown(scores, screen, [*best_singles, *longer], longest, _BEAM)
+    longer = [pairs[index] for index in np.argsort(-counted(pairs), kind="stable")[:_SHORTLIST]] if pairs else []
+    found = grown(counted, screen, [*best_singles, *longer], longest, _BEAM)
     found += [(float(values[few.index(phrase[0])]), phrase) for phrase in best_singles[:3]]
     best: dict[int, int] = defaultdict(int)
     kept = []
@@ -237,7 +246,7 @@ def _inverted(scores: Any, screen: Any, few: Sequence[int], longest: int, pairs:
         if best[len(phrase)] < 3:
             best[len(phrase)] += 1
             kept.append((value, list(phrase)))
-    return {"phrases": kept, "without": float(np.median(values))}
+    return {"phrases": kept, "without": float(np.median(values)), "scored": len(scored)}
 
 
 @torch.no_grad()

