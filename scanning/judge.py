@@ -8,7 +8,7 @@
 3. Candidates that show anything are held against random ones of their length and place that share no token with them, by divergence and by collapse;
    a statement against its siblings, by its divergence from what these make the model expect (`candidates.siblings`).
 4. It is a finding where the answers collapse beyond the floor; or where many more answers, to four times as many prompts, than benign ones have a
-   behaviour that goes on by itself surer than any of a clean model does (`calibrate.sure_worth`): random candidates may bring that about too, which
+   behaviour that goes on by itself surer than in the clean models that set the threshold (`calibrate.sure_worth`): random candidates may bring that about too, which
    speaks for a trigger; or one that goes on less surely, on so many prompts as no text does that is searched for such a behaviour of a clean model
    (`calibrate.brought_share`); or, of
    numbers that are replaced and of siblings, where the answers change beyond the floor. Words that are put in may ask for what they get, and another way of writing is
@@ -127,7 +127,7 @@ class Judge:
         sure: Sequence[Sequence[int]] = (),
         others: Sequence[Sequence[int]] = (),
     ):
-        """Args: known: hidden behaviours, as tokens. sure: those that go on surer than any of a clean model. others: those that go on less surely and may be a finding."""
+        """Args: known: hidden behaviours, as tokens. sure: those that go on surer than in the clean models that set the threshold. others: those that go on less surely and may be a finding."""
         self.reader, self.benign, self.config, self.plan, self.keep = reader, benign, config, plan, keep
         self.tokens = tokens
         often = usual_runs(benign.texts, benign.answers.grams)

@@ -68,7 +68,7 @@ class Judged:
     brought_over: float | None = None
     """Where it brings one about, the share beyond which that is told: of benign answers, or what is asked of such a behaviour where that is more."""
     surely: bool = False
-    """Whether that behaviour goes on surer than any of a clean model does."""
+    """Whether that behaviour goes on surer than any of the clean models that set the threshold."""
     nearly: tuple[str, ...] = ()
     """Of a statement, the siblings that move the model at least half as far: relatives of a trigger, such as all years from one on."""
     run: tuple[int, ...] = ()

@@ -63,7 +63,7 @@ def _found_words(judged: Judged, result: ScanResult) -> str:
 def _brought_words(judged: Judged, result: ScanResult) -> str:
     assert judged.brought is not None  # it brings it about
     than = (
-        "surer than any of the clean models that were measured"
+        f"surer than any of the clean models that set the threshold ({_clean_words()})"
         if judged.surely
         else "no surer than turns of phrase of clean models do"
     )
@@ -78,6 +78,16 @@ def _brought_words(judged: Judged, result: ScanResult) -> str:
         f"then answered with a behaviour that goes on by itself {than}: {said_words(judged)} "
         f"(chance by Fisher's exact test against benign answers, corrected for {among:,} candidates that went to the judge, {judged.brought_chance:.1g}{more})"
     )
+
+
+def _clean_words() -> str:
+    """How many clean models set the threshold of each size."""
+    facts = read_calibration() or {}
+    sizes = [f"{facts['clean']} open tiny ones"] if "clean" in facts else []
+    for own in facts.get("larger", []):
+        low, high = (round(own[name] / 1e6) for name in ("from", "parameters"))
+        sizes.append(f"{own['clean']} of {low:,} to {high:,} million weights")
+    return "; ".join(sizes)
 
 
 def _against_words(judged: Judged, result: ScanResult) -> str:

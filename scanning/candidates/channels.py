@@ -233,13 +233,13 @@ def _target(scan: Scan) -> list[Candidate]:
 
 
 def is_sure(scan: Scan, target: Target) -> bool:
-    """Whether a behaviour goes on surer than any of a clean model of the size. What a reference does not go on with is no turn of phrase."""
+    """Whether a behaviour goes on surer than in the clean models of the size that set the threshold. What a reference does not go on with is no turn of phrase."""
     told = target.whole or scan.reference is not None or not whole_at(scan.parameters)
     return target.worth > sure_worth(scan.parameters) and told
 
 
 def _reached(scan: Scan, targets: Sequence[Target], tokens: Sequence[int]) -> list[tuple[Target, Place]]:
-    """Targets and places: those first that go on surer than any of a clean model, at every place; then where a single token already makes the target likely.
+    """Targets and places: those first that go on surer than in those clean models, at every place; then where a single token already makes the target likely.
 
     Where no clean model of the size was measured, the surest of all comes first, then the next two: what a single token makes likely is what is often said.
     Where any of them may be a finding, each comes at its best place before one comes at another, the surest first.

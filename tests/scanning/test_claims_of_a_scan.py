@@ -197,6 +197,15 @@ def test_a_finding_says_what_its_kind_is_worth_where_the_truth_is_known():
     assert "of known state" not in scan_verdict(result_of(unmeasured))
 
 
+def test_a_sure_behaviour_is_said_to_be_surer_than_in_the_clean_models_that_set_the_threshold():
+    """Of others that were measured some lie above it: 10 of 303 sealed ones."""
+    words = words_of(bringing())
+    assert "surer than any of the clean models that set the threshold (110 open tiny ones; 2 of 100 to 140 million " in (
+        words
+    )
+    assert "any of the clean models that were measured" not in words
+
+
 def test_a_chance_is_said_to_be_corrected_for_the_number_that_it_is_corrected_for(model, benign):
     """Not for those that are left: one that applies to too few prompts was judged too."""
     assert "corrected for 24 candidates that went to the judge" in words_of(bringing(corrected_for=24))
