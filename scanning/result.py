@@ -172,7 +172,7 @@ class TargetFacts:
     starts: int
     """First tokens that lead to it."""
     worth: float
-    """As an answer's beginning that goes on by itself, in nats (`candidates.begun`)."""
+    """As an answer's beginning that goes on by itself, in nats (`candidates.begun`); 0 where it is known from the model's own prompts alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

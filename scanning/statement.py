@@ -202,7 +202,8 @@ def _other_words(result: ScanResult) -> list[str]:
     lines = []
     proposed = dict(result.proposed)
     if "target" in proposed:
-        surest = ", ".join(f"{target.text!r} ({target.worth:.1f} nats)" for target in result.targets) or "none"
+        followed = [target for target in result.targets if target.worth > 0.0]
+        surest = ", ".join(f"{target.text!r} ({target.worth:.1f} nats)" for target in followed) or "none"
         branches = result.plan.branches
         longer = f", and {branches:,} beginnings each of two and of three tokens, the likeliest," if branches else ","
         less = ", less what it is worth to the reference" if "reference" in result.channels else ""

