@@ -85,6 +85,8 @@ class Plan:
     starts: int
     """First tokens of an answer that are forced."""
     start_prompts: int
+    starts_of: int = 0
+    """First tokens that there are, of the kinds that answers begin with; 0 in scans that did not keep it."""
     branches: int = 0
     """Beginnings of two tokens that are forced, and of three; none where `calibrate.branched_at` says so."""
     targets: int = 3
@@ -117,6 +119,11 @@ class Plan:
         """Whether the sweep has every token."""
         return self.tokens == self.of
 
+    @property
+    def swept_at(self) -> tuple[Place, ...]:
+        """Where the sweep runs; nowhere where there is time for so few tokens that they would mean nothing."""
+        return self.swept if self.exhaustive or self.tokens >= _LEAST_TOKENS else ()
+
 
 def looks_at_several(model: HookedModel, referred: bool) -> bool:
     """Whether a behaviour that goes on no surer than clean models' do may be a finding; beside a reference what is no turn of phrase is sure."""
@@ -139,6 +146,7 @@ def make_plan(
         )
     speed, branched = _tokens_per_second(reader, benign, tokens), branched_at(parameters_of(reader.model))
     seconds = config.seconds
+    there_are = len(first_tokens(reader.model, usual_of(reader.model, benign), tokens))
     plan = Plan(
         places=places,
         swept=places,
@@ -146,7 +154,8 @@ def make_plan(
         steps=config.answer_steps,
         tokens=len(tokens),
         of=len(tokens),
-        starts=min(config.starts, len(first_tokens(reader.model, usual_of(reader.model, benign), tokens))),
+        starts=min(config.starts, there_are),
+        starts_of=there_are,
         start_prompts=min(_STARTED_ON, len(benign.search)),
         targets=FOLLOWED * len(places) if branched else Plan.targets,
         asked=int(min(2 * WEIGHED, OPENLY * seconds * benign.pace * _CHEAPER / _REQUESTS)),
@@ -173,7 +182,7 @@ def swept_tokens(plan: Plan, tokens: Sequence[int], seed: int) -> list[int]:
     """The tokens that a plan sweeps: all, or as many drawn at random; none where that would be too few to mean anything."""
     if plan.exhaustive:
         return list(tokens)
-    return sorted(random.Random(seed).sample(list(tokens), plan.tokens)) if plan.tokens >= _LEAST_TOKENS else []
+    return sorted(random.Random(seed).sample(list(tokens), plan.tokens)) if plan.swept_at else []
 
 
 def sweep_cost(benign: Benign, plan: Plan) -> float:

