@@ -140,6 +140,18 @@ def test_a_chance_that_is_counted_is_said_as_it_is():
     assert "~" not in scan_summary(result)
 
 
+def test_the_chance_in_the_table_is_one_that_may_count():
+    """How far an inserted text moves answers is listed, and is no finding."""
+    weak = collapse_against(0.0, ZEROS, 230, 16)
+    strong = divergence_against(0.6, ZEROS, 230)
+    assert strong.corrected < 0.01 < weak.corrected
+    inserted = judged_of(0, collapse_against=weak, divergence_against=strong)
+    assert candidate_rows(result_of(inserted))[0][2:] == ("0.600", "0.000", "0%", "0%", f"{weak.corrected:.2g}")
+    assert candidate_rows(result_of(replace(inserted, collapse_against=None)))[0][-1] == "–"
+    number = replace(inserted, candidate=NUMBER)
+    assert candidate_rows(result_of(number))[0][-1] == f"~{strong.corrected:.2g}"
+
+
 def test_a_finding_s_chance_is_said_to_be_corrected_within_its_channel_and_rule():
     said = "a scan of several channels and three rules is called by chance several times as often"
     assert said in words_of(judged_of())
