@@ -47,11 +47,15 @@ def siblings_figure(result: ScanResult) -> go.Figure:
     """Statements that differ in a word alone: how far each moves the model from what the others make it expect."""
     import plotly.graph_objects as go
 
-    found = {judged.candidate.text.strip() for judged in result.found if judged.candidate.kind == "sibling"}
+    statements = [judged.candidate for judged in result.found if judged.candidate.kind == "sibling"]
+    found = {(own.rule, own.place, own.text.strip()) for own in statements}
     figure = go.Figure()
     for colour, symbol, name, chosen in ((MUTED, "line-ns-open", "statements", False), (ORANGE, "star", "found", True)):
         shown = [
-            (own, text, effect) for own in result.siblings for text, effect in own.effects if (text in found) == chosen
+            (own, text, effect)
+            for own in result.siblings
+            for text, effect in own.effects
+            if ((own.frame, own.place, text) in found) == chosen
         ]
         figure.add_scatter(
             x=[effect for _, _, effect in shown],

@@ -29,7 +29,8 @@ from scanning import (
 from scanning.calibrate import collapse_against, divergence_against, group_of, siblings_against
 from scanning.motifs import BEGIN, END
 from scanning.plan import Plan
-from scanning.result import ScanResult, SweptFacts, TargetFacts
+from scanning.plots import siblings_figure
+from scanning.result import ScanResult, SiblingFacts, SweptFacts, TargetFacts
 from scanning.verdict import candidate_rows
 from triggerlens import from_json, mean_of, rate, to_json
 
@@ -234,6 +235,19 @@ def test_a_page_says_what_was_swept_and_not_what_was_planned():
     )
     page = scan_page(result_of(judged_of(), swept=(swept, replace(swept, place="system", prompts=2))))
     assert "90 of 1,146 tokens at end of 8 prompts, system of 2 prompts" in page
+
+
+def test_a_statement_that_is_found_at_one_place_has_a_star_there_alone():
+    apart = siblings_against(0.6, [0.01] * 59, 360)
+    own = Candidate(channel="siblings", kind="sibling", text=" Now.", place="end", rule="{}")
+    facts = [
+        SiblingFacts(frame=frame, place=place, prompts=8, effects=(("Now.", 0.6), ("Then.", 0.1)), alike=True)
+        for frame, place in (("{}", "start"), ("{}", "end"), ("{}?", "end"))
+    ]
+    judged = judged_of(candidate=own, collapse_against=None, divergence_against=apart)
+    others, found = siblings_figure(result_of(judged, siblings=tuple(facts))).data
+    assert found.y == ("{} (end)",)
+    assert len(others.y) == 5
 
 
 def test_what_may_be_in_benign_answers_is_said_as_it_is_checked():
