@@ -84,9 +84,7 @@ def candidate_rows(result: ScanResult, most: int = _SHOWN) -> list[tuple[str, ..
 def _row(judged: Judged) -> tuple[str, ...]:
     moves, alike = judged.divergence_against, judged.collapse_against
     counting = (moves if judged.plain else None, alike)  # how far others move answers is no finding
-    chances = [
-        (own.corrected, "~" * (own.extrapolated and own.corrected < 1)) for own in counting if own is not None
-    ]
+    chances = [(own.corrected, "~" * (own.extrapolated and own.corrected < 1)) for own in counting if own is not None]
     if judged.brings:
         chances.append((judged.brought_chance, ""))
     chance, mark = min(chances, default=(0.0, "–"))

@@ -209,8 +209,10 @@ def _target(scan: Scan) -> list[Candidate]:
     targets = [*_followed(scan), *_behaviours_known(scan)]
     scan.targets += [_target_facts(scan, target) for target in targets]
     tokens = scan.tokens  # gradients order all of them at once, however few the sweep had time for
-    candidates, scored = [], 0
-    for number, (target, place) in enumerate(_reached(scan, targets, tokens) if plan.targets else ()):
+    candidates, scored, paired = [], 0, 0
+    reached = _reached(scan, targets, tokens) if plan.targets else []
+    for target, place in reached:
+        pairs = target is reached[0][0] and place in plan.pairs
         own, count = invert_target(
             scan.reader,
             scan.benign.variants,
@@ -220,15 +222,16 @@ def _target(scan: Scan) -> list[Candidate]:
             unnamed(scan.model, tokens, target.ids),
             scan.config.longest,
             scan.keep,
-            pairs=number == 0 and place in plan.pairs,
+            pairs=pairs,
             proposed=plan.proposed,
         )
         candidates += own
         scored += count
+        paired += pairs
     scan.scored["target"] = scored
     # Of the pairs, those that were scored in full; the others were passed over by their first token alone.
-    pairs = len(plan.pairs) * kept_pairs(len(tokens)) if targets else 0
-    scan.tried["target"] = max(1, min(plan.targets, len(targets) * len(plan.places)) * len(tokens) + pairs)
+    full = paired * kept_pairs(len(tokens))
+    scan.tried["target"] = max(1, min(plan.targets, len(targets) * len(plan.places)) * len(tokens) + full)
     return candidates
 
 

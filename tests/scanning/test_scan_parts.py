@@ -41,11 +41,11 @@ from scanning.behaviours import asked_for
 from scanning.benign import answer_rows, sampled_texts
 from scanning.calibrate import FEWEST, Floor, random_candidates
 from scanning.candidates.begun import kind_of
-from scanning.candidates.channels import Looked, Scan, _followed, _reached, _sweep, is_sure
+from scanning.candidates.channels import Looked, Scan, _followed, _reached, _sweep, _target, is_sure
 from scanning.candidates.edits import edited
 from scanning.candidates.screening import _gradients, grown, screened
 from scanning.candidates.sweep import insertion, number_candidates
-from scanning.candidates.target import FOLLOWED, INVERTED_ON, Target, target_scores, unnamed
+from scanning.candidates.target import FOLLOWED, INVERTED_ON, Target, kept_pairs, target_scores, unnamed
 from scanning.judge import Judge, _rank, _Told
 from scanning.motifs import Answers, common_text, frequent_runs, shared_motif
 from scanning.plan import Plan, _fewer_starts, _fewer_targets, make_plan
@@ -567,6 +567,28 @@ def test_triggers_are_searched_first_for_what_is_sure_at_every_place(model, beni
     best = dict(reversed(order(0.0, 0.0, 0.0)))
     assert several[by_reach[0][0]][1] == best[by_reach[0][0]] == by_reach[0][1]
     assert [target for target, _ in order(1.5, 1.4, 3.0)] == [2, 2, 0], "a sure one before, at every place"
+
+
+def test_all_pairs_are_tried_for_the_first_behaviour_at_each_of_their_places(model, benign, monkeypatch):
+    monkeypatch.setattr("scanning.candidates.channels.sure_worth", lambda parameters: 2.0)
+    monkeypatch.setattr("scanning.candidates.channels.first_reach", lambda *own: 0.0)
+    sure, other = (Target((60 + row, 61), 1, worth, ()) for row, worth in enumerate((3.0, 1.0)))
+    monkeypatch.setattr("scanning.candidates.channels._followed", lambda scan: [sure, other])
+    ran = []
+
+    def invert(reader, variants, courses, place, target, *own, pairs, proposed):
+        ran.append((target, place, pairs))
+        return [], 0
+
+    monkeypatch.setattr("scanning.candidates.channels.invert_target", invert)
+    plan = replace(plan_of(benign), places=("start", "end"), pairs=("start", "end"), targets=3)
+    for targets, paired in ((3, 2), (1, 1)):
+        scan = replace(scan_of(model, benign, replace(plan, targets=targets)), tokens=list(range(30, 50)))
+        ran.clear()
+        _target(scan)
+        assert sum(pairs for _, _, pairs in ran) == paired
+        assert all(pairs is (target is sure) for target, _, pairs in ran)
+        assert scan.tried["target"] == targets * 20 + paired * kept_pairs(20)
 
 
 def plan_of(benign):
