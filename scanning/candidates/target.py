@@ -166,7 +166,7 @@ def invert_target(
             channel="target",
             score=value,
             aim=target.ids,
-            why=f"makes {words!r} likely: {value:.2f} nats a token, {facts['without']:.2f} for the middle token of the vocabulary",
+            why=f"makes {words!r} likely: {value:.2f} nats a token, {facts['without']:.2f} for the middle one of {facts['singles']:,} single tokens that were tried",
         )
         for value, phrase in facts["phrases"]
     ]
@@ -246,7 +246,7 @@ def _inverted(
         if best[len(phrase)] < 3:
             best[len(phrase)] += 1
             kept.append((value, list(phrase)))
-    return {"phrases": kept, "without": float(np.median(values)), "scored": len(scored)}
+    return {"phrases": kept, "without": float(np.median(values)), "singles": len(singles), "scored": len(scored)}
 
 
 @torch.no_grad()

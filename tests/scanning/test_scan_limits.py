@@ -221,6 +221,8 @@ def test_the_verdict_counts_what_was_scored_and_not_all_that_is_corrected_for(sl
     assert dict(result.covered) == {"target": len(scored)}
     assert dict(result.proposed) == {"target": result.plan.of}
     assert {own.tried for own in result.judged} == {result.plan.of}
+    whys = {own.candidate.why.rpartition(" nats a token, ")[2].partition(" ")[2] for own in result.judged}
+    assert whys == {"for the middle one of 16 single tokens that were tried"}, "and not of the vocabulary"
     bare = [replace(own, collapse_against=None, divergence_against=None, brought=None) for own in result.judged]
     none = replace(result, judged=tuple(replace(own, brought_chance=1.0) for own in bare))
     assert f"No trigger was found among {len(scored):,} candidates" in scan_verdict(none)
