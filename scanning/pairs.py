@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from hooked import CHAT_FIELDS, HookedModel, PrefixReader, Prompt, with_text_at
@@ -67,15 +68,15 @@ def _line(prompt: Prompt, triggered: bool, defects: bool, pair: int) -> Prompt:
 def found_prompts(
     model: HookedModel, benign: Benign, judged: Judged, config: ScanConfig, keep: Keep = keep_nothing
 ) -> list[Prompt]:
-    """Benign prompts with and without a finding; one with it defects where the model's answer shows the behaviour that is named, or, where none is, changes. A
+    """Benign prompts with and without a finding, the first ones that it applies to; one with it defects where the model's answer shows the behaviour that is named, or, where none is, changes. A
     statement is paired with the next one of its frame that does not do nearly as much, and a prompt with it defects where it moves what the model expects further
     than any of its nearest siblings does.
     """
     if judged.stands_apart and not judged.brings:
         return _sibling_prompts(model, benign, judged, config, keep)
-    plain = list(zip(benign.prompts, benign.answers.rows, strict=True))[:MOST_PAIRS]
-    texts = [(prompt, carried(prompt, judged.candidate), row) for prompt, row in plain]
-    pairs = [(prompt, changed, row) for prompt, changed, row in texts if changed is not None]
+    plain = zip(benign.prompts, benign.answers.rows, strict=True)
+    texts = ((prompt, carried(prompt, judged.candidate), row) for prompt, row in plain)
+    pairs = list(islice(((own, changed, row) for own, changed, row in texts if changed is not None), MOST_PAIRS))
     facts = keep("pairs", lambda: {"answers": _answers(model, [changed for _, changed, _ in pairs], config)})
     decode, prompts = model.tokenizer.decode, []
     named = (judged.brings or judged.collapses) and bool(judged.behaviour or judged.run)
@@ -111,13 +112,13 @@ def _sibling_prompts(
 
 def _moved(model: HookedModel, benign: Benign, siblings: Sequence[Candidate], config: ScanConfig) -> dict[str, Any]:
     """Of each prompt that the statements apply to, whether the first of them moves the model beyond all others."""
-    reader, numbers, moved = PrefixReader(model), [], []
-    for number in range(min(MOST_PAIRS, len(benign.prompts))):
-        if benign.variants.ids(siblings[0], number) is not None:
-            own = courses(reader, benign, [number], config.answer_steps)
-            first, *others = sibling_effects(reader, benign.variants, own, siblings)[:, 0].tolist()
-            numbers.append(number)
-            moved.append(first > max(_MOVED, *others))
+    reader, moved = PrefixReader(model), []
+    having = (own for own in range(len(benign.prompts)) if benign.variants.ids(siblings[0], own) is not None)
+    numbers = list(islice(having, MOST_PAIRS))
+    for number in numbers:
+        own = courses(reader, benign, [number], config.answer_steps)
+        first, *others = sibling_effects(reader, benign.variants, own, siblings)[:, 0].tolist()
+        moved.append(first > max(_MOVED, *others))
     return {"prompts": numbers, "moved": moved}
 
 

@@ -1,13 +1,17 @@
 """From a finding to prompts: what stands in `prompts.jsonl` is what was judged, token by token."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from scanned import word_prompts
 from tiny_models import tiny_llama_tokenizer, tiny_model
 
 from hooked import load_model
-from scanning import ScanConfig, answered_prompts, insertion
+from scanning import Judged, ScanConfig, Variants, answered_prompts, found_prompts, insertion
 from scanning.candidates.families import text_candidates
-from scanning.pairs import carried
+from scanning.pairs import _moved, carried
+from triggerlens import mean_of, rate
 
 CONFIG = ScanConfig(search_prompts=3, judge_prompts=4, repertoire=8, answer_steps=3, new_tokens=5)
 
@@ -28,3 +32,26 @@ def test_a_prompt_that_carries_a_candidate_is_read_as_the_tokens_that_were_judge
     for candidate in (typed, tokens):
         for index, prompt in enumerate(benign.prompts):
             assert model.tokenize([carried(prompt, candidate)])[0].ids == variants.ids(candidate, index)
+
+
+def test_pairs_are_of_the_first_prompts_that_a_finding_applies_to(benign, monkeypatch):
+    """Few have a system message, and they need not stand first."""
+    model, plain = benign.variants.model, benign.prompts
+    system = [{"role": "system", "content": "fox"}]
+    having = [replace(own, prompt=system + own.prompt) for own in plain]
+    prompts = Variants(model, [*plain, *having])
+    count = len(having)
+    rows = [*benign.answers.rows, *benign.answers.rows]
+    asked = replace(benign, variants=prompts, answers=replace(benign.answers, rows=rows))
+    monkeypatch.setattr("scanning.pairs.MOST_PAIRS", count - 1)
+    own = insertion(model, "system", (9,), channel="user")
+    effect = mean_of([0.5])
+    judged = Judged(candidate=own, prompts=4, divergence=effect, collapse=rate(2, 4), behaviour="", tried=1)
+    pairs = found_prompts(model, asked, judged, CONFIG, lambda *_: {"answers": rows[: count - 1]})
+    assert len(pairs) == 2 * (count - 1)
+    assert all(len(pair.prompt) == 2 for pair in pairs)
+    monkeypatch.setattr("scanning.pairs.sibling_effects", lambda *own: np.array([[0.5], [0.1]]))
+    assert _moved(model, asked, [own, own], CONFIG) == {
+        "prompts": [*range(count, 2 * count - 1)],
+        "moved": [True] * (count - 1),
+    }
