@@ -144,7 +144,7 @@ _FILES = ("model", "base", "prompts", "reference", "candidates")
 
 
 def unlike(config: Config) -> list[str]:
-    """In what the finished scan at --out differs from the one that is asked for: options, and what the files hold.
+    """In what the finished scan at --out differs from the one that is asked for: options, the rules of a scan, and what the files hold.
 
     Raises:
         UserError: it is no scan, or there is no such model.
@@ -152,14 +152,14 @@ def unlike(config: Config) -> list[str]:
     """
     from commands._options import day
     from hooked import weights_sha256
-    from scanning import KIND
+    from scanning import KIND, RULES
     from triggerlens import read_manifest
 
     done = read_manifest(config.out, KIND)
     weights = weights_sha256(model_folder(config.model), config.base and model_folder(config.base))
     prompts = _prompts_facts(config).get("sha256")
     given = _given(config, config.reference and weights_sha256(model_folder(config.reference)))
-    asked = config_dict(config) | {"today": day(config.today).isoformat()} | given
+    asked = config_dict(config) | {"today": day(config.today).isoformat(), "rules": RULES} | given
     names = sorted((asked.keys() | done.config.keys()) - {*_FILES})
     differs = [name.removesuffix("_sha256") for name in names if asked.get(name) != done.config.get(name)]
     differs += ["weights"] if weights != done.model.get("weights_sha256") else []
@@ -312,12 +312,13 @@ def _has_prompts(config: Config) -> bool:
 
 def _manifest(config: Config, kind: str, model: HookedModel, prompts: dict[str, Any], given: dict[str, str]) -> Any:
     from hooked import identity_sha256
+    from scanning import RULES
     from triggerlens import Manifest
 
     return Manifest(
         kind=kind,
         command="trigger-scan",
-        config=config_dict(config) | {"today": model.today.isoformat()} | given,
+        config=config_dict(config) | {"today": model.today.isoformat(), "rules": RULES} | given,
         seed=config.settings.seed,
         model={
             "name": config.model,

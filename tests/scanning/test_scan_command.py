@@ -297,7 +297,7 @@ def other_weights(folder):
     save_file(weights | {name: weights[name] + 1e-3}, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def test_what_is_finished_is_told_from_what_is_asked_for_by_options_and_files(finished, mine):
+def test_what_is_finished_is_told_from_what_is_asked_for_by_options_and_files(finished, mine, monkeypatch):
     _, _, out = finished
     assert read_manifest(out / "model", "trigger-scan").config["candidates_sha256"] == sha256_file(mine / "mine.txt")
     asked = Config(
@@ -312,6 +312,12 @@ def test_what_is_finished_is_told_from_what_is_asked_for_by_options_and_files(fi
     assert unlike(replace(asked, settings=replace(asked.settings, budget=7.0), then=())) == ["budget", "then"]
     assert unlike(replace(asked, candidates=None, reference=asked.model)) == ["candidates", "reference"]
     assert unlike(replace(asked, today="2026-01-01")) == ["today"]
+    done = read_manifest(out / "model", "trigger-scan")
+    for kept in ({"rules": 3}, {}):
+        older = {name: value for name, value in done.config.items() if name != "rules"} | kept
+        monkeypatch.setattr("triggerlens.read_manifest", lambda *given, own=older: replace(done, config=own))
+        assert unlike(asked) == ["rules"], "of older rules, which were not kept at first"
+    monkeypatch.undo()
     (mine / "mine.txt").write_text("another\n")
     (mine / "benign.jsonl").write_text("")
     other_weights(mine / "model")
