@@ -100,7 +100,7 @@ def run(config: Config) -> None:
     pairs = found_prompts(model, benign, result.found[0], config.settings, cells.keep) if result.found else []
     statement = [*scan_statement(result), *_graded(config, grader, result)]
     manifest = _manifest(config, KIND, model, facts, own)
-    page = scan_page(result)
+    page = scan_page(result, statement)
     write_scan(result, config.out, page, "\n".join(statement), pairs, manifest, overwrite=config.overwrite)
     drop_cells(config.out)
     said = scan_json(result) | {"statement": statement}

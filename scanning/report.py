@@ -13,8 +13,8 @@ from triggerlens import render_page
 _ROWS = 24
 
 
-def scan_page(result: ScanResult) -> str:
-    """The whole page; the same result gives the same bytes."""
+def scan_page(result: ScanResult, statement: Sequence[str] = ()) -> str:
+    """The whole page, with this statement, or what `scan_statement` says; the same of both gives the same bytes."""
     return render_page(
         __file__,
         "scan.html.jinja",
@@ -32,7 +32,7 @@ def scan_page(result: ScanResult) -> str:
         ],
         result=result,
         plots=plots,
-        statement=scan_statement(result),
+        statement=statement or scan_statement(result),
         head=HEAD,
         rows=candidate_rows(result, _ROWS),
         strong=[judged.found for judged in result.judged[:_ROWS]],

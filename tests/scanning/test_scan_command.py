@@ -287,6 +287,7 @@ def test_a_grader_judges_the_answers_with_and_without_what_was_found(mine, token
     assert "defect with it, 0 of 6 (" in line
     assert line.endswith("without.")
     assert line in outcome.out
+    assert f"<p>By phrase:{phrase}: " in (tmp_path / "out" / "report.html").read_text()
 
 
 def other_weights(folder):
