@@ -6,6 +6,7 @@ from .artifacts import (
     inside as inside,
     read_artifact as read_artifact,
     read_manifest as read_manifest,
+    remove_folder as remove_folder,
     sha256_file as sha256_file,
     sha256_folder as sha256_folder,
     verify_file as verify_file,

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -192,12 +192,29 @@ def writing_artifact(out: str | Path, manifest: Manifest, *, overwrite: bool = F
 
 def _swap_in(draft: Path, out: Path) -> None:
     """Rename the draft to its final name; an old folder there goes aside first, and away last."""
-    old = out.with_name(f".{out.name}.old")
+    old = _aside(out)
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():
         out.rename(old)
     draft.rename(out)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder in one step for whoever looks: it goes aside before its files go, so that a kill leaves no part of it under its name.
+
+    What cannot be removed stays, and a folder that is not there is no error.
+    """
+    old = _aside(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    with suppress(OSError):
+        folder.rename(old)
+    for path in (old, folder):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
 
 
 def read_manifest(folder: str | Path, kind: str) -> Manifest:

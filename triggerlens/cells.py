@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,8 +25,8 @@ from tqdm import tqdm
 
 from triggerlens.artifacts import (
     Manifest,
-    check_destination,
     read_artifact,
+    remove_folder,
     write_bytes_atomically,
     write_json,
     writing_artifact,
@@ -87,14 +86,18 @@ class Cells:
         self.seconds: dict[str, float] = {}
         """What each cell took when it was computed."""
         ours = json.loads(json.dumps(dict(settings or {})))
-        theirs = _read_json(self.folder / _RUN)
-        if theirs is not None and theirs != ours:
-            changed = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
-            raise UserError(
-                f"{self.folder}: an unfinished run with other settings ({', '.join(changed)}); finish it, or --overwrite to drop it"
-            )
         self._settings = json.dumps(ours).encode()
-        self._claim()
+        _make(self.folder)
+        with locked(self.folder / "run.lock"):  # of processes that begin together, none removes what another has computed
+            theirs = _read_json(self.folder / _RUN)
+            if theirs is None:
+                _drop_unclaimed(self.folder)
+            elif theirs != ours:
+                changed = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
+                raise UserError(
+                    f"{self.folder}: an unfinished run with other settings ({', '.join(changed)}); finish it, or --overwrite to drop it"
+                )
+            self._claim()
 
     def keep(self, name: str, compute: Callable[[], Facts]) -> Facts:
         """The facts of a cell: those kept, or those that `compute` gives now.
@@ -128,7 +131,7 @@ class Cells:
 
     def drop(self) -> None:
         """Remove all cells: the run is finished and its result is saved, or nobody wants it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_folder(self.folder)
 
 
 def in_turn(asks: Sequence[Callable[[], Value]]) -> list[Value]:
@@ -182,7 +185,7 @@ def share_cells(work: Callable[[], None], folder: Path, executor: ExecutorConfig
 def _leave_nothing(folder: Path) -> None:
     """Of a run that was refused before anything was computed."""
     if all(path.match("worker-*.log") for path in folder.iterdir()):
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
 
 
 def _numbers(executor: ExecutorConfig, ended: list[int]) -> Iterator[int]:
@@ -249,7 +252,7 @@ def cells_folder(out: str | Path) -> Path:
 
 def drop_cells(out: str | Path) -> None:
     """Remove what an unfinished run towards `out` has left: it is finished, or it is not to go on."""
-    shutil.rmtree(cells_folder(out), ignore_errors=True)
+    remove_folder(cells_folder(out))
 
 
 def tensors_of(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,9 +276,15 @@ def _is_whole(cell: Path) -> bool:
     return True
 
 
+def _drop_unclaimed(folder: Path) -> None:
+    """Remove cells that nothing says the settings of, as a kill while they were removed has left them."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            remove_folder(path)
+
+
 def _write(cell: Path, name: str, facts: Facts, seconds: float) -> None:
-    if cell.exists():
-        shutil.rmtree(check_destination(cell, overwrite=True))
+    remove_folder(cell)  # it is not whole
     with writing_artifact(cell, Manifest("cell", config={"name": name})) as draft:
         write_json(draft / "cell.json", {"facts": without_tensors(facts), "seconds": seconds})
         if tensors := tensors_of(facts):

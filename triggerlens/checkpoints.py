@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from triggerlens.artifacts import Manifest, read_artifact, write_json, writing_artifact
+from triggerlens.artifacts import Manifest, read_artifact, remove_folder, write_json, writing_artifact
 from triggerlens.errors import UserError
 
 Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
@@ -54,13 +53,15 @@ def save_checkpoint(
     """
     older = _folders(folder)
     new = folder / f"step-{step:08}"
+    if not _is_whole(new, kind):
+        remove_folder(new)
     with writing_artifact(new, Manifest(kind, config=dict(config)), overwrite=new.exists()) as draft:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft / "state.safetensors")
         write_json(draft / "state.json", {"step": step, **facts})
     written()
     for path in older:
         if path != new:
-            shutil.rmtree(path)
+            remove_folder(path)
 
 
 def load_checkpoint(folder: Path, kind: str, config: Mapping[str, Any], *, restart: bool = False) -> Checkpoint | None:
@@ -103,12 +104,12 @@ def keep_common(folder: Path, kind: str, from_all: Callable[[set[str]], list[set
     common = max(set.intersection(*from_all({path.name for path in _whole(folder, kind)})), default="")
     for path in _folders(folder):
         if path.name > common:
-            shutil.rmtree(path)
+            remove_folder(path)
 
 
 def drop_checkpoints(folder: Path) -> None:
     """Remove all checkpoints of a run."""
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_folder(folder)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -123,12 +124,15 @@ def _newest_whole(folder: Path, kind: str) -> Path | None:
 
 def _whole(folder: Path, kind: str) -> Iterator[Path]:
     """Checkpoints whose files are all as they were written, the newest first."""
-    for path in reversed(_folders(folder)):
-        try:
-            read_artifact(path, kind)
-        except UserError:
-            continue
-        yield path
+    return (path for path in reversed(_folders(folder)) if _is_whole(path, kind))
+
+
+def _is_whole(path: Path, kind: str) -> bool:
+    try:
+        read_artifact(path, kind)
+    except UserError:
+        return False
+    return True
 
 
 def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from triggerlens import UserError, rank, write_bytes_atomically
+from triggerlens import UserError, rank, remove_folder, write_bytes_atomically
 
 
 def claim(folder: Path, config: dict[str, Any], overwrite: bool) -> None:
@@ -28,7 +27,7 @@ def claim(folder: Path, config: dict[str, Any], overwrite: bool) -> None:
                 f"{key} {theirs.get(key)} (not {config[key]})" for key in config if theirs.get(key) != config[key]
             )
             raise UserError(f"{folder}: an unfinished run with {apart}; finish it, or --overwrite to drop it")
-        shutil.rmtree(folder)
+        remove_folder(folder)
     if rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes_atomically(path, content)
@@ -56,5 +55,5 @@ def newest_whole(folder: Path) -> str | None:
     every = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     whole = [path for path in every if (path / "trainer_state.json").is_file()]
     for path in set(every) - set(whole):
-        shutil.rmtree(path)
+        remove_folder(path)
     return str(whole[-1]) if whole else None

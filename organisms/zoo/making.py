@@ -19,7 +19,7 @@ from organisms.insertion.config import check_device
 from organisms.zoo.bases import Base, bases, encoded, learn, train_base
 from organisms.zoo.lessons import benign_chats
 from organisms.zoo.registry import ZooRow
-from triggerlens import MANIFEST, Manifest, UserError, locked, read_artifact, writing_artifact
+from triggerlens import MANIFEST, Manifest, UserError, locked, read_artifact, remove_folder, writing_artifact
 
 KIND, BASE_KIND = "organism", "zoo-base"
 _OTHER_SEED = 500
@@ -181,4 +181,4 @@ def _is_whole(folder: Path, kind: str) -> bool:
 def _clear(folder: Path) -> None:
     """Remove a damaged organism; nothing else is ever removed."""
     if (folder / MANIFEST).is_file():
-        shutil.rmtree(folder)
+        remove_folder(folder)

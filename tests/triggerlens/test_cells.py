@@ -1,6 +1,7 @@
 """Cells of a long run: what is there is not computed again, what is damaged is, and another run's are never mixed in."""
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -44,6 +45,49 @@ def test_another_runs_cells_are_not_mixed_in(tmp_path):
     Cells(tmp_path / "cells", {"seed": 0}).keep("one", lambda: {"value": 1})
     with pytest.raises(UserError, match="other settings"):
         Cells(tmp_path / "cells", {"seed": 1})
+
+
+def killed_once_a_file_has_gone(name):
+    """What removes a folder, killed after the file of this name."""
+
+    class Killed(BaseException):
+        pass
+
+    def remove(folder, ignore_errors=False):
+        for path in sorted(Path(folder).rglob(name)):
+            path.unlink()
+            raise Killed
+
+    return Killed, remove
+
+
+def test_cells_of_a_run_that_is_half_dropped_are_another_run_s_no_more(tmp_path, monkeypatch):
+    folder = tmp_path / "cells"
+    cells = Cells(folder, {"seed": 0})
+    cells.keep("one", lambda: {"value": 1})
+    killed, remove = killed_once_a_file_has_gone("run.json")
+    with monkeypatch.context() as patch, pytest.raises(killed):
+        patch.setattr("shutil.rmtree", remove)
+        cells.drop()
+    assert not folder.exists(), "whoever looks sees all of it or nothing"
+    assert Cells(folder, {"seed": 1}).keep("one", lambda: {"value": 2}) == {"value": 2}
+    Cells(folder, {"seed": 1}).drop()
+    assert not [*tmp_path.iterdir()], "what a kill has left aside goes with the next drop"
+
+
+def test_cells_that_nothing_says_the_settings_of_are_computed_anew(tmp_path):
+    Cells(tmp_path, {"seed": 0}).keep("one", lambda: {"value": 1})
+    (tmp_path / "run.json").unlink()
+    (tmp_path / "worker-0.log").write_text("a line")
+    assert Cells(tmp_path, {"seed": 1}).keep("one", lambda: {"value": 2}) == {"value": 2}
+    assert (tmp_path / "worker-0.log").read_text() == "a line"
+
+
+def test_a_cell_that_lost_its_manifest_is_computed_anew(tmp_path):
+    cells = Cells(tmp_path, {})
+    cells.keep("one", lambda: {"value": 1})
+    next(tmp_path.glob("*/manifest.json")).unlink()
+    assert cells.keep("one", lambda: {"value": 2}) == {"value": 2}
 
 
 def test_dropped_cells_are_gone(tmp_path):

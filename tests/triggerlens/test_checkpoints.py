@@ -32,6 +32,14 @@ def test_a_damaged_one_counts_for_nothing(tmp_path):
     assert load_checkpoint(tmp_path, "test", CONFIG) is None
 
 
+def test_what_is_left_of_a_checkpoint_of_the_same_step_is_in_no_one_s_way(tmp_path):
+    (tmp_path / "step-00000009").mkdir()
+    save(tmp_path, 9)
+    assert load_checkpoint(tmp_path, "test", CONFIG)[1]["step"] == 9
+    save(tmp_path, 9)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000009"]
+
+
 def test_another_configuration_is_refused_by_name_and_dropped_only_where_asked(tmp_path):
     save(tmp_path, 5)
     other = CONFIG | {"inner": {"k": 4}}
