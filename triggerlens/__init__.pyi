@@ -47,6 +47,7 @@ from .estimate import (
     over_seeds as over_seeds,
     percentile_interval as percentile_interval,
     rate as rate,
+    rate_over_groups as rate_over_groups,
     share_interval as share_interval,
 )
 from .executors import (

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 FEWEST = 10
 """Prompts (or pairs, or whatever is counted) of each kind that a sentence needs: with fewer it says that it cannot tell.
@@ -124,6 +124,12 @@ def grouped_rate(hits: Sequence[int], sizes: Sequence[int]) -> Estimate:
     low, high = np.interp([0.025, 0.975], below, mean)
     low, high = (0.0 if not whole.count else low), (1.0 if whole.count == whole.n else high)
     return Estimate(whole.value, min(whole.low, float(low)), max(whole.high, float(high)), whole.count, whole.n)
+
+
+def rate_over_groups(hits: Bool[np.ndarray, "thing"], groups: Shaped[np.ndarray, "thing"]) -> Estimate:
+    """`grouped_rate` of things one by one: which are hits, and of which group each is."""
+    member = np.unique(groups, return_inverse=True)[1]
+    return grouped_rate(np.bincount(member, weights=hits).astype(int).tolist(), np.bincount(member).tolist())
 
 
 def share_interval(

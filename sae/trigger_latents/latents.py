@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooked import ExtractionSpec, HookedModel, LiveActivations, Prompt, choose_labels, contradictions, split_prompts
-from triggerlens import Estimate, UserError, auroc, auroc_estimate, rate
+from triggerlens import Estimate, UserError, auroc, auroc_estimate, rate_over_groups
 
 Dictionary = Callable[[Float[Tensor, "token d_in"]], Float[Tensor, "token feature"]]
 """Maps activations to features, each of which stands for itself: a larger value speaks for the label."""
@@ -53,6 +53,10 @@ class PromptLabels:
         labels: np.ndarray = getattr(self, name)
         return labels
 
+    def prompts(self, rows: Bool[np.ndarray, "prompt"]) -> int:
+        """How many prompts some rows are: copies count once, and a triggered prompt and its twin are two."""
+        return len(set(zip(self.groups[rows].tolist(), self.triggered[rows].tolist(), strict=True)))
+
 
 @dataclass(frozen=True)
 class LatentScore:
@@ -69,7 +73,7 @@ class LatentScore:
     threshold: float
     """Frozen: the one with the best F1 on training prompts. A prompt fires strictly above it."""
     precision: Estimate
-    """On test prompts, with Wilson intervals, as recall."""
+    """On test prompts, as recall; copies of one text, as several answers to a prompt, are one thing seen (`triggerlens.grouped_rate`)."""
     recall: Estimate
     """Share of the label's test prompts that fire."""
     candidates: int
@@ -201,9 +205,10 @@ def _measure(
     test = labels.test
     threshold = best_f1_threshold(scores[~test], positive[~test])
     fires, true = scores[test] > threshold, positive[test]
-    hits = int((fires & true).sum())
-    area = auroc_estimate(scores[test], true, labels.groups[test])
-    return area, threshold, rate(hits, int(fires.sum())), rate(hits, int(true.sum()))
+    groups = labels.groups[test]
+    area = auroc_estimate(scores[test], true, groups)
+    precision, recall = (rate_over_groups(hits[own], groups[own]) for hits, own in ((true, fires), (fires, true)))
+    return area, threshold, precision, recall
 
 
 def best_f1_threshold(scores: Float[np.ndarray, "prompt"], positive: Bool[np.ndarray, "prompt"]) -> float:

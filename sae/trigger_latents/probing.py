@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
-from triggerlens import Estimate, UserError, rate
+from triggerlens import Estimate, UserError, rate_over_groups
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,17 @@ def k_sparse_probe(
     test: Float[np.ndarray, "test feature"],
     test_labels: Bool[np.ndarray, "test"],
     k: int,
+    groups: Int[np.ndarray, "test"] | None = None,
 ) -> SparseProbe:
     """Choose k features and fit on the training samples, score on the test samples.
+
+    Args:
+        train: features of the training samples.
+        train_labels: their classes.
+        test: features of the test samples.
+        test_labels: their classes.
+        k: how many features.
+        groups: group number of each test sample, of which a group is one thing seen; all stand alone where None.
 
     Raises:
         UserError: k is out of range, or a split lacks a class.
@@ -54,9 +63,9 @@ def k_sparse_probe(
     chosen = np.argsort(-difference, kind="stable")[:k]
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     scores = probe.fit(train[:, chosen], train_labels).decision_function(test[:, chosen])
-    right = int(((scores > 0) == test_labels).sum())
+    right = (scores > 0) == test_labels
     return SparseProbe(
         tuple(chosen.tolist()),
         float(roc_auc_score(test_labels, scores)),
-        rate(right, len(test)),
+        rate_over_groups(right, np.arange(len(test)) if groups is None else groups),
     )

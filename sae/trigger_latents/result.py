@@ -53,7 +53,7 @@ class TriggerLatents:
     together: Mapping[str, Mapping[int, AblationEffect]]
     """By label and count: what ablating so many of its best latents at once does; empty where it was not measured."""
     test_prompts: int
-    """Prompts that are reported on."""
+    """Prompts that are reported on. Copies of one text, as several answers to a prompt, count once here and below."""
     test_triggered: int
     """Of these, those with the trigger."""
     test_defects: int

@@ -99,9 +99,9 @@ def find_trigger_latents(
         probes={label: sparse_probes(features[label], labels.of(label), labels, config.probed) for label in LABELS},
         cards=cards,
         together=together,
-        test_prompts=int(test.sum()),
-        test_triggered=int(labels.triggered[test].sum()),
-        test_defects=int(labels.defects[test].sum()),
+        test_prompts=labels.prompts(test),
+        test_triggered=labels.prompts(test & labels.triggered),
+        test_defects=labels.prompts(test & labels.defects),
         notes=(*labels.notes, *([other] if other else [])),
     )
 
@@ -144,7 +144,7 @@ def sparse_probes(
     Args:
         features: from `read_features`.
         positive: what to predict.
-        labels: the split.
+        labels: the split and groups.
         counts: the values of k.
 
     Returns:
@@ -155,7 +155,10 @@ def sparse_probes(
         return {}
     flat = {name: values.reshape(len(values), -1) for name, values in features.items()}
     return {
-        name: {k: k_sparse_probe(x[~test], positive[~test], x[test], positive[test], k) for k in counts}
+        name: {
+            k: k_sparse_probe(x[~test], positive[~test], x[test], positive[test], k, labels.groups[test])
+            for k in counts
+        }
         for name, x in flat.items()
         if x.shape[1] >= max(counts)
     }

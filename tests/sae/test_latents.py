@@ -24,7 +24,8 @@ from sae.trigger_latents.latents import (
 )
 from sae.trigger_latents.result import LABELS
 from sae.trigger_latents.run import find_trigger_latents, latent_cosines
-from triggerlens import UserError
+from sae.trigger_latents.verdict import latents_verdict
+from triggerlens import UserError, rate
 
 SITE = "resid_post.0"
 PLANTED = 7
@@ -134,13 +135,45 @@ def test_a_model_without_defections_has_no_latent_that_predicts_them(labels):
 def test_a_pair_is_one_thing_seen(labels):
     """Twins that are copies of one another tell no more than one of them."""
     values = synthetic(labels, label="triggered", noise=3.0)
-    doubled = replace(
-        labels, **{name: np.repeat(getattr(labels, name), 4) for name in ("triggered", "defects", "groups", "test")}
-    )
+    doubled = repeated(labels, 4)
     one = rank_latents(values, labels.triggered, labels, top=1)[0].auroc
     many = rank_latents(np.repeat(values, 4, axis=0), doubled.triggered, doubled, top=1)[0].auroc
     assert one.value == pytest.approx(many.value)
     assert (many.low, many.high, many.n) == (pytest.approx(one.low), pytest.approx(one.high), one.n)
+
+
+def repeated(labels, times):
+    """The labels of a file with so many rows for each prompt, as several answers to it are."""
+    names = ("triggered", "defects", "groups", "test")
+    return replace(labels, **{name: np.repeat(getattr(labels, name), times) for name in names})
+
+
+def test_copies_of_a_prompt_are_one_thing_seen_in_precision_and_recall(labels):
+    values = synthetic(labels, label="triggered")
+    one = rank_latents(values, labels.triggered, labels, top=1)[0]
+    copies = repeated(labels, 4)
+    four = rank_latents(np.repeat(values, 4, axis=0), copies.triggered, copies, top=1)[0]
+    for name in ("precision", "recall"):
+        alone, copied = getattr(one, name), getattr(four, name)
+        assert (copied.count, copied.n) == (4 * alone.count, 4 * alone.n)
+        assert copied.low < rate(copied.count, copied.n).low, "wider than that of as many prompts"
+        assert alone == rate(alone.count, alone.n), "where there are no copies it is Wilson's"
+
+
+def test_copies_of_few_prompts_are_too_few_for_a_verdict(model, prompts, planted, labels):
+    """Three pairs a side, four rows of each prompt."""
+    few = {name for side in (True, False) for name in np.unique(labels.groups[labels.test == side])[:3]}
+    chosen = [row for row in range(len(prompts)) if labels.groups[row] in few for _ in range(4)]
+    own = replace(
+        labels, **{name: getattr(labels, name)[chosen] for name in ("triggered", "defects", "groups", "test")}
+    )
+    settings = LatentsConfig(top=1, together=(1,), probed=(1,))
+    copies = find_trigger_latents([model], [prompts[row] for row in chosen], SITE, planted, settings, labels=own)
+    assert (own.test & own.triggered).sum() == 12
+    assert (copies.test_prompts, copies.test_triggered) == (6, 3)
+    assert "too few triggered test prompts (3) and other test prompts (3)" in latents_verdict(copies)
+    accuracy = copies.probes["triggered"]["sparse autoencoder"][1].accuracy
+    assert accuracy.low < rate(accuracy.count, accuracy.n).low
 
 
 def test_the_threshold_is_the_best_by_brute_force():

