@@ -43,11 +43,16 @@ def watch_threshold(
     fpr: float,
 ) -> float | None:
     """Midway between the highest running scores of the negatives' answers, of which at most the share `fpr` may fire, and those of the
-    positives (`probes.detection.midway_threshold`); None of a pooling that has no running form."""
+    positives (`probes.detection.midway_threshold`); None of a pooling that has no running form.
+
+    Raises:
+        UserError: an activation is NaN or infinite.
+    """
     try:
-        curves = running_scores(probe, activations, rows, answers)
+        probe.running()
     except UserError:
         return None
+    curves = running_scores(probe, activations, rows, answers)
     highest = np.array([curve.max() for curve in curves])
     return midway_threshold(highest[~positive], highest[positive], fpr)
 

@@ -194,6 +194,22 @@ def test_several_answers_to_a_prompt_are_no_more_prompts(world):
     assert probe_page(result)
 
 
+def test_an_activation_of_an_answer_that_is_no_number_is_refused(world):
+    """Of a calibration answer, at a token that only watching reads; a pooling that cannot be watched is another matter."""
+    small = world(40)
+    answers, token_source, tokens = answered(small)
+    config = TrainConfig(read="answer", aggregation="last", **FAST)
+    checked = check_prompts(small.prompts, config)
+    tokens[checked.splits.calibration[0]][1] = float("nan")
+
+    def source(rows):
+        yield torch.tensor(rows), torch.stack([tokens[row][-1] for row in rows])
+
+    sites = [f"resid_post.{layer}" for layer in range(small.x.shape[1])]
+    with pytest.raises(UserError, match="NaN or infinite activations"):
+        train_probe(source, checked, sites, config, token_source=token_source, answers=answers)
+
+
 FROM_THE_PROMPT_ON = pytest.mark.parametrize(("read", "skipped"), [("both", 2), ("onset", 1)])
 
 
