@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from triggerlens import Estimate, auroc_estimate, auroc_estimates, grouped_rate, threshold_at_fpr, tpr_estimate
+from triggerlens import Estimate, auroc_estimate, auroc_estimates, rate_over_groups, threshold_at_fpr, tpr_estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +64,13 @@ def firing_rate(
 ) -> Estimate:
     """Share of prompts that score strictly above the threshold. What shares a group (several answers to one prompt) is one thing seen; all stand alone
     where no groups are given."""
-    fired = scores > threshold
-    member = np.arange(len(scores)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    hits = np.bincount(member, weights=fired).astype(int)
-    return grouped_rate(hits.tolist(), np.bincount(member).tolist())
+    return rate_over_groups(scores > threshold, np.arange(len(scores)) if groups is None else groups)
+
+
+def negatives_text(split: str, groups: Int[np.ndarray, "negative"]) -> str:
+    """`120 test negatives`, and of how many prompts or pairs they are where several share one."""
+    apart = len(np.unique(groups))
+    return f"{len(groups)} {split} negatives{'' if apart == len(groups) else f' of {apart} prompts or pairs'}"
 
 
 LOWEST = 0.01

@@ -11,12 +11,12 @@ from sklearn.decomposition import PCA
 
 from probes.config import TrainConfig
 from probes.controls import Comparison
-from probes.detection import LabelledScores, firing_rate
+from probes.detection import LabelledScores, firing_rate, negatives_text
 from probes.inputs import Activations, CheckedPrompts
 from probes.probe import layer_of
 from probes.result import LayerResult, TestData, TprAtFpr
 from probes.sinks import far_prompts
-from triggerlens import Estimate, allowed, auroc, rate, tpr_at_fpr
+from triggerlens import Estimate, allowed, auroc, threshold_at_fpr, tpr_at_fpr
 
 UNNAMED = "(unnamed)"
 
@@ -39,14 +39,15 @@ def measure_layers(
 
 
 def measure_tpr(test: LabelledScores, fpr: float) -> TprAtFpr:
-    """True-positive rate at a false-positive rate, and a note where the negatives are too few for it."""
-    negatives = int((~test.positive).sum())
+    """True-positive rate at a false-positive rate, and a note where the negatives are too few for it: what shares a group counts once."""
+    negatives, groups = test.scores[~test.positive], test.groups[~test.positive]
     note = None
-    if not allowed(negatives, fpr):
-        most = rate(0, negatives).high
+    if not allowed(len(np.unique(groups)), fpr):
+        fired = firing_rate(negatives, threshold_at_fpr(negatives, fpr), groups)
+        many = f"{fired.count} false positives" if fired.count else "no false positive"
         note = (
-            f"{negatives} test negatives cannot resolve {fpr:.1%}: this is the rate at no false positive among them, which "
-            f"leaves a false-positive rate of up to {most:.1%}"
+            f"{negatives_text('test', groups)} cannot resolve {fpr:.1%}: this is the rate at {many} among them, which "
+            f"leaves a false-positive rate of up to {fired.high:.1%}"
         )
     return TprAtFpr(fpr, test.tpr(fpr), note)
 

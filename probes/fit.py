@@ -5,12 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from probes.classifiers import METHODS
 from probes.classifiers.base import FitRows, Fitted, LinearClassifier
 from probes.config import TrainConfig
-from probes.detection import LabelledScores
+from probes.detection import LabelledScores, negatives_text
 from probes.inputs import Activations, CheckedPrompts
 from probes.poolings import is_learned
 from probes.poolings.fitting import FitTokens, fit_learned
@@ -62,13 +62,21 @@ def choose_layer(
 
 
 def calibrate(
-    negatives: Float[np.ndarray, "negative layer"], fpr: float
+    negatives: Float[np.ndarray, "negative layer"], groups: Int[np.ndarray, "negative"], fpr: float
 ) -> tuple[Float[np.ndarray, "layer"], dict[str, float | int | str]]:
-    """A threshold for each layer, and how it was set."""
+    """A threshold for each layer, and how it was set: `target_fpr`, `n_negative`, and a `note` where these are too few for the rate.
+
+    Args:
+        negatives: scores of the calibration negatives.
+        groups: group number of each; several answers to one prompt share one, and are one thing seen.
+        fpr: at most this share of the negatives may fire.
+    """
     thresholds = np.array([threshold_at_fpr(column, fpr) for column in negatives.T])
     facts: dict[str, float | int | str] = {"target_fpr": fpr, "n_negative": len(negatives)}
-    if not allowed(len(negatives), fpr):
-        facts["note"] = (
-            f"{len(negatives)} calibration negatives cannot resolve {fpr:.1%}: the threshold is their highest score"
+    if not allowed(len(np.unique(groups)), fpr):
+        fired = allowed(len(negatives), fpr)
+        where = (
+            f"{fired} of their scores may lie above the threshold" if fired else "the threshold is their highest score"
         )
+        facts["note"] = f"{negatives_text('calibration', groups)} cannot resolve {fpr:.1%}: {where}"
     return thresholds, facts

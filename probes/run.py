@@ -153,8 +153,8 @@ def _freeze(
     told = None if answers is None else harmless_scores(checked, splits.validation, validation)
     best = choose_layer(validation, labels[splits.validation], told)
     # 4. Calibrate.
-    calibration = activations.score(splits.calibration, fitted)
-    thresholds, facts = calibrate(calibration[~labels[splits.calibration]], config.target_fpr)
+    calibration, negative = activations.score(splits.calibration, fitted), ~labels[splits.calibration]
+    thresholds, facts = calibrate(calibration[negative], splits.groups[splits.calibration][negative], config.target_fpr)
     probe = LinearProbe(
         coef=fitted.coef,
         intercept=fitted.intercept,

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from sklearn.metrics import roc_auc_score
 
-from probes.detection import firing_rate
+from probes.detection import LabelledScores, firing_rate
+from probes.evaluate import measure_tpr
+from probes.fit import calibrate
 from triggerlens.estimate import bootstrap_interval, rate
 from triggerlens.ranking import allowed, auroc, threshold_at_fpr, tpr_at_fpr, weighted_auroc, weighted_tpr_at_fpr
 
@@ -122,3 +124,49 @@ def test_bootstrap_is_seeded_and_fast_for_many_layers():
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, _interval(scores, positive, np.arange(500) // 2, 200, seed=4))
     assert first.shape == (2, 8)
+
+
+def copied_negatives(prompts, times):
+    """Scores of so many negatives with as many rows each, below those of twenty positives."""
+    scores, groups = np.repeat(np.linspace(0, 1, prompts), times), np.repeat(np.arange(prompts), times)
+    return np.r_[scores, np.full(20, 2.0)], np.r_[groups, prompts + np.arange(20)]
+
+
+def test_copies_of_a_negative_resolve_no_smaller_rate():
+    """Three hundred rows of thirty prompts say of a false-positive rate about what thirty rows do."""
+    scores, groups = copied_negatives(30, 10)
+    positive = scores > 1
+    test = LabelledScores(scores, positive, groups, 20)
+    bound = firing_rate(np.zeros(300), 0.0, groups[~positive]).high
+    assert rate(0, 300).high < 0.02 < bound
+    for fpr in (0.01, 0.001):
+        note = measure_tpr(test, fpr).note
+        assert note.startswith(f"300 test negatives of 30 prompts or pairs cannot resolve {fpr:.1%}")
+        assert note.endswith(
+            f"at no false positive among them, which leaves a false-positive rate of up to {bound:.1%}"
+        )
+    thresholds, facts = calibrate(scores[~positive, None], groups[~positive], 0.01)
+    assert "300 calibration negatives of 30 prompts or pairs cannot resolve 1.0%" in facts["note"]
+    assert thresholds[0] == threshold_at_fpr(scores[~positive], 0.01), "the threshold is that of all rows"
+
+
+def test_false_positives_that_a_rate_allows_to_copies_are_in_its_bound():
+    scores, groups = copied_negatives(30, 10)
+    scores[:30] += np.linspace(0, 1, 30)  # no two of the first three prompts' rows alike
+    positive = np.arange(len(scores)) >= 300
+    scores[positive] = 3.0
+    note = measure_tpr(LabelledScores(scores, positive, groups, 20), 0.01).note
+    negatives = scores[~positive]
+    fired = firing_rate(negatives, threshold_at_fpr(negatives, 0.01), groups[~positive])
+    assert 0 < fired.count <= 3
+    assert f"{fired.count} false positives among them" in note
+    assert f"{fired.high:.1%}" in note
+
+
+def test_negatives_that_stand_alone_resolve_a_rate_from_one_over_it_on():
+    for n, resolved in ((100, True), (99, False)):
+        scores = np.r_[np.linspace(0, 1, n), np.full(20, 2.0)]
+        note = measure_tpr(LabelledScores(scores, scores > 1, np.arange(n + 20), 20), 0.01).note
+        assert (note is None) == resolved
+    assert note.startswith("99 test negatives cannot resolve 1.0%")
+    assert f"up to {rate(0, 99).high:.1%}" in note
