@@ -109,8 +109,8 @@ def check_destination(out: str | Path, overwrite: bool, kind: str = "", inputs: 
         inputs: files and folders that it is made from.
 
     Raises:
-        UserError: `out` exists and `overwrite` is false; `overwrite` would delete an input, another kind of artifact or what is none; or no folder can be
-            made there.
+        UserError: `out` exists and `overwrite` is false; `overwrite` would delete an input, another kind of artifact, what is none or the current
+            folder; or no folder can be made there.
     """
     out = Path(out)
     _check_parent(out)
@@ -125,6 +125,8 @@ def check_destination(out: str | Path, overwrite: bool, kind: str = "", inputs: 
         raise UserError(
             f"{out}: not replaced, since it has no {MANIFEST} and so was not written here; give another --out"
         )
+    if Path.cwd().is_relative_to(out.resolve()):  # whoever stands there would be left in a folder that is gone
+        raise UserError(f"{out}: not replaced, since it holds the current folder; run from another one")
     theirs = _kind_of(out)
     if kind and theirs is not None and _ALIKE.get(theirs, theirs) != _ALIKE.get(kind, kind):
         raise UserError(f"{out}: not replaced, since it holds {_named(theirs)}, not {_named(kind)}; give another --out")
@@ -165,12 +167,12 @@ def writing_artifact(out: str | Path, manifest: Manifest, *, overwrite: bool = F
     """Give a temporary folder to fill; on success add the manifest and rename it to `out`.
 
     An exception inside the block removes the temporary folder and leaves `out` as it was. With `overwrite` the old
-    folder is removed only once the new one is whole.
+    folder is removed only once the new one is whole. Where `out` is a link, the folder that it names is written, and the link stays.
 
     Raises:
         UserError: as `check_destination`, or the folder cannot be written (no space, no permission).
     """
-    out = check_destination(out, overwrite, manifest.kind)
+    out = Path(os.path.realpath(check_destination(out, overwrite, manifest.kind)))
     draft = out.with_name(f".{out.name}.partial")
     try:
         shutil.rmtree(draft, ignore_errors=True)

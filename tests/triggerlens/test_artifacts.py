@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from triggerlens import Manifest, UserError, read_artifact, writing_artifact
+from triggerlens import Manifest, UserError, check_destination, read_artifact, writing_artifact
 
 
 def write(out, content="data", **options):
@@ -58,6 +58,27 @@ def test_overwrite_never_deletes_a_folder_that_was_not_written_here(tmp_path):
     with pytest.raises(UserError, match="was not written here"):
         write(tmp_path / "thesis", overwrite=True)
     assert (tmp_path / "thesis" / "chapter.tex").exists()
+
+
+def test_a_folder_behind_a_link_is_replaced_where_it_is_however_often(tmp_path):
+    write(tmp_path / "disk" / "x", "old")
+    (tmp_path / "x").symlink_to(tmp_path / "disk" / "x")
+    for content in ("new", "newer"):
+        write(tmp_path / "x", content, overwrite=True)
+        assert (tmp_path / "x").is_symlink()
+        assert (tmp_path / "disk" / "x" / "a.json").read_text() == content
+    assert [path.name for path in tmp_path.glob("**/.*")] == [], "nothing is left beside it"
+
+
+@pytest.mark.parametrize("out", [".", "..", "../x"])
+def test_the_current_folder_is_not_replaced_and_that_is_said_before_any_work(tmp_path, monkeypatch, out):
+    write(tmp_path / "x", "old")
+    monkeypatch.chdir(tmp_path / "x" / "sub" if out == ".." else tmp_path / "x")
+    with pytest.raises(UserError, match="holds the current folder; run from another one"):
+        check_destination(out, overwrite=True)
+    with pytest.raises(UserError, match="holds the current folder"):
+        write(out, "new", overwrite=True)
+    assert (tmp_path / "x" / "a.json").read_text() == "old"
 
 
 def test_a_failed_overwrite_keeps_the_old_folder(tmp_path):
