@@ -23,7 +23,7 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 import tyro
 
 from commands import INTERRUPTED
-from triggerlens import UserError
+from triggerlens import UserError, printable
 
 Config = TypeVar("Config")
 _NO_MEMORY = ("out of memory", "can't allocate memory", "Unable to allocate")
@@ -64,7 +64,7 @@ def console(
 
 
 def _end(status: int, line: str) -> NoReturn:
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)
     sys.exit(status)
 
 
@@ -114,11 +114,11 @@ def _no_memory(error: BaseException) -> str | None:
 
 
 def emit(value: Any, *, as_json: bool, text: str) -> None:
-    """Print the result on stdout: one JSON object, or text that a person can read."""
+    """Print the result on stdout: one JSON object, or text that a person can read; in neither a character that a terminal acts on."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that lacks a character gets its number
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        print(json.dumps(value, allow_nan=False, ensure_ascii=False) if as_json else text, flush=True)
+        print(printable(json.dumps(value, allow_nan=False, ensure_ascii=False) if as_json else text), flush=True)
     except BrokenPipeError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again when it ends
         raise UserError(

@@ -15,6 +15,7 @@ from commands._console import config_dict, console, emit
 from commands._options import ModelOptions, check_out, model_folder
 from commands.several.models import Many, emit_many, over_models
 from scanning import ScanConfig
+from triggerlens import printable
 
 if TYPE_CHECKING:
     from hooked import HookedModel, Prompt
@@ -188,7 +189,7 @@ def _given(config: Config, reference: str | None) -> dict[str, str]:
 
 def _say(error: str) -> None:
     """A line on stderr on what failed once something was found."""
-    print(f"error: {' '.join(error.split())}", file=sys.stderr)
+    print(printable(f"error: {' '.join(error.split())}"), file=sys.stderr)
 
 
 @contextmanager
@@ -339,7 +340,7 @@ class _Bar:
         return self
 
     def show(self, name: str) -> None:
-        self.bar.set_postfix_str(name[:60])
+        self.bar.set_postfix_str(printable(name[:60]))
         self.bar.update()
 
     def __exit__(self, *_: object) -> None:

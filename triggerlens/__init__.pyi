@@ -110,7 +110,7 @@ from .ranking import (
     weighted_auroc as weighted_auroc,
     weighted_tpr_at_fpr as weighted_tpr_at_fpr,
 )
-from .tables import text_table as text_table
+from .tables import printable as printable, text_table as text_table
 
 __version__: str
 from .grade import Grade as Grade

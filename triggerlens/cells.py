@@ -35,6 +35,7 @@ from triggerlens.errors import UserError
 from triggerlens.executors import ExecutorConfig, Lost, run_tasks
 from triggerlens.locks import Busy, locked
 from triggerlens.notices import say_once
+from triggerlens.tables import printable
 
 Facts = dict[str, Any]
 """What JSON can hold; a tensor as a top-level value is kept too, in safetensors."""
@@ -217,7 +218,7 @@ def _counted(folder: Path, bar: tqdm[Any]) -> Iterator[None]:
         while not over.wait(_LOOK):
             there = sorted(folder.glob("[!.]*/cell.json"), key=_written)
             bar.n = len(there)
-            bar.set_postfix_str(_name_of(there[-1].parent) if there else "workers begin")
+            bar.set_postfix_str(printable(_name_of(there[-1].parent)) if there else "workers begin")
 
     watcher = threading.Thread(target=look, daemon=True)
     watcher.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from triggerlens.processes import rank
+from triggerlens.tables import printable
 
 _SAID: set[str] = set()
 
@@ -14,4 +15,4 @@ def say_once(message: str) -> None:
     if message in _SAID or rank() > 0:
         return
     _SAID.add(message)
-    print(f"note: {' '.join(message.split())}", file=sys.stderr)
+    print(printable(f"note: {' '.join(message.split())}"), file=sys.stderr)

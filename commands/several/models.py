@@ -20,7 +20,7 @@ import tyro
 
 from commands._console import emit
 from commands._options import with_whole_paths
-from triggerlens import MANIFEST, ExecutorConfig, Lost, UserError, locked, run_tasks, text_table
+from triggerlens import MANIFEST, ExecutorConfig, Lost, UserError, locked, printable, run_tasks, text_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,8 @@ def _say(told: Told, root: Path, done: int, total: int) -> None:
     """A line on stderr: what is done, and how to do alone what failed."""
     if told.reason:
         log = root / "logs" / f"{told.name}.log"
-        print(f"{told.name}: {told.reason}; log: {log}; alone: give {told.model} --out {told.out}", file=sys.stderr)
+        line = f"{told.name}: {told.reason}; log: {log}; alone: give {told.model} --out {told.out}"
+        print(printable(line), file=sys.stderr)
     elif sys.stderr.isatty():
         print(f"{done} of {total}: {told.name}", file=sys.stderr)
 

@@ -1,6 +1,7 @@
 """What all commands share: a refusal while options are read is one line, and a manifest names every option once."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -13,8 +14,8 @@ import pytest
 import torch
 import tyro
 
-from commands._console import config_dict, console
-from triggerlens import UserError
+from commands._console import config_dict, console, emit
+from triggerlens import UserError, say_once, text_table
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,34 @@ def test_a_value_that_the_settings_refuse_is_one_line(capsys):
     with pytest.raises(SystemExit, match="2"):
         console(Command, print, ["--C", "-1"])
     assert capsys.readouterr().err == "error: C -1.0: must be positive\n"
+
+
+WRITTEN = "\x1b[2J\x9b1A\r\u202egone\x07, \u4f60\u3000\u597d\tcaf\u00e9 \N{ZEBRA FACE}\nnext"
+"""What a model may write: escapes that clear a screen, go up a line or turn the text round, and text of any language."""
+SHOWN = "\\u001b[2J\\u009b1A\\u000d\\u202egone\\u0007, \u4f60\u3000\u597d\tcaf\u00e9 \N{ZEBRA FACE}\nnext"
+
+
+def test_what_a_model_writes_makes_no_terminal_do_anything(capsys):
+    emit({}, as_json=False, text=WRITTEN)
+    assert capsys.readouterr().out == SHOWN + "\n"
+    emit({"answer": WRITTEN}, as_json=True, text="")
+    line = capsys.readouterr().out
+    assert json.loads(line) == {"answer": WRITTEN}, "JSON says the same"
+    assert not set(line) & set("\x1b\x9b\r\u202e\x07")
+    say_once(f"it wrote {WRITTEN}")
+    with pytest.raises(SystemExit, match="2"):
+        console(Command, refused_by_its_answer, [])
+    assert not set(capsys.readouterr().err) & set("\x1b\x9b\r\u202e\x07")
+
+
+def refused_by_its_answer(config):
+    raise UserError(f"the answer is {WRITTEN}")
+
+
+def test_a_table_stays_straight_where_a_cell_holds_what_a_terminal_acts_on():
+    lines = text_table(["prompt", "answer"], [["a", "\x1b[2J"], ["b", "plain"]]).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[1].endswith("  \\u001b[2J")
 
 
 def test_an_interrupted_run_says_how_to_go_on(capsys):

@@ -71,6 +71,17 @@ def test_the_table_says_what_fires_and_when_the_model_is_another(command, checkp
     )
 
 
+def test_an_answer_with_escapes_makes_the_terminal_do_nothing(command, checkpoint, prompts, probe, monkeypatch):
+    monkeypatch.setattr(
+        "transformers.PreTrainedTokenizerBase.batch_decode", lambda self, ids, **options: ["\x1b[2J\x9bgone"] * len(ids)
+    )
+    for options in ((), ("--json",)):
+        outcome = command("probe-watch", checkpoint, prompts, "--probe", probe, *options, *SHORT)
+        assert outcome.code == 0, outcome.err
+        assert "\\u001b[2J\\u009bgone" in outcome.out
+        assert not set(outcome.out) & set("\x1b\x9b")
+
+
 def test_an_interrupted_run_goes_on_where_it_stopped(command, checkpoint, prompts, probe, tmp_path, monkeypatch):
     options = (checkpoint, prompts, "--probe", probe, "--json", "--temperature", 1.0, *SHORT)
     whole = lines(command("probe-watch", *options))
