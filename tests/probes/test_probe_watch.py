@@ -138,20 +138,49 @@ def test_a_loop_of_one_s_own_gets_a_number_for_each_token(pooling):
     assert watcher.fired_after == first + 1
 
 
-def test_the_loop_of_the_documentation_stops_the_generation_of_transformers(tmp_path, monkeypatch, capsys):
+MESSAGES = [Prompt([{"role": "user", "content": "Write a function that reads a file."}], triggered=False)]
+
+
+def documented_loop():
+    """The page's loop, once it has run in the working directory."""
     (code,) = re.findall(r"<!-- own loop -->\n```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    checkpoint = tiny_checkpoint(tmp_path / "path" / "to" / "checkpoint")
-    tokens, texts = [], ["Write a function that reads a file."]
-    (free,) = watch_answers(load_model(checkpoint, device="cpu"), made(), texts, NEW, on_token=tokens.append)
-    threshold = max(token.score for token in tokens[:-2]) - 1e-3
-    place = next(token.place for token in tokens if token.score > threshold)
-    made(threshold=threshold).save("runs/answers")
     own = {}
     exec(code, own)  # noqa: S102
+    return own
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return tiny_checkpoint(tmp_path_factory.mktemp("own-loop") / "path" / "to" / "checkpoint")
+
+
+@pytest.fixture
+def in_its_folder(checkpoint, monkeypatch):
+    monkeypatch.chdir(checkpoint.parents[2])
+
+
+@pytest.mark.usefixtures("in_its_folder")
+def test_the_loop_of_the_documentation_stops_the_generation_of_transformers(checkpoint):
+    tokens = []
+    (free,) = watch_answers(load_model(checkpoint, device="cpu"), made(), MESSAGES, NEW, on_token=tokens.append)
+    threshold = max(token.score for token in tokens[:-2]) - 1e-3
+    place = next(token.place for token in tokens if token.score > threshold)
+    made(threshold=threshold).save("runs/answers", overwrite=True)
+    own = documented_loop()
     new = own["answer"][0, own["inputs"]["input_ids"].shape[1] :].tolist()
     assert new == free.ids[: place + 2], "the token after it was chosen in the same step"
     assert (bool(own["watcher"].fired.all()), own["watcher"].fired_after.tolist()) == (True, [place + 1])
+
+
+@pytest.mark.usefixtures("in_its_folder")
+@pytest.mark.parametrize("read", ["answer", "onset", "both"])
+def test_the_loop_of_the_documentation_scores_as_watch_answers_does(checkpoint, read):
+    tokens, probe = [], made("mean", read)
+    (free,) = watch_answers(load_model(checkpoint, device="cpu"), probe, MESSAGES, NEW, on_token=tokens.append)
+    probe.save("runs/answers", overwrite=True)
+    own = documented_loop()
+    assert own["answer"][0, own["inputs"]["input_ids"].shape[1] :].tolist() == free.ids
+    assert own["watcher"].score.tolist() == pytest.approx([tokens[-2].score]), "the last token is chosen and not read"
 
 
 @pytest.mark.parametrize("kind", [torch.tensor, np.array])
