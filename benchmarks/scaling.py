@@ -5,7 +5,7 @@
    writes each result to the shared storage, which serves one after another at its bandwidth.
 3. Workers die at a stated rate. The task that one was at is done again from its beginning, and another worker begins in its place.
 
-    python benchmarks/scaling.py             # the two jobs of docs/scaling.md at 8, 64 and 512 GPUs
+    python benchmarks/scaling.py             # the two jobs of docs/results/scaling.md at 8, 64 and 512 GPUs
     python benchmarks/scaling.py --built zoo/built.json --workers 2 --start 1.6    # a zoo that was built one after another
 """
 
@@ -186,7 +186,7 @@ def predicted(built: Path, workers: int, start: float) -> float:
 
 
 def main() -> None:
-    """Print the table of docs/scaling.md, or what a zoo would take."""
+    """Print the table of docs/results/scaling.md, or what a zoo would take."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--built", type=Path, help="built.json of a zoo that was built one after another")
     parser.add_argument("--workers", type=int, default=2)

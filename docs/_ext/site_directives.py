@@ -2,6 +2,7 @@
 
 ```{claims-table}          the table of claims, from the committed results
 ```{command-help} NAME     what a command's --help prints; words behind the name stand before it
+```{gallery}              every registered figure, drawn from the committed results
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from collections.abc import Collection
 from typing import ClassVar
 
 from docutils import nodes
+from site_notebooks import figure_html
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from experiments import Finding, chosen_result, markdown, read_table
+from figures import FIGURES, draw
 from organisms import organism_folder, organism_names, real_names
 from triggerlens import Estimate, count_text, estimate_text, from_json
 
@@ -48,6 +51,24 @@ class CommandHelp(SphinxDirective):
             raise self.error(f"{self.arguments[0]} --help failed: {outcome.stderr[-500:]}")
         text = outcome.stdout.replace("usage: -c", f"usage: {self.arguments[0]}")
         return [nodes.literal_block(text, text, language="text", classes=["command-help"])]
+
+
+class Gallery(SphinxDirective):
+    """Title, picture and command of every registered figure."""
+
+    def run(self) -> list[nodes.Node]:
+        return [self.section(name) for name in FIGURES]
+
+    def section(self, name: str) -> nodes.section:
+        """One figure under its title."""
+        figure = FIGURES[name]
+        section = nodes.section(ids=[nodes.make_id(name)], names=[name])
+        section += nodes.title(figure.title, figure.title)
+        drawn = json.loads(draw(name).to_json())
+        section += nodes.raw("", figure_html(drawn, f"gallery-{name}"), format="html")
+        results = ", ".join(f"`{experiment}`" for experiment in figure.experiments)
+        section += self.parse_text_to_nodes(f"`figure-make {name}`, from the results of {results}")
+        return section
 
 
 class EmbeddedRates(SphinxDirective):
@@ -156,6 +177,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("claims-table", ClaimsTable)
     app.add_directive("command-help", CommandHelp)
+    app.add_directive("gallery", Gallery)
     app.add_directive("findings", Findings)
     app.add_directive("embedded-rates", EmbeddedRates)
     app.add_directive("real-rates", RealRates)

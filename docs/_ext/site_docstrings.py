@@ -1,10 +1,12 @@
-"""Docstrings are plain text with names in `backticks`; here they become reStructuredText before Sphinx reads them.
+"""The pages of the API: in what order a package's names stand, and docstrings, which are plain text with names in `backticks` and become
+reStructuredText before Sphinx reads them.
 
 Characters that mean something there (`*args`, `|a|`, `name_`) are escaped outside of code, and code gets its second backtick.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 from contextlib import suppress
 from dataclasses import is_dataclass
@@ -16,7 +18,8 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
 
-ROOMS = sorted({path.stem for path in (Path(__file__).parents[1] / "api").glob("*.md")} - {"index"})
+API = Path(__file__).parents[1] / "api"
+ROOMS = sorted({path.stem for path in API.glob("*.md")} - {"index"})
 """Each has a page of the API."""
 _CODE = re.compile(r"(``.+?``|`[^`\n]+`)")
 _SPECIAL = re.compile(r"([*|\\])|(?<=\w)(_)(?=[^\w`]|$)")
@@ -47,6 +50,26 @@ def process(app: Sphinx, what: str, name: str, subject: Any, options: Any, lines
 def restore(app: Sphinx, what: str, name: str, subject: Any, options: Any, lines: list[str]) -> None:
     """Give an attribute its docstring back."""
     lines[:] = _of_fields.pop(name, lines)
+
+
+def started_with() -> list[str]:
+    """The names, as `package.name`, that the first page of the API links, in its order."""
+    return re.findall(r"\{py:\w+\}`(\w+\.\w+)`", (API / "index.md").read_text(encoding="utf-8"))
+
+
+def in_order(room: str) -> list[str]:
+    """The names of a package: first those to start with, then the others as its `__init__.pyi` lists them."""
+    stub = Path(__file__).parents[2] / room / "__init__.pyi"
+    imports = [node for node in ast.parse(stub.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)]
+    first = [name for own, _, name in (full.partition(".") for full in started_with()) if own == room]
+    return list(dict.fromkeys([*first, *(alias.name for node in imports for alias in node.names)]))
+
+
+def order_faces(app: Sphinx) -> None:
+    """Autodoc follows `__all__`, which lazy_loader sorts by the alphabet."""
+    for room in ROOMS:
+        face = import_module(room)
+        face.__all__ = [*(name for name in in_order(room) if name in face.__all__), *sorted({*face.__all__} - {*in_order(room)})]
 
 
 def plain_fields(app: Sphinx) -> None:
@@ -88,6 +111,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", process, priority=100)
     app.connect("autodoc-process-docstring", restore, priority=900)
     app.connect("autodoc-process-signature", shorten)
+    app.connect("builder-inited", order_faces)
     app.connect("builder-inited", plain_fields)
     app.connect("doctree-read", drop_false_links)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,4 +1,4 @@
-"""Notebooks with their pictures: what Plotly kept in an output is drawn by plotly.js from this site, never from another one."""
+"""Plotly's pictures, of notebooks and of the gallery: drawn by plotly.js from this site, never from another one."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def figure_html(figure: dict[str, Any], name: str) -> str:
 
 
 def add_script(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """plotly.js on the pages of notebooks alone: it is 5 MB."""
-    if pagename.startswith("notebooks/") and doctree is not None:
+    """plotly.js on the pages with pictures alone: it is 5 MB."""
+    if pagename.startswith(("notebooks/", "gallery")) and doctree is not None:
         app.add_js_file(SCRIPT, loading_method="")
 
 

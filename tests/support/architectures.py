@@ -128,15 +128,68 @@ CONFIGS: dict[str, tuple[str, dict]] = {
 REFUSED = {"mamba": ("Mamba", {"hidden_size": WIDTH, "num_hidden_layers": LAYERS})}
 """State-space models: no block has attention."""
 
+EVERYDAY = {
+    "apertus": "Apertus",
+    "bloom": "BLOOM, BLOOMZ",
+    "codegen": "CodeGen",
+    "cohere": "Command R",
+    "cohere2": "Command R7B, Command A",
+    "deepseek_v3": "DeepSeek V3, R1",
+    "ernie4_5": "ERNIE 4.5",
+    "exaone4": "EXAONE 4",
+    "falcon (7b)": "Falcon 7B",
+    "falcon (40b)": "Falcon 40B",
+    "falcon (rw)": "Falcon-RW",
+    "gemma2": "Gemma 2",
+    "gemma3": "Gemma 3 (text)",
+    "glm": "GLM-4-9B-hf",
+    "glm4": "GLM-4-0414",
+    "gpt2": "GPT-2, DistilGPT-2",
+    "gpt_bigcode": "StarCoder",
+    "gpt_neo": "GPT-Neo, TinyStories",
+    "gpt_neox": "Pythia, GPT-NeoX-20B",
+    "gpt_oss": "gpt-oss",
+    "gptj": "GPT-J-6B",
+    "granite": "Granite 3",
+    "granitemoe": "Granite 3 MoE",
+    "helium": "Helium",
+    "lfm2": "LFM2",
+    "llama": "Llama 2 and 3.x, TinyLlama, Vicuna, SmolLM2, Yi, R1-Distill-Llama",
+    "llama4": "Llama 4 (text)",
+    "mistral": "Mistral 7B, Zephyr",
+    "mixtral": "Mixtral",
+    "mpt": "MPT",
+    "nemotron": "Nemotron-4, Minitron",
+    "olmo": "OLMo",
+    "olmo2": "OLMo 2",
+    "olmo3": "OLMo 3",
+    "olmoe": "OLMoE",
+    "opt": "OPT",
+    "phi": "Phi-1, 1.5 and 2",
+    "phi3": "Phi-3, Phi-4",
+    "phimoe": "Phi-3.5-MoE",
+    "qwen2": "Qwen 2 and 2.5, R1-Distill-Qwen",
+    "qwen2_moe": "Qwen1.5-MoE, Qwen2-57B-A14B",
+    "qwen3": "Qwen 3",
+    "qwen3_moe": "Qwen3-30B-A3B, Qwen3-235B-A22B",
+    "qwen3_next": "Qwen3-Next",
+    "seed_oss": "Seed-OSS",
+    "smollm3": "SmolLM3",
+    "stablelm": "StableLM 2, StableLM-3B",
+    "starcoder2": "StarCoder2",
+}
+"""Models that people know, by the architecture that their `config.json` names as `model_type`."""
+
 TABLE = Path(__file__).parents[2] / "docs" / "architectures.md"
-HEAD = """# Architectures
+HEAD = """# Supported models
 
-Tiny random models of every architecture below are loaded by the tests with both backends, and their streams compared with those of
-`transformers`. A row says which sites a backend offers; `resid_pre`, `head_out`, `attn_out`, `mlp_out` and `resid_post` are there in all of
-them. A model that is not in the table may well load: its sites are tried when it is loaded, and what does not hold is not offered.
+`model_type` in a model's `config.json` names its architecture. Tiny random models of every architecture below are loaded by the tests with both
+backends, and their streams compared with those of `transformers`. A row says which sites a backend offers; `resid_pre`, `head_out`, `attn_out`,
+`mlp_out` and `resid_post` are there in all of them. A model that is not in the table may well load: its sites are tried when it is loaded, and what
+does not hold is not offered.
 
-| architecture | nnsight | transformer-lens |
-| --- | --- | --- |
+| architecture | for example | nnsight | transformer-lens |
+| --- | --- | --- | --- |
 """
 
 TAIL = """
@@ -180,14 +233,14 @@ def cell_of(model) -> str:
 
 def rows_of(text: str) -> dict[str, list[str]]:
     """The table's cells by architecture."""
-    rows = re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| (.+?) \| .+? \| (.+?) \| (.+?) \|$", text, re.MULTILINE)
     return {name: [nnsight, bridge] for name, nnsight, bridge in rows if name in CONFIGS}
 
 
 def write_table(folder: Path) -> None:
     """Make the table anew: `python tests/support/architectures.py`."""
     lines = [
-        f"| {name} | {offered(name, 'nnsight', folder)} | {offered(name, 'transformer-lens', folder)} |"
+        f"| {name} | {EVERYDAY[name]} | {offered(name, 'nnsight', folder)} | {offered(name, 'transformer-lens', folder)} |"
         for name in CONFIGS
     ]
     TABLE.write_text(HEAD + "\n".join(lines) + "\n" + TAIL, encoding="utf-8")
