@@ -69,7 +69,10 @@ def order_faces(app: Sphinx) -> None:
     """Autodoc follows `__all__`, which lazy_loader sorts by the alphabet."""
     for room in ROOMS:
         face = import_module(room)
-        face.__all__ = [*(name for name in in_order(room) if name in face.__all__), *sorted({*face.__all__} - {*in_order(room)})]
+        face.__all__ = [
+            *(name for name in in_order(room) if name in face.__all__),
+            *sorted({*face.__all__} - {*in_order(room)}),
+        ]
 
 
 def plain_fields(app: Sphinx) -> None:
