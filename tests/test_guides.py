@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from collections import defaultdict
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from forked import start
 from forked_work import run_script
+from tiny_models import CHAT_TEMPLATE, tiny_checkpoint
 
-from hooked import Fractions, Prompt, read_prompts, split_prompts, write_prompts
+from hooked import Fractions, Prompt, load_model, read_prompts, split_prompts, write_prompts
 from organisms import organism_folder
 from patching import large_config
 from triggerlens import FEWEST, Estimate, UserError, from_json
@@ -111,6 +113,19 @@ def test_the_messages_of_the_table_are_those_of_the_code():
     sentences = [text for text in shown if " " in text]
     assert len(sentences) >= 7
     assert [text for text in sentences if text.removeprefix("cannot be told: ") not in sources] == []
+
+
+def test_a_base_is_given_the_chat_template_as_the_page_shows(tmp_path, monkeypatch):
+    base, tuned = tiny_checkpoint(tmp_path / "base", seed=1), tiny_checkpoint(tmp_path / "tuned")
+    (base / "chat_template.jinja").unlink()
+    assert load_model(base).tokenizer.chat_template is None
+    code = python_of("troubleshooting.md").replace("path/to/base", str(base)).replace(PLACE, str(tuned))
+    (tmp_path / "script.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path("script.py")
+    twin = load_model("base-with-template")
+    assert twin.tokenizer.chat_template == CHAT_TEMPLATE
+    assert twin.info.weights_sha256 == load_model(base).info.weights_sha256
 
 
 def test_the_api_begins_with_what_examples_use(monkeypatch):
