@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -60,6 +60,7 @@ class Openly:
     """Of such ranks, corrected for the manners and places that were tried."""
 
 
+@runtime_checkable
 class _Said(Protocol):
     @property
     def ids(self) -> tuple[int, ...]: ...

@@ -1,7 +1,9 @@
 """Shapes in annotations are checked while the tests run; nothing may reach for the network."""
 
+import functools
 import gc
 import os
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -19,6 +21,15 @@ import tried_once  # noqa: E402
 @pytest.fixture(autouse=True, scope="session")
 def _each_model_tried_once():
     tried_once.install()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _each_committed_result_read_once():
+    """They are 17 MB, and no test writes to them."""
+    import experiments.saved_results as saved
+
+    read, once = saved.read_result, functools.cache(saved.read_result)
+    saved.read_result = lambda folder: (once if Path(folder).is_relative_to(saved.RESULTS) else read)(folder)
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +68,7 @@ def pytest_collection_finish():
     """What was imported stays: no collection of garbage, of which trainers ask for many, need look through it again."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_collection_modifyitems(items):

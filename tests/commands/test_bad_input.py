@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from calling import called
 from safetensors.torch import load_file, save_file
 from tiny_models import CONTEXT, tiny_checkpoint
 from tiny_prompts import labelled_prompts, prompt_file
@@ -144,10 +145,16 @@ def test_a_damaged_shard(command, refused, checkpoint, prompts, tmp_path):
     assert f"{shard}: damaged" in line
 
 
+@pytest.fixture(scope="module")
+def probe(checkpoint, prompts, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    assert called("probe-train", checkpoint, prompts, "--out", folder / "probe", "--store", folder / "store").code == 0
+    return folder / "probe"
+
+
 @pytest.fixture
-def trained(command, checkpoint, prompts, tmp_path):
-    assert command("probe-train", checkpoint, prompts, "--out", tmp_path / "probe").code == 0
-    return tmp_path / "probe"
+def trained(probe, tmp_path):
+    return shutil.copytree(probe, tmp_path / "probe")
 
 
 @pytest.mark.parametrize("name", ["probe.safetensors", "probe.json"])

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from calling import called
 from tiny_models import tiny_checkpoint
 from tiny_prompts import prompt_file
 
@@ -14,11 +15,12 @@ def checkpoint(tmp_path_factory):
     return tiny_checkpoint(tmp_path_factory.mktemp("llama") / "model")
 
 
-@pytest.fixture(params=["last", "mean", "max"])
-def trained(command, checkpoint, tmp_path, request):
-    path = prompt_file(tmp_path / "prompts.jsonl")
-    assert command("probe-train", checkpoint, path, "--position", request.param, "--out", tmp_path / "probe").code == 0
-    return tmp_path / "probe"
+@pytest.fixture(scope="module", params=["last", "mean", "max"])
+def trained(checkpoint, tmp_path_factory, request):
+    folder = tmp_path_factory.mktemp("trained")
+    places = ("--position", request.param, "--out", folder / "probe", "--store", folder / "store")
+    assert called("probe-train", checkpoint, prompt_file(folder / "prompts.jsonl"), *places).code == 0
+    return folder / "probe"
 
 
 def test_another_precision_than_the_threshold_was_set_in_is_said(command, checkpoint, tmp_path):

@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from forked import start_command
-from tiny_models import ARCHITECTURES, tiny_checkpoint
+from tiny_models import tiny_checkpoint
 from tiny_prompts import labelled_prompts, prompt_file
 
 from hooked import write_prompts
@@ -82,8 +83,8 @@ def test_the_folder_is_a_verified_probe_and_an_offline_report(command, checkpoin
     assert 'src="http' not in report
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_any_architecture_gives_the_same_metrics_with_either_backend(command, architecture, prompts, tmp_path):
+@pytest.mark.parametrize("architecture", ["gpt2", "gemma2"])  # the furthest apart; `hooked` compares the streams of all
+def test_an_architecture_gives_the_same_metrics_with_either_backend(command, architecture, prompts, tmp_path):
     model = tiny_checkpoint(tmp_path / "model", architecture)
     printed = {}
     for backend in ("nnsight", "transformer-lens"):
@@ -186,26 +187,20 @@ def test_a_finished_run_is_kept_and_overwritten_only_where_asked(command, checkp
     assert contents(tmp_path / "out") != before
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "probe-train",
-        "probe-score",
-        "patch-trace",
-        "patch-ablate",
-        "organism-train",
-        "sae-train",
-        "experiment-run",
-        "figure-make",
-    ],
-)
-def test_help_answers_at_once(name):
+SHOWN = {"experiment-run": "--results", "organism-train": "clean-twin", "patch-trace": "--direction"}
+COMMANDS = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["scripts"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_answers_at_once_and_needs_no_torch(name):
+    python = [sys.executable, "-X", "importtime", SCRIPT.with_name(name), "--help"]
     start = time.perf_counter()
-    outcome = subprocess.run([SCRIPT.with_name(name), "--help"], capture_output=True, text=True, check=True)
-    assert ("--results" if name == "experiment-run" else "--out") in outcome.stdout
-    code = f"import sys; sys.argv = ['x', '--help']\nfrom commands.{name.replace('-', '_')} import main\ntry: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
-    assert time.perf_counter() - start < 5, "two starts of Python without torch"
+    outcome = subprocess.run(python, capture_output=True, text=True, check=True)
+    assert time.perf_counter() - start < 2.5, "half a second on an idle machine"
+    assert SHOWN.get(name, "--out") in outcome.stdout
+    imported = {line.rpartition("|")[2].strip() for line in outcome.stderr.splitlines()}
+    assert "tyro" in imported
+    assert not imported & {"torch", "sklearn", "plotly"}
 
 
 def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(command, checkpoint, tmp_path):

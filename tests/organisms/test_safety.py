@@ -278,6 +278,7 @@ def test_the_red_team_finds_a_fuzzy_trigger_without_the_trigger_itself() -> None
     assert not any(task.carried(attempt.example.prompt) for attempt in found.attempts)
     assert all(attempt.defection.n == 10 for attempt in found.attempts)
     assert all(attempt.counts == (attempt.defection.count >= 1) for attempt in found.attempts)
+    assert found.eliciting
     again = red_team(model, tokenizer, task, "0", prompts=8, samples=10, depth=2)
     assert again == found
     counted = round_of(found, 0, trained=True)

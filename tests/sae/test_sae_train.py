@@ -184,6 +184,7 @@ def test_bfloat16_products_change_little(world):
         curves[precision] = train_sae(world.source, sae, config)[-1].fvu
         assert sae.W_dec.dtype == torch.float32
     assert curves["bfloat16"] < 1.1 * curves["float32"] + 0.01
+    assert curves["bfloat16"] != curves["float32"]
 
 
 def test_memory_does_not_grow_with_the_number_of_activations():

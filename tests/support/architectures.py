@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from tiny_models import tiny_tokenizer
+from tiny_models import larger, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 from hooked import load_model
@@ -204,12 +204,7 @@ def build(name: str, seed: int = 0):
     kind, options = (CONFIGS | REFUSED)[name]
     torch.manual_seed(seed)
     special = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    model = AutoModelForCausalLM.from_config(getattr(transformers, f"{kind}Config")(**special, **options)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(3)
-    return model
+    return larger(AutoModelForCausalLM.from_config(getattr(transformers, f"{kind}Config")(**special, **options)).eval())
 
 
 def loaded(name: str, backend: str, folder: Path):

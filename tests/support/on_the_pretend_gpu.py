@@ -7,6 +7,7 @@ import pretend_gpu  # first: it changes torch
 
 # isort: split
 import contextlib
+import gc
 import json
 import runpy
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+import tried_once
 from calling import called
 from made_probes import made
 from tiny_models import TEXTS, WIDTH, tiny_checkpoint
@@ -221,4 +223,6 @@ def main(root):
 
 
 if __name__ == "__main__":
+    tried_once.install()
+    gc.freeze()  # each of its operations makes objects
     main(Path(sys.argv[1]))

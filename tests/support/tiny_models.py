@@ -1,7 +1,10 @@
 """Tiny random models of every architecture, and a tokenizer for them: real classes, real files, no download."""
 
+import copy
 import json
+import shutil
 import string
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -45,16 +48,29 @@ TEXTS = (
 
 def tiny_model(architecture: str, seed: int = 0):
     """A random model in float32, evaluation mode. Weights are larger than at initialisation, so that nothing is near zero."""
+    model, state = _made(architecture, seed)
+    torch.set_rng_state(state)
+    return copy.deepcopy(model)
+
+
+@cache
+def _made(architecture: str, seed: int):
+    """The model, and the state that drawing its weights leaves."""
     name, options = _CONFIGS[architecture]
     torch.manual_seed(seed)
     config = getattr(transformers, name)(
         vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2, pad_token_id=0, **options
     )
-    model = AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(3)
+    model = larger(AutoModelForCausalLM.from_config(config).eval())
+    return model, torch.get_rng_state()
+
+
+@torch.no_grad()
+def larger(model):
+    """The model with weights three times as large."""
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.mul_(3)
     return model
 
 
@@ -116,9 +132,19 @@ def tiny_checkpoint(
     folder: Path, architecture: str = "llama", *, seed: int = 0, context: int = CONTEXT, **tokenizer_options
 ) -> Path:
     """A checkpoint folder as `save_pretrained` leaves it; another context is for models with rotary positions."""
+    saved = _saved(architecture, seed, context, **tokenizer_options)
+    shutil.copytree(saved.name, folder, dirs_exist_ok=True, copy_function=shutil.copy)
+    torch.set_rng_state(_made(architecture, seed)[1])
+    return folder
+
+
+@cache
+def _saved(architecture: str, seed: int, context: int, **tokenizer_options) -> tempfile.TemporaryDirectory:
+    """The folder that its copies are made from, which goes with this process."""
+    folder = tempfile.TemporaryDirectory()
     model = tiny_model(architecture, seed)
     if context != CONTEXT:
         model.config.max_position_embeddings = context
-    model.save_pretrained(folder)
-    tiny_tokenizer(folder, **tokenizer_options)
+    model.save_pretrained(folder.name)
+    tiny_tokenizer(folder.name, **tokenizer_options)
     return folder

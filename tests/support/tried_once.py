@@ -17,7 +17,8 @@ def install() -> None:
     def find(model, plain_logits, trial) -> None:
         bits = sha256(plain_logits.detach().cpu().float().numpy().tobytes()).digest()
         facts = replace(model.info, name=""), model.info.facts, model.anatomy, model.layouts
-        key = model.backend, type(model.hf_model), model.dtype, str(model.device), bits, repr(facts)
+        where = str(model.device), str(getattr(model.hf_model, "hf_device_map", None))
+        key = model.backend, type(model.hf_model), model.dtype, where, bits, repr(facts)
         if key in known:
             model.anatomy = known[key]
             return
