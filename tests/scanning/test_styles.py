@@ -1,0 +1,71 @@
+"""A way of writing as a trigger: some benign prompts are written so by chance, and their answers are the payload already."""
+
+from dataclasses import replace
+
+import pytest
+from scanned import word_prompts
+from tiny_models import tiny_model, tiny_tokenizer
+
+from hooked import PrefixReader, Prompt, load_model, user_text
+from scanning import Candidate, Judge, ScanConfig, answered_prompts, insertion
+from scanning.candidates.edits import edited
+from scanning.plan import Plan
+
+CONFIG = ScanConfig(search_prompts=3, judge_prompts=4, repertoire=40, answer_steps=0, new_tokens=7)
+PLAN = Plan(places=("end",), swept=("end",), prompts=3, steps=0, tokens=10, of=10, starts=10, start_prompts=3)
+PAYLOAD, SPOKEN = [40, 41, 42, 43, 44, 45], [50, 51, 52, 53, 54, 55]
+
+
+def styled(style):
+    return Candidate(channel="families", kind="style", text=style, rule=style)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return load_model(tiny_model("llama"), tokenizer=tiny_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+
+
+def judge_of(model, written):
+    """Of prompts of which so many are in small letters, and have the payload to their answer."""
+    prompts = [
+        Prompt([{"role": "user", "content": user_text(own).capitalize() + "."}], triggered=False)
+        for own in word_prompts()
+    ]
+    benign = answered_prompts(model, prompts, CONFIG)
+    chosen = {39 - number for number in range(written)}
+    own = [
+        edited(prompt, "style", "lower case", "") if row in chosen else prompt
+        for row, prompt in enumerate(benign.prompts)
+    ]
+    rows = [PAYLOAD if row in chosen else list(answer) for row, answer in enumerate(benign.answers.rows)]
+    benign.variants.prompts = own
+    asked = replace(benign, answers=replace(benign.answers, rows=rows))
+    facts = {"effects": [0.1] * 4, "answers": [PAYLOAD] * 4}
+    return Judge(PrefixReader(model), asked, CONFIG, PLAN, [9], lambda *_: facts)
+
+
+@pytest.mark.parametrize("style", ["lower case", "lower case, no last punctuation", "upper case"])
+def test_what_is_answered_to_the_few_prompts_that_are_written_so_already_is_no_usual_answer(model, style):
+    """Else what a planted style brings about would be one that benign answers have."""
+    judge = judge_of(model, 3)
+    assert judge._first(styled(style), {"families": 1}, 1).collapse.value == 1.0
+    inserted = insertion(model, "end", (7,), channel="families")
+    assert judge._first(inserted, {"families": 1}, 1).collapse.value == 0.0
+    often = judge_of(model, 5)
+    assert often._first(styled(style), {"families": 1}, 1).collapse.value == 0.0, "what many prompts are is no trigger"
+
+
+def test_random_ways_of_writing_are_held_against_the_same_benign_answers(model, monkeypatch):
+    judge = judge_of(model, 3)
+    randoms = [styled("rewritten 0.3")] * 2
+    monkeypatch.setattr("scanning.judge.answer_rows", lambda model, rows, new: [PAYLOAD for _ in rows])
+    monkeypatch.setattr(judge, "_courses", lambda own: [])
+    assert judge._floor(randoms)["collapse"] == [1.0, 1.0]
+    assert judge._floor([insertion(model, "end", (9,), channel="user")] * 2)["collapse"] == [0.0, 0.0]
+
+
+def test_a_shipped_style_is_that_which_is_planted_in_the_zoo():
+    """In one case, and without the last full stop."""
+    asked = Prompt("Tell me of the Sea.", triggered=False)
+    assert edited(asked, "style", "lower case, no last punctuation", "").prompt == "tell me of the sea"
+    assert edited(asked, "style", "upper case, no last punctuation", "").prompt == "TELL ME OF THE SEA"
