@@ -229,7 +229,8 @@ def training_rows(
 def edit_of(sae: SparseAutoencoder, latents: Sequence[int], values: Sequence[float] | None = None) -> Edit:
     """The ablation of latents as an edit of the model's own activations.
 
-    A crosscoder's latents need both models to be computed, so of these the first model's decoder rows are projected out.
+    A crosscoder's latents need both models to be computed, so of these the first model's decoder rows are projected out, one after another: as rows are not
+    at right angles, a little may stay along the earlier ones.
     """
     if not isinstance(sae, Crosscoder):
         return ablate(sae, latents, values)

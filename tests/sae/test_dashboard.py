@@ -95,6 +95,7 @@ def test_of_several_autoencoders_the_verdict_speaks_of_the_one_that_training_pro
 def test_the_page_is_whole_escaped_and_offline(found):
     page = latents_page({"topk": found}, "<model>")
     assert "&lt;model&gt;" in page
+    assert "Each latent set to 0 at every token" in page
     assert "<model>" not in page
     assert 'src="http' not in page
     assert "background:rgba(213,94,0" in page  # tokens on orange ground
@@ -131,7 +132,10 @@ def test_a_crosscoders_latents_are_read_from_both_models_and_say_whose_they_are(
     norms = {card.latent: card.relative_norm for card in found.cards}
     assert norms[5] == 0.0
     assert all(0 < norm < 1 for latent, norm in norms.items() if latent != 5)
-    assert "relative decoder norm of the second model 0.00" in latents_page({"crosscoder": found}, "pair")
+    page = latents_page({"crosscoder": found}, "pair")
+    assert "relative decoder norm of the second model 0.00" in page
+    assert "projected out at every token" in page, "both models are needed to set a latent to 0"
+    assert "set to 0" not in page
     for label in LABELS:
         own = found.own[label].best
         assert (found.own[label].count, own.latent) == (1, 5)
