@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -169,12 +169,15 @@ def report(result: Result, title: str, folder: Path) -> str:
     """What was found, with 95% intervals: a line for each model and method."""
     measures = list(dict.fromkeys(finding.measure for finding in result.findings))
     lines: dict[tuple[str, str, str], dict[str, str]] = {}
+    details: dict[tuple[str, str, str], dict[str, set[str]]] = {}
     for finding in result.findings:
         specimen, estimate = finding.specimen, finding.estimate
-        cells = lines.setdefault((specimen.model, specimen.label, finding.label), {})
+        line = (specimen.model, specimen.label, finding.label)
+        cells = lines.setdefault(line, {})
         cells[finding.measure] = f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
         if finding.detail:
-            cells["detail"] = finding.detail
+            details.setdefault(line, {}).setdefault(finding.detail, set()).add(finding.measure)
+            cells["detail"] = detail_text(details[line])
     head = [*measures, *(["detail"] if any("detail" in cells for cells in lines.values()) else [])]
     rows = [[*names, *(cells.get(measure, "") for measure in head)] for names, cells in lines.items()]
     seeds = len(result.config["seeds"])
@@ -188,6 +191,16 @@ def report(result: Result, title: str, folder: Path) -> str:
             f"result: {folder}",
         ]
     )
+
+
+def detail_text(details: Mapping[str, Collection[str]]) -> str:
+    """What else is worth knowing of a line; where that differs by measure, what is of one alone stands behind that one's name.
+
+    Args:
+        details: the measures that each is of.
+    """
+    named = len(details) > 1
+    return "; ".join(f"{min(of)}: {text}" if named and len(of) == 1 else text for text, of in details.items())
 
 
 def number(value: float) -> str:

@@ -205,12 +205,15 @@ def counted(measured: Mapping[str, Any], name: str) -> Estimate:
 
 
 def came_back(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What ordinary fine-tuning afterwards did, in words; empty for placebos."""
-    within = [row["relearning_within"] for row in rows if row["relearning_within"] is not None]
-    steps = [str(row["relearning_steps"]) for row in rows if row["relearning_steps"] is not None]
-    if steps:
-        return f"back after {', '.join(steps)} steps"
-    return f"not back in {min(within)} steps" if within and min(within) else ""
+    """What ordinary fine-tuning afterwards did at each seed, in words; empty for placebos."""
+    seeds = [
+        (row["relearning_steps"], row["relearning_within"]) for row in rows if row["relearning_within"] is not None
+    ]
+    if all(steps is None for steps, _ in seeds):
+        least = min((within for _, within in seeds), default=0)
+        return f"not back in {least} steps" if least else ""
+    each = [f"not in {within}" if steps is None else str(steps) for steps, within in seeds]
+    return f"back after {', '.join(each)} steps"
 
 
 def judge(result: Result) -> list[Judgement]:

@@ -2,14 +2,18 @@
 
 import json
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import pytest
+from made_results import made, result_of
 from tiny_models import tiny_checkpoint
 from tiny_prompts import prompt_file
 
-from commands.experiment_run import number
+from commands.experiment_run import number, report
 from experiments import EXPERIMENTS, read_result
+from experiments.claims.clean_detectors import MAHALANOBIS
 from experiments.experiment import Verdict
 from hooked import weights_sha256
 
@@ -29,6 +33,18 @@ def own(tmp_path_factory):
 
 def test_a_small_number_is_not_printed_as_zero():
     assert [number(value) for value in (0.0, 2.4e-5, 0.9876, -1e-5)] == ["0.000", "2.4e-05", "0.988", "-1.0e-05"]
+
+
+def test_a_report_names_the_worst_dataset_beside_where_all_is_read():
+    def found(measure, detail):
+        return replace(made(measure, MAHALANOBIS, 0.5), detail=detail)
+
+    findings = (found("AUROC", "layer 2"), found("worst dataset's FPR", "held-out"), found("FPR", "layer 2"))
+    told = report(replace(result_of(), findings=findings, experiment="clean"), "", Path("results"))
+    assert "layer 2; worst dataset's FPR: held-out" in told
+    alone = report(replace(result_of(), findings=findings[1:2], experiment="clean"), "", Path("results"))
+    assert "held-out" in alone
+    assert "FPR: held-out" not in alone
 
 
 def test_the_list_names_every_experiment_and_its_claims(command):

@@ -88,10 +88,10 @@ def test_a_behaviour_is_not_removed_where_clean_answers_go_with_it(right, verdic
     assert [judgement.verdict for judgement in RemovalFrontier.judged[0].judge(result)] == [verdict]
 
 
-def test_steps_until_it_is_back_are_named_for_the_seeds_where_it_was():
-    assert (
-        came_back([row("x", 0, 0.0, steps=20), row("x", 0, 0.0), row("x", 0, 0.0, steps=5)]) == "back after 20, 5 steps"
-    )
+def test_steps_until_it_is_back_are_named_for_every_seed():
+    mixed = [row("x", 0, 0.0, steps=20), row("x", 0, 0.0), row("x", 0, 0.0, steps=5)]
+    assert came_back(mixed) == "back after 20, not in 40, 5 steps"
+    assert came_back([row("x", 0, 0.0, steps=0)] * 3) == "back after 0, 0, 0 steps"
     assert came_back([row("x", 0, 0.0), row("x", 0, 0.0, within=5)]) == "not back in 5 steps", (
         "of the seed that was looked at least"
     )
