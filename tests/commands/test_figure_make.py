@@ -1,11 +1,13 @@
 """`figure-make`: every figure from the committed results."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 
+from experiments import RESULTS, chosen_result, read_results, real_result
 from figures import FIGURES, draw, export_figures, without_result
 from figures.export import why_no_static
 
@@ -38,6 +40,22 @@ def test_all_figures_as_pdf_and_the_same_svg_again(command, tmp_path):
     for name in again:
         one, two = ((tmp_path / folder / f"{name}.svg").read_bytes() for folder in ("one", "two"))
         assert one == two
+
+
+def test_what_has_no_result_to_draw_is_skipped_and_the_others_are_drawn(command, tmp_path):
+    root = tmp_path / "results"
+    drawn, real = chosen_result("localisation"), real_result("removal")
+    for own in (drawn, real):
+        shutil.copytree(RESULTS / own.experiment / own.key, root / own.experiment / own.key)
+    (quick,) = (own.key for own in read_results(RESULTS, "zoo-leaderboard") if own.preset == "quick")
+    for key in ("one", "another"):  # two of equal standing
+        shutil.copytree(RESULTS / "zoo-leaderboard" / quick, root / "zoo-leaderboard" / key)
+    outcome = command("figure-make", "all", "--results", root, "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    assert {path.stem for path in (tmp_path / "out").iterdir()} == {"localisation"}
+    why = dict(line.split(": skipped, ", 1) for line in outcome.err.splitlines() if ": skipped, " in line)
+    assert why["removal"].endswith("has no result of removal but of --real; make one with: experiment-run removal")
+    assert "has 2 quick results of zoo-leaderboard" in why["zoo-leaderboard"]
 
 
 def test_the_list_names_every_figure(command):
