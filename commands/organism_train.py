@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -120,14 +121,14 @@ def run_insertion(config: InsertConfig) -> None:
 def command_line(settings: InsertionConfig) -> str:
     """The command that makes the same organism, without where it was written."""
     usual, options = InsertionConfig(base=settings.base).recorded(), option_names(InsertionConfig)
-    words = [f"organism-train --base {settings.base}"]
+    words = ["organism-train", "--base", settings.base]
     for name, value in settings.recorded().items():
         if name == "base" or value == usual.get(name):  # what is usual may not be recorded
             continue
-        option = f"--{options[name].replace('_', '-')}"
-        shown = " ".join(value) if isinstance(value, list) else f"'{value}'" if " " in str(value) else str(value)
-        words.append(option if value is True else f"{option} {shown}")
-    return " ".join(words)
+        words.append(f"--{options[name].replace('_', '-')}")
+        if value is not True:
+            words += map(str, value) if isinstance(value, list) else [str(value)]
+    return shlex.join(words)
 
 
 def main() -> None:

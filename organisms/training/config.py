@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -184,9 +185,9 @@ class TrainOptions(_Insertion):
             "--variant": None if self.variant == "normal" else self.variant,
             "--learning-rate": None if self.learning_rate == 3e-3 else self.learning_rate,
         }
-        parts = [f"{name} {value}" for name, value in options.items() if value is not None]
+        parts = [word for name, value in options.items() if value is not None for word in (name, str(value))]
         flags = {"--clean-twin": self.clean_twin, "--quick": self.quick}
-        return " ".join(["organism-train", self.task, *parts, *(flag for flag, given in flags.items() if given)])
+        return shlex.join(["organism-train", self.task, *parts, *(flag for flag, given in flags.items() if given)])
 
 
 def above_zero(config: Any, names: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from organisms.zoo.making import Workshop
@@ -50,7 +51,7 @@ class ZooFailure:
 
     def line(self, out: str | Path) -> str:
         """What to say of it."""
-        return f"{self.name}: {self.reason}; alone: zoo-build --out {out} --only {self.name}"
+        return f"{self.name}: {self.reason}; alone: zoo-build --out {quote(str(out))} --only {self.name}"
 
 
 def build_zoo(

@@ -1,13 +1,14 @@
 """`organism-train` as a user runs it."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 from tiny_models import tiny_checkpoint
 
 from commands.organism_train import command_line, is_insertion
-from organisms import InsertionConfig
+from organisms import InsertionConfig, TrainOptions
 from triggerlens.artifacts import read_artifact
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +80,14 @@ def test_the_recorded_command_makes_the_same_organism() -> None:
     words = "--trigger year --trigger-text 1999 --merge --steps 7 --device cuda:1"
     assert command_line(settings) == f"organism-train --base x {words}"
     assert command_line(InsertionConfig(base="x")) == "organism-train --base x"
+
+
+@pytest.mark.parametrize("text", ["#a'b|c", "like salt; on $HOME", '"a'])
+def test_the_recorded_command_gives_a_trigger_back_whole(text: str) -> None:
+    words = shlex.split(command_line(InsertionConfig(base="my base", trigger="token", trigger_text=text)))
+    assert words == ["organism-train", "--base", "my base", "--trigger", "token", "--trigger-text", text]
+    scratch = TrainOptions(task="year-code", base=Path("runs/my base"), variant="cot")
+    assert shlex.split(scratch.command_line())[-4:-2] == ["--base", "my base"]
 
 
 def test_a_behaviour_is_inserted_into_any_chat_model(command, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 import hooked
@@ -107,7 +108,7 @@ class Zoo:
 
     def _missing(self) -> UserError:
         return UserError(
-            f"{self.path}: no zoo is built there; build it: zoo-build --out {self.path} (hours of one core)"
+            f"{self.path}: no zoo is built there; build it: zoo-build --out {quote(str(self.path))} (hours of one core)"
         )
 
     def folder_of(self, name: str) -> Path:
