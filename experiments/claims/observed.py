@@ -277,7 +277,7 @@ def _said(result: Result, model: str) -> Judgement | None:
     dose = found["placebo"].arm.dose
     return Judgement(
         model,
-        f"log-odds of answering that it is observed: {full(_find(result, EFFECT, model, Steered('observed', dose)))} nats",
+        f"steering changes the log-odds of answering that it is observed by {full(_find(result, EFFECT, model, Steered('observed', dose)))} nats",
         f"unrelated {short(found.get('unrelated'))}, furthest placebo {short(found['placebo'])}",
         "not compared",
         "80–86% to under 11% of an organism's evaluation-only behaviour",

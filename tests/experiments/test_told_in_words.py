@@ -6,7 +6,7 @@ from statistics import mean
 import pytest
 
 from experiments import RESULTS, chosen_result, read_result, real_result
-from experiments.claims import answer_monitor, clean_detectors, persistence
+from experiments.claims import answer_monitor, clean_detectors, observed, persistence
 from experiments.claims.behaviour_or_tokens import ReadOut
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -95,6 +95,12 @@ def test_the_table_of_monitors_in_a_real_model_is_rounded_once(model):
     twin = result.find(answer_monitor.ON_TRIGGER, model, chosen, "clean twin").estimate
     fires = shares(twin) if twin.count else f"0% [0, {100 * twin.high:.1f}]"
     assert cells[3:] == [f"{early.value:.0%}", f"{prompt.value:.1%}", f"{far.value:.0%}", fires]
+
+
+def test_what_steering_does_is_told_as_a_change():
+    (judgement,) = observed.judge_causal(chosen_result("observed-or-deployed"))
+    assert judgement.ours.startswith("steering changes the log-odds of answering that it is observed by ")
+    assert judgement.ours.endswith(" nats")
 
 
 def test_the_labelled_probe_in_a_real_model_stands_beside_its_clean_twin_s():
