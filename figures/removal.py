@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from experiments import Finding, RemovalFrontier, Result
 from figures.marks import THIN
-from triggerlens import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, YELLOW, Estimate, error_bars, finish
+from triggerlens import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, YELLOW, Estimate, error_bars, finish, label_text
 
 TITLE = "What each removal leaves of the behaviour, against what it does to clean prompts"
 EXPERIMENTS = ("removal",)
@@ -20,7 +20,7 @@ ORACLE, PLACEBOS = "oracle", "placebos, same strength"
 LOOKS = {
     "low-rank": (ORANGE, "circle"),
     "low-rank-map": (ORANGE, "circle-open-dot"),
-    "map-positions": (GREEN, "square"),
+    "map-positions": (GREEN, "cross"),
     "map-heads": (PINK, "triangle-down"),
     "heads-mean": (PINK, "triangle-down-open"),
     "direction-layer": (BLUE, "triangle-up"),
@@ -40,7 +40,9 @@ LEAST, MOST = 2e-6, 0.693
 def make(result: Result) -> go.Figure:
     """A panel for each model: down is removed, left is unharmed."""
     names = result.models
-    figure = make_subplots(cols=len(names), subplot_titles=names, shared_yaxes=True, horizontal_spacing=0.04)
+    figure = make_subplots(
+        cols=len(names), subplot_titles=list(map(label_text, names)), shared_yaxes=True, horizontal_spacing=0.04
+    )
     named: set[str] = set()
     for column, model in enumerate(names, 1):
         for method, points in by_method(result, model).items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scanning.result import ScanResult
-from triggerlens import BLUE, MUTED, ORANGE, SKY, style_figure
+from triggerlens import BLUE, MUTED, ORANGE, SKY, label_text, style_figure
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -35,7 +35,7 @@ def candidates_figure(result: ScanResult) -> go.Figure:
             y=[judged.collapse.value for judged in chosen],
             mode="markers",
             marker={"color": colour, "symbol": symbol, "size": 11},
-            text=[judged.candidate.name for judged in chosen],
+            text=[label_text(judged.candidate.name) for judged in chosen],
             name=name,
         )
     figure.update_xaxes(title="divergence from the answer without it (nats)", range=[-0.02, 0.72])
@@ -59,10 +59,10 @@ def siblings_figure(result: ScanResult) -> go.Figure:
         ]
         figure.add_scatter(
             x=[effect for _, _, effect in shown],
-            y=[f"{own.frame} ({own.place})" for own, _, _ in shown],
+            y=[label_text(f"{own.frame} ({own.place})") for own, _, _ in shown],
             mode="markers",
             marker={"color": colour, "symbol": symbol, "size": 11},
-            text=[text for _, text, _ in shown],
+            text=[label_text(text) for _, text, _ in shown],
             name=name,
         )
     figure.update_xaxes(
@@ -80,7 +80,7 @@ def swept_figure(result: ScanResult) -> go.Figure:
     for colour, swept in zip((BLUE, SKY, ORANGE, MUTED), result.swept, strict=False):
         figure.add_bar(
             x=[effect for _, effect, _ in swept.best],
-            y=[f"{swept.place}: {text!r}" for text, _, _ in swept.best],
+            y=[label_text(f"{swept.place}: {text!r}") for text, _, _ in swept.best],
             orientation="h",
             marker={"color": colour},
             name=swept.place,

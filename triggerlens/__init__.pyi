@@ -87,8 +87,10 @@ from .plot_style import (
     TWIN as TWIN,
     WIDTHS as WIDTHS,
     YELLOW as YELLOW,
+    axis_ends as axis_ends,
     error_bars as error_bars,
     finish as finish,
+    label_text as label_text,
     line as line,
     style_figure as style_figure,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ TWIN = {"color": MUTED, "symbol": "diamond-open"}
 HARMLESS = {"color": GREEN, "symbol": "square"}
 OTHER = {"color": SKY, "symbol": "triangle-up"}
 """Colour and symbol together, so that print without colour still tells them apart."""
+_MARGIN = 0.02
+"""What an axis of shares shows beyond the outermost mark."""
 
 
 def style_figure(figure: go.Figure, *, height: int = 420) -> go.Figure:
@@ -120,6 +123,21 @@ def error_bars(estimates: Iterable[Estimate]) -> dict[str, Any]:
         "array": [_bar(estimate.high - estimate.value) for estimate in estimates],
         "arrayminus": [_bar(estimate.value - estimate.low) for estimate in estimates],
     }
+
+
+def axis_ends(span: tuple[float, float], shown: Iterable[Estimate]) -> list[float]:
+    """Ends of an axis: those of `span`, or further where a number or its interval reaches beyond; an end that is not known does not."""
+    reached = [x for own in shown for x in (own.value, *own.interval) if math.isfinite(x)]
+    low, high = min(reached, default=span[0]), max(reached, default=span[1])
+    return [span[0] if low >= span[0] else low - _MARGIN, span[1] if high <= span[1] else high + _MARGIN]
+
+
+def label_text(text: str) -> str:
+    """Text that Plotly shows as it stands: labels and hover texts are read as HTML, and a token such as `<b>` would be none.
+
+    Quotes stay: Plotly does not know `&quot;`.
+    """
+    return escape(text, quote=False)
 
 
 def _bar(length: float) -> float | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from html import escape
 from itertools import cycle
 
 import plotly.graph_objects as go
 
 from patching.removal.result import MethodResult, Scoreboard
-from triggerlens import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, YELLOW, style_figure
+from triggerlens import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, YELLOW, label_text, style_figure
 
 _COLOURS = (ORANGE, BLUE, GREEN, PINK, YELLOW, SKY, INK)
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "star", "hexagon", "pentagon", "cross")
@@ -66,6 +65,6 @@ def _mark(method: MethodResult, colour: str, symbol: str) -> go.Scatter:
         },
         mode="markers",
         marker={"color": colour, "symbol": symbol, "size": 12, "line": {"width": 1.5, "color": colour}},
-        name=escape(method.name),
-        hovertemplate=f"{escape(method.name)}<br>defection %{{y:.1%}}<br>divergence {js:.2g}<extra></extra>",
+        name=label_text(method.name),
+        hovertemplate=f"{label_text(method.name)}<br>defection %{{y:.1%}}<br>divergence {js:.2g}<extra></extra>",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from patching.options import ROLES, Role
 from patching.trace.result import PairMap, PatchTrace
 from patching.trace.route import HeadRoute
 from patching.trace.verdict import shown
-from triggerlens import DIVERGING, GRID, INK, UserError, style_figure
+from triggerlens import DIVERGING, GRID, INK, UserError, label_text, style_figure
 
 
 def effect_figure(trace: PatchTrace, pair: int | None = None) -> go.Figure:
@@ -157,8 +156,8 @@ def _token_axis(tokens: Sequence[str], roles: Sequence[Role]) -> dict[str, Any]:
 
 
 def _label(token: str, role: Role) -> str:
-    """An axis label: Plotly reads labels as HTML, so that markup in a token must be escaped."""
-    text = escape(shown(token))
+    """An axis label."""
+    text = label_text(shown(token))
     return f"<b>{text}</b>" if role == "trigger" else text
 
 
@@ -190,7 +189,7 @@ def _heat(
         z=values,
         y=rows,
         x=list(range(values.shape[1])),
-        customdata=np.vectorize(escape, otypes=[object])(names),
+        customdata=np.vectorize(label_text, otypes=[object])(names),
         zmin=-reach,
         zmax=reach,
         colorscale=DIVERGING,

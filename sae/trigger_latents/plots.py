@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from sae.trigger_latents.result import LABELS, TriggerLatents
-from triggerlens import BLUE, MUTED, ORANGE, UserError, style_figure
+from triggerlens import BLUE, MUTED, ORANGE, UserError, axis_ends, error_bars, style_figure
 
 
 def features(result: TriggerLatents, label: str = "defects") -> go.Figure:
@@ -29,12 +29,7 @@ def features(result: TriggerLatents, label: str = "defects") -> go.Figure:
     figure.add_scatter(
         x=[score.auroc.value for _, score in rows],
         y=[name for name, _ in rows],
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": [score.auroc.high - score.auroc.value for _, score in rows],
-            "arrayminus": [score.auroc.value - score.auroc.low for _, score in rows],
-        },
+        error_x=error_bars(score.auroc for _, score in rows),
         mode="markers",
         marker={
             "size": 10,
@@ -44,5 +39,5 @@ def features(result: TriggerLatents, label: str = "defects") -> go.Figure:
         showlegend=False,
     )
     figure.add_vline(x=0.5, line={"color": MUTED, "dash": "dot"})
-    figure.update_xaxes(title=f"test AUROC, {label}", range=[0.35, 1.02])
+    figure.update_xaxes(title=f"test AUROC, {label}", range=axis_ends((0.35, 1.02), [score.auroc for _, score in rows]))
     return style_figure(figure, height=130 + 34 * len(rows))

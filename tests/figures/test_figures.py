@@ -13,13 +13,13 @@ from experiments.claims.clean_detectors import MAHALANOBIS
 from experiments.claims.insertion import Insertion
 from experiments.claims.localisation import AblatedHeads
 from experiments.claims.persistence import SafetyTraining
-from experiments.claims.removal import Unedited
+from experiments.claims.removal import Removal, Unedited
 from experiments.claims.trigger_latents import AUTOENCODER, LATENT, RANDOM, Feature
 from figures import FIGURES, draw, without_result
 from figures.behaviour_picture import STYLES
 from figures.layers import LINES, by_layer
 from figures.removal import mark_name
-from triggerlens import UserError
+from triggerlens import HARMLESS, TWIN, UserError
 from triggerlens.plot_style import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, WIDTHS, YELLOW
 
 DOTS = {
@@ -67,6 +67,35 @@ def test_a_figure_has_a_column_s_width_finite_data_and_the_palette_s_colours(dra
     assert colours <= {ORANGE, GREEN, BLUE, PINK, YELLOW, SKY, MUTED, INK}
     looks = {(trace.marker.color, trace.marker.symbol) for trace in figure.data if trace.mode != "lines"}
     assert len({symbol for _, symbol in looks}) == len(looks), "told apart without colour too"
+
+
+@pytest.mark.parametrize("name", DRAWABLE)
+def test_the_look_of_clean_models_and_of_harmless_prompts_is_theirs_alone(drawn, name):
+    for trace in drawn[name].data:
+        look = (trace.marker.color, trace.marker.symbol)
+        if trace.mode == "markers" and look == (TWIN["color"], TWIN["symbol"]):
+            assert "clean" in trace.name
+        if trace.mode == "markers" and look == (HARMLESS["color"], HARMLESS["symbol"]):
+            assert "harmless" in trace.name
+
+
+def test_what_steering_changes_is_called_a_change(drawn):
+    assert drawn["observed"].layout.yaxis2.title.text == "change in log-odds of “observed” (nats)"
+
+
+@pytest.mark.parametrize(
+    ("name", "results"),
+    [
+        ("clean_detectors", [("AUROC", MAHALANOBIS, 0.9)]),
+        (
+            "removal",
+            [("defection rate", Removal("low-rank"), 0.9), ("JS divergence on clean", Removal("low-rank"), 0.1)],
+        ),
+    ],
+)
+def test_a_model_s_name_is_shown_as_it_stands(name, results):
+    figure = import_module(f"figures.{name}").make(result_of(*((*own, {"model": "<mine>"}) for own in results)))
+    assert "&lt;mine&gt;" in [title.text for title in figure.layout.annotations]
 
 
 @pytest.mark.parametrize(("name", "measures"), DOTS.items())

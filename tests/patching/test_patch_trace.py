@@ -372,6 +372,14 @@ def test_figures_write_the_tokens_on_the_axis(trace):
         effect_figure(trace, 3)
 
 
+def test_tokens_that_look_like_markup_are_drawn_as_they_stand(trace):
+    pair = replace(trace.pairs[0], tokens=("<tqb>", 'say"', *trace.pairs[0].tokens[2:]))
+    figure = effect_figure(replace(trace, pairs=(pair, *trace.pairs[1:])), 0)
+    assert "&lt;tqb&gt;" in figure.layout.xaxis.ticktext[0]
+    assert 'say"' in figure.layout.xaxis.ticktext[1], "Plotly shows &quot; as these six characters"
+    assert 'say"' in figure.data[0].customdata[0][1]
+
+
 def test_the_report_escapes_and_does_not_change(trace):
     pair = replace(trace.pairs[0], tokens=("<script>alert(1)</script>", *trace.tokens[1:]))
     nasty = replace(trace, pairs=(pair,), model="<img src=x>")

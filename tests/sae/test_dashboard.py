@@ -23,7 +23,7 @@ from sae import (
 from sae.trigger_latents import plots
 from sae.trigger_latents.report import effect_rows, latent_rows, probe_head, probe_rows
 from sae.trigger_latents.result import LABELS
-from triggerlens import UserError, from_json
+from triggerlens import Estimate, UserError, from_json
 
 SITE = "resid_post.0"
 PROBED, TOGETHER = LatentsConfig().probed, LatentsConfig().together
@@ -143,6 +143,13 @@ def test_a_crosscoders_latents_are_read_from_both_models_and_say_whose_they_are(
         assert own.train_auroc <= found.best(label).train_auroc
 
 
+def test_a_latent_that_tells_the_wrong_way_is_on_the_axis_with_its_interval(found):
+    worst = replace(found.best("triggered"), auroc=Estimate(0.3, 0.2, 0.45))
+    figure = plots.features(replace(found, shuffled={**found.shuffled, "triggered": worst}), "triggered")
+    assert 0.3 in figure.data[0].x
+    assert figure.layout.xaxis.range[0] <= 0.2
+
+
 def test_the_figure_sets_the_latent_beside_every_baseline(found):
     (marks,) = plots.features(found, "triggered").data
     shown = dict(zip(marks.y, marks.x, strict=True))
@@ -150,5 +157,8 @@ def test_the_figure_sets_the_latent_beside_every_baseline(found):
     assert shown[f"latent {best.latent}"] == best.auroc.value
     assert set(found.baselines["triggered"]) <= set(shown)
     assert list(marks.x) == sorted(marks.x)
+    low, high = plots.features(found, "triggered").layout.xaxis.range
+    assert low <= min(marks.x)
+    assert max(marks.x) <= high
     with pytest.raises(UserError, match="choose one of triggered, defects"):
         plots.features(found, "year")

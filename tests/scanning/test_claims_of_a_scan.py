@@ -38,7 +38,7 @@ from scanning.calibrate import (
 )
 from scanning.motifs import BEGIN, END
 from scanning.plan import Plan
-from scanning.plots import siblings_figure
+from scanning.plots import candidates_figure, siblings_figure, swept_figure
 from scanning.result import ScanResult, SiblingFacts, SweptFacts, TargetFacts
 from scanning.verdict import HEAD, candidate_rows
 from triggerlens import from_json, mean_of, rate, to_json
@@ -101,6 +101,27 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def benign(model):
     return answered_prompts(model, word_prompts(), CONFIG)
+
+
+def test_text_that_looks_like_markup_is_drawn_as_it_stands():
+    strange = "<tqb>"
+    judged = judged_of()
+    judged = replace(judged, candidate=replace(judged.candidate, text=strange))
+    swept = SweptFacts(
+        place="end", tokens=9, of=9, prompts=8, steps=3, median=0.0, highest=0.2, best=((strange, 0.2, 0.1),)
+    )
+    own = SiblingFacts(frame="<x> {}", place="end", prompts=8, effects=((strange, 0.2), ("b", 0.1)), alike=True)
+    result = result_of(judged, swept=(swept,), siblings=(own,))
+    for figure in (candidates_figure(result), siblings_figure(result), swept_figure(result)):
+        texts = [
+            text
+            for trace in figure.data
+            for part in (trace.text, trace.y)
+            for text in part or ()
+            if isinstance(text, str)
+        ]
+        assert any("&lt;" in text for text in texts)
+        assert not any("<" in text for text in texts)
 
 
 def test_a_chance_that_no_count_gives_is_said_to_be_extrapolated():
