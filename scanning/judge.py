@@ -265,9 +265,7 @@ class Judge:
             self._usuals[rule] = frozenset().union(*kept) - self.known
         return self._usuals[rule]
 
-    def _alike(
-        self, answers: Sequence[Sequence[int]], usual: frozenset[Gram]
-    ) -> tuple[Motif | None, tuple[int, ...]]:
+    def _alike(self, answers: Sequence[Sequence[int]], usual: frozenset[Gram]) -> tuple[Motif | None, tuple[int, ...]]:
         """What most answers have in common and no benign one has, where two have it; and those that have it, or a known behaviour."""
         grams = Answers(answers, self.config.new_tokens).grams
         motif = shared_motif(grams, usual)
