@@ -89,9 +89,8 @@ class Cells:
         ours = json.loads(json.dumps(dict(settings or {})))
         self._settings = json.dumps(ours).encode()
         _make(self.folder)
-        with locked(
-            self.folder / "run.lock"
-        ):  # of processes that begin together, none removes what another has computed
+        # Of processes that begin together, none removes what another has computed.
+        with locked(self.folder / "run.lock"):
             theirs = _read_json(self.folder / _RUN)
             if theirs is None:
                 _drop_unclaimed(self.folder)
