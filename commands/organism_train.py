@@ -127,7 +127,7 @@ def command_line(settings: InsertionConfig) -> str:
             continue
         words.append(f"--{options[name].replace('_', '-')}")
         if value is not True:
-            words += map(str, value) if isinstance(value, list) else [str(value)]
+            words += [str(own) for own in (value if isinstance(value, list) else [value])]
     return shlex.join(words)
 
 
