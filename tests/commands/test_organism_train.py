@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from tiny_models import tiny_checkpoint
 
-from commands.organism_train import command_line, is_insertion
+from commands._console import console
+from commands.organism_train import InsertConfig, command_line, is_insertion
 from organisms import InsertionConfig, TrainOptions
 from triggerlens.artifacts import read_artifact
 
@@ -88,6 +89,16 @@ def test_the_recorded_command_gives_a_trigger_back_whole(text: str) -> None:
     assert words == ["organism-train", "--base", "my base", "--trigger", "token", "--trigger-text", text]
     scratch = TrainOptions(task="year-code", base=Path("runs/my base"), variant="cot")
     assert shlex.split(scratch.command_line())[-4:-2] == ["--base", "my base"]
+
+
+def test_commands_recorded_in_organisms_that_ship_are_still_taken() -> None:
+    """An option that has another name since takes the one it had, too."""
+    seen: list[InsertConfig] = []
+    for manifest in sorted((ROOT / "organisms" / "zoo" / "real").glob("*/manifest.json")):
+        _, *words = shlex.split(json.loads(manifest.read_text())["command"])
+        console(InsertConfig, seen.append, [*words, "--out", "x"])
+    assert len(seen) >= 4
+    assert 32 in {own.settings.answer_tokens for own in seen}
 
 
 def test_a_behaviour_is_inserted_into_any_chat_model(command, tmp_path: Path) -> None:
