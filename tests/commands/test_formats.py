@@ -168,7 +168,7 @@ def test_a_live_model_with_two_adapters_is_the_one_that_is_active(base, tmp_path
     assert len(identities) == 3
 
 
-SMALL = ("--quick", "--seeds", 1, "--fit-pairs", 6, "--evaluation-pairs", 8, "--new-tokens", 5, "--steps", 3)
+SMALL = ("--quick", "--seeds", 1, "--fit-pairs", 6, "--evaluation-pairs", 8, "--max-new-tokens", 5, "--steps", 3)
 WORDS = ["sun", "moon", "star", "tree", "lake", "hill", "road", "bird", "fish", "stone"]
 
 
