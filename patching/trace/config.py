@@ -51,7 +51,7 @@ class TraceConfig:
     split: Literal["train", "test"] | None = None
     """Take only pairs of this split."""
     inserted: Inserted = "neighbour"
-    """`neighbour`: patch a token that only one prompt has with the token before it; `skip`: leave it."""
+    """`neighbour`: patch a token that only one prompt has with the token before it (after it, where it stands first); `skip`: leave it."""
     trigger: str | None = None
     """The trigger's text in the triggered prompts, to score the localisation by; the tokens in which a pair differs where not
     given."""
