@@ -62,14 +62,12 @@ def main() -> None:
 
 def run(config: Config) -> None:
     """Check the input, extract, train, write and print."""
-    from hooked import find_checkpoint, write_prompts
+    from hooked import write_prompts
     from probes import example_prompts, metrics_json, probe_page, probe_verdict
     from triggerlens import write_json, writing_artifact
 
     twin = _clean_twin(config)
     check_out(config, "probe", twin)
-    if twin:
-        find_checkpoint(model_folder(twin))  # refused before an hour of training
     checked, model = _read(config)
     result, model = _train(config, config.model, checked, model)
     control, _ = _train(config, twin, checked) if twin else (None, None)
