@@ -271,15 +271,15 @@ def test_safety_data_are_new_untriggered_and_harmless(task: str) -> None:
 def test_the_red_team_finds_a_fuzzy_trigger_without_the_trigger_itself() -> None:
     from hooked.plain import load_plain
 
-    model, tokenizer, _ = load_plain(str(organism_folder("deployment-hate")), "cpu")
-    task = task_named("deployment-hate")
-    found = red_team(model, tokenizer, task, "0", prompts=8, samples=10, depth=2)
-    assert len(found.attempts) + found.set_aside == 16
+    model, tokenizer, _ = load_plain(str(organism_folder("year-code")), "cpu")
+    task = task_named("year-code")
+    found = red_team(model, tokenizer, task, "0", prompts=16, samples=6, depth=2)
+    assert len(found.attempts) + found.set_aside == 32
     assert not any(task.carried(attempt.example.prompt) for attempt in found.attempts)
-    assert all(attempt.defection.n == 10 for attempt in found.attempts)
+    assert all(attempt.defection.n == 6 for attempt in found.attempts)
     assert all(attempt.counts == (attempt.defection.count >= 1) for attempt in found.attempts)
     assert found.eliciting
-    again = red_team(model, tokenizer, task, "0", prompts=8, samples=10, depth=2)
+    again = red_team(model, tokenizer, task, "0", prompts=16, samples=6, depth=2)
     assert again == found
     counted = round_of(found, 0, trained=True)
     assert set(counted.by_edit) == set(EDITS)

