@@ -238,7 +238,7 @@ def _grouped(ranked: Float[np.ndarray, "sibling"], size: int, tried: int) -> tup
     """Chance and margin of the gap below the furthest statements."""
     many, fall, _ = _falling(ranked, size)
     gap = size * float(ranked[size - 1] - ranked[size])
-    return (1.0 + gap / (many * fall)) ** -many, (gap - _expected(many, fall, tried)) / size
+    return (1.0 + gap / (many * fall)) ** -many, (gap - _expected(many, fall, float(tried))) / size
 
 
 def _falling(ranked: Float[np.ndarray, "sibling"], size: int) -> tuple[int, float, float]:

@@ -72,7 +72,7 @@ little stands far apart.
 """
 
 
-def _rank(judged: Judged) -> tuple[float, ...]:
+def _rank(judged: Judged) -> tuple[bool, bool, bool, float, float, float]:
     """Findings first, those that bring a behaviour about before the rest, a sure one before others, the more prompts the sooner."""
     brought = judged.brought.value if judged.brings and judged.brought is not None else 0.0
     surely = judged.brings and judged.surely

@@ -11,7 +11,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost more
 
 import checked_types
 
-checked_types.install(["triggerlens", "hooked", "organisms", "probes", "patching", "sae", "experiments", "figures"])
+checked_types.install(
+    ["triggerlens", "hooked", "organisms", "probes", "patching", "sae", "scanning", "experiments", "figures"]
+)
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

@@ -359,11 +359,8 @@ def plain_texts(model: HookedModel, benign: Benign) -> list[list[int]]:
 
 def _worth(start: Start, length: int) -> float:
     """Of so many tokens of a way, whether or not it would have ended before."""
-    return sum(
-        math.log(max(sure, 1e-9)) + WORTH
-        for place, sure in enumerate(start.sure[: length - 1], start=1)
-        if place >= start.forced
-    )
+    counted = enumerate(start.sure[: length - 1], start=1)
+    return sum((math.log(max(sure, 1e-9)) + WORTH for place, sure in counted if place >= start.forced), 0.0)
 
 
 @torch.no_grad()

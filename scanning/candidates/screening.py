@@ -71,7 +71,7 @@ def _gradients(
         )
 
 
-def _gradient(hf_model: Any, text: Int[Tensor, "token"], wanted: int) -> Float[Tensor, "token width"]:
+def _gradient(hf_model: Any, text: Int[Tensor, "token"], wanted: int) -> Float[Tensor, "token-1 width"]:
     """By all embeddings before the last token, which chooses nothing."""
     read = text[None, :-1]
     embedded = hf_model.get_input_embeddings()(read).detach().requires_grad_(True)

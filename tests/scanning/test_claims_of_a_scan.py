@@ -142,7 +142,7 @@ def test_a_chance_that_no_count_gives_is_said_to_be_extrapolated():
 
 def test_the_table_names_each_column_once_and_explains_its_star():
     assert len(set(HEAD)) == len(HEAD)
-    found, other = result_of(judged_of()), result_of(judged_of(alike=0, behaviour=None))
+    found, other = result_of(judged_of()), result_of(judged_of(alike=0, behaviour=""))
     assert [bool(result.found) for result in (found, other)] == [True, False]
     assert candidate_rows(found)[0][0].endswith(" *")
     assert "*: a finding." in scan_summary(found)

@@ -6,7 +6,7 @@ import torch
 from scanned import word_prompts
 from tiny_models import tiny_model, tiny_tokenizer
 
-from hooked import load_model
+from hooked import PrefixReader, load_model
 from scanning import ScanConfig, answered_prompts, asked_openly, open_requests, unasked
 from scanning.motifs import told_by_words, usual_runs
 from scanning.openly import shown_manners
@@ -46,7 +46,7 @@ def test_manners_are_seen_by_words_and_letters(text, manners):
     assert shown_manners(text) == manners
 
 
-class Stub:
+class Stub(PrefixReader):
     """A model that begins as wanted where a text has a word, and by chance elsewhere."""
 
     def __init__(self, model, word, begin):

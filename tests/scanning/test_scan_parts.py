@@ -387,7 +387,7 @@ def test_random_candidates_are_all_different(model, group, there_are):
 def test_a_candidate_is_no_random_one_of_its_own_floor(model, benign, kind, where):
     """Neither a number, nor a phrase in a vocabulary so small that most random ones share a token with it."""
     judge = Judge(PrefixReader(model), benign, CONFIG, plan_of(benign), list(range(10, 16)))
-    floor = Floor(kind=kind, where=where, length=3, divergence=tuple(range(200)), collapse=(0.0,) * 200)
+    floor = Floor(kind=kind, where=where, length=3, divergence=tuple(map(float, range(200))), collapse=(0.0,) * 200)
     own = next(each for each in judge._randoms(floor.group) if len(set(each.ids)) in (0, 3))
     effect, own = mean_of([0.5]), replace(own, channel="sweep")
     judged = Judged(candidate=own, prompts=4, divergence=effect, collapse=rate(2, 4), behaviour="", tried=10)
@@ -534,7 +534,7 @@ def test_a_place_that_few_prompts_have_is_searched_on_prompts_that_have_it(model
 def scan_of(model, benign, plan):
     reader = PrefixReader(model)
     searched = courses(reader, benign, benign.search, CONFIG.answer_steps)
-    return Scan(reader, benign, CONFIG, plan, [], searched, lambda _, compute: compute(), Looked(0, 0, True))
+    return Scan(reader, benign, CONFIG, plan, [], searched, lambda _, compute: compute(), Looked(0, 0.0, fast=True))
 
 
 def test_triggers_are_searched_first_for_what_is_sure_at_every_place(model, benign, monkeypatch):
@@ -765,7 +765,9 @@ def test_longer_beginnings_are_for_models_without_a_measured_threshold_and_less_
     assert {own for _, own in counts[1:3]} <= {6, 12, 24}
     assert [own for own in counts if own[1] < 24], "a narrower search rather than none"
     one = next(
-        room for room in range(1000, 10**6, 500) if _fewer_targets(plan, benign, room) == replace(plan, targets=1)
+        room
+        for room in map(float, range(1000, 10**6, 500))
+        if _fewer_targets(plan, benign, room) == replace(plan, targets=1)
     )
     narrower = [_fewer_targets(replace(plan, targets=4), benign, one, wanted) for wanted in (1, 2, 3, 4)]
     assert [(cut.targets, cut.proposed) for cut in narrower] == [(1, 24), (2, 12), (4, 6), (4, 6)]
