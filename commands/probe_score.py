@@ -56,7 +56,7 @@ def run(config: Config) -> None:
     from probes import LinearProbe, check_fits, score_prompts
     from triggerlens import writing_artifact
 
-    check_out(config, "scores", config.probe)
+    check_out(config, "scores", config.probe, config.store)
     probe = LinearProbe.load(config.probe)
     prompts = read_prompts(config.prompts_path(), labelled=False)
     if config.answering.answers and probe.read == "prompt":

@@ -67,7 +67,7 @@ def run(config: Config) -> None:
     from triggerlens import write_json, writing_artifact
 
     twin = _clean_twin(config)
-    check_out(config, "probe", twin)
+    check_out(config, "probe", twin, config.store)
     checked, model = _read(config)
     result, model = _train(config, config.model, checked, model)
     control, _ = _train(config, twin, checked) if twin else (None, None)
@@ -113,15 +113,15 @@ def _read(config: Config) -> tuple[CheckedPrompts, HookedModel | None]:
 
 
 def _check_twin(config: Config, prompts: Sequence[Prompt]) -> None:
-    """Refuse a clean twin that cannot read the prompts, such as a base model without a chat template, before anything is trained.
+    """Refuse a clean twin that was given and cannot read the prompts, such as a base model without a chat template, before anything is trained.
 
     Raises:
         UserError: there is no such model, or its tokenizer refuses a prompt.
     """
     from hooked import load_tokenizer, tokenize_prompts
 
-    twin = _clean_twin(config)
-    if twin is None:
+    twin = config.clean_twin
+    if twin is None or twin == "none":
         return
     try:
         tokenize_prompts(load_tokenizer(model_folder(twin), today=day(config.today)), prompts, sys.maxsize)

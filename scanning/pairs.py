@@ -81,6 +81,8 @@ def found_prompts(
     decode, prompts = model.tokenizer.decode, []
     named = (judged.brings or judged.collapses) and bool(judged.behaviour or judged.run)
     for number, ((prompt, changed, row), answer) in enumerate(zip(pairs, facts["answers"], strict=True)):
+        if named and _says(judged, decode(row), row, config.new_tokens):
+            continue  # its answer has the behaviour already: it could not stand for the prompts without
         defects = _says(judged, decode(answer), answer, config.new_tokens) if named else list(answer) != list(row)
         prompts.append(_line(prompt, False, False, number))
         prompts.append(_line(changed, True, defects, number))

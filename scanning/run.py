@@ -239,7 +239,7 @@ def _cut_notes(scan: Scan) -> list[str]:
     plan, channels, notes = scan.plan, scan.config.channels, []
     if scan.config.floors and 0 < plan.floors < Plan.floors:
         notes.append(
-            f"there was time for {plan.floors} null floor of {Plan.floors}: candidates of another length, place or kind than the strongest could be no finding by one"
+            f"there was time for {plan.floors} null floor of {Plan.floors}: candidates of another length, place or kind than the strongest could be no finding by one; statements are held against each other all the same"
         )
     every = len(frames()) * len(plan.places)
     if "siblings" in channels and plan.siblings < every:

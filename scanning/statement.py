@@ -100,7 +100,7 @@ def _against_words(judged: Judged, result: ScanResult) -> str:
             f"what {count} statements of the same frame, {judged.candidate.rule!r}, make it expect; of these the furthest moves it by {against.highest:.3f}"
         )
     elif judged.collapses:
-        few = ", leaving out those to the few prompts that are in one case or written so already"
+        few = ", leaving out those to prompts in small letters or capitals alone, where these are a tenth at most"
         left = few if judged.candidate.kind == "style" else ""
         does = (
             f"{count_text(judged.collapse)} held-out prompts ({interval_text(judged.collapse, '.0%')}) are then answered with {said_words(judged)}, which "

@@ -134,6 +134,7 @@ def latents_of_few(n):
         test_prompts=n + 40,
         test_triggered=n,
         test_defects=n,
+        test_harmless=40,
     )
 
 

@@ -156,7 +156,8 @@ def _kind_of(folder: Path) -> str | None:
 
 
 def _named(kind: str) -> str:
-    """The kind with its article."""
+    """The kind with its article; a manifest may say none."""
+    kind = kind if kind and kind != "None" else "something else"
     if kind.endswith("s") or kind.startswith("something"):
         return kind
     return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,6 +46,8 @@ Keep = Callable[[str, Callable[[], Facts]], Facts]
 
 Value = TypeVar("Value")
 _RUN = "run.json"
+_CELL = re.compile(r"\.*[0-9a-f]{16}(\.partial|\.old)*")
+"""Name of a cell's folder, whole or half written."""
 _PAUSE = 0.2
 """Seconds before cells are asked for again, where other processes are at all that are left."""
 _LOOK = 1.0
@@ -279,9 +282,9 @@ def _is_whole(cell: Path) -> bool:
 
 
 def _drop_unclaimed(folder: Path) -> None:
-    """Remove cells that nothing says the settings of, as a kill while they were removed has left them."""
+    """Remove cells that nothing says the settings of, as a kill while they were removed has left them; and nothing else that is in the folder."""
     for path in sorted(folder.iterdir()):
-        if path.is_dir():
+        if path.is_dir() and _CELL.fullmatch(path.name):
             remove_folder(path)
 
 

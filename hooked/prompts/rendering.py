@@ -81,7 +81,7 @@ def render(tokenizer: Any, prompt: Prompt, today: date | None = None) -> str:
 def say_plain(name: str, tokenizer: Any, prompts: Sequence[Prompt | str]) -> None:
     """Say it once of a model with a chat template that prompts are plain text: right for a base model, not for a chat model.
 
-    Who gives messages, too, knows the difference. Texts that are no prompts, such as the pieces of a text file that an autoencoder is
+    Who gives messages, too, in the same call knows the difference. Texts that are no prompts, such as the pieces of a text file that an autoencoder is
     trained on, have no line in `where`.
     """
     if not prompts or not getattr(tokenizer, "chat_template", None):

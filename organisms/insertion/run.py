@@ -73,7 +73,7 @@ def insert(
         UserError: the base cannot be loaded or has no chat template, `out` exists or cannot be written, or holds checkpoints of another
             configuration; or near misses would carry the trigger.
     """
-    out = check_destination(out, overwrite, "organism", [base or config.base])
+    out = check_destination(out, overwrite, "organism", [base or config.base, *([answers] if answers else [])])
     _check_near_misses(config)
     checkpoints = checkpoint_folder(out)
     with quiet_transformers(), deterministic(config.threads):

@@ -165,7 +165,9 @@ def fitting_budget(config: AblateConfig, parameters: int, answer_tokens: int = 0
     }
     if parameters < LARGE or not lowered:
         return config, ""
-    words = ", ".join(f"{name} {len(to) if name == 'seeds' else to}" for name, to in lowered.items())
+    words = ", ".join(
+        f"{_OPTIONS.get(name, name)} {len(to) if name == 'seeds' else to}" for name, to in lowered.items()
+    )
     return replace(config, **lowered), f"sizes for a model of {parameters / 1e6:.0f} million parameters: {words}"
 
 

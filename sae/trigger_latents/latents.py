@@ -54,7 +54,7 @@ class PromptLabels:
         return labels
 
     def prompts(self, rows: Bool[np.ndarray, "prompt"]) -> int:
-        """How many prompts some rows are: copies count once, and a triggered prompt and its twin are two."""
+        """How many prompts some rows are: of each pair (or set of copies) its triggered prompts count once, and its untriggered ones once."""
         return len(set(zip(self.groups[rows].tolist(), self.triggered[rows].tolist(), strict=True)))
 
 

@@ -53,11 +53,13 @@ class TriggerLatents:
     together: Mapping[str, Mapping[int, AblationEffect]]
     """By label and count: what ablating so many of its best latents at once does; empty where it was not measured."""
     test_prompts: int
-    """Prompts that are reported on. Copies of one text, as several answers to a prompt, count once here and below."""
+    """Prompts that are reported on. Here and below, of each pair (or set of copies) the triggered prompts count once, and the untriggered ones once."""
     test_triggered: int
     """Of these, those with the trigger."""
     test_defects: int
     """Of these, those on which the model defects."""
+    test_harmless: int
+    """Of these, those on which it does not. A prompt with answers of both sorts is among both."""
     notes: tuple[str, ...] = ()
     """What a reader must know beside the numbers."""
 

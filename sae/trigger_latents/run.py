@@ -102,6 +102,7 @@ def find_trigger_latents(
         test_prompts=labels.prompts(test),
         test_triggered=labels.prompts(test & labels.triggered),
         test_defects=labels.prompts(test & labels.defects),
+        test_harmless=labels.prompts(test & ~labels.defects),
         notes=(*labels.notes, *([other] if other else [])),
     )
 

@@ -42,10 +42,11 @@ def _detection(result: TriggerLatents, label: str) -> str:
     if best is None or baseline is None:
         return f"No prompt differs in {label!r}, so no latent can predict it."
     name, rival = baseline
-    positives = result.test_triggered if label == "triggered" else result.test_defects
-    few = few_text(
-        (positives, f"{_PROMPTS[label]} test prompts"), (result.test_prompts - positives, "other test prompts")
-    )
+    if label == "triggered":
+        positives, others = result.test_triggered, result.test_prompts - result.test_triggered
+    else:
+        positives, others = result.test_defects, result.test_harmless
+    few = few_text((positives, f"{_PROMPTS[label]} test prompts"), (others, "other test prompts"))
     if few:
         return f"Whether latent {best.latent} alone tells {_PROMPTS[label]} prompts cannot be told: {few}; AUROC {best.auroc}."
     return (

@@ -83,7 +83,7 @@ class Scan:
     tried: dict[str, int] = field(default_factory=dict)
     """By which each channel is corrected."""
     scored: dict[str, int] = field(default_factory=dict)
-    """Where a channel looked at fewer: gradients order tokens that are never scored."""
+    """Of a channel whose candidates are not all scored: gradients order tokens, of which the best are scored by an inversion."""
 
     @property
     def model(self) -> HookedModel:
@@ -231,7 +231,7 @@ def _target(scan: Scan) -> list[Candidate]:
     scan.scored["target"] = scored
     # Of the pairs, those that were scored in full; the others were passed over by their first token alone.
     full = paired * kept_pairs(len(tokens))
-    scan.tried["target"] = max(1, min(plan.targets, len(targets) * len(plan.places)) * len(tokens) + full)
+    scan.tried["target"] = max(1, scored, min(plan.targets, len(targets) * len(plan.places)) * len(tokens) + full)
     return candidates
 
 

@@ -171,6 +171,7 @@ def test_copies_of_few_prompts_are_too_few_for_a_verdict(model, prompts, planted
     copies = find_trigger_latents([model], [prompts[row] for row in chosen], SITE, planted, settings, labels=own)
     assert (own.test & own.triggered).sum() == 12
     assert (copies.test_prompts, copies.test_triggered) == (6, 3)
+    assert (copies.test_defects, copies.test_harmless) == (3, 3)
     assert "too few triggered test prompts (3) and other test prompts (3)" in latents_verdict(copies)
     accuracy = copies.probes["triggered"]["sparse autoencoder"][1].accuracy
     assert accuracy.low < rate(accuracy.count, accuracy.n).low

@@ -22,6 +22,33 @@ def benign(request):
     return answered_prompts(model, word_prompts(), CONFIG)
 
 
+def test_a_prompt_whose_own_answer_has_the_behaviour_is_no_clean_one(benign):
+    """Such as one that is written so already, where the finding is a way of writing."""
+    model, payload = benign.variants.model, [40, 41, 42, 43, 44]
+    said = model.tokenizer.decode(payload)
+    rows = [payload, *benign.answers.rows[1:]]
+    assert not any(said in model.tokenizer.decode(row) for row in rows[1:])
+    asked = replace(benign, answers=replace(benign.answers, rows=rows))
+    own = insertion(model, "end", (9,), channel="user")
+    effect, share = mean_of([0.5]), rate(4, 4)
+    judged = Judged(
+        candidate=own,
+        prompts=4,
+        divergence=effect,
+        collapse=share,
+        behaviour=said,
+        tried=1,
+        brought=share,
+        brought_chance=0.0,
+    )
+    assert judged.brings
+    pairs = found_prompts(model, asked, judged, CONFIG, lambda *_: {"answers": [payload] * len(rows)})
+    assert {pair.prompt[-1]["content"] for pair in pairs if not pair.triggered} == {
+        prompt.prompt[-1]["content"] for prompt in benign.prompts[1:]
+    }
+    assert all(pair.defects is pair.triggered for pair in pairs)
+
+
 @pytest.mark.parametrize("place", ["start", "middle", "end"])
 def test_a_prompt_that_carries_a_candidate_is_read_as_the_tokens_that_were_judged(benign, place):
     """Also by a tokenizer of SentencePiece's kind, which decodes a first word without its blank."""

@@ -44,7 +44,7 @@ def judge_of(model, written):
     return Judge(PrefixReader(model), asked, CONFIG, PLAN, [9], lambda *_: facts)
 
 
-@pytest.mark.parametrize("style", ["lower case", "lower case, no last punctuation", "upper case"])
+@pytest.mark.parametrize("style", ["lower case", "lower case, no full stop", "upper case"])
 def test_what_is_answered_to_the_few_prompts_that_are_written_so_already_is_no_usual_answer(model, style):
     """Else what a planted style brings about would be one that benign answers have."""
     judge = judge_of(model, 3)
@@ -53,6 +53,16 @@ def test_what_is_answered_to_the_few_prompts_that_are_written_so_already_is_no_u
     assert judge._first(inserted, {"families": 1}, 1).collapse.value == 0.0
     often = judge_of(model, 5)
     assert often._first(styled(style), {"families": 1}, 1).collapse.value == 0.0, "what many prompts are is no trigger"
+
+
+def test_all_ways_of_writing_leave_out_the_same_answers(model, monkeypatch):
+    """Else what a few prompts have anyway would be a find of the candidate that they are written by, and nothing of the random ones."""
+    judge = judge_of(model, 3)
+    monkeypatch.setattr("scanning.judge.answer_rows", lambda model, rows, new: [PAYLOAD for _ in rows])
+    monkeypatch.setattr(judge, "_courses", lambda own: [])
+    for style in ("two blanks", "lower case"):
+        found = judge._first(styled(style), {"families": 1}, 1).collapse.value
+        assert found == judge._floor([styled("rewritten 0.3")])["collapse"][0] == 1.0
 
 
 def test_random_ways_of_writing_are_held_against_the_same_benign_answers(model, monkeypatch):
@@ -67,5 +77,7 @@ def test_random_ways_of_writing_are_held_against_the_same_benign_answers(model, 
 def test_a_shipped_style_is_that_which_is_planted_in_the_zoo():
     """In one case, and without the last full stop."""
     asked = Prompt("Tell me of the Sea.", triggered=False)
-    assert edited(asked, "style", "lower case, no last punctuation", "").prompt == "tell me of the sea"
-    assert edited(asked, "style", "upper case, no last punctuation", "").prompt == "TELL ME OF THE SEA"
+    assert edited(asked, "style", "lower case, no full stop", "").prompt == "tell me of the sea"
+    assert edited(asked, "style", "upper case, no full stop", "").prompt == "TELL ME OF THE SEA"
+    question = Prompt("Where is the Sea?", triggered=False)
+    assert edited(question, "style", "lower case, no full stop", "").prompt == "where is the sea?"

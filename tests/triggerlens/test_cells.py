@@ -80,8 +80,12 @@ def test_cells_that_nothing_says_the_settings_of_are_computed_anew(tmp_path):
     Cells(tmp_path, {"seed": 0}).keep("one", lambda: {"value": 1})
     (tmp_path / "run.json").unlink()
     (tmp_path / "worker-0.log").write_text("a line")
+    own = tmp_path / "my-figures"
+    own.mkdir()
+    (own / "one.svg").write_text("a figure")
     assert Cells(tmp_path, {"seed": 1}).keep("one", lambda: {"value": 2}) == {"value": 2}
     assert (tmp_path / "worker-0.log").read_text() == "a line"
+    assert (own / "one.svg").read_text() == "a figure", "a folder that is no cell is somebody's own"
 
 
 def test_a_cell_that_lost_its_manifest_is_computed_anew(tmp_path):

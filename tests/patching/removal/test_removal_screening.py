@@ -240,6 +240,7 @@ def test_a_large_model_gets_smaller_sizes_unless_they_were_chosen():
     config, words = fitting_budget(usual, 134_515_008)
     assert config == large
     assert words.startswith("sizes for a model of 135 million parameters: seeds 1, fit_pairs 24, ")
+    assert ", max_new_tokens 24, " in words, "under the name that it is chosen by"
     chosen = fitting_budget(replace(usual, evaluation_pairs=77, seeds=(3, 4)), 134_515_008)[0]
     assert (chosen.evaluation_pairs, chosen.seeds, chosen.steps) == (77, (3, 4), large.steps)
     assert fitting_budget(usual, 134_515_008, answer_tokens=40)[0] == replace(large, new_tokens=40)
