@@ -44,7 +44,7 @@ def measure_tpr(test: LabelledScores, fpr: float) -> TprAtFpr:
     note = None
     if not allowed(len(np.unique(groups)), fpr):
         fired = firing_rate(negatives, threshold_at_fpr(negatives, fpr), groups)
-        many = {0: "no false positive", 1: "one false positive"}.get(fired.count, f"{fired.count} false positives")
+        many = {0: "no false positive", 1: "one false positive"}.get(fired.count or 0, f"{fired.count} false positives")
         note = (
             f"{negatives_text('test', groups)} cannot resolve {fpr:.1%}: this is the rate at {many} among them, which "
             f"leaves a false-positive rate of up to {fired.high:.1%}"
