@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import re
 import unicodedata
 from bisect import bisect_right
 from codecs import getincrementaldecoder
@@ -21,6 +22,7 @@ from triggerlens import UserError
 LONGEST = 2048
 """The longest piece of a text file, in bytes."""
 _CHECKED_BYTES = 2**20
+_LOG = re.compile(rb'\s*\{\s*"version"\s*:\s*\d+\s*,\s*"status"\s*:')
 HELD_OUT_SHARE = 20
 """Of plain text one piece in so many is held out, as far as they are measured on."""
 
@@ -122,14 +124,14 @@ class _Alike(Sequence[bytes]):
 
 
 def read_texts(path: Path, context: int) -> Sequence[Prompt]:
-    """A file of prompts, a text file, or a folder of text files (`*.txt`, `*.md`).
+    """A file of prompts, a log of Inspect, a text file, or a folder of text files (`*.txt`, `*.md`).
 
-    Prompts are what is called `.jsonl`, and any file whose first line is an object with `prompt`. They come as a list.
+    Prompts are what is called `.jsonl`, and any file whose first line is an object with `prompt`. They come as a list, as do those of a log.
 
     Raises:
         UserError: nothing there, or nothing readable.
     """
-    if path.suffix == ".jsonl" or _begins_with_a_prompt(path):
+    if path.suffix == ".jsonl" or _begins_with_a_prompt(path) or _is_log(path):
         return read_prompts(path, labelled=False)
     if path.is_dir():
         paths = sorted(file for file in path.rglob("*") if file.suffix in (".txt", ".md") and file.is_file())
@@ -148,6 +150,14 @@ def _begins_with_a_prompt(path: Path) -> bool:
         except ValueError:
             return False
     return isinstance(first, dict) and "prompt" in first
+
+
+def _is_log(path: Path) -> bool:
+    """Whether it is a log of Inspect: an archive, or JSON that begins as those do. Any other JSON is text like any other."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as lines:
+        return path.suffix == ".eval" or (path.suffix == ".json" and _LOG.match(lines.read(256)) is not None)
 
 
 def train_and_held_out(

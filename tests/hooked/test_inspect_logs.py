@@ -8,6 +8,7 @@ from tiny_models import tiny_model, tiny_tokenizer
 
 from hooked import load_model, read_log, read_prompts
 from probes import TrainConfig, check_prompts, train_on_model
+from sae import read_texts
 from triggerlens import UserError
 
 SAMPLES = 30
@@ -56,6 +57,13 @@ def logs(tmp_path_factory):
     write_eval_log(read_eval_log(str(path)), str(path.with_suffix(".json")), format="json")
     patch.undo()
     return {"eval": path, "json": path.with_suffix(".json")}
+
+
+@pytest.mark.parametrize("kind", ["eval", "json"])
+def test_an_autoencoder_is_trained_on_the_prompts_of_a_log(logs, kind):
+    """And not on its braces, or on the bytes of an archive."""
+    texts = read_texts(logs[kind], 128)
+    assert [own.prompt for own in texts] == [own.prompt for own in read_prompts(logs[kind], labelled=False)]
 
 
 @pytest.mark.parametrize("kind", ["eval", "json"])

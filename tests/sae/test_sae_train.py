@@ -261,7 +261,7 @@ def test_the_encoder_s_biases_move_ten_times_as_far_in_a_step(world):
     before = {name: value.detach().clone() for name, value in state.sae.named_parameters()}
     train_step(state, world.rows[:256], config, 0)
     # Adam's first step moves each weight by its rate.
-    moved = {name: float((value - before[name]).abs().max()) for name, value in state.sae.named_parameters()}
+    moved = {name: float((value.detach() - before[name]).abs().max()) for name, value in state.sae.named_parameters()}
     assert [moved[name] for name in ("encoder_rows", "b_dec", "b_enc")] == pytest.approx([1e-3, 1e-3, 1e-2], rel=0.01)
 
 
