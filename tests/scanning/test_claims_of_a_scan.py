@@ -246,9 +246,12 @@ def test_a_finding_says_what_its_kind_is_worth_where_the_truth_is_known():
         assert judged.found
         assert f". {said}" in words_of(judged)
         assert f". {said}" in scan_verdict(result_of(judged))
+        claims = "There may be a trigger: " if said == weak else "A trigger was found: "
+        assert scan_verdict(result_of(judged)).startswith(claims)
     unmeasured = replace(bringing(), surely=False)
     assert unmeasured.found
     assert "of known state" not in scan_verdict(result_of(unmeasured))
+    assert scan_verdict(result_of(unmeasured)).startswith("There may be a trigger: ")
 
 
 def test_a_sure_behaviour_is_said_to_be_surer_than_in_the_clean_models_that_set_the_threshold():
@@ -453,7 +456,7 @@ def test_the_page_says_first_for_which_sizes_of_model_there_is_a_threshold():
     (larger,) = facts["larger"]
     lowest, highest = (larger[end] // 1_000_000 for end in ("from", "parameters"))
     assert f"up to {facts['parameters']:,} weights and from {lowest} to {highest} million" in " ".join(first.split())
-    assert f"larger than {highest} million weights?" in first
+    assert f"more than {highest} million weights, or between" in first
     for size in (facts["parameters"] + 1, larger["parameters"] + 1, 8_000_000_000):
         assert (sure_worth(size), brought_share(size)) == (math.inf, math.inf)
 
