@@ -589,6 +589,9 @@ def test_all_pairs_are_tried_for_the_first_behaviour_at_each_of_their_places(mod
         assert sum(pairs for _, _, pairs in ran) == paired
         assert all(pairs is (target is sure) for target, _, pairs in ran)
         assert scan.tried["target"] == targets * 20 + paired * kept_pairs(20)
+    monkeypatch.setattr("scanning.candidates.channels.invert_target", lambda *own, **options: ([], 10**6))
+    _target(scan)
+    assert scan.tried["target"] == 10**6, "as many as were scored, at least"
 
 
 def plan_of(benign):
