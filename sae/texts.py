@@ -23,6 +23,7 @@ LONGEST = 2048
 """The longest piece of a text file, in bytes."""
 _CHECKED_BYTES = 2**20
 _LOG = re.compile(rb'\s*\{\s*"version"\s*:\s*\d+\s*,\s*"status"\s*:')
+"""How the JSON of a log of Inspect begins."""
 HELD_OUT_SHARE = 20
 """Of plain text one piece in so many is held out, as far as they are measured on."""
 

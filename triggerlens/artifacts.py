@@ -25,6 +25,8 @@ from safetensors import SafetensorError
 
 from triggerlens.errors import UserError
 
+_NO_KIND = "something else"
+"""What a manifest of none of our kinds is called."""
 MANIFEST = "manifest.json"
 """Name of the file that says what made an artifact's folder."""
 _VERSIONED = (
@@ -148,17 +150,18 @@ def _check_parent(out: Path) -> None:
 def _kind_of(folder: Path) -> str | None:
     """What the manifest says; None for a damaged one, which may be replaced."""
     try:
-        return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["kind"])
+        return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["kind"] or _NO_KIND)
     except ValueError:
         return None
     except (KeyError, TypeError):
-        return "something else"
+        return _NO_KIND
 
 
-def _named(kind: str) -> str:
+def _named(kind: str | None) -> str:
     """The kind with its article; a manifest may say none."""
-    kind = kind if kind and kind != "None" else "something else"
-    if kind.endswith("s") or kind.startswith("something"):
+    if not kind or kind == _NO_KIND:
+        return _NO_KIND
+    if kind.endswith("s"):
         return kind
     return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 

@@ -150,6 +150,17 @@ def test_copies_of_a_negative_resolve_no_smaller_rate():
     assert thresholds[0] == threshold_at_fpr(scores[~positive], 0.01), "the threshold is that of all rows"
 
 
+def test_a_single_false_positive_is_one():
+    scores, groups = copied_negatives(10, 10)
+    scores[0] = 1.5
+    positive = np.arange(len(scores)) >= 100
+    scores[positive] = 3.0
+    assert (
+        "the rate at one false positive among them"
+        in measure_tpr(LabelledScores(scores, positive, groups, 20), 0.01).note
+    )
+
+
 def test_false_positives_that_a_rate_allows_to_copies_are_in_its_bound():
     scores, groups = copied_negatives(30, 10)
     scores[:30] += np.linspace(0, 1, 30)  # no two of the first three prompts' rows alike
