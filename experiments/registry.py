@@ -21,6 +21,7 @@ MODULES = (
     "observed",
     "zoo_leaderboard",
     "unknown_trigger",
+    "rare_answers",
 )
 for _module in MODULES:
     import_module(f"experiments.claims.{_module}")

@@ -119,21 +119,47 @@ class PrefixReader:
         Raises:
             UserError: the text exceeds the context.
         """
+        tokens = tokens.to(self.model.device)
+        return self._run(tokens, {"input_ids": tokens}, cache, before, keep)
+
+    def _run(self, tokens: Tensor, given: dict[str, Tensor], cache: Any, before: int, keep: int) -> tuple[Tensor, Any]:
         model, hf_model = self.model, self.model.hf_model
         if before + tokens.shape[1] > model.info.context:
             raise UserError(
                 f"a text of {before + tokens.shape[1]} tokens exceeds the context of {model.info.context}; give shorter prompts"
             )
-        tokens = tokens.to(model.device)
         places = torch.arange(before, before + tokens.shape[1], device=model.device)[None].expand(len(tokens), -1)
         options = only_last(hf_model, tokens, keep)
         options |= {"position_ids": places} if "position_ids" in accepted_by(hf_model) else {}
         cached = {"past_key_values": cache, "use_cache": True} if self.fast else {"use_cache": False}
         with model.alone():
             forget_lengths(hf_model, hf_model.config)
-            output = hf_model(input_ids=tokens, **cached, **options)
+            output = hf_model(**given, **cached, **options)
         self.tokens_run += tokens.numel()
         return output.logits[:, -keep:].float(), getattr(output, "past_key_values", None)
+
+    def read_embedded(
+        self, prefix: Sequence[int], rows: Int[Tensor, "row token"], embedded: Float[Tensor, "row token width"]
+    ) -> Float[Tensor, "row vocabulary"]:
+        """Logits after rows that are given as embeddings, through which a gradient may go, in float32.
+
+        Args:
+            prefix: what all rows begin with; may be empty.
+            rows: token ids of what follows, all of one length.
+            embedded: their embeddings.
+
+        Raises:
+            UserError: the text exceeds the context.
+        """
+        self.read(prefix, rows[:1])  # finds out whether caches may be used, by reading a row whole
+        rows = rows.to(self.model.device)
+        if self.may_keep(len(prefix) + rows.shape[1]):
+            cache = spread_cache(self.cache_of(tuple(prefix)), len(rows))
+            return self._run(rows, {"inputs_embeds": embedded}, cache, len(prefix), 1)[0][:, 0]
+        begin = torch.tensor(prefix, dtype=torch.long, device=rows.device)[None].expand(len(rows), -1)
+        table = self.model.hf_model.get_input_embeddings()
+        whole = torch.cat([table(begin).detach(), embedded], dim=1)
+        return self._run(torch.cat([begin, rows], dim=1), {"inputs_embeds": whole}, None, 0, 1)[0][:, 0]
 
     def whole(self, texts: Int[Tensor, "row token"], keep: int) -> Float[Tensor, "row keep vocabulary"]:
         """Logits after the last `keep` tokens of whole texts, in float32, without any cache."""

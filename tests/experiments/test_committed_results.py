@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from experiments import EXPERIMENTS, chosen_result
-from experiments.claims import insertion, persistence, persistence_axes, unknown_trigger, zoo_leaderboard
+from experiments.claims import insertion, persistence, persistence_axes, rare_answers, unknown_trigger, zoo_leaderboard
 from experiments.claims_table import claims_table
 from experiments.shared.grid import ModelsExperiment, summarise_all
 
@@ -16,6 +16,7 @@ GRIDS = {
     "insertion": insertion.summarise,
     "zoo-leaderboard": zoo_leaderboard.summarise,
     "unknown-trigger": unknown_trigger.summarise,
+    "rare-answers": rare_answers.summarise,
     "persistence": lambda config, cells: persistence.summarise(persistence.cells_of(config), cells),
     "persistence-axes": lambda config, cells: tuple(
         finding for row in config.organisms for finding in persistence_axes.row_findings(config, row, cells)
