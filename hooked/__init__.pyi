@@ -55,8 +55,13 @@ from .prefixes import (
     shared_length as shared_length,
 )
 from .prompts.answers import MAX_NEW_TOKENS as MAX_NEW_TOKENS, write_answers as write_answers
-from .prompts.files import PromptFile as PromptFile, read_prompts as read_prompts, write_prompts as write_prompts
-from .prompts.inspect_logs import read_log as read_log
+from .prompts.files import (
+    PromptFile as PromptFile,
+    begins_with_a_prompt as begins_with_a_prompt,
+    read_prompts as read_prompts,
+    write_prompts as write_prompts,
+)
+from .prompts.inspect_logs import begins_as_log as begins_as_log, read_log as read_log
 from .prompts.pairs import (
     PromptPair as PromptPair,
     defecting_pairs as defecting_pairs,

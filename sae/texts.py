@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-import re
 import unicodedata
 from bisect import bisect_right
 from codecs import getincrementaldecoder
@@ -16,14 +15,20 @@ from typing import overload
 
 import numpy as np
 
-from hooked import CHAT_FIELDS, Fractions, Prompt, read_prompts, split_prompts
+from hooked import (
+    CHAT_FIELDS,
+    Fractions,
+    Prompt,
+    begins_as_log,
+    begins_with_a_prompt,
+    read_prompts,
+    split_prompts,
+)
 from triggerlens import UserError
 
 LONGEST = 2048
 """The longest piece of a text file, in bytes."""
 _CHECKED_BYTES = 2**20
-_LOG = re.compile(rb'\s*\{\s*"version"\s*:\s*\d+\s*,\s*"status"\s*:')
-"""How the JSON of a log of Inspect begins."""
 HELD_OUT_SHARE = 20
 """Of plain text one piece in so many is held out, as far as they are measured on."""
 
@@ -132,7 +137,7 @@ def read_texts(path: Path, context: int) -> Sequence[Prompt]:
     Raises:
         UserError: nothing there, or nothing readable.
     """
-    if path.suffix == ".jsonl" or _begins_with_a_prompt(path) or _is_log(path):
+    if path.suffix == ".jsonl" or begins_with_a_prompt(path) or begins_as_log(path):
         return read_prompts(path, labelled=False)
     if path.is_dir():
         paths = sorted(file for file in path.rglob("*") if file.suffix in (".txt", ".md") and file.is_file())
@@ -140,25 +145,6 @@ def read_texts(path: Path, context: int) -> Sequence[Prompt]:
             raise UserError(f"{path}: holds no .txt or .md file; give text files or a prompts.jsonl")
         return TextPieces(paths, context)
     return TextPieces([path], context)
-
-
-def _begins_with_a_prompt(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as lines:
-        try:
-            first = json.loads(lines.readline(_CHECKED_BYTES))
-        except ValueError:
-            return False
-    return isinstance(first, dict) and "prompt" in first
-
-
-def _is_log(path: Path) -> bool:
-    """Whether it is a log of Inspect: an archive, or JSON that begins as those do. Any other JSON is text like any other."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as lines:
-        return path.suffix == ".eval" or (path.suffix == ".json" and _LOG.match(lines.read(256)) is not None)
 
 
 def train_and_held_out(

@@ -87,14 +87,19 @@ def read_prompts(path: str | Path, *, labelled: bool = True, label_from: str | N
 
 def _is_log(path: Path) -> bool:
     """Whether a file is meant as a log of Inspect: by its name, unless its first line is a prompt."""
-    if path.suffix not in LOGS or not path.is_file():
+    return path.suffix in LOGS and path.is_file() and not begins_with_a_prompt(path)
+
+
+def begins_with_a_prompt(path: Path) -> bool:
+    """Whether a file's first line is an object with `prompt`."""
+    if not path.is_file():
         return False
     with path.open("rb") as lines:
         try:
             first = json.loads(lines.readline(_LONGEST_FIRST_LINE))
         except ValueError:
-            return True
-    return not (isinstance(first, dict) and "prompt" in first)
+            return False
+    return isinstance(first, dict) and "prompt" in first
 
 
 def write_prompts(path: str | Path, prompts: Iterable[Prompt]) -> None:

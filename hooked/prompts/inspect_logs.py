@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,18 @@ from triggerlens import UserError, say_once
 
 LOGS = (".eval", ".json")
 """How the name of a log ends."""
+_BEGIN = re.compile(rb'\s*\{\s*"version"\s*:\s*\d+\s*,\s*"status"\s*:')
+"""How the JSON of a log begins."""
 _TAKEN = ("triggered", "defects", "pair", "split", "dataset")
 """Fields of a prompt that a sample's metadata may hold."""
+
+
+def begins_as_log(path: Path) -> bool:
+    """Whether a file is a log of Inspect by what is in it: an archive by its name, or JSON that begins as those do. Other JSON may be any text."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as lines:
+        return path.suffix == ".eval" or (path.suffix == ".json" and _BEGIN.match(lines.read(256)) is not None)
 
 
 def read_log(path: str | Path, *, labelled: bool = True, label_from: str | None = None) -> list[Prompt]:

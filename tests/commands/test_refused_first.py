@@ -60,6 +60,24 @@ def test_a_base_is_not_replaced_by_what_is_trained_from_it(refused, organism, ar
     assert (organism / "model.safetensors").is_file()
 
 
+def test_kept_answers_are_not_replaced_by_what_is_trained_on_them(refused, organism, tmp_path):
+    kept = artifact(tmp_path / "answers", "organism")
+    words = (
+        "organism-train",
+        "--trigger",
+        "phrase",
+        "--base",
+        organism,
+        "--answers",
+        kept,
+        "--out",
+        kept,
+        "--overwrite",
+    )
+    assert f"not replaced, since {kept} is read from there" in refused(*words)
+    assert (kept / "kept.txt").is_file()
+
+
 @pytest.mark.parametrize("name", ["probe-score", "probe-watch"])
 def test_a_probe_is_not_replaced_by_what_it_scores(refused, prompts, tmp_path, name):
     probe = made("last", read="prompt").save(tmp_path / "probe")
