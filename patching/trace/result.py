@@ -85,10 +85,10 @@ class PairMap(PairFacts):
             columns.append(np.where(np.isnan(mine).all(1), np.nan, np.nansum(mine, 1)))
         return np.stack(columns, 1)
 
-    def trigger_share(self) -> float | None:
-        """Share of the first layer's effect (absolute values, over positions) on the trigger, 0 to 1; None: no effect, or the run that is patched has none of
-        the trigger's tokens."""
-        strength = np.nan_to_num(np.abs(self.effect[0]))
+    def trigger_share(self, row: int) -> float | None:
+        """Share of a row's effect (absolute values, over positions) on the trigger, 0 to 1; None: no effect, or the run that is patched has none of the trigger's
+        tokens."""
+        strength = np.nan_to_num(np.abs(self.effect[row]))
         total = float(strength.sum())
         differing = [position for position, role in enumerate(self.roles) if role == "trigger"]
         own = differing if self.trigger is None else list(self.trigger)
@@ -111,7 +111,7 @@ class Top:
 
 @dataclass(frozen=True)
 class TriggerShare:
-    """The share of the first layer's effect (absolute values, over positions) on the trigger's tokens, over pairs."""
+    """The share of the effect of the first row that tells anything (absolute values, over positions) on the trigger's tokens, over pairs."""
 
     mean: Estimate
     """Over the `n` pairs that have any effect."""
@@ -224,20 +224,26 @@ class PatchTrace(TraceFacts):
         return nan_mean(np.stack([pair.by_role() for pair in self.pairs]))
 
     @property
+    def first_row(self) -> int:
+        """The first row of the maps that tells anything: before layer 0 the residual streams of the two runs differ in the trigger's own tokens alone, by
+        construction. 0 where nothing else was patched."""
+        return int(self.site == "resid_pre" and self.layers[0] == 0 and len(self.layers) > 1)
+
+    @property
     def trigger_share(self) -> TriggerShare | None:
-        """How much of the first layer's effect falls on the trigger's own tokens; None where no pair has any effect, or where
-        these are not known."""
+        """How much of the effect in `first_row` falls on the trigger's own tokens; None where no pair has any effect, or where these are not known."""
         shares = [share for pair in self.pairs if (share := self.trigger_share_of(pair)) is not None]
         return share_over_pairs(shares) if shares else None
 
     def trigger_share_of(self, pair: PairMap) -> float | None:
         """The same of one pair; None where its trigger was not named and the pairs differ by more than one."""
         known = pair.trigger is not None or self.difference is None or self.difference.minimal
-        return pair.trigger_share() if known else None
+        return pair.trigger_share(self.first_row) if known else None
 
     def top(self, count: int = 10) -> tuple[Top, ...]:
-        """The cells of `effect` with the largest absolute effect, strongest first; cells without effect are left out."""
+        """The cells of `effect` with the largest absolute effect, from `first_row` on, strongest first; cells without effect are left out."""
         effect = np.nan_to_num(self.effect)
+        effect[: self.first_row] = 0
         order = np.argsort(-np.abs(effect), axis=None, kind="stable")[:count]
         tokens = self.tokens
         cells = [np.unravel_index(index, effect.shape) for index in order]
@@ -264,6 +270,7 @@ def trace_json(trace: PatchTrace) -> dict[str, Any]:
         "effect_of": _effect_of(trace),
         "top": to_json(list(trace.top())),
         "trigger_share": None if share is None else share.mean.value,
+        "trigger_share_at": f"{trace.site}.{trace.layers[trace.first_row]}",
         "trigger_share_over_pairs": None if share is None else to_json(share),
         "roles": {role: _listed(column) for role, column in zip(ROLES, trace.by_role.T, strict=True)},
         "heads": None if trace.heads is None else _listed(trace.heads),

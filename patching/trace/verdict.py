@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from patching.options import MetricName
 from patching.trace.result import MOST, PatchTrace, Top, TriggerShare
 from patching.trace.route import HeadRoute
 from triggerlens import count_text, few_text, interval_text
 
+_METRICS: dict[MetricName, str] = {
+    "logit-diff": "the logit difference where the answers part",
+    "kl": "the next token's distribution where the answers part",
+    "log-prob": "the string's log-probability",
+}
 _SAID_HEADS = 3
 """Heads of the route that the verdict names."""
 
@@ -15,15 +21,16 @@ def trace_verdict(trace: PatchTrace) -> str:
     best, beyond = trace.top(1), _beyond(len(trace.pairs))
     if not best:
         return " ".join([f"No patch at {trace.site} has any effect.", *beyond])
-    denoising = trace.direction == "denoising"
-    effect = f"{'restores' if denoising else 'brings about'} {best[0].effect:.0%} of "
+    other = "clean" if trace.direction == "denoising" else "triggered"
+    behind = f" behind {trace.site}.0" if trace.first_row else ""
     lines = [
-        f"The strongest cell is {trace.site}.{best[0].layer} at {_place(trace, best[0])}: patching it alone {effect}{'the clean behaviour' if denoising else 'the defection'}."
+        f"The strongest cell{behind} is {trace.site}.{best[0].layer} at {_place(trace, best[0])}: patching it alone moves {_METRICS[trace.metric]} "
+        f"{best[0].effect:.0%} of the way to the {other} run's."
     ]
     if trace.trigger_share is not None:
         named = trace.pairs[0].trigger is not None
         tokens = "the tokens of the trigger" if named else "the tokens in which the pairs differ"
-        lines.append(_share_words(trace.trigger_share, f"{trace.site}.{trace.layers[0]}", tokens))
+        lines.append(_share_words(trace.trigger_share, f"{trace.site}.{trace.layers[trace.first_row]}", tokens))
     if trace.routes:
         lines.append(f"Carried by {'; '.join(_route_words(trace, route) for route in trace.routes[:_SAID_HEADS])}.")
     return " ".join([*lines, *_differing(trace), *beyond])

