@@ -6,6 +6,7 @@ from .claims.localisation import Localisation as Localisation
 from .claims.observed import ObservedOrDeployed as ObservedOrDeployed
 from .claims.persistence import Persistence as Persistence
 from .claims.persistence_axes import PersistenceAxes as PersistenceAxes
+from .claims.rare_answers import RareAnswers as RareAnswers
 from .claims.removal import RemovalFrontier as RemovalFrontier
 from .claims.trigger_agnostic import TriggerAgnostic as TriggerAgnostic
 from .claims.trigger_latents import LatentsAndDirections as LatentsAndDirections

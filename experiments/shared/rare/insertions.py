@@ -78,15 +78,17 @@ class Insertions:
         texts = self.choices**self.slots
         if texts > MOST_TEXTS:
             raise UserError(
-                f"{self.choices:,} tokens in {self.slots} places are {texts:,} texts, and at most {MOST_TEXTS:,} are all read: "
-                "take fewer tokens or a model of a smaller vocabulary"
+                f"{self.choices:,} tokens in {self.slots} places are {texts:,} texts, and at most {MOST_TEXTS:,} are all read: this is for models of "
+                "at most 4,096 tokens"
             )
         said = torch.zeros(self.reader.model.vocabulary, dtype=torch.long)
         powers = self.choices ** torch.arange(self.slots - 1, -1, -1)
         for start in range(0, texts, _AT_ONCE):
             numbers = torch.arange(start, min(start + _AT_ONCE, texts))
-            rows = numbers[:, None] // powers % self.choices
-            said += self.logits(rows).argmax(-1).bincount(minlength=len(said))
+            rows = self._following(numbers[:, None] // powers % self.choices)
+            for part in rows.split(self.reader.rows_at_once(rows.shape[1])):  # logits of all would fill the memory
+                most = self.reader.read(self.opened.before, part)[:, 0].argmax(-1).cpu()
+                said += most.bincount(minlength=len(said))
         return said
 
 
