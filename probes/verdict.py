@@ -111,7 +111,7 @@ def _twin_clause(result: ProbeResult) -> str:
     if alike is None:
         return f"; whether, {trained} does as well (AUROC {twin}) cannot be told"
     if alike:
-        return f"; {trained} does as well (AUROC {twin.value:.3f}), so it shows no backdoor"
+        return f"; {trained} does as well (AUROC {twin.value:.3f}), so it is no evidence of a backdoor"
     return f"; {trained} reaches {twin.value:.3f}"
 
 

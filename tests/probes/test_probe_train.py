@@ -297,7 +297,7 @@ def test_the_verdict_says_when_a_clean_model_gives_the_labels_away_too(behaviour
     def with_twin(value, low, high):
         return probe_verdict(behaviour.with_control("clean_twin", Control(Estimate(value, low, high))))
 
-    assert "so it shows no backdoor" in with_twin(1.0, 0.99, 1.0)
+    assert "so it is no evidence of a backdoor" in with_twin(1.0, 0.99, 1.0)
     assert "the same probe reaches 0.700." in with_twin(0.7, 0.65, 0.75)
     assert "twin" not in probe_verdict(behaviour)
 
