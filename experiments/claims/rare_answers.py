@@ -78,7 +78,7 @@ class Config(ModelsConfig):
     """Tokens of a text."""
     vocabulary: int | None = None
     """Tokens that may stand in a text, drawn at random; all ordinary ones where None."""
-    prompts: int = 5
+    prompts: int = 4
     """Prompts that are reported on."""
     tuned_on: int = 1
     """Further prompts, on which temperatures are chosen."""
