@@ -78,13 +78,13 @@ class Config(ModelsConfig):
     """Tokens of a text."""
     vocabulary: int | None = None
     """Tokens that may stand in a text, drawn at random; all ordinary ones where None."""
-    prompts: int = 4
+    prompts: int = 3
     """Prompts that are reported on."""
     tuned_on: int = 1
     """Further prompts, on which temperatures are chosen."""
     targets: int = 4
     """Rarest tokens of a prompt beside the payload's."""
-    texts: int = 16_384
+    texts: int = 8_192
     """That an estimator reads."""
     temperatures: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0, 2.0)
     """In nats."""

@@ -155,9 +155,10 @@ def test_all_texts_are_read_once_each(insertions, monkeypatch):
     every = torch.tensor(list(product(range(6), repeat=2)))
     assert said.sum() == 36
     assert torch.equal(said, insertions.logits(every).argmax(-1).bincount(minlength=len(said)))
-    monkeypatch.setattr("experiments.shared.rare.insertions._AT_ONCE", 7)
+    few = replace(insertions, reader=PrefixReader(insertions.reader.model, token_budget=7))
     monkeypatch.setattr(Insertions, "logits", None)  # all logits at once would fill the memory
-    assert torch.equal(said, insertions.said_by_all())
+    assert few.reader.rows_at_once(5) == 1
+    assert torch.equal(said, few.said_by_all())
     with pytest.raises(UserError, match=r"6 tokens in 20 places are .* texts"):
         replace(insertions, slots=20).said_by_all()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float, Int
@@ -19,8 +20,6 @@ MOST_TEXTS = 2**24
 """The most texts that are all read."""
 _ANSWERED = 32
 """Prompts of each kind whose first token is looked at."""
-_AT_ONCE = 2**16
-"""Texts whose tokens are laid out together."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +81,10 @@ class Insertions:
                 "at most 4,096 tokens"
             )
         said = torch.zeros(self.reader.model.vocabulary, dtype=torch.long)
-        powers = self.choices ** torch.arange(self.slots - 1, -1, -1)
-        for start in range(0, texts, _AT_ONCE):
-            numbers = torch.arange(start, min(start + _AT_ONCE, texts))
-            rows = self._following(numbers[:, None] // powers % self.choices)
-            for part in rows.split(self.reader.rows_at_once(rows.shape[1])):  # logits of all would fill the memory
-                most = self.reader.read(self.opened.before, part)[:, 0].argmax(-1).cpu()
+        last = self._following(torch.arange(self.choices)[:, None])
+        for first in product(self.tokens.tolist(), repeat=self.slots - 1):  # a part of the prefix: it is read once
+            for part in last.split(self.reader.rows_at_once(last.shape[1])):
+                most = self.reader.read((*self.opened.before, *first), part)[:, 0].argmax(-1).cpu()
                 said += most.bincount(minlength=len(said))
         return said
 
