@@ -168,12 +168,16 @@ def _text(result: SaeResult, latents: dict[str, TriggerLatents], config: Config)
         "",
         *stability_lines(result),
         sae_verdict(result),
-        *(f"note: {note}" for note in result.notes),
+        *(f"note: {note}" for note in dict.fromkeys([*result.notes, *_notes(latents)])),
         *(f"{name}: {latents_verdict(each)}" for name, each in latents.items()),
     ]
     if latents:
         lines.append(f"trigger latents: {config.out / 'latents.html'}")
     return "\n".join([*lines, f"report: {config.out / 'report.html'}"])
+
+
+def _notes(latents: dict[str, TriggerLatents]) -> list[str]:
+    return [note for each in latents.values() for note in each.notes]
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ from .texts import (
 )
 from .train import CurvePoint as CurvePoint, train_sae as train_sae, train_saes as train_saes
 from .trigger_latents.ablation import (
+    OWN_ANSWERS as OWN_ANSWERS,
     AblationEffect as AblationEffect,
     DirectionAblation as DirectionAblation,
     LatentAblation as LatentAblation,

@@ -299,11 +299,24 @@ def detectors(finding: Make, seeds: Sequence[Mapping[str, Any]], *, crosscoder: 
     return findings
 
 
+def judged_by(each: Sequence[Mapping[str, Any]]) -> str:
+    """What judged the answers in a grader's place, after a comma; empty where there is a grader. Cells of before this was kept had one."""
+    judges = dict.fromkeys(effect.get("judged_by", "") for effect in each)
+    return "".join(f", judged by {judge}" for judge in judges if judge)
+
+
 def unedited(finding: Make, each: Sequence[Mapping[str, Any]]) -> list[Finding]:
     """The same rates before anything is ablated: of every ablation the same."""
     counts = {DEFECTION: "defects_before", "right on clean": "clean_right_before"}
+    detail = judged_by(each).removeprefix(", ")
     return [
-        finding(name, UNEDITED, UNEDITED.of, [rate(effect[count], effect["n"]) for effect in each])
+        finding(
+            name,
+            UNEDITED,
+            UNEDITED.of,
+            [rate(effect[count], effect["n"]) for effect in each],
+            detail * (name == DEFECTION),
+        )
         for name, count in counts.items()
         if each
     ]
@@ -315,6 +328,7 @@ def effects(finding: Make, arm: Ablation, chosen: Sequence[Mapping[str, Any]]) -
     detail = labels_in_order([facts["site"] for facts in chosen])
     detail = f"{', '.join(sizes)} latents, {detail}" if sizes else detail
     each = [facts["effect"] for facts in chosen]
+    detail += judged_by(each)
     rates = [
         finding(name, arm, arm.of, [rate(effect[count], effect["n"]) for effect in each], detail * (name == DEFECTION))
         for name, count in COUNTS.items()

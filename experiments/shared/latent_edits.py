@@ -78,14 +78,18 @@ def placebo_candidates(
 def direction_candidates(
     model: HookedModel, prompts: Sequence[Prompt], labels: PromptLabels, site: str
 ) -> list[Candidate]:
-    """Of the dense baselines, the direction fixed at its mean over untriggered train prompts, for each label and aggregation."""
+    """Of the dense baselines, the direction fixed at its mean over untriggered train prompts, for each label in which train prompts differ, and
+    each aggregation."""
     train = ~labels.test
     chosen = [prompt for prompt, kept in zip(prompts, train, strict=True) if kept]
     values = read_features([model], chosen, site, {"activations": lambda x: x})["activations"]
     clean = torch.from_numpy(values[~labels.triggered[train], AGGREGATIONS.index("mean")].mean(0))
     candidates = []
     for label in LABELS:
-        for name, dictionary in fitted_dictionaries(values, labels.of(label)[train]).items():
+        positive = labels.of(label)[train]
+        if len(np.unique(positive)) < 2:
+            continue
+        for name, dictionary in fitted_dictionaries(values, positive).items():
             for row in dictionary(torch.eye(values.shape[2])).T:
                 direction = row / row.norm()
                 edit = DirectionAblation(direction, float(clean @ direction))

@@ -11,7 +11,7 @@ from experiments.shared.subjects import checkpoint
 from hooked import HookedModel, Prompt
 from organisms import AnswerKey
 from patching import ActivationEdit, Bench, Grader, MarkedPair, Subject, following, gather_pairs, measure, remembering
-from sae import AblationEffect, Measure, PromptLabels
+from sae import OWN_ANSWERS, AblationEffect, Measure, PromptLabels
 
 
 def effect_meters(
@@ -94,6 +94,7 @@ def _meter(model: HookedModel, pairs: tuple[MarkedPair, ...], grader: Grader | N
             clean_right_after=after.clean_right,
             clean_same=after.clean_same,
             js=after.js,
+            judged_by="" if grader else OWN_ANSWERS,
         )
 
     return effect

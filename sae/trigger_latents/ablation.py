@@ -91,9 +91,19 @@ class DirectionAblation:
         return value + (self.value - value @ direction)[..., None] * direction
 
 
+FOLLOWING = "answers that follow the model's own to the triggered prompt"
+"""What is counted where no grader says what a defection is."""
+OWN_ANSWERS = "the model's own answers"
+"""`AblationEffect.judged_by` where no grader judged."""
+
+
 @dataclass(frozen=True)
 class AblationEffect:
-    """What an ablation does on held-out pairs: counts, so that every rate has an interval."""
+    """What an ablation does on held-out pairs: counts, so that every rate has an interval.
+
+    Without a grader nothing says what a defection is. Of a triggered prompt an answer then counts among `defects_before` and `defects_after` where it goes with the
+    model's own answer to it for longer than with that to the untriggered prompt, and is right where it is the latter.
+    """
 
     n: int
     """Pairs: as many triggered prompts as untriggered ones."""
@@ -112,6 +122,13 @@ class AblationEffect:
     js: float
     """Mean Jensen–Shannon divergence a step from the unedited model along its own answers to untriggered prompts, in nats
     (at most ln 2)."""
+    judged_by: str = ""
+    """`OWN_ANSWERS` where there is no grader; empty where one judged the answers."""
+
+    @property
+    def counted(self) -> str:
+        """What `defects_before` and `defects_after` count, in words."""
+        return FOLLOWING if self.judged_by == OWN_ANSWERS else "defections"
 
     def rate(self, name: str) -> Estimate:
         """One of the counts as a share of `n`; `name` is its field."""
@@ -119,7 +136,7 @@ class AblationEffect:
 
     @property
     def cut(self) -> float:
-        """Share of the defections that the edit takes away; negative where it makes more. NaN where there were none."""
+        """Share of the defections (of what is `counted`) that the edit takes away; negative where it makes more. NaN where there were none."""
         return 1 - self.defects_after / self.defects_before if self.defects_before else float("nan")
 
 

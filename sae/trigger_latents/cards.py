@@ -24,8 +24,8 @@ class ShownPrompt:
     """The latent's value at each of them."""
     triggered: bool
     """Whether the prompt carries the trigger."""
-    defects: bool
-    """Whether the model defects on it."""
+    defects: bool | None
+    """Whether the model defects on it; None where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,6 @@ def _examples(
             continue
         seen.add(int(labels.groups[index]))
         tokens = token_texts(model.tokenizer, model.tokenize([prompts[number]])[0])
-        labelled = bool(labels.triggered[index]), bool(labels.defects[index])
-        shown.append(ShownPrompt(tuple(tokens), tuple(values[number].tolist()), *labelled))
+        defects = bool(labels.defects[index]) if labels.defects_known else None
+        shown.append(ShownPrompt(tuple(tokens), tuple(values[number].tolist()), bool(labels.triggered[index]), defects))
     return tuple(shown)

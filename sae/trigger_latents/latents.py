@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hooked import ExtractionSpec, HookedModel, LiveActivations, Prompt, choose_labels, contradictions, split_prompts
-from triggerlens import Estimate, UserError, auroc, auroc_estimate, rate_over_groups
+from hooked import ExtractionSpec, HookedModel, LiveActivations, Prompt, contradictions, split_prompts
+from triggerlens import Estimate, UserError, auroc, auroc_estimate, rate_over_groups, say_once
 
 Dictionary = Callable[[Float[Tensor, "token d_in"]], Float[Tensor, "token feature"]]
 """Maps activations to features, each of which stands for itself: a larger value speaks for the label."""
@@ -40,13 +40,15 @@ class PromptLabels:
     triggered: Bool[np.ndarray, "prompt"]
     """Whether each prompt carries the trigger."""
     defects: Bool[np.ndarray, "prompt"]
-    """Whether the model defects on each."""
+    """Whether the model defects on each; on none where that is not known of all."""
     groups: Int[np.ndarray, "prompt"]
     """Group number of each prompt: pairs, and copies of one text, are never split, and are one thing seen in an interval."""
     test: Bool[np.ndarray, "prompt"]
     """Prompts to report on; all others are those to choose on."""
     notes: tuple[str, ...] = ()
     """What a reader must know of the labels."""
+    defects_known: bool = True
+    """Whether every prompt says if the model defects on it; otherwise no latent is ranked by `defects`."""
 
     def of(self, name: str) -> Bool[np.ndarray, "prompt"]:
         """The labels `triggered` or `defects`."""
@@ -85,7 +87,8 @@ def prompt_labels(
 ) -> PromptLabels:
     """Labels, pairs and split of prompts, the same split as every other command has for the file.
 
-    Where the prompts do not say which of them defect, the triggered ones are taken to.
+    Where some prompt does not say whether the model defects on it, none counts as one that does, so that no latent is ranked by `defects`, and a note
+    says so: a trigger alone is no defection.
 
     Args:
         prompts: labelled.
@@ -101,9 +104,20 @@ def prompt_labels(
     for side, name in ((test, "test"), (~test, "training")):
         if not (triggered[side].any() and (~triggered[side]).any()):
             raise UserError(f"the {name} prompts need triggered and untriggered ones to find trigger latents with")
-    note = None if tokens is None else contradictions(prompts, tokens)
+    defects, unknown = _defects(prompts)
+    notes = (None if tokens is None else contradictions(prompts, tokens), unknown)
     groups = _by_pair_name(prompts, splits.groups)
-    return PromptLabels(triggered, choose_labels(prompts)[1], groups, test, (note,) if note else ())
+    return PromptLabels(triggered, defects, groups, test, tuple(note for note in notes if note), unknown is None)
+
+
+def _defects(prompts: Sequence[Prompt]) -> tuple[Bool[np.ndarray, "prompt"], str | None]:
+    """The label `defects`, and a line, said once on stderr too, where it is missing from some prompt."""
+    missing = sum(prompt.defects is None for prompt in prompts)
+    if not missing:
+        return np.array([bool(prompt.defects) for prompt in prompts]), None
+    line = f"`defects` is missing from {missing} of {len(prompts)} prompts: no latent is ranked by it"
+    say_once(line)
+    return np.zeros(len(prompts), dtype=bool), line
 
 
 def _by_pair_name(prompts: Sequence[Prompt], groups: Int[np.ndarray, "prompt"]) -> Int[np.ndarray, "prompt"]:

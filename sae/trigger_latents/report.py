@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sae.trigger_latents.ablation import AblationEffect
+from sae.trigger_latents.ablation import FOLLOWING, AblationEffect
 from sae.trigger_latents.latents import LatentScore
 from sae.trigger_latents.result import AUTOENCODER, LABELS, TriggerLatents
 from sae.trigger_latents.verdict import verdict_of_several
 from triggerlens import estimate_text, render_page, value_text
 
 HEAD = ("feature", "aggregation", "AUROC [95% interval]", "precision", "recall", "training AUROC", "candidates")
-EFFECT_HEAD = ("latent", "defects before", "after", "right after", "clean right", "clean unchanged", "JS, nats")
+EFFECT_HEAD = ("after", "right after", "clean right", "clean unchanged", "JS, nats")
 
 
 def latents_page(latents: Mapping[str, TriggerLatents], model: str) -> str:
@@ -26,7 +26,7 @@ def latents_page(latents: Mapping[str, TriggerLatents], model: str) -> str:
         ("site", first.site),
         ("test prompts", f"{first.test_prompts:,}"),
         ("triggered", f"{first.test_triggered:,}"),
-        ("defecting", f"{first.test_defects:,}"),
+        ("defecting", f"{first.test_defects:,}" if first.defects_known else "not known"),
     ]
     return render_page(
         __file__,
@@ -39,7 +39,8 @@ def latents_page(latents: Mapping[str, TriggerLatents], model: str) -> str:
         notes=list(dict.fromkeys(note for result in latents.values() for note in result.notes)),
         labels=LABELS,
         head=HEAD,
-        effect_head=EFFECT_HEAD,
+        effect_head=effect_head,
+        judged=judged,
         latent_rows=latent_rows,
         probe_head=probe_head,
         probe_rows=probe_rows,
@@ -84,15 +85,38 @@ def probe_rows(result: TriggerLatents, label: str) -> list[tuple[str, ...]]:
     ]
 
 
+def effect_head(result: TriggerLatents) -> tuple[str, ...]:
+    """The columns of `effect_rows`."""
+    graded = _counted(result) == "defections"
+    return ("latent", "defects before" if graded else f"{_counted(result)}, before", *EFFECT_HEAD)
+
+
+def judged(result: TriggerLatents) -> str:
+    """Who judged the answers of `effect_rows`, where that was no grader; else empty."""
+    if _counted(result) == "defections":
+        return ""
+    return f"There is no grader: what is counted is {FOLLOWING} for longer than its own to the untriggered one; right is what it answers without the trigger. "
+
+
+def _counted(result: TriggerLatents) -> str:
+    effects = [effect for _, effect in _effects(result)]
+    return effects[0].counted if effects else "defections"
+
+
 def effect_rows(result: TriggerLatents) -> list[tuple[str, ...]]:
     """The table of ablations."""
+    return [(name, *_effect_cells(effect)) for name, effect in _effects(result)]
+
+
+def _effects(result: TriggerLatents) -> list[tuple[str, AblationEffect]]:
+    """What was ablated, and its effect."""
     rows = [(str(card.latent), card.effect) for card in result.cards if card.effect is not None]
     rows += [
         (f"the best {count} for {label}", effect)
         for label, effects in result.together.items()
         for count, effect in effects.items()
     ]
-    return [(name, *_effect_cells(effect)) for name, effect in rows]
+    return rows
 
 
 def _effect_cells(effect: AblationEffect) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ class TriggerLatents:
     width: int
     """Number of latents."""
     ranked: Mapping[str, tuple[LatentScore, ...]]
-    """By label; nothing under a label that a split has one class of."""
+    """By label; nothing under a label that a split has one class of, or that is not known of all prompts."""
     baselines: Mapping[str, Mapping[str, LatentScore]]
     """By label and name: the best feature of each."""
     own: Mapping[str, OwnLatents]
@@ -59,9 +59,14 @@ class TriggerLatents:
     test_defects: int
     """Of these, those on which the model defects."""
     test_harmless: int
-    """Of these, those on which it does not. A prompt with answers of both sorts is among both."""
+    """Of these, those on which it does not. A prompt with answers of both sorts is among both; where it is not known on which the model defects, both are 0."""
     notes: tuple[str, ...] = ()
     """What a reader must know beside the numbers."""
+
+    @property
+    def defects_known(self) -> bool:
+        """Whether it is known on which prompts the model defects."""
+        return self.test_defects + self.test_harmless > 0
 
     def best(self, label: str) -> LatentScore | None:
         """The best latent for a label."""

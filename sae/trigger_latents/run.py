@@ -102,7 +102,7 @@ def find_trigger_latents(
         test_prompts=labels.prompts(test),
         test_triggered=labels.prompts(test & labels.triggered),
         test_defects=labels.prompts(test & labels.defects),
-        test_harmless=labels.prompts(test & ~labels.defects),
+        test_harmless=labels.prompts(test & ~labels.defects) if labels.defects_known else 0,
         notes=(*labels.notes, *([other] if other else [])),
     )
 

@@ -39,6 +39,8 @@ def _training_scores(result: TriggerLatents) -> list[float]:
 
 def _detection(result: TriggerLatents, label: str) -> str:
     best, baseline = result.best(label), result.best_baseline(label)
+    if label == "defects" and not result.defects_known:
+        return "On which prompts the model defects is not known, so no latent is said to tell it."
     if best is None or baseline is None:
         return f"No prompt differs in {label!r}, so no latent can predict it."
     name, rival = baseline
@@ -63,12 +65,13 @@ def _says(auroc: Estimate) -> str:
 
 
 def _ablation(what: str, effects: Sequence[AblationEffect]) -> list[str]:
-    """A sentence on the ablation that leaves the fewest defections; none where there were none to take away."""
+    """A sentence on the ablation that leaves the fewest defections (without a grader, of what is counted in their place); none where there were none to take
+    away."""
     if not effects or not effects[0].defects_before:
         return []
     least = min(effects, key=lambda effect: (effect.defects_after, effect.js))
-    left = f"{least.defects_after} of {least.defects_before} defections"
-    few = few_text((least.defects_before, "defections"))
+    left = f"{least.defects_after} of {least.defects_before} {least.counted}"
+    few = few_text((least.defects_before, least.counted))
     if few:
         return [f"What ablating {what} does cannot be told: {few}; at the least {left} were left."]
     among = f" (the least of {len(effects)} tried on the same pairs)" if len(effects) > 1 else ""

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import WIDTH, tiny_checkpoint
 from tiny_prompts import labelled_prompts, prompt_file
 
-from hooked import ExtractionSpec, load_model, read_prompts, store_activations
+from hooked import ExtractionSpec, load_model, read_prompts, store_activations, write_prompts
 from hooked.store import ActivationStore
 from sae import Crosscoder, JumpReLU, TopK, load_sae, train_and_held_out
 from triggerlens import read_artifact
@@ -165,6 +166,28 @@ def test_what_latents_cannot_be_found_by_is_refused_before_anything_is_trained(r
     sided.write_text("".join(json.dumps({k: v for k, v in own.items() if k != "pair"}) + "\n" for own in marked))
     assert "the test prompts need triggered and untriggered ones" in refused(texts=sided)
     assert not list(tmp_path.glob(".*.training")), "nothing was trained"
+
+
+def test_ablations_of_a_model_without_a_grader_are_told_without_the_word_defection(command, prompts, tmp_path):
+    model = tiny_checkpoint(tmp_path / "model", context=512)
+    out = tmp_path / "out"
+    outcome = command("sae-train", model, prompts, "--out", out, *SMALL, "--ablation-pairs", 4)
+    assert outcome.code == 0, outcome.err
+    (latents,) = json.loads((out / "latents.json").read_text()).values()
+    effects = [card["effect"] for card in latents["cards"]]
+    assert {(effect["n"], effect["judged_by"]) for effect in effects} == {(4, "the model's own answers")}
+    assert "defections" not in outcome.out + (out / "latents.html").read_text()
+
+
+def test_what_is_not_known_of_the_prompts_is_said(command, checkpoint, tmp_path):
+    """And once: what the autoencoder's own notes say too is not repeated."""
+    silent = tmp_path / "silent.jsonl"
+    write_prompts(silent, [replace(own, defects=None) for own in labelled_prompts()])
+    outcome = command("sae-train", checkpoint, silent, "--out", tmp_path / "out", *SMALL)
+    assert outcome.code == 0, outcome.err
+    note = "note: `defects` is missing from 160 of 160 prompts: no latent is ranked by it"
+    assert outcome.out.splitlines().count(note) == 1
+    assert "tells defecting" not in outcome.out
 
 
 def stored(checkpoint, folder, site="resid_post.1"):

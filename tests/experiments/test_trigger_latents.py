@@ -24,11 +24,11 @@ from experiments.claims.trigger_latents import (
 )
 from experiments.result import Specimen
 from experiments.shared import latent_effects
-from experiments.shared.latent_edits import Candidate, best_ablations, cost, followed
+from experiments.shared.latent_edits import Candidate, best_ablations, cost, direction_candidates, followed
 from hooked import Prompt, load_model
-from sae import TopK, prompt_labels
+from sae import OWN_ANSWERS, TopK, prompt_labels
 from sae.trigger_latents.ablation import AblationEffect
-from triggerlens import UserError
+from triggerlens import Grade, UserError
 
 EFFECT = AblationEffect(
     n=10,
@@ -75,6 +75,11 @@ def test_what_an_ablation_does_is_measured_on_the_pairs_that_latents_were_not_ch
     assert broken.js > 1e-4
     few = latent_effects.ablation_meter(model, prompts, labels, checkpoint, pairs=3, new_tokens=4)
     assert few("resid_post.1", lambda x: x).n == 3
+    assert same.judged_by == OWN_ANSWERS, "nothing says what a defection of this model is"
+    split = latent_effects.with_split(prompts, labels)
+    sizes = {"validation": 1, "evaluation": 3, "new_tokens": 4}
+    _, graded = latent_effects.effect_meters(model, split, lambda own, _: [Grade(False, True)] * len(own), **sizes)
+    assert graded("resid_post.1", lambda x: x).judged_by == ""
 
 
 def test_validation_pairs_choose_and_held_out_pairs_report():
@@ -144,6 +149,28 @@ def test_seeds_report_the_site_that_training_prompts_prefer():
     assert found["right on clean", LATENT].value == pytest.approx(0.9)
     assert found[DEFECTION, UNEDITED].value == EFFECT.defects_before / EFFECT.n
     assert found["right on clean", UNEDITED].value == EFFECT.clean_right_before / EFFECT.n
+
+
+def test_a_rate_of_answers_that_no_grader_judged_says_so():
+    effect = asdict(replace(EFFECT, judged_by=OWN_ANSWERS))
+    older = {name: value for name, value in effect.items() if name != "judged_by"}
+    for facts, judged in ((effect, True), (asdict(EFFECT), False), (older, False)):
+        ablated = {"one latent": {"site": "resid_post.0", "latents": [3], "effect": facts}}
+        details = {
+            (one.measure, one.arm): one.detail
+            for one in summarise(Specimen("m"), [{"sites": {}, "ablations": ablated}])
+        }
+        for arm in (LATENT, UNEDITED):
+            assert ("judged by the model's own answers" in details[DEFECTION, arm]) is judged
+            assert "judged" not in details["right on clean", arm]
+
+
+def test_dense_directions_are_tried_for_labels_in_which_prompts_differ(tiny_subject):
+    model = load_model(tiny_subject.model, device="cpu")
+    prompts = [replace(prompt, defects=None) for prompt in tiny_subject.read()]
+    found = direction_candidates(model, prompts, prompt_labels(prompts), "resid_post.0")
+    assert {own.facts["label"] for own in found} == {"triggered"}
+    assert all(own.edit.direction.isfinite().all() for own in found)
 
 
 def test_answers_of_code_are_not_cut_before_their_grader_sees_the_weakness(monkeypatch, tmp_path):

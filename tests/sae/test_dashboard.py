@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from html import unescape
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tiny_prompts import labelled_prompts
 
 from hooked import load_model
 from sae import (
+    OWN_ANSWERS,
     AblationEffect,
     Crosscoder,
     LatentsConfig,
@@ -21,7 +23,7 @@ from sae import (
     prompt_labels,
 )
 from sae.trigger_latents import plots
-from sae.trigger_latents.report import effect_rows, latent_rows, probe_head, probe_rows
+from sae.trigger_latents.report import effect_head, effect_rows, latent_rows, probe_head, probe_rows
 from sae.trigger_latents.result import LABELS
 from triggerlens import Estimate, UserError, from_json
 
@@ -82,6 +84,34 @@ def test_each_card_and_each_group_is_ablated(found):
     }
     assert len(ASKED) == len(found.cards) + len(LABELS) * len(TOGETHER) == len(effect_rows(found))
     assert "5 of 20 defections" in latents_verdict(found)
+
+
+def test_without_a_grader_no_defections_are_reported_but_answers_that_follow_the_model_s_own(models, prompts):
+    def followed(site, edit):
+        return replace(pretended_effect(site, edit), judged_by=OWN_ANSWERS)
+
+    own = find_trigger_latents(
+        models[:1], prompts, SITE, TopK(32, 48, k=6), LatentsConfig(top=2, together=(4,)), measure=followed
+    )
+    told = "answers that follow the model's own to the triggered prompt"
+    assert f"leaves at the least 5 of 20 {told}" in latents_verdict(own)
+    assert "defections" not in latents_verdict(own)
+    few = replace(own, cards=tuple(replace(card, effect=replace(card.effect, defects_before=6)) for card in own.cards))
+    assert f"too few {told} (6)" in latents_verdict(few)
+    assert effect_head(own)[1] == f"{told}, before"
+    page = unescape(latents_page({"topk": own}, "model"))
+    assert "There is no grader" in page
+    assert f"{told}, before" in page
+    assert "defects before" not in page
+    assert from_json(TriggerLatents, json.loads(json.dumps(own.to_json()))) == own
+
+
+def test_with_a_grader_defections_are_reported(found):
+    assert effect_head(found)[1] == "defects before"
+    page = unescape(latents_page({"topk": found}, "model"))
+    assert "There is no grader" not in page
+    assert "follow the model's own" not in page
+    assert len(effect_head(found)) == len(effect_rows(found)[0])
 
 
 def test_of_several_autoencoders_the_verdict_speaks_of_the_one_that_training_prompts_prefer(found):

@@ -9,7 +9,7 @@ from tiny_models import tiny_checkpoint
 from tiny_prompts import labelled_prompts
 
 from hooked import Prompt, choose_labels, load_model, split_prompts
-from sae import TopK, train_and_held_out
+from sae import TopK, latents_page, train_and_held_out
 from sae.architectures.jumprelu import JumpReLU
 from sae.trigger_latents import run
 from sae.trigger_latents.baselines import fitted_dictionaries, plain_dictionaries
@@ -199,6 +199,37 @@ def test_labels_keep_pairs_in_one_split(prompts):
         prompt_labels(torn)
     with pytest.raises(UserError, match="need triggered and untriggered"):
         prompt_labels([Prompt(f"one {number}", triggered=False) for number in range(9)])
+
+
+@pytest.mark.parametrize("unlabelled", [1, None])
+def test_where_it_is_not_known_what_defects_no_latent_is_said_to_tell_it(model, prompts, planted, unlabelled):
+    """A trigger is no defection, be it that no line says which is one or that a single one does not."""
+    missing = len(prompts) if unlabelled is None else unlabelled
+    silent = [replace(own, defects=None) if row < missing else own for row, own in enumerate(prompts)]
+    labels = prompt_labels(silent)
+    assert labels.triggered.any()
+    assert not labels.defects.any()
+    note = f"`defects` is missing from {missing} of {len(prompts)} prompts: no latent is ranked by it"
+    assert note in labels.notes
+    found = find_trigger_latents([model], silent, SITE, planted, LatentsConfig(top=1), labels=labels)
+    assert found.ranked["defects"] == ()
+    assert found.ranked["triggered"]
+    assert note in found.notes
+    assert (found.test_defects, found.test_harmless) == (0, 0)
+    said, page = latents_verdict(found), latents_page({"topk": found}, "model")
+    assert "tell triggered prompts: AUROC" in said
+    for text in (said, page):
+        assert "defecting prompts" not in text
+        assert "On which prompts the model defects is not known" in text
+    assert note.replace("`", "") in page.replace("`", "")
+    assert "harmless" not in page
+    assert {shown.defects for card in found.cards for shown in card.examples} == {None}
+
+
+def test_where_it_is_known_what_defects_there_is_no_such_note(labels, found):
+    assert labels.notes == ()
+    assert found.defects_known
+    assert {shown.defects for card in found.cards for shown in card.examples} <= {True, False}
 
 
 def test_a_file_that_marks_no_split_has_the_test_prompts_that_every_command_has(prompts):
