@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hooked import HookedModel, Prompt
-    from sae import PromptLabels, SaeResult, TriggerLatents
+    from sae import Measure, PromptLabels, SaeResult, TriggerLatents
 
 ANSWER_TOKENS = 32
 """Tokens of the model's own answers to prompts whose cross-entropy is measured; of text the text's own is."""
@@ -67,10 +67,11 @@ def run(config: Config) -> None:
     texts = read_texts(path, model.info.context)
     models = [model] if other is None else [model, config.load(other)]
     labels = _labels(config, model, texts)
+    measure = None if labels is None else _meter(config, model, texts, labels)
     result = _train(config, models, texts, answered=isinstance(texts, list))
     if not len(result):
         return  # the first process does the rest
-    latents = {} if labels is None else _latents(config, models, texts, result, labels)
+    latents = {} if labels is None else _latents(config, models, texts, result, labels, measure)
     _write(config, model, result, latents)
     drop_checkpoints(checkpoint_folder(config.out))
     searched = {"latents": {name: each.to_json() for name, each in latents.items()}} if latents else {}
@@ -102,29 +103,40 @@ def _labels(config: Config, model: HookedModel, texts: Sequence[Prompt]) -> Prom
     """What trigger latents are looked for by; None where the prompts carry no labels. What they cannot be looked for by is refused before anything is trained.
 
     Raises:
-        UserError: a side lacks a class, or an ablation needs pairs and the prompts have none.
+        UserError: a side lacks a class.
     """
-    from hooked import pair_prompts
     from sae import prompt_labels
 
     if not isinstance(texts, list) or len({prompt.triggered for prompt in texts}) < 2:
         return None
-    labels = prompt_labels(texts, config.settings.seed, tokens=[row.ids for row in model.tokenize(texts)])
-    if config.latents.ablation_pairs:
-        pair_prompts(texts)
-    return labels
+    return prompt_labels(texts, config.settings.seed, tokens=[row.ids for row in model.tokenize(texts)])
+
+
+def _meter(config: Config, model: HookedModel, texts: Sequence[Prompt], labels: PromptLabels) -> Measure | None:
+    """What measures ablations; None where none is asked for. It is made before anything is trained, as it refuses pairs that it cannot measure on: every process
+    makes one, so that all are refused alike.
+
+    Raises:
+        UserError: no pairs, too few of them, or a prompt that leaves no room for its answer.
+    """
+    from experiments import ablation_meter
+
+    pairs = config.latents.ablation_pairs
+    return ablation_meter(model, texts, labels, config.model, pairs) if pairs else None
 
 
 def _latents(
-    config: Config, models: Sequence[HookedModel], texts: Sequence[Prompt], result: SaeResult, labels: PromptLabels
+    config: Config,
+    models: Sequence[HookedModel],
+    texts: Sequence[Prompt],
+    result: SaeResult,
+    labels: PromptLabels,
+    measure: Measure | None,
 ) -> dict[str, TriggerLatents]:
     """Trigger latents of each autoencoder, by name."""
-    from experiments import ablation_meter
     from sae import find_trigger_latents
 
-    search, measure = replace(config.latents, seed=config.settings.seed), None
-    if search.ablation_pairs:
-        measure = ablation_meter(models[0], texts, labels, config.model, search.ablation_pairs)
+    search = replace(config.latents, seed=config.settings.seed)
     return {
         trained.recipe.name: find_trigger_latents(
             models, texts, result.site, trained.sae, search, labels=labels, measure=measure

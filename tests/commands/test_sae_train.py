@@ -168,6 +168,18 @@ def test_what_latents_cannot_be_found_by_is_refused_before_anything_is_trained(r
     assert not list(tmp_path.glob(".*.training")), "nothing was trained"
 
 
+def test_what_an_ablation_cannot_be_measured_on_is_refused_before_anything_is_trained(refused, prompts, tmp_path):
+    lines = [json.loads(line) for line in prompts.read_text().splitlines()]
+    three = tmp_path / "three.jsonl"
+    kept = [
+        own if own["pair"] in ("p0", "p1", "p2") else {k: v for k, v in own.items() if k != "pair"} for own in lines
+    ]
+    three.write_text("".join(json.dumps(own) + "\n" for own in kept))
+    assert "are too few; give at least" in refused("--ablation-pairs", 4, texts=three)
+    assert "and 96 new ones exceed the context of 128" in refused("--ablation-pairs", 4), "no room for an answer"
+    assert not list(tmp_path.glob(".*.training")), "nothing was trained"
+
+
 def test_ablations_of_a_model_without_a_grader_are_told_without_the_word_defection(command, prompts, tmp_path):
     model = tiny_checkpoint(tmp_path / "model", context=512)
     out = tmp_path / "out"
