@@ -78,7 +78,11 @@ LOWEST = 0.01
 
 
 def midway_threshold(
-    negatives: Float[np.ndarray, "negative"], positives: Float[np.ndarray, "positive"], fpr: float
+    negatives: Float[np.ndarray, "negative"],
+    positives: Float[np.ndarray, "positive"],
+    fpr: float,
+    *,
+    interpolated: bool = False,
 ) -> float:
     """Midway between the threshold at a false-positive rate and the lowest positives, where these lie above it; else that threshold.
 
@@ -87,8 +91,17 @@ def midway_threshold(
     fire than at the threshold itself, and where the classes lie apart no more than the share `LOWEST` of the positives is missed. What is
     gained is room for texts unlike these, on either side.
 
+    Args:
+        negatives: their scores.
+        positives: their scores; none where no positive is known.
+        fpr: at most this share of the negatives may fire, in [0, 1).
+        interpolated: take a value between two of the lowest positives where no whole number of them is `LOWEST`. Of fewer than 100 positives that can miss
+            more than this share though the classes lie apart. It is what the committed results of `answer-monitor` were measured with.
+
     Raises:
         ValueError: no negatives, or `fpr` outside [0, 1).
     """
     low = threshold_at_fpr(negatives, fpr)
-    return max(low, (low + float(np.quantile(positives, LOWEST))) / 2) if len(positives) else low
+    if not len(positives):
+        return low
+    return max(low, (low + float(np.quantile(positives, LOWEST, method="linear" if interpolated else "lower"))) / 2)

@@ -111,7 +111,7 @@ def test_the_threshold_of_watching_bounds_whole_answers(trained):
     activations = Activations(nothing, token_source, checked.prompts, probe.sites, "mean")
     highest = np.array([scores.max() for scores in running_scores(probe, activations, splits.calibration, answers)])
     positive = checked.labels[splits.calibration]
-    reached, lowest = highest[~positive].max(), np.quantile(highest[positive], 0.01)
+    reached, lowest = highest[~positive].max(), np.sort(highest[positive])[int(0.01 * (positive.sum() - 1))]
     assert reached < lowest, "this world's classes lie apart"
     assert probe.watch_threshold == pytest.approx((reached + lowest) / 2), (
         "midway; too few negatives for 1%: none may fire"
@@ -126,6 +126,17 @@ def test_a_midway_threshold_is_midway_where_the_classes_lie_apart_and_never_lets
     assert midway_threshold(negatives, positives, 0.0) == (99 + 1001) / 2
     assert midway_threshold(negatives, np.arange(50.0, 150.0), 0.01) == 98.0, "they overlap"
     assert midway_threshold(negatives, positives[:0], 0.01) == 98.0, "no positive is known"
+
+
+def test_a_midway_threshold_misses_no_more_than_its_share_of_few_positives_that_lie_apart():
+    negatives, positives = np.zeros(60), np.array([1.0] + [100.0] * 19)
+    assert midway_threshold(negatives, positives, 0.01) == 0.5, "one of twenty is more than one of a hundred"
+    interpolated = midway_threshold(negatives, positives, 0.01, interpolated=True)
+    assert interpolated == pytest.approx(np.quantile(positives, 0.01) / 2), "as older results have it"
+    assert (positives < interpolated).mean() == 0.05
+    for count in (1, 20, 99, 100, 101, 250):
+        spread = 10.0 ** np.arange(count)
+        assert (spread <= midway_threshold(negatives, spread, 0.01)).mean() <= 0.01, count
 
 
 def test_of_layers_that_are_equally_right_one_that_is_not_shown_to_read_the_trigger_is_chosen():
