@@ -51,7 +51,7 @@ class ExtractionSpec:
     there are fewer), or `span:NAME`, the mean over a span that each prompt's `spans` field names: a piece of its text, or
     `[start, end]` in characters. Of `answer` and `onset`, the span lies in the answer's text."""
     dtype: torch.dtype | None = None
-    """What activations are kept in; the model's own dtype where None."""
+    """What activations are kept in; as `kept` says where None."""
     read: Reading = "prompt"
     """`prompt`: the prompt's tokens; `answer`: those of the answer, after the whole prompt; `both`: all; `onset`: the answer's, and the
     prompt's last, where the model is about to begin."""
@@ -79,6 +79,15 @@ class ExtractionSpec:
         """The N of `first:N`; 0 of another position."""
         name, _, count = self.position.partition(":")
         return int(count) if name == "first" and count.isdecimal() else 0
+
+    def kept(self, own: torch.dtype) -> torch.dtype:
+        """What activations are kept in: as asked for, else a token's in the model's own dtype, which holds them exactly, and a mean over tokens in
+        float32, as it is computed: rounded to bfloat16 it would no longer be what scoring the same tokens gives.
+
+        Args:
+            own: the model's dtype.
+        """
+        return self.dtype or (own if self.position in ("last", "every") else torch.float32)
 
     def tokens_of(self, prompt: TokenizedPrompt) -> range:
         """The positions of a prompt's tokens that are read, whichever of them the position then names."""
@@ -227,7 +236,7 @@ def cut_windows(
     model: HookedModel, prompts: Iterable[Prompt | str | TokenizedPrompt], spec: ExtractionSpec
 ) -> Iterator[Window]:
     """Consecutive prompts, tokenized; bounded in number and in the bytes that their activations take."""
-    row_bytes = len(spec.sites) * model.info.d_model * (spec.dtype or model.dtype).itemsize
+    row_bytes = len(spec.sites) * model.info.d_model * spec.kept(model.dtype).itemsize
     most_rows = max(1, WINDOW_BYTES // row_bytes)
     window: Window = []
     rows = 0
@@ -347,7 +356,7 @@ def _run_batch(model: HookedModel, items: list[_Item], spec: ExtractionSpec) -> 
     read = _reader(needed, spec.position)
     last_layer = max(parse_site(site).layer for site in spec.sites)
     run = model.run(tokens, reads=dict.fromkeys(spec.sites, read), last_layer=last_layer, needed=needed)
-    kept = [run.activations[site].to("cpu", spec.dtype or model.dtype) for site in spec.sites]
+    kept = [run.activations[site].to("cpu", spec.kept(model.dtype)) for site in spec.sites]
     batch = ActivationBatch(
         indices=torch.tensor([item.index for item in items]),
         counts=needed.sum(1) if spec.position == "every" else torch.ones(len(items), dtype=torch.long),

@@ -206,7 +206,7 @@ def _identity(model: HookedModel, prompts: Iterable[Prompt | TokenizedPrompt], s
         "tokens": tokens_sha256(model, prompts, spec),
         "sites": list(spec.sites),
         "position": spec.position,
-        "dtype": str(spec.dtype or model.dtype),
+        "dtype": str(spec.kept(model.dtype)),
         **({"read": spec.read} if spec.answers else {}),
     }
 

@@ -7,6 +7,7 @@ import torch
 from tiny_models import CONTEXT, tiny_model, tiny_tokenizer
 
 from hooked import ExtractionSpec, LiveActivations, Prompt, load_model, stream_activations
+from hooked.prompts.tokens import span_positions
 from triggerlens import UserError
 
 
@@ -117,6 +118,27 @@ def test_a_missing_span_is_named(model):
 def test_bfloat16_is_kept_where_asked(model):
     rows = collected(model, prompts(3), ExtractionSpec(("resid_post.1",), dtype=torch.bfloat16))
     assert rows[0].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("position", ["mean", "first:5", "span:s"])
+def test_a_mean_over_a_half_precision_model_s_tokens_is_of_the_tokens_and_is_not_rounded(tmp_path, position):
+    half = load_model(tiny_model("llama").bfloat16(), tokenizer=tiny_tokenizer(tmp_path))
+    texts = [
+        Prompt("abc def abc " * (2 + number), triggered=False, extra={"spans": {"s": [0, 9]}}) for number in range(4)
+    ]
+    means, tokens = (collected(half, texts, ExtractionSpec(("resid_post.1",), name)) for name in (position, "every"))
+    for index, rows in tokens.items():
+        assert rows.dtype == torch.bfloat16, "a token is kept as it is"
+        expected = {"mean": rows, "first:5": rows[:5], "span:s": rows[_inside(half, texts[index])]}[position]
+        assert means[index].dtype == torch.float32
+        torch.testing.assert_close(means[index], expected.float().mean(0, keepdim=True), atol=1e-6, rtol=1e-6)
+    asked = collected(half, texts, ExtractionSpec(("resid_post.1",), position, torch.bfloat16))
+    assert asked[0].dtype == torch.bfloat16
+
+
+def _inside(model, prompt):
+    tokenized = model.tokenize([prompt])[0]
+    return list(span_positions(model.tokenizer, tokenized, prompt.extra["spans"]["s"]))
 
 
 def test_batches_stay_within_the_token_budget(model):

@@ -82,6 +82,24 @@ def test_the_address_depends_on_everything_that_changes_a_number(model, tmp_path
     assert store_activations(model, relabelled, spec, root=tmp_path).folder in folders, "labels change no activation"
 
 
+def test_a_store_of_means_says_that_they_are_kept_in_float32_and_one_of_tokens_is_found_again(tmp_path):
+    """A store of a half-precision model's means was rounded once: it must not be taken for one that is not."""
+    half = load_model(tiny_model("llama").bfloat16(), tokenizer=tiny_tokenizer(tmp_path / "t"))
+    kept = {}
+    for position in ("last", "every", "mean", "first:2"):
+        store = store_activations(half, prompts(4), ExtractionSpec(SITES, position), root=tmp_path)
+        kept[position] = store.manifest.config["dtype"]
+    assert kept == {
+        "last": "torch.bfloat16",
+        "every": "torch.bfloat16",
+        "mean": "torch.float32",
+        "first:2": "torch.float32",
+    }
+    full = load_model(tiny_model("llama"), tokenizer=tiny_tokenizer(tmp_path / "t"))
+    store = store_activations(full, prompts(4), ExtractionSpec(SITES, "mean"), root=tmp_path)
+    assert store.manifest.config["dtype"] == "torch.float32"
+
+
 def test_a_finished_store_is_opened_without_running_the_model(model, tmp_path):
     store_activations(model, prompts(), ExtractionSpec(SITES), root=tmp_path)
     ran = []
