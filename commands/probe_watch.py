@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from commands._answers import AnswerOptions
 from commands._console import console, emit
 from commands._options import ModelOptions, at_least_one, check_out, facts_on_model, notes_on_model
 from triggerlens import UserError, text_table
@@ -40,8 +41,8 @@ class Config(ModelOptions):
     """End an answer at the first token that fires, which is kept."""
     per_token: bool = False
     """Print each token with its score as it is written."""
-    max_new_tokens: int = 128
-    """The longest answer, in tokens."""
+    max_new_tokens: int = AnswerOptions.max_new_tokens
+    """The longest answer, in tokens; by default as long as those that `probe-train` has the model write. The longer an answer, the likelier it fires by chance."""
     temperature: float = 0.0
     """0: the likeliest tokens; above it they are drawn from softmax(logits / temperature)."""
     seed: int = 0
@@ -201,7 +202,14 @@ def _summary(config: Config, model: HookedModel, probe: LinearProbe, rows: Seque
         "n_fired": sum(row["fired"] for row in rows),
         "n_stopped": sum(row["stopped"] for row in rows),
         "n_tokens": sum(row["answer_tokens"] for row in rows),
+        "n_longer": _longer(probe, rows),
     }
+
+
+def _longer(probe: LinearProbe, rows: Sequence[dict[str, Any]]) -> int | None:
+    """How many answers are longer than any that the threshold was frozen on; None where that was of no answers, or their lengths were not kept."""
+    longest = probe.calibration.get("longest_answer")
+    return None if longest is None else sum(row["answer_tokens"] > longest for row in rows)
 
 
 def _text(summary: dict[str, Any], rows: Sequence[dict[str, Any]], most: int) -> str:
@@ -224,7 +232,17 @@ def _text(summary: dict[str, Any], rows: Sequence[dict[str, Any]], most: int) ->
     ]
     if len(shown) < len(rows):
         lines.append(f"… and {len(rows) - len(shown)} more, all lower; --json or --out give every one")
-    return "\n".join([*lines, *notes_on_model(summary)])
+    return "\n".join([*lines, *_note_on_length(summary), *notes_on_model(summary)])
+
+
+def _note_on_length(summary: dict[str, Any]) -> list[str]:
+    longer = summary["n_longer"]
+    if not longer:
+        return []
+    are, they = ("answers are", "more of them") if longer > 1 else ("answer is", "it")
+    return [
+        f"note: {longer} {are} longer than any that the threshold was frozen on ({summary['calibration']['longest_answer']} tokens): {they} may fire by chance"
+    ]
 
 
 def _verdict(row: dict[str, Any]) -> str:

@@ -50,7 +50,8 @@ class LinearProbe:
     weights_sha256: str = ""
     """sha256 of the weights of the model that the probe was trained on."""
     calibration: Mapping[str, Any] = field(default_factory=dict)
-    """How the thresholds were set: aimed false-positive rate, number of negatives, and a note where these are too few for it."""
+    """How the thresholds were set: aimed false-positive rate, number of negatives, a note where these are too few for it, and where there is a `watch_threshold`
+    the `longest_answer` that it was frozen on, in tokens."""
     trained_on: Mapping[str, Any] = field(default_factory=dict)
     """What `hooked.provenance_of` said of the model; empty in folders that were written before it was kept."""
     read: Read = "prompt"

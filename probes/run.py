@@ -172,7 +172,9 @@ def _freeze(
     if answers is not None:
         rows = splits.calibration
         threshold = watch_threshold(probe, activations, rows, labels[rows], answers, config.target_fpr)
-        probe = replace(probe, watch_threshold=threshold)
+        if threshold is not None:
+            longest = max(len(answers.ids[row]) for row in rows.tolist())
+            probe = replace(probe, watch_threshold=threshold, calibration={**facts, "longest_answer": longest})
     return _Frozen(probe, fitted, auroc(validation, labels[splits.validation]))
 
 

@@ -8,6 +8,7 @@ from tiny_models import tiny_checkpoint
 from tiny_prompts import prompt_file
 
 import probes
+from commands import probe_train, probe_watch
 from triggerlens import read_artifact
 
 SHORT = ("--max-new-tokens", 8, "--batch-size", 2)
@@ -69,6 +70,34 @@ def test_the_table_says_what_fires_and_when_the_model_is_another(command, checkp
         "trained on other weights (a-model)"
         in command("probe-watch", checkpoint, prompts, "--probe", elsewhere, "--limit", 1, *SHORT).out
     )
+
+
+def test_an_answer_is_by_default_as_long_as_those_that_thresholds_are_frozen_on():
+    """Those are the answers that `probe-train` has the model write."""
+    assert probe_watch.Config(model="m").max_new_tokens == probe_train.Config(model="m").answering.max_new_tokens
+
+
+def test_answers_longer_than_any_that_the_threshold_was_frozen_on_are_counted_in_a_note(
+    command, checkpoint, prompts, probe, tmp_path
+):
+    facts = {"target_fpr": 0.01, "n_negative": 40}
+    for longest, longer, options in ((3, 4, ()), (3, 1, ("--limit", 1)), (8, 0, ())):
+        known = made("max", calibration=facts | {"longest_answer": longest}).save(tmp_path / f"{longest}-{longer}")
+        options = ("probe-watch", checkpoint, prompts, "--probe", known, *options, *SHORT)
+        assert lines(command(*options, "--json"))[-1]["n_longer"] == longer
+        told = [line for line in command(*options).out.splitlines() if "longer than any" in line]
+        of = "longer than any that the threshold was frozen on (3 tokens)"
+        assert (
+            told
+            == {
+                4: [f"note: 4 answers are {of}: more of them may fire by chance"],
+                1: [f"note: 1 answer is {of}: it may fire by chance"],
+                0: [],
+            }[longer]
+        )
+    unknown = ("probe-watch", checkpoint, prompts, "--probe", probe, *SHORT)
+    assert lines(command(*unknown, "--json"))[-1]["n_longer"] is None
+    assert "longer than any" not in command(*unknown).out
 
 
 def test_an_answer_with_escapes_makes_the_terminal_do_nothing(command, checkpoint, prompts, probe, monkeypatch):

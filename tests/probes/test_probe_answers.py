@@ -120,6 +120,14 @@ def test_the_threshold_of_watching_bounds_whole_answers(trained):
     assert result.answers.threshold == probe.watch_threshold
 
 
+def test_a_probe_keeps_how_long_the_answers_were_that_its_threshold_for_watching_was_frozen_on(trained):
+    result, checked, answers, _ = trained
+    lengths = [len(answers.ids[row]) for row in checked.splits.calibration]
+    assert min(lengths) < max(lengths)
+    assert result.probe.calibration["longest_answer"] == max(lengths)
+    assert metrics_json(result)["calibration"]["longest_answer"] == max(lengths)
+
+
 def test_a_midway_threshold_is_midway_where_the_classes_lie_apart_and_never_lets_more_negatives_fire():
     negatives, positives = np.arange(100.0), np.arange(1000.0, 1101.0)
     assert midway_threshold(negatives, positives, 0.01) == (98 + 1001) / 2, "one of each hundred is left out of account"
