@@ -224,6 +224,18 @@ def test_what_is_held_out_may_not_be_in_the_store_without_a_word(command, checkp
         assert ("it may hold the ones that are measured as held out" in notes) is said
 
 
+def test_activations_of_another_model_are_not_trained_on_without_a_word(command, checkpoint, prompts, tmp_path):
+    """They are as wide; what is trained on one is measured on the other."""
+    other = tiny_checkpoint(tmp_path / "other", seed=1)
+    for name, model, said in (("own", checkpoint, False), ("other", other, True)):
+        store = stored(model, tmp_path / name)
+        arguments = [checkpoint, prompts, "--out", tmp_path / f"out-{name}", *SMALL, "--activations", store.folder]
+        told = command("sae-train", *arguments, "--json")
+        assert told.code == 0, told.err
+        assert any("of another model" in note for note in json.loads(told.out)["notes"]) is said
+        assert ("of another model" in told.err) is said
+
+
 def test_unusable_activations_are_one_line(refused, checkpoint, tmp_path):
     assert "no activations here" in refused("--activations", tmp_path / "none")
     good = stored(checkpoint, tmp_path / "a")

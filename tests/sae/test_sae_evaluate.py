@@ -87,6 +87,16 @@ def model(tmp_path_factory):
     return load_model(str(tiny_checkpoint(tmp_path_factory.mktemp("model") / "m")))
 
 
+def test_the_first_token_of_a_text_is_left_as_it_is(model):
+    """Of two tokens the first alone predicts anything: whatever is put in the second one's place changes nothing."""
+    text = of_length(model, 2)
+    found = evaluate_cross_entropy(model, blind(32), [text], "resid_post.0")
+    assert found.tokens == 1
+    assert found.zeroed == found.spliced == pytest.approx(found.model)
+    every = evaluate_cross_entropy(model, blind(32), [text], "resid_post.0", skip_first=0)
+    assert every.zeroed != pytest.approx(every.model), "at the first token it would"
+
+
 @pytest.fixture
 def generated(model, monkeypatch):
     """What the model was asked to answer: the lengths of each batch's prompts, and how many tokens."""
