@@ -214,8 +214,14 @@ def _metadata(models: Sequence[HookedModel], site: str) -> dict[str, Any]:
         "site": site,
         "weights_sha256": weights,
         ORIGIN: [provenance_of(model) for model in models],
-        "prepend_bos": True,
+        "prepend_bos": _begins_with_bos(models[0]),
     }
+
+
+def _begins_with_bos(model: HookedModel) -> bool:
+    """Whether the tokenizer's own special tokens begin with BOS, so that texts were read with it."""
+    bos = model.tokenizer.bos_token_id
+    return bos is not None and model.tokenizer("a", verbose=False)["input_ids"][0] == bos
 
 
 def _origin(models: Sequence[HookedModel], prompts: Sequence[Prompt], activations: Path | None) -> dict[str, Any]:

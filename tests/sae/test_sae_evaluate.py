@@ -1,5 +1,6 @@
 """Measures of an autoencoder say what they claim."""
 
+import json
 import math
 
 import numpy as np
@@ -20,6 +21,7 @@ from sae import (
     evaluate_reconstruction,
     k_sparse_probe,
     matched_cosines,
+    save_sae,
     stability,
     train_and_held_out,
     train_on_model,
@@ -95,6 +97,25 @@ def test_the_first_token_of_a_text_is_left_as_it_is(model):
     assert found.zeroed == found.spliced == pytest.approx(found.model)
     every = evaluate_cross_entropy(model, blind(32), [text], "resid_post.0", skip_first=0)
     assert every.zeroed != pytest.approx(every.model), "at the first token it would"
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_a_file_says_that_texts_begin_with_bos_where_the_tokenizer_puts_it_there(tmp_path, bos):
+    """SAELens puts one before each text where that is said."""
+    model = load_model(str(tiny_checkpoint(tmp_path / "m", bos=bos)))
+    assert (model.tokenize(["a"])[0].ids[0] == model.tokenizer.bos_token_id) is bos
+    (trained,) = train_on_model(
+        model,
+        labelled_prompts(pairs=12, harmless=0),
+        "resid_post.1",
+        [Recipe("topk", 16, 0, {"k": 2})],
+        TrainConfig(steps=2, batch=32),
+        keep=False,
+    )
+    save_sae(trained.sae, tmp_path / "sae")
+    written = json.loads((tmp_path / "sae" / "cfg.json").read_text())
+    assert trained.sae.metadata["prepend_bos"] is bos
+    assert written["metadata"]["prepend_bos"] is bos
 
 
 @pytest.fixture
