@@ -61,7 +61,8 @@ def resample(
 ) -> None:
     """Start dead latents anew as directions of samples, drawn with probability proportional to their squared error.
 
-    Their encoder points the same way, small; their bias is 0, and Adam forgets them. Of several processes the first one's samples are taken by all: each has
+    Their encoder points the same way, small; their bias is 0, what else an architecture has for each latent starts anew too (`restart`), and Adam forgets
+    them. Of several processes the first one's samples are taken by all: each has
     other ones, and their autoencoders must stay the same.
     """
     if not dead.any():
@@ -76,7 +77,10 @@ def resample(
     living = sae.encoder_rows[~dead].norm(dim=1)
     size = RESAMPLED_ENCODER_NORM * (living.mean() if len(living) else 1.0)
     sae.W_dec[dead], sae.encoder_rows[dead], sae.b_enc[dead] = rows, rows * size, 0.0
-    for parameter in (sae.W_dec, sae.encoder_rows, sae.b_enc):
+    sae.restart(dead)
+    for parameter in sae.parameters():
+        if parameter is sae.b_dec:  # the only one that is not a row or a number a latent
+            continue
         for name in ("exp_avg", "exp_avg_sq"):
             if name in optimizer.state[parameter]:
                 optimizer.state[parameter][name][dead] = 0.0

@@ -140,6 +140,10 @@ class SparseAutoencoder(nn.Module, ABC):
         """Fit what can be fitted before training: the decoder's bias is the samples' mean."""
         self.b_dec.copy_(x.mean(0))
 
+    @torch.no_grad()
+    def restart(self, dead: Bool[Tensor, "d_sae"]) -> None:
+        """Start what an architecture has for each latent besides W_dec, the encoder and its bias anew for the dead ones; in place."""
+
     def offsets(self) -> list[Tensor]:
         """Parameters and buffers in the units of activations: they shrink with them."""
         return [self.b_enc, self.b_dec]

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sae.architectures.core import Losses, Moment, SparseAutoencoder
@@ -47,6 +47,11 @@ class Gated(SparseAutoencoder):
     @classmethod
     def take_file_tensors(cls, tensors: dict[str, Tensor]) -> None:
         tensors["b_enc"] = tensors.pop("b_gate")
+
+    @torch.no_grad()
+    def restart(self, dead: Bool[Tensor, "d_sae"]) -> None:
+        """Open and as large as the gate says, as before training: a magnitude far below 0 would keep it silent whatever its direction."""
+        self.b_mag[dead] = self.r_mag[dead] = 0.0
 
     def offsets(self) -> list[Tensor]:
         return [*super().offsets(), self.b_mag]

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sae.architectures.core import Losses, Moment, SparseAutoencoder
@@ -84,6 +84,12 @@ class JumpReLU(SparseAutoencoder):
         pre = self.pre_activations(x[:2048])
         kept = pre.flatten().topk(self.k * len(pre)).values.min()
         self.log_threshold.fill_(float(kept.clamp_min(1e-3).log()))
+
+    @torch.no_grad()
+    def restart(self, dead: Bool[Tensor, "d_sae"]) -> None:
+        """At the mean log threshold of the living, if there are any: its own may be what no input reaches."""
+        if not dead.all():
+            self.log_threshold[dead] = self.log_threshold[~dead].mean()
 
     def encode(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:
         pre = self.pre_activations(x)

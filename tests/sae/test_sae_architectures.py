@@ -9,6 +9,8 @@ from torch.nn.functional import mse_loss
 
 from sae import BatchTopK, Crosscoder, Matryoshka, Moment, TensorSource, TopK, TrainConfig, build_sae, train_sae
 from sae.architectures.sparse import decode, largest_of_all, largest_of_each
+from sae.dead import resample
+from sae.train import TrainingState, train_step
 from triggerlens import UserError
 
 SETTINGS = {name: {"k": ALIVE} for name in ("topk", "batch-topk", "matryoshka", "jumprelu")}
@@ -153,6 +155,53 @@ def test_dead_latents_are_brought_back(world):
     sae.b_enc.data[:64] = -50.0
     train_sae(world.source, sae, TrainConfig(dead_after=2_000, resample_every=50, **settings))
     assert float(((sae.encode(world.rows[:4000]) > 0).sum(0) == 0).float().mean()) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "silenced"),
+    [("gated", {"penalty": 0.1}, {"b_mag": -50.0}), ("jumprelu", {"k": ALIVE}, {"log_threshold": 8.0})],
+)
+def test_a_latent_that_is_silent_by_another_parameter_than_its_encoder_is_brought_back(
+    world, monkeypatch, name, settings, silenced
+):
+    """Its new direction alone would be of no use."""
+
+    def share_silent():
+        sae = fresh(name, **settings)
+        start = sae.start_from
+
+        def start_silent(x):
+            start(x)
+            for own, value in silenced.items():
+                getattr(sae, own).data[:64] = value
+
+        sae.start_from = start_silent
+        config = {"steps": 500, "batch": 256, "learning_rate": 4e-3, "precision": "float32"}
+        train_sae(world.source, sae, TrainConfig(dead_after=2_000, resample_every=50, **config))
+        return float(((sae.encode(world.rows[:4000]) > 0)[:, :64].sum(0) == 0).float().mean())
+
+    assert share_silent() < 0.2
+    monkeypatch.setattr(type(fresh(name, **settings)), "restart", lambda self, dead: None)
+    assert share_silent() > 0.8, "without it they stay silent"
+
+
+@pytest.mark.parametrize("name", ["gated", "jumprelu"])
+def test_adam_forgets_every_parameter_of_a_latent_that_starts_anew(name):
+    torch.manual_seed(0)
+    sae = fresh(name, 8, 8, **({"k": 3} if name == "jumprelu" else {"penalty": 1.0}))  # as wide as its input
+    config = TrainConfig(steps=4, batch=32, warmup=0.0, precision="float32")
+    state = TrainingState.start(sae, config)
+    x = torch.randn(32, 8)
+    sae.start_from(x)
+    for step in range(3):
+        train_step(state, x, config, step)
+    dead = torch.arange(8) < 3
+    before = {own: state.optimizer.state[value]["exp_avg"].clone() for own, value in sae.named_parameters()}
+    resample(sae, state.optimizer, x, dead, seed=0)
+    for own, value in sae.named_parameters():
+        moment = state.optimizer.state[value]["exp_avg"]
+        assert torch.equal(moment[~dead], before[own][~dead]), own
+        assert torch.equal(moment, before[own]) if own == "b_dec" else not moment[dead].any(), own
 
 
 @pytest.mark.parametrize("k", [0, FEATURES + 1])
