@@ -25,7 +25,7 @@ ANSWER_TOKENS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Config(ModelOptions):
-    """Train sparse autoencoders on the activations of every token, and measure them on held-out prompts.
+    """Train sparse autoencoders on the activations of every token but each prompt's first, and measure them on held-out prompts.
 
     PROMPTS is a prompts.jsonl, a text file, or a folder of text files. Where prompts are labelled, the latents that tell triggered
     and defecting ones are ranked beside simple baselines. Where several architectures,

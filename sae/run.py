@@ -1,7 +1,7 @@
 """From a model and texts to trained and measured autoencoders.
 
 1. Prompts are split into those to train on and those to measure on, and brought into a random order.
-2. Activations of every token come from the store, written once, or from the model itself, which then runs in every pass. Either is done
+2. Activations of every token but each prompt's first come from the store, written once, or from the model itself, which then runs in every pass. Either is done
    here, or by workers.
 3. All autoencoders are trained on the same batches.
 4. Each is measured on the held-out prompts, and where seeds differ alone, they are held against each other.
