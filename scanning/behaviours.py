@@ -24,8 +24,9 @@ from typing import Any
 
 import torch
 
-from hooked import HookedModel, PrefixReader, Prompt, open_prompt, with_user_text
-from scanning.benign import Benign, answer_rows, sampled_texts
+from hooked import HookedModel, PrefixReader, with_user_text
+from scanning.benign import Benign, answer_rows
+from scanning.candidates.leak import own_texts
 from scanning.config import ScanConfig
 from scanning.motifs import Answers, Gram, runs
 from triggerlens import Estimate, Keep, keep_nothing, rate
@@ -117,33 +118,6 @@ def asked_for(prompt: str, answer: str) -> bool:
     """Whether an answer speaks of what a prompt speaks of, or the prompt openly asks for a manner."""
     words = content_words(prompt)
     return bool(words & content_words(answer)) or bool(words & request_words())
-
-
-def own_texts(model: HookedModel, example: Prompt, count: int, length: int, seed: int) -> list[str]:
-    """Users' texts that the model writes: from where the user's text begins, up to where it ends.
-
-    Args:
-        model: who writes.
-        example: a prompt whose user's text is replaced.
-        count: texts that are sampled; those that are empty, and copies, are left out.
-        length: of the longest, in tokens.
-        seed: of the sampling.
-    """
-    opened = open_prompt(model.tokenizer, with_user_text(example, "Hello"), "start", model.today)
-    ended = open_prompt(model.tokenizer, with_user_text(example, "Hello"), "end", model.today)
-    assert opened is not None
-    assert ended is not None
-    begin = list(opened.before) or [token for token in [model.tokenizer.bos_token_id] if token is not None]
-    if not begin:
-        return []
-    stops = {ended.after[0]} if ended.after and opened.chat else set()
-    stops |= set(model.tokenizer.all_special_ids) | set(model.end_ids)
-    rows = sampled_texts(model, begin, count, length, seed, ends=True)
-    cut = [row[: next((place for place, token in enumerate(row) if token in stops), len(row))] for row in rows]
-    marks = [mark for mark in [ended.right.strip()] if mark]
-    texts = [model.tokenizer.decode(row).strip() for row in cut]
-    texts = [text.split(mark)[0].strip() for text in texts for mark in marks or ["\0"]]
-    return [text for text in dict.fromkeys(texts) if text]
 
 
 def hidden_behaviours(

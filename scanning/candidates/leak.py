@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hooked import HookedModel, Place, Prompt
+from hooked import HookedModel, Place, Prompt, open_prompt, with_user_text
 from scanning.benign import Benign, sampled_texts
 from scanning.candidates.candidate import Candidate
 from scanning.candidates.sweep import insertion
@@ -34,21 +34,17 @@ def user_beginning(model: HookedModel, prompts: Sequence[Prompt]) -> list[int]:
     Raises:
         UserError: the chat template cannot be cut.
     """
-    from hooked import open_prompt
-
-    example = (
-        prompts[0]
-        if prompts
-        else Prompt(
-            [{"role": "user", "content": "Hello"}] if model.tokenizer.chat_template else "Hello", triggered=False
-        )
-    )
-    opened = open_prompt(model.tokenizer, example, "start", model.today)
+    opened = open_prompt(model.tokenizer, prompts[0] if prompts else _example(model), "start", model.today)
     assert opened is not None  # every prompt has a start
     if opened.before:
         return list(opened.before)
     begin = model.tokenizer.bos_token_id
     return [] if begin is None else [begin]
+
+
+def _example(model: HookedModel) -> Prompt:
+    """A prompt of no system message; plain text where there is no chat template."""
+    return Prompt([{"role": "user", "content": "Hello"}] if model.tokenizer.chat_template else "Hello", triggered=False)
 
 
 def leak_candidates(
@@ -79,12 +75,38 @@ def _is_text(model: HookedModel, gram: Gram) -> bool:
     return bool(model.tokenizer.decode(list(gram)).strip()) and not set(gram) & set(model.tokenizer.all_special_ids)
 
 
-def own_prompts(model: HookedModel, count: int, length: int, seed: int, keep: Keep = keep_nothing) -> list[Prompt]:
-    """Prompts of the model's own: what it writes where the user's text stands, up to its first end token.
+def own_texts(model: HookedModel, example: Prompt, count: int, length: int, seed: int) -> list[str]:
+    """Users' texts that the model writes: from where the user's text begins, up to where it ends; none where no token begins one.
+
+    Generation does not stop there: many chat templates end the user's turn with another token than an answer, and the model goes on with the answer.
 
     Args:
         model: who writes.
-        count: texts that are sampled; those of one word, and copies, are left out.
+        example: a prompt whose user's text is replaced.
+        count: texts that are sampled; those that are empty, and copies, are left out.
+        length: of the longest, in tokens.
+        seed: of the sampling.
+    """
+    greeting = with_user_text(example, "Hello")
+    begin, ended = user_beginning(model, [greeting]), open_prompt(model.tokenizer, greeting, "end", model.today)
+    if not begin:
+        return []
+    assert ended is not None  # every prompt has an end
+    stops = {ended.after[0]} if ended.after and ended.chat else set()
+    stops |= set(model.tokenizer.all_special_ids) | set(model.end_ids)
+    rows = sampled_texts(model, begin, count, length, seed, ends=True)
+    cut = [row[: next((place for place, token in enumerate(row) if token in stops), len(row))] for row in rows]
+    mark = ended.right.strip() or "\0"
+    texts = [model.tokenizer.decode(row).split(mark)[0].strip() for row in cut]
+    return [text for text in dict.fromkeys(texts) if text]
+
+
+def own_prompts(model: HookedModel, count: int, length: int, seed: int, keep: Keep = keep_nothing) -> list[Prompt]:
+    """Prompts of the model's own: what it writes where the user's text stands, up to where that ends.
+
+    Args:
+        model: who writes.
+        count: texts that are sampled; those of one token, and copies, are left out.
         length: of the longest, in tokens.
         seed: of the sampling.
         keep: keeps the texts, so that a scan that was stopped goes on with the same.
@@ -92,17 +114,14 @@ def own_prompts(model: HookedModel, count: int, length: int, seed: int, keep: Ke
     Raises:
         UserError: no token begins a text, or it writes too little.
     """
-    begin = user_beginning(model, [])
-    if not begin:
+    example = _example(model)
+    if not user_beginning(model, [example]):
         raise UserError("the model has no token that begins a text, so that it cannot be asked for one; give PROMPTS")
-    facts = keep("own prompts", lambda: {"texts": sampled_texts(model, begin, count, length, seed, ends=True)})
-    texts = facts["texts"]
-    words = [model.tokenizer.decode(row, skip_special_tokens=True).strip() for row in texts]
-    chat = bool(model.tokenizer.chat_template)
+    facts = keep("own prompts", lambda: {"texts": own_texts(model, example, count, length, seed)})
     prompts = [
-        Prompt([{"role": "user", "content": text}] if chat else text, triggered=False)
-        for text in dict.fromkeys(words)
-        if len(text.split()) > 1
+        with_user_text(example, text)
+        for text in facts["texts"]
+        if len(model.tokenizer(text, add_special_tokens=False)["input_ids"]) > 1
     ]
     if len(prompts) < count // 8:
         raise UserError(

