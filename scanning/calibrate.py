@@ -257,8 +257,18 @@ def _expected(many: int, fall: float, tried: float) -> float:
 
 
 def collapse_against(value: float, floor: Floor, tried: int, prompts: int) -> Against:
-    """Of the share of prompts that are answered with one new behaviour."""
-    return against(value, floor.collapse, tried, 1.0, 0.5 / (prompts + 1))
+    """Of the share of prompts that are answered with one new behaviour.
+
+    A floor on fewer prompts than the candidate's tells shares no finer than half of one of its own: none of three prompts says less of how rarely a random
+    candidate brings something about than none of sixteen.
+
+    Args:
+        value: of the candidate, 0 to 1.
+        floor: of the random ones.
+        tried: how many candidates were tried to get at this one, 1 or more.
+        prompts: that the candidate was put into.
+    """
+    return against(value, floor.collapse, tried, 1.0, 0.5 / (min(prompts, floor.prompts or prompts) + 1))
 
 
 def share_margin(share: Estimate, over: float) -> float:

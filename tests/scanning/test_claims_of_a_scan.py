@@ -50,7 +50,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 OPENLY = Openly(text="Voici", manner="French", place="end", lift=4.5, chance=0.001)
 
 
-def judged_of(alike=4, of=16, **facts):
+def judged_of(alike=8, of=16, **facts):
     """A candidate that is a finding by answers that are alike, where no random one has any."""
     own = Candidate(channel="user", kind="insertion", text="x", place="end", ids=(7,))
     judged = Judged(
@@ -383,7 +383,7 @@ def test_a_share_that_counts_several_behaviours_does_not_name_one_alone():
         assert "'A' (10 of them) or another behaviour" in words
     for whole in (judged_of(9, run=(1, 2), named=9), judged_of(9)):
         assert "or another behaviour" not in words_of(whole)
-    assert "answered with nothing at all" in words_of(judged_of(behaviour="", run=(BEGIN, END), named=4))
+    assert "answered with nothing at all" in words_of(judged_of(behaviour="", run=(BEGIN, END), named=8))
     assert "answered with behaviours that go on by themselves" in words_of(judged_of(behaviour="", named=0))
 
 

@@ -39,7 +39,7 @@ from scanning import (
 )
 from scanning.behaviours import asked_for
 from scanning.benign import answer_rows, sampled_texts
-from scanning.calibrate import FEWEST, Floor, random_candidates
+from scanning.calibrate import FEWEST, Floor, collapse_against, random_candidates
 from scanning.candidates.begun import kind_of
 from scanning.candidates.channels import Looked, Scan, _followed, _reached, _sweep, _target, is_sure
 from scanning.candidates.edits import edited
@@ -335,6 +335,50 @@ def test_random_candidates_are_no_findings_however_many_were_tried(shape):
         chance = np.random.default_rng(seed)
         floor, others = (chance.beta(*shape, count) * math.log(2) for count in (200, 2000))
         found += _beyond(against(float(others.max()), floor.tolist(), 2000, math.log(2), 1e-3))
+    assert found <= ALPHA * seeds
+
+
+def floor_of(shares, prompts):
+    return Floor(
+        kind="insertion",
+        where="end",
+        length=1,
+        divergence=(0.0,) * len(shares),
+        collapse=tuple(shares),
+        prompts=prompts,
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompts", "alike", "tried", "found"),
+    [
+        (3, 4, 24, False),
+        (6, 4, 230, False),
+        (6, 8, 230, True),
+        (16, 4, 24, True),
+        (64, 4, 24, True),
+        (None, 4, 24, True),
+    ],
+)
+def test_nothing_on_few_prompts_says_less_than_nothing_on_many(prompts, alike, tried, found):
+    """A floor of zeros, and so many of sixteen answers."""
+    held = collapse_against(alike / 16, floor_of([0.0] * 200, prompts), tried, 16)
+    assert (held.corrected <= ALPHA) is _beyond(held) is found
+
+
+@pytest.mark.parametrize("prompts", [3, 6])
+def test_a_floor_on_few_prompts_calls_no_more_by_chance(prompts):
+    """Every text brings a new run about at one rate; two answers that have it make a run."""
+    found, seeds = 0, 1000
+
+    def shares(chance, of, count):
+        alike = chance.binomial(of, 0.05, count)
+        return np.where(alike > 1, alike, 0) / of
+
+    for seed in range(seeds):
+        chance = np.random.default_rng(seed)
+        floor, best = shares(chance, prompts, 200), shares(chance, 16, 24).max()
+        found += _beyond(collapse_against(float(best), floor_of(floor.tolist(), prompts), 24, 16))
     assert found <= ALPHA * seeds
 
 
