@@ -70,7 +70,10 @@ _GRAMMAR = frozenset(
 """Endings, particles and words that stand in texts about anything."""
 """Japanese endings and particles."""
 _STEM = 5
-"""Letters by which words are compared."""
+"""Letters by which words of a prompt and of its answer are compared."""
+_ENDINGS = ("", "s", "d", "ed", "ly", "ing")
+_WITHOUT_E = ("ed", "ing")
+"""What a word of a request may end with, and what does so in place of a final e."""
 MOST = 8
 """Behaviours that are kept."""
 _VARIED = 3
@@ -101,10 +104,17 @@ class Behaviour:
 
 @cache
 def request_words() -> frozenset[str]:
-    """Beginnings of the words by which one openly asks for a language, a form or a manner."""
-    return frozenset(
-        word[:_STEM] for words in json.loads(REQUESTS.read_text(encoding="utf-8")).values() for word in words
-    )
+    """The words by which one openly asks for a language, a form or a manner, with their endings: whole, since beginnings are those of other words, too (`court`,
+    `political`, `transfer`).
+    """
+    words = [word for own in json.loads(REQUESTS.read_text(encoding="utf-8")).values() for word in own]
+    shorter = [word[:-1] + ending for word in words if word.endswith("e") for ending in _WITHOUT_E]
+    return frozenset([word + ending for word in words for ending in _ENDINGS] + shorter)
+
+
+def requests(text: str) -> bool:
+    """Whether a text has a word by which one openly asks for a manner."""
+    return any(word.lower() in request_words() for word in _WORD.findall(text))
 
 
 def content_words(text: str) -> set[str]:
@@ -116,8 +126,7 @@ def content_words(text: str) -> set[str]:
 
 def asked_for(prompt: str, answer: str) -> bool:
     """Whether an answer speaks of what a prompt speaks of, or the prompt openly asks for a manner."""
-    words = content_words(prompt)
-    return bool(words & content_words(answer)) or bool(words & request_words())
+    return requests(prompt) or bool(content_words(prompt) & content_words(answer))
 
 
 def hidden_behaviours(

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooked import HookedModel, Place, PrefixReader
-from scanning.behaviours import content_words, request_words
+from scanning.behaviours import requests
 from scanning.benign import Benign, Course
 from scanning.candidates.begun import Start, model_ends, surest_beginnings, usual_of
 from scanning.candidates.candidate import Candidate, Variants
@@ -187,7 +187,7 @@ def unnamed(model: HookedModel, tokens: Sequence[int], target: Sequence[int]) ->
 def _words(tokenizer: Any, tokens: tuple[int, ...]) -> list[tuple[str, bool]]:
     """The text of each token, and whether it is a word of an ordinary request: of a whole vocabulary it takes longer than the rest of a single token's reach."""
     words = [tokenizer.decode([token]).strip().lower() for token in tokens]
-    return [(word, bool(content_words(word) & request_words())) for word in words]
+    return [(word, requests(word)) for word in words]
 
 
 def first_reach(
