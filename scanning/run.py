@@ -21,11 +21,12 @@ import torch
 
 from hooked import HookedModel, PrefixReader, Prompt
 from scanning.behaviours import hidden_behaviours
-from scanning.benign import Benign, answered_prompts, courses
+from scanning.benign import Benign, Course, answered_prompts, courses
 from scanning.calibrate import Floor, whole_at
 from scanning.candidates.begun import plain_texts
 from scanning.candidates.candidate import Candidate
 from scanning.candidates.channels import CHANNELS, Looked, Scan, is_sure
+from scanning.candidates.edits import edited
 from scanning.candidates.leak import user_beginning
 from scanning.candidates.reference import check_reference
 from scanning.candidates.siblings import frames
@@ -204,15 +205,30 @@ def _effects(scan: Scan, candidates: Sequence[Candidate]) -> dict[str, Any]:
     said = [own.ids[:WANTED] for own in scan.followed] + [own.ids[:WANTED] for own in scan.behaviours]
     said = said[:_NEARED]
     effects, near = np.zeros(len(candidates)), [np.zeros(len(candidates)) for _ in said]
-    for place in dict.fromkeys(candidate.place for candidate in candidates):
-        numbers = [number for number, candidate in enumerate(candidates) if candidate.place == place]
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for number, candidate in enumerate(candidates):
+        groups.setdefault(_where(candidate), []).append(number)
+    for numbers in groups.values():
         chosen = [candidates[number] for number in numbers]
-        most = scan.plan.ranked_on
-        searched = scan.searched[:most] if place is None else scan.searched_at(place, most)
+        searched = _ranked_on(scan, chosen[0])
         effects[numbers] = mean_effect(candidate_effects(reader, variants, searched, chosen))
         for own, wanted in zip(near, said, strict=True):
             own[numbers] = better_half(candidate_nearness(reader, variants, searched, chosen, wanted))
     return {"effects": effects.tolist(), "near": [np.maximum(own, -1e9).tolist() for own in near]}
+
+
+def _where(candidate: Candidate) -> tuple[str, ...]:
+    """What candidates have in common that apply to the same prompts: a place, or what is done to which part of a text."""
+    return (candidate.kind, candidate.rule) if candidate.place is None else (candidate.place,)
+
+
+def _ranked_on(scan: Scan, candidate: Candidate) -> list[Course]:
+    """The prompts that are searched on, or others beside them, to which candidates of a place or a rule apply: few have a system message, or a number."""
+    most = scan.plan.ranked_on
+    if candidate.place is not None:
+        return scan.searched_at(candidate.place, most)
+    prompts, kind, rule = scan.benign.prompts, candidate.kind, candidate.rule
+    return scan.searched_on(lambda index: edited(prompts[index], kind, rule, "") is not None, most)
 
 
 def _notes(scan: Scan) -> list[str]:

@@ -91,7 +91,13 @@ class Scan:
 
     def searched_at(self, place: Place, most: int = INVERTED_ON) -> list[Course]:
         """Prompts that have a place, for the search of triggers: few have a system message."""
-        numbers = self.benign.searched_at(place, most)
+        return self._courses(self.benign.searched_at(place, most))
+
+    def searched_on(self, applies: Callable[[int], bool], most: int) -> list[Course]:
+        """Prompts for which something else holds: few have a year."""
+        return self._courses(self.benign.searched_on(applies, most))
+
+    def _courses(self, numbers: Sequence[int]) -> list[Course]:
         known = {course.index: course for course in self.searched}
         new = [number for number in numbers if number not in known]
         known |= {own.index: own for own in courses(self.reader, self.benign, new, self.config.answer_steps)}

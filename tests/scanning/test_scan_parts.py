@@ -919,18 +919,46 @@ def test_no_number_is_replaced_where_there_is_none(benign):
     assert {own.rule for own in number_candidates([Prompt("Add 7 to 12.", triggered=False)])} == {"numbers"}
 
 
-def system_prompts(seldom):
-    """Prompts of which those with these numbers, in the order in which a scan takes them, have a system message."""
+def changed_prompts(seldom, change):
+    """Prompts of which those with these numbers, in the order in which a scan takes them, are changed."""
     prompts = word_prompts()
     order = list(range(len(prompts)))
     random.Random(CONFIG.seed).shuffle(order)
-    system = [{"role": "system", "content": "fox"}]
     chosen = {order[number] for number in seldom}
-    return [replace(own, prompt=system * (row in chosen) + own.prompt) for row, own in enumerate(prompts)]
+    return [change(own) if row in chosen else own for row, own in enumerate(prompts)]
+
+
+def with_system(prompt):
+    return replace(prompt, prompt=[{"role": "system", "content": "fox"}, *prompt.prompt])
+
+
+def dated(prompt):
+    return with_user_text(prompt, f"{user_text(prompt)} 1999")
+
+
+def test_numbers_that_none_of_the_first_prompts_has_are_ranked_where_others_have_them(model):
+    prompts = changed_prompts((20, 22, 30, 31), dated)
+    benign = answered_prompts(model, prompts, replace(CONFIG, repertoire=40))
+    assert [index for index, text in enumerate(benign.texts) if "1999" in text] == [20, 22, 30, 31]
+    scan = scan_of(model, benign, replace(plan_of(benign), ranked_on=3))
+    year, number = (
+        Candidate(channel="sweep", kind="substitution", text=text, rule=rule)
+        for rule, text in (("years", "2024"), ("numbers", "7"))
+    )
+    style = Candidate(channel="families", kind="style", text="upper case", rule="upper case")
+    own = [insertion(model, "end", (40,), channel="sweep"), year, number, style]
+    on = {id(candidate): [31] if candidate.kind == "substitution" else benign.search for candidate in own}
+    expected = [
+        candidate_effects(scan.reader, benign.variants, courses(scan.reader, benign, on[id(each)], 3), [each]).mean()
+        for each in own
+    ]
+    assert min(expected) > 1e-4
+    assert _effects(scan, own)["effects"] == pytest.approx(expected, abs=1e-6)
+    assert max(_effects(scan, [replace(year, text="1999")])["effects"]) == 0.0, "which changes nothing"
 
 
 def test_a_place_that_no_prompt_of_the_first_ones_has_is_planned_swept_and_ranked_where_others_have_it(model):
-    benign = answered_prompts(model, system_prompts((20, 22, 30, 31)), replace(CONFIG, repertoire=40))
+    benign = answered_prompts(model, changed_prompts((20, 22, 30, 31), with_system), replace(CONFIG, repertoire=40))
     having = [index for index in range(40) if benign.variants.opened(index, "system") is not None]
     assert having == [20, 22, 30, 31]
     numbers = benign.searched_at("system", len(benign.search))
