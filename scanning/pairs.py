@@ -90,10 +90,10 @@ def found_prompts(
 
 
 def _says(judged: Judged, text: str, answer: Sequence[int], limit: int) -> bool:
-    """Whether an answer says what is named, and between the same marks: silence is in no answer but an empty one, and an answer that is one word whole not in all
-    that have the word.
+    """Whether an answer says what is named: by its run of tokens, as the judge counts, marks of begin and end included; by its text where no run was kept. The text
+    of what answers have in common may end within a letter of several bytes, and is then in none of them.
     """
-    return judged.behaviour in text and (not judged.run or judged.run in Answers([answer], limit).grams[0])
+    return judged.run in Answers([answer], limit).grams[0] if judged.run else judged.behaviour in text
 
 
 def _sibling_prompts(

