@@ -27,6 +27,8 @@ _GRADED = 5
 """Candidates whose answers a grader judges."""
 FOUND = 3
 """Exit status where something was found."""
+PAIRS = "prompts.jsonl"
+"""What a scan that found something leaves for --then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,8 @@ class Config(ModelOptions):
     candidates: Path | None = None
     """Texts of your own to try, one a line, or JSON objects with `text` and `place`; adds the channel `user`."""
     then: tuple[Literal["trace", "probe", "ablate"], ...] = ()
-    """What goes on from the best candidate found: `patch-trace`, `probe-train`, `patch-ablate`, each in a folder beside --out."""
+    """What goes on from the best candidate found: `patch-trace`, `probe-train`, `patch-ablate`, each in a folder beside --out. What a stop has left of it is made
+    when the same command is given again."""
     many: Annotated[Many, tyro.conf.arg(name="")] = field(default_factory=Many)
     grade: str | None = None
     """Also judge the answers to the strongest candidates by what they say: a grader's name, as `probe-train --grade` takes it."""
@@ -60,16 +63,18 @@ def main() -> None:
 
 
 def run(config: Config) -> None:
-    """Check the input, scan, write, print, and exit by what was found."""
+    """Check the input, scan, write, print, and exit by what was found. What is finished but for what --then names goes on with that."""
     if config.many.more_models:
         _scan_many(config)
+        return
+    if missing(config) and not unlike(config):
+        _finish(config)
         return
     from scanning import (
         KIND,
         RULES,
         found_prompts,
         read_candidates,
-        scan_json,
         scan_model,
         scan_page,
         scan_statement,
@@ -103,12 +108,29 @@ def run(config: Config) -> None:
     manifest = _manifest(config, KIND, model, facts, own)
     page = scan_page(result, statement)
     write_scan(result, config.out, page, "\n".join(statement), pairs, manifest, overwrite=config.overwrite)
+    _end(config, result, statement)
+
+
+def _end(config: Config, result: ScanResult, statement: list[str]) -> None:
+    """What follows once a scan is written."""
+    from scanning import scan_json
+    from triggerlens import drop_cells
+
     drop_cells(config.out)
     said = scan_json(result) | {"statement": statement}
     with _exit_by(found=result.outcome == "found"):
         emit(said, as_json=config.json, text=_text(result, statement, config.out))
-        if pairs:
+        if (config.out / PAIRS).is_file():
             _go_on(config)
+
+
+def _finish(config: Config) -> None:
+    """What follows a scan that was written before."""
+    from scanning import read_scan
+
+    result = read_scan(config.out)
+    statement = (config.out / "statement.txt").read_text(encoding="utf-8").removesuffix("\n")
+    _end(config, result, statement.split("\n"))
 
 
 def _scan_many(config: Config) -> None:
@@ -119,7 +141,7 @@ def _scan_many(config: Config) -> None:
         result = read_scan(out)
         return {"outcome": result.outcome, "found": ", ".join(judged.candidate.name for judged in result.found)}
 
-    told = over_models(run, config, unlike)
+    told = over_models(run, config, unlike, missing)
     found = any(not own.reason and read_scan(own.out).outcome == "found" for own in told)
     with _exit_by(found=found):
         emit_many(told, facts, as_json=config.json)
@@ -165,6 +187,22 @@ def unlike(config: Config) -> list[str]:
     differs = [name.removesuffix("_sha256") for name in names if asked.get(name) != done.config.get(name)]
     differs += ["weights"] if weights != done.model.get("weights_sha256") else []
     return differs + (["prompts"] if prompts != done.prompts.get("sha256") else [])
+
+
+def missing(config: Config) -> list[str]:
+    """Of what --then names, what the finished scan at --out has not led to: it was stopped before, or failed. Nothing of a scan without pairs to go on with, or
+    where all is to be done anew.
+    """
+    from scanning import KIND
+    from triggerlens import UserError, read_manifest
+
+    if config.overwrite or not config.then or not (config.out / PAIRS).is_file():
+        return []
+    try:
+        read_manifest(config.out, KIND)
+    except UserError:  # it is something else, which is refused as such
+        return []
+    return [name for name, out in _followers(config).items() if not out.exists()]
 
 
 def _model_facts(model: HookedModel, reference: HookedModel | None) -> dict[str, Any]:
@@ -216,7 +254,7 @@ def _followers(config: Config) -> dict[str, Path]:
 
 def _go_on(config: Config) -> None:
     """Hand the pairs that were found to the other commands; what they print goes to stderr where JSON was asked for. One that fails is named, and the others go
-    on: the finding is written already.
+    on: the finding is written already. What one of them has made before stays.
     """
     from contextlib import nullcontext, redirect_stdout
 
@@ -225,10 +263,12 @@ def _go_on(config: Config) -> None:
 
     commands: dict[str, Any] = {"trace": patch_trace, "probe": probe_train, "ablate": patch_ablate}
     for name, out in _followers(config).items():
+        if out.exists() and not config.overwrite:
+            continue
         command = commands[name]
         options = command.Config(
             model=config.model,
-            prompts=config.out / "prompts.jsonl",
+            prompts=config.out / PAIRS,
             out=out,
             backend=config.backend,
             device=config.device,

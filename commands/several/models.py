@@ -1,8 +1,8 @@
 """One command on many models: each by itself in a folder of its own, one after another or by an executor.
 
 1. A model's task is the command alone, with `--out` a folder under the common one; what it prints goes to `logs/NAME.log` there.
-2. What is finished is left as it is; a command may say that it was finished with other settings, and then it is refused. A model that another driver is at is
-   left to it.
+2. What is finished is left as it is; a command may say that it was finished with other settings, and then it is refused, or that something is missing that should
+   have come after it, and then it goes on. A model that another driver is at is left to it.
 3. One that fails is named with its reason and its log, and the others go on.
 """
 
@@ -53,17 +53,24 @@ Unlike = Callable[[Any], Sequence[str]]
 """In what the finished folder at a configuration's `out` differs from what that asks for."""
 
 
-def _taken_as_it_is(config: Any) -> Sequence[str]:
+Missing = Callable[[Any], Sequence[str]]
+"""What should have come after the finished folder at a configuration's `out` and is not there."""
+
+
+def _nothing(config: Any) -> Sequence[str]:
     return ()
 
 
-def over_models(run: Callable[[Any], None], config: Any, unlike: Unlike = _taken_as_it_is) -> list[Told]:
+def over_models(
+    run: Callable[[Any], None], config: Any, unlike: Unlike = _nothing, missing: Missing = _nothing
+) -> list[Told]:
     """What comes of each model, in the order given.
 
     Args:
         run: the command, importable by its name.
         config: its configuration, with `model`, `out`, `overwrite` and `many`.
         unlike: asked of what is finished, importable by its name, too.
+        missing: the same; where something is, the command goes on.
 
     Raises:
         UserError: two models of one name, or the executor cannot be had.
@@ -83,7 +90,7 @@ def over_models(run: Callable[[Any], None], config: Any, unlike: Unlike = _taken
         for model, name in zip(models, names, strict=True)
     ]
     told: dict[str, Told] = {}
-    for done in run_tasks(partial(_alone, run, unlike, root), tasks, config.many.where):
+    for done in run_tasks(partial(_alone, run, unlike, missing, root), tasks, config.many.where):
         out, result = done.task.out, done.result
         own = Told(out.name, done.task.model, str(out), 1, result.reason) if isinstance(result, Lost) else result
         told[own.name] = own
@@ -91,7 +98,7 @@ def over_models(run: Callable[[Any], None], config: Any, unlike: Unlike = _taken
     return [told[name] for name in names]
 
 
-def _alone(run: Callable[[Any], None], unlike: Unlike, root: Path, config: Any) -> Told:
+def _alone(run: Callable[[Any], None], unlike: Unlike, missing: Missing, root: Path, config: Any) -> Told:
     """The command on one model, in a worker.
 
     Raises:
@@ -101,7 +108,9 @@ def _alone(run: Callable[[Any], None], unlike: Unlike, root: Path, config: Any) 
     log = root / "logs" / f"{out.name}.log"
     with locked(root / ".locks" / out.name, wait=False):
         if (out / MANIFEST).is_file() and not config.overwrite:
-            return Told(out.name, config.model, str(out), *_finished(unlike, config))
+            status, reason = _finished(unlike, config)
+            if reason or not missing(config):
+                return Told(out.name, config.model, str(out), status, reason)
         with log.open("w") as stream, redirect_stdout(stream), redirect_stderr(stream):
             status, reason = _status(run, config)
     return Told(out.name, config.model, str(out), status, reason)

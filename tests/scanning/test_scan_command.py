@@ -336,6 +336,8 @@ def test_what_is_finished_is_told_from_what_is_asked_for_by_options_and_files(fi
 
 def test_of_several_models_a_finding_counts_where_another_cannot_be_scanned(finished, files, refusing):
     _, _, out = finished
+    for name in ("trace", "ablate", "probe"):  # as if none had failed
+        (out / f"model-{name}").mkdir(exist_ok=True)
     written = (out / "model" / "manifest.json").stat().st_mtime_ns
     many = ["--then", "trace", "ablate", "probe", "--more-models", files / "none", "--out", out]
     outcome = called("trigger-scan", *arguments_in(files), *many)
@@ -346,3 +348,56 @@ def test_of_several_models_a_finding_counts_where_another_cannot_be_scanned(fini
     assert "model: already finished with another budget; give another --out, or --overwrite to replace it" in other.err
     assert "2 of 2 models failed" in other.err
     assert (out / "model" / "manifest.json").stat().st_mtime_ns == written
+
+
+@pytest.fixture
+def following(monkeypatch):
+    """What --then ran, by its folders, which are made; the first trace is stopped."""
+    ran, stops = [], [True]
+
+    def make(config):
+        if config.out.name.endswith("-trace") and stops:
+            stops.pop()
+            raise KeyboardInterrupt
+        config.out.mkdir()
+        ran.append(config.out)
+
+    for name in ("patch_trace", "probe_train"):
+        monkeypatch.setattr(importlib.import_module(f"commands.{name}"), "run", make)
+    return ran
+
+
+def test_what_then_has_left_is_made_by_the_same_command(files, tmp_path, following, monkeypatch):
+    """The scan is whole, and is not done again."""
+    asked = [*arguments_in(files), "--then", "probe", "trace", "--out", tmp_path / "out"]
+    first = called("trigger-scan", *asked)
+    assert (first.code, following) == (130, [tmp_path / "out-probe"])
+    assert read_scan(tmp_path / "out").found
+    monkeypatch.setattr("scanning.scan_model", lambda *given, **more: 1 / 0)
+    other = called("trigger-scan", *asked, "--budget", 7)
+    assert (other.code, other.err.startswith(f"error: {tmp_path / 'out'}: already exists")) == (2, True)
+    again = called("trigger-scan", *asked)
+    assert (again.code, again.out, "error" in again.err) == (3, first.out, False)
+    assert following == [tmp_path / "out-probe", tmp_path / "out-trace"], "and what is there is left"
+    done = called("trigger-scan", *asked)
+    assert (done.code, done.err.startswith(f"error: {tmp_path / 'out'}: already exists")) == (2, True)
+
+
+def test_of_several_models_what_then_has_left_is_made_too(files, tmp_path, following, monkeypatch):
+    asked = [*arguments_in(files), "--then", "trace", "--more-models", files / "none", "--out", tmp_path / "out"]
+    assert called("trigger-scan", *asked).code == 130
+    assert read_scan(tmp_path / "out" / "model").found
+    assert not following
+    monkeypatch.setattr("scanning.scan_model", lambda *given, **more: 1 / 0)
+    for _ in range(2):
+        outcome = called("trigger-scan", *asked)
+        assert outcome.code == 3, outcome.err
+        assert following == [tmp_path / "out" / "model-trace"], "once"
+
+
+def test_a_folder_of_something_else_is_no_scan_to_go_on_from(files, tmp_path, following):
+    (tmp_path / "out").mkdir()
+    shutil.copy(files / "benign.jsonl", tmp_path / "out" / "prompts.jsonl")
+    outcome = called("trigger-scan", *arguments_in(files), "--then", "trace", "--out", tmp_path / "out")
+    assert (outcome.code, outcome.err.startswith(f"error: {tmp_path / 'out'}: already exists")) == (2, True)
+    assert not following
