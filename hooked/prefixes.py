@@ -33,7 +33,7 @@ _LOGITS = 2**26
 _KEPT = 512
 """How many prefixes' caches are kept at once."""
 _CACHED = 2**30
-"""The most bytes of keys and values of texts that are continued together; each step copies them."""
+"""The most bytes of keys and values of texts that are continued together, since each step copies them; and of all prefixes that are kept."""
 
 
 @dataclass
@@ -70,9 +70,13 @@ class PrefixReader:
 
     def rows_kept(self, length: int) -> int:
         """How many texts of `length` tokens may be continued together, at least 1: their keys and values take a gigabyte at most."""
+        return max(1, min(TOKENS_AT_ONCE, _CACHED // (max(1, length) * self._bytes_of_a_token)))
+
+    @property
+    def _bytes_of_a_token(self) -> int:
+        """Of its keys and values in all layers."""
         info = self.model.info
-        each = 2 * info.n_layers * info.n_kv_heads * info.d_head * self.model.dtype.itemsize
-        return max(1, min(TOKENS_AT_ONCE, _CACHED // (max(1, length) * each)))
+        return 2 * info.n_layers * info.n_kv_heads * info.d_head * self.model.dtype.itemsize
 
     @torch.no_grad()
     def read(
@@ -98,10 +102,15 @@ class PrefixReader:
         """Keys and values of a prefix, as `transformers` keeps them for one row."""
         if prefix not in self._kept:
             self._kept[prefix] = self.forward(torch.tensor([prefix]), None, 0, 1)[1] if prefix else None
-            while len(self._kept) > _KEPT:
+            while self._too_many():
                 self._kept.popitem(last=False)
         self._kept.move_to_end(prefix)
         return self._kept[prefix]
+
+    def _too_many(self) -> bool:
+        """Whether a prefix must go that was asked for longest ago; the newest one stays, however long it is."""
+        taken = sum(map(len, self._kept)) * self._bytes_of_a_token
+        return len(self._kept) > 1 and (len(self._kept) > _KEPT or taken > _CACHED)
 
     @torch.no_grad()
     def forward(self, tokens: Int[Tensor, "row token"], cache: Any, before: int, keep: int) -> tuple[Tensor, Any]:

@@ -80,6 +80,29 @@ def test_texts_that_go_on_together_take_a_gigabyte_of_keys_and_values(model):
     assert reader.rows_kept(2**40) == 1
 
 
+def test_prefixes_that_are_kept_take_a_gigabyte_of_keys_and_values_and_the_newest_is(model, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    prefixes = [torch.randint(3, 300, (length,), generator=generator).tolist() for length in (5, 9, 5, 7, 3, 6)]
+    rows = torch.randint(3, 300, (2, 4), generator=generator)
+
+    def held(reader):
+        caches = [cache for cache in reader._kept.values() if cache is not None]
+        return sum(layer.keys.nbytes + layer.values.nbytes for cache in caches for layer in cache.layers)
+
+    every = PrefixReader(model)
+    expected = [every.read(prefix, rows) for prefix in prefixes]
+    each = held(every) // sum(map(len, prefixes))
+    for tokens, most in ((12, 12), (1, 9)):
+        monkeypatch.setattr("hooked.prefixes._CACHED", tokens * each)
+        reader = PrefixReader(model)
+        for prefix, logits in [*zip(prefixes, expected, strict=True)] * 2:
+            torch.testing.assert_close(reader.read(prefix, rows), logits, atol=1e-5, rtol=1e-5)
+            assert tuple(prefix) in reader._kept
+            assert 0 < held(reader) <= most * each
+        assert len(reader._kept) == (2 if tokens == 12 else 1)
+        assert reader.fast
+
+
 def test_variants_of_any_length_come_back_in_order(model):
     base = [5, 9, 200, 17, 33, 250]
     variants = [[5, 9, 7, 17, 33, 250], base, [8, *base], [5, 9, 200, 17, 33, 250, 4, 4], [5, 9, 200, 250]]
