@@ -216,7 +216,7 @@ class HookedModel(ABC):
                 raise UserError(f"no site {name}: {self.info.name} has heads 0 to {self.heads(site.kind) - 1} there")
 
     def tokenize(
-        self, prompts: Sequence[Prompt | str | TokenizedPrompt], *, answers: bool = False
+        self, prompts: Sequence[Prompt | str | TokenizedPrompt], *, answers: bool = False, context: int | None = None
     ) -> list[TokenizedPrompt]:
         """Token ids of each prompt, unpadded, never truncated; chat messages go through the chat template.
 
@@ -226,15 +226,16 @@ class HookedModel(ABC):
         Args:
             prompts: texts, chat messages, or what this method made of them.
             answers: followed by what the model said (`hooked.tokenize_prompts`).
+            context: the most tokens that a prompt may have; the model's own where None. More is for who leaves out what is too long.
 
         Raises:
             UserError: a prompt is longer than the context, has no token or one that the model has no embedding for, or
                 there is no chat template, or an answer is asked for and there is none.
         """
         texts = [prompt for prompt in prompts if not isinstance(prompt, TokenizedPrompt)]
-        context, vocabulary = self.info.context, self.vocabulary
+        longest, vocabulary = self.info.context if context is None else context, self.vocabulary
         fresh = iter(
-            tokenize_prompts(self.tokenizer, texts, context, vocabulary, self.today, answers=answers) if texts else ()
+            tokenize_prompts(self.tokenizer, texts, longest, vocabulary, self.today, answers=answers) if texts else ()
         )
         say_plain(self.info.name, self.tokenizer, texts)
         return [prompt if isinstance(prompt, TokenizedPrompt) else next(fresh) for prompt in prompts]

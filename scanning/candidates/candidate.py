@@ -12,6 +12,8 @@ from scanning.config import Channel
 
 Kind = Literal["insertion", "sibling", "substitution", "style"]
 """Tokens that are put in; a statement that is put in, one of many alike; numbers that are replaced; another way of writing the same."""
+_ANY = 2**31
+"""Tokens that no prompt has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +60,12 @@ class Candidate:
 class Variants:
     """The prompts of a scan with candidates in them, as tokens.
 
-    Prompts are cut once for each place.
+    Prompts are cut once for each place. Those that are longer than the context are there until they are left out (`room`).
     """
 
     def __init__(self, model: HookedModel, prompts: Sequence[Prompt]):
         self.model, self.prompts = model, prompts
-        self.plain = [prompt.ids for prompt in model.tokenize(prompts)]
+        self.plain = [prompt.ids for prompt in model.tokenize(prompts, context=_ANY)]
         self._opened: dict[tuple[int, Place], OpenPrompt | None] = {}
 
     def cut(self, count: int) -> None:

