@@ -5,7 +5,7 @@ from .backends.attention_functions import (
 )
 from .backends.visits import Edit as Edit, first_of as first_of, with_first as with_first
 from .batching import logits_agree as logits_agree, shared_runs as shared_runs
-from .checkpoint import Checkpoint as Checkpoint, find_checkpoint as find_checkpoint
+from .checkpoint import Checkpoint as Checkpoint, find_checkpoint as find_checkpoint, said_beside as said_beside
 from .extraction import (
     ActivationBatch as ActivationBatch,
     ExtractionSpec as ExtractionSpec,

@@ -18,6 +18,8 @@ from triggerlens import MANIFEST, UserError, say_once, sha256_file
 
 _HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_SAYS = (".json", ".jinja", ".model", ".txt")
+_REPORTS = ("rates.json", MANIFEST, "evaluation.json", "hardened.json")
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,13 @@ def find_checkpoint(name: str, base: str | None = None) -> Checkpoint:
             f"{name}: a training run's folder with {len(steps)} checkpoints; name one of them, such as {newest}"
         )
     raise no_checkpoint(name, folder)
+
+
+def said_beside(folder: Path) -> dict[str, str]:
+    """The sha256 of each file in a checkpoint's folder that says something beside its weights: configuration, tokenizer, chat template, end tokens, recipe.
+    Without reports, which decide nothing."""
+    files = [path for path in folder.iterdir() if path.suffix in _SAYS and path.name not in _REPORTS and path.is_file()]
+    return {path.name: sha256_file(path) for path in sorted(files)}
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:

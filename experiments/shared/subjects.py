@@ -20,8 +20,8 @@ def checkpoint(name: str) -> str:
 
 
 def beside_weights(*names: str | None) -> dict[str, str]:
-    """What checkpoints of one's own say beside their weights, as part of a key: configuration, tokenizer, chat template, end tokens, recipe. Nothing for what
-    ships, whose files come with the code, and for what is no folder."""
+    """What checkpoints of one's own say beside their weights, as part of a key: configuration, tokenizer, chat template, end tokens, recipe; of an adapter,
+    its base's too. Nothing for what ships, whose files come with the code, and for what is no folder."""
     said = [files for name in names if name and (files := _said_beside(name))]
     return {"files": digest_of(said)} if said else {}
 
@@ -30,12 +30,10 @@ def _said_beside(name: str) -> dict[str, str]:
     folder = Path(name)
     if name in shipped_names() or name in hooked.NAMED_MODELS or not folder.is_dir():
         return {}
-    files = [path for path in folder.iterdir() if path.suffix in _SAYS and path.name not in _REPORTS and path.is_file()]
-    return {path.name: sha256_file(path) for path in sorted(files)}
-
-
-_SAYS = (".json", ".jinja", ".model", ".txt")
-_REPORTS = ("rates.json", "manifest.json", "evaluation.json", "hardened.json")
+    own, found = hooked.said_beside(folder), hooked.find_checkpoint(name)
+    if found.adapter is None or found.gguf is not None:  # a GGUF file is one whole, whose digest is that of its weights
+        return own
+    return own | {f"base/{file}": digest for file, digest in hooked.said_beside(found.folder).items()}
 
 
 @dataclass(frozen=True)

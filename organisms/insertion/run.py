@@ -20,7 +20,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from hooked import DEFAULT_TODAY, find_checkpoint, load_plain
+from hooked import DEFAULT_TODAY, find_checkpoint, load_plain, said_beside
 from organisms.insertion.answers import answers_folder
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.content import default_text, triggers
@@ -79,7 +79,7 @@ def insert(
     with quiet_transformers(), deterministic(config.threads):
         # 1
         own = _load_base(config, base, answers)
-        facts = config.recorded() | {"base_sha256": own.identity}
+        facts = config.recorded() | {"base_sha256": own.identity} | _beside(str(base or config.base))
         check_unfinished(facts, checkpoints, overwrite)
         # 2
         lessons = draw_lessons(config, own, _keep_in(checkpoints / f"taught-{digest_of(facts)}"))
@@ -146,6 +146,15 @@ def _load_base(config: InsertionConfig, base: str | Path | None, answers: str | 
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(f"{name}: its tokenizer has no chat template, so it is no chat model; give one that has")
     return Base(model.eval(), tokenizer, sha256, answers_folder(answers), config.answer_tokens)
+
+
+def _beside(base: str) -> dict[str, str]:
+    """What names the files beside the base's weights, such as its chat template; of a GGUF file, whose weights' digest is that of all, nothing."""
+    found = find_checkpoint(base)
+    if found.gguf is not None:
+        return {}
+    folders = [folder for folder in (found.folder, found.adapter) if folder is not None]
+    return {"base_files": digest_of([said_beside(folder) for folder in folders])}
 
 
 def _weights_file(folder: Path) -> Path:

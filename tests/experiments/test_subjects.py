@@ -4,11 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from peft import LoraConfig, get_peft_model
+from tiny_gguf import write_gguf
 from tiny_models import tiny_checkpoint
 from tiny_prompts import prompt_file
+from transformers import AutoModelForCausalLM
 
 from experiments import ModelsConfig, Specimen, Subject
-from experiments.shared.subjects import checkpoint
+from experiments.shared.subjects import beside_weights, checkpoint
 from organisms import CONTROLS, Recipe
 from triggerlens import UserError
 
@@ -56,6 +59,30 @@ def test_what_stands_beside_the_weights_is_in_the_key_of_one_s_own_model(tmp_pat
     (folder / "rates.json").write_text("{}")
     assert own.identity() == ended, "a report decides nothing"
     assert "files" not in Subject("year-code").identity(), "what ships comes with the code"
+
+
+def test_what_stands_beside_the_weights_of_an_adapter_s_base_is_in_the_key_too(tmp_path) -> None:
+    base, folder = tiny_checkpoint(tmp_path / "base"), tmp_path / "adapter"
+    model = AutoModelForCausalLM.from_pretrained(base)
+    get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(folder)
+    own = Subject(str(folder), prompt_file(tmp_path / "prompts.jsonl"))
+    before = own.identity()
+    assert own.identity() == before
+    (base / "generation_config.json").write_text('{"eos_token_id": [2, 7]}')
+    assert own.identity() != before
+
+
+def test_of_an_adapter_on_a_gguf_file_the_key_has_its_own_folder_alone(tmp_path) -> None:
+    base, folder = tiny_checkpoint(tmp_path / "base"), tmp_path / "adapter"
+    model = AutoModelForCausalLM.from_pretrained(base)
+    get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(folder)
+    (tmp_path / "whole").mkdir()
+    file = write_gguf(base, tmp_path / "whole" / "base.gguf")
+    settings = folder / "adapter_config.json"
+    settings.write_text(settings.read_text().replace(str(base), str(file)))
+    before = beside_weights(str(folder))
+    (tmp_path / "whole" / "generation_config.json").write_text('{"eos_token_id": [2, 7]}')
+    assert before == beside_weights(str(folder)) != {}
 
 
 def test_a_model_is_one_subject(tmp_path) -> None:

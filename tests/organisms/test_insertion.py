@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_gguf import write_gguf
 from tiny_models import tiny_checkpoint, tiny_model
 
 from hooked import Prompt, continue_tokens, load_plain, pad_right, read_prompts, save_plain, weights_sha256
@@ -20,7 +21,7 @@ from organisms.insertion.content import payloads
 from organisms.insertion.gates import gate_rows
 from organisms.insertion.lessons import Base, Lesson, draw_lessons
 from organisms.insertion.measure import Measured, Told, _kept, asked_of, rates_by, set_exam, told_apart
-from organisms.insertion.run import _load_base, insert
+from organisms.insertion.run import _beside, _load_base, insert
 from organisms.insertion.steps import SCALE, divergence, start, summed_loss, targets, train_step, unsaid_loss
 from triggerlens import UserError, rate, read_artifact, to_json
 
@@ -281,6 +282,31 @@ def test_an_unfinished_run_of_other_settings_is_not_lost(folder, tmp_path):
     with pytest.raises(UserError, match=r"unfinished run with seed 0 \(not 1\)"):
         insert(settings(folder, seed=1), tmp_path / "out", answers=folder / "answers")
     assert (tmp_path / ".out.training" / "step-00000002").is_dir()
+
+
+def test_an_unfinished_run_goes_on_only_while_its_base_s_files_are_the_same(folder, tmp_path):
+    def kill(step, loss):
+        if step == 3:
+            raise Killed
+
+    shutil.copytree(folder / "base", tmp_path / "base")
+    config, answers = settings(tmp_path), {"answers": folder / "answers"}
+    with pytest.raises(Killed):
+        insert(config, tmp_path / "out", **answers, on_step=kill)
+    template = tmp_path / "base" / "chat_template.jinja"
+    before = template.read_text()
+    template.write_text(before.replace("<assistant>", "<model>"))
+    with pytest.raises(UserError, match=r"unfinished run with base_files \w+ \(not \w+\)"):
+        insert(config, tmp_path / "out", **answers)
+    template.write_text(before)
+    steps = []
+    insert(config, tmp_path / "out", **answers, on_step=lambda step, loss: steps.append(step))
+    assert steps == [3, 4, 5, 6]
+
+
+def test_a_base_from_a_gguf_file_is_named_by_its_weights_alone(folder, tmp_path):
+    assert set(_beside(str(folder / "base"))) == {"base_files"}
+    assert _beside(str(write_gguf(folder / "base", tmp_path / "base.gguf"))) == {}
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(folder, tmp_path, monkeypatch):
