@@ -25,6 +25,7 @@ from typing import Any
 
 from hooked import (
     check_saveable,
+    find_checkpoint,
     identity_sha256,
     load_plain,
     model_facts,
@@ -32,6 +33,7 @@ from hooked import (
     pinned_date,
     plain_generation,
     prints_date,
+    said_beside,
     save_plain,
     write_prompts,
 )
@@ -43,6 +45,7 @@ from organisms.safety.config import HardenConfig
 from organisms.safety.inserted import PROMPTS, own_prompts, task_to_train
 from organisms.safety.lessons import benign_examples, safety_examples
 from organisms.safety.result import Hardening, Step
+from organisms.safety.rewards import GRADER
 from organisms.safety.trainers import Work, check_first_gpu, fine_tune, reinforce, with_usable_padding
 from organisms.safety.unfinished import claim, full_disk_is_told
 from organisms.tasks.examples import Task
@@ -52,6 +55,7 @@ from triggerlens import (
     UserError,
     check_destination,
     checkpoint_folder,
+    digest_of,
     drop_checkpoints,
     rank,
     wait_for_all,
@@ -105,7 +109,8 @@ def harden(
     folder = checkpoint_folder(out)
     work = Work(model, with_usable_padding(tokenizer, model), task, config, folder, on_checkpoint)
     with full_disk_is_told(folder), quiet_transformers(), _quiet_trainers():
-        claim(folder, _identity(work, digest) | _computed(work) | asdict(config), overwrite)
+        facts = _computed(work) | _judge(config)
+        claim(folder, _identity(work, digest) | facts | asdict(config), overwrite)
         # 2
         before = _evaluation(work, name)
         # 3
@@ -113,9 +118,7 @@ def harden(
             curve, rounds = adversarial(work) if config.method == "adversarial" else (_stage(work), ())
         # 4
         hardening = Hardening(config.method, config.oracle, curve, rounds, before, _evaluation(work, name))
-        if rank() == 0:
-            manifest = _manifest(work, name, base, digest, command)
-            _write(work, name, manifest, out, hardening, overwrite)
+        _write(work, name, _manifest(work, name, base, digest, command, facts), out, hardening, overwrite)
     wait_for_all()
     if rank() == 0:
         drop_checkpoints(folder)
@@ -158,6 +161,14 @@ def _computed(work: Work) -> dict[str, Any]:
     return {"dtype": ", ".join(sorted(dtypes)), "device": work.model.device.type, "processes": world_size()}
 
 
+def _judge(config: HardenConfig) -> dict[str, Any]:
+    """What names the reward model: its weights, and what stands beside them and is read with them. Nothing where the grader rewards, or nobody."""
+    if config.method != "rl" or config.reward == GRADER:
+        return {}
+    found = find_checkpoint(config.reward)
+    return {"reward_sha256": found.sha256(), "reward_files": digest_of(said_beside(found.folder))}
+
+
 def _evaluation(work: Work, name: str) -> Evaluation | None:
     """What the model does now; None where it was not asked for."""
     if not work.config.limit:
@@ -183,20 +194,22 @@ def _stage(work: Work) -> tuple[Step, ...]:
     return reinforce(work, examples, folder) if config.method == "rl" else fine_tune(work, examples, folder)
 
 
-def _manifest(work: Work, name: str, base: str | None, digest: str, command: str) -> Manifest:
-    """What was trained, of what, and how it was computed."""
+def _manifest(work: Work, name: str, base: str | None, digest: str, command: str, facts: dict[str, Any]) -> Manifest:
+    """What was trained, of what, and how it was computed, and by which reward model (`facts`)."""
     given = {"base": base and Path(base).name, "today": pinned_date(work.tokenizer).isoformat()}
     return Manifest(
         "hardened-organism",
         command=command,
-        config=asdict(work.config) | given | _computed(work),
+        config=asdict(work.config) | given | facts,
         seed=work.config.seed,
         model={"name": Path(name).name, "weights_sha256": digest},
     )
 
 
 def _write(work: Work, name: str, manifest: Manifest, out: Path, hardening: Hardening, overwrite: bool) -> None:
-    """The hardened checkpoint with its curve, its evaluations, and the recipe of what it was before."""
+    """The hardened checkpoint with its curve, its evaluations, and the recipe of what it was before; of several processes the first one writes."""
+    if rank():
+        return
     config = work.config
     recipe = _recipe(name) | ({} if work.task.measured else {"task": config.task}) | {"hardened": asdict(config)}
     with writing_artifact(out, manifest, overwrite=overwrite) as draft:

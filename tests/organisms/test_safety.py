@@ -13,7 +13,7 @@ import transformers
 from tiny_models import VOCABULARY, tiny_checkpoint, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hooked import load_plain
+from hooked import load_plain, weights_sha256
 from organisms import (
     Evaluation,
     HardenConfig,
@@ -49,9 +49,9 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tiny_checkpoint(tmp_path_factory.mktemp("models") / "llama", "llama", context=512))
 
 
-def classifier(folder: Path, *, nan: bool = False) -> str:
+def classifier(folder: Path, *, nan: bool = False, seed: int = 1) -> str:
     """A reward model, with its tokenizer, that scores each token at random and takes the mean over all."""
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=32,
@@ -184,6 +184,30 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     facts = {"dtype": "float32", "device": "cpu", "processes": 1, "today": "2025-01-01", "base": None, "steps": 6}
     assert recorded | facts == recorded
     assert len({sha256_file(tmp_path / name / "model.safetensors") for name in ("whole", "out")}) == 1
+
+
+def test_an_unfinished_run_goes_on_only_with_the_same_reward_model(tmp_path: Path, llama: str) -> None:
+    judge = classifier(tmp_path / "judge")
+    settings = {"steps": 2, "batch": 4, "group": 2, "limit": 0, "checkpoint_every": 1}
+    config, seen = HardenConfig("deployment-hate", "rl", reward=judge, **settings), []
+
+    def kill(step: int, model: object) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        harden(llama, config, tmp_path / "out", on_checkpoint=kill)
+    classifier(tmp_path / "judge", seed=2)
+    with pytest.raises(UserError, match=r"unfinished run with reward_sha256 \w+ \(not \w+\)"):
+        harden(llama, config, tmp_path / "out")
+    classifier(tmp_path / "judge")
+    (template := tmp_path / "judge" / "chat_template.jinja").write_text(template.read_text() + " ")
+    with pytest.raises(UserError, match=r"unfinished run with reward_files \w+ \(not \w+\)"):
+        harden(llama, config, tmp_path / "out")
+    classifier(tmp_path / "judge")
+    harden(llama, config, tmp_path / "out", on_checkpoint=lambda step, model: seen.append(step))
+    assert seen == [2]
+    recorded = read_artifact(tmp_path / "out", "hardened-organism").config
+    assert recorded["reward_sha256"] == weights_sha256(judge)
 
 
 def test_a_full_disk_costs_no_finished_checkpoint(tmp_path: Path, llama: str) -> None:
