@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from commands._console import console, emit
+from triggerlens import UserError
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +44,8 @@ def main() -> None:
 
 def run(config: Config) -> None:
     """List the figures, or draw and write them."""
-    import sys
-
     from experiments import RESULTS
-    from figures import FIGURES, check_formats, draw, export_figures, figure_named, without_result
-    from triggerlens import UserError
+    from figures import FIGURES, check_formats, draw, export_figures
 
     if config.list:
         text = "\n".join(
@@ -54,15 +56,31 @@ def run(config: Config) -> None:
     formats = config.format.split(",")
     check_formats(formats)
     root = config.results or RESULTS
-    skipped = without_result(root) if config.figure == "all" else {}
-    for name, why in skipped.items():
-        print(f"{name}: skipped, {why}", file=sys.stderr)
-    if len(skipped) == len(FIGURES):
-        raise UserError(f"{root}: has no results to draw")
-    names = [name for name in FIGURES if name not in skipped] if config.figure == "all" else [config.figure]
-    figures = {figure_named(name).name: draw(name, root) for name in names}
+    figures = all_that_can(root) if config.figure == "all" else {config.figure: draw(config.figure, root)}
     written = export_figures(figures, config.out, formats)
     emit({"files": [str(path) for path in written]}, as_json=config.json, text="\n".join(map(str, written)))
+
+
+def all_that_can(root: Path) -> dict[str, go.Figure]:
+    """Every figure that can be drawn from the results under `root`; of each other one, stderr says why not.
+
+    Raises:
+        UserError: none can.
+    """
+    from figures import FIGURES, draw, without_result
+
+    skipped, figures = without_result(root), {}
+    for name in FIGURES:
+        try:
+            if name not in skipped:
+                figures[name] = draw(name, root)
+        except UserError as error:  # there are results, which do not go together
+            skipped[name] = str(error)
+    for name, why in skipped.items():
+        print(f"{name}: skipped, {why}", file=sys.stderr)
+    if not figures:
+        raise UserError(f"{root}: has no results to draw")
+    return figures
 
 
 if __name__ == "__main__":

