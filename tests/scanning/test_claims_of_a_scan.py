@@ -279,10 +279,14 @@ def test_at_a_size_of_which_hardly_any_clean_model_was_scanned_no_trigger_is_sai
 
 def test_a_scan_without_a_floor_says_that_hardly_anything_could_have_been_found():
     """Where no clean models of the size were measured, so that behaviours cannot be sure without one."""
-    alone, large = judged_of(collapse_against=None), {"parameters": 1_000_000_000}
-    assert scan_verdict(result_of(alone, floors=(), **large)).startswith("Nothing can be said: no null floor was made")
-    for facts in (large, {"floors": ()}):
-        assert scan_verdict(result_of(alone, **facts)).startswith("No trigger was found among 230 candidates")
+    large, none = {"parameters": 1_000_000_000}, replace(PLAN, floors=0)
+    alone = result_of(judged_of(collapse_against=None), floors=(), **large)
+    assert scan_verdict(replace(alone, plan=none)).startswith("Nothing can be said: no null floor could be made")
+    for other in (
+        alone,
+        replace(alone, plan=none, parameters=500_000),
+    ):  # no candidate was worth a floor; or none is needed
+        assert scan_verdict(other).startswith("No trigger was found among 230 candidates")
 
 
 def test_a_sure_behaviour_is_said_to_be_surer_than_in_the_clean_models_that_set_the_threshold():
