@@ -405,8 +405,8 @@ class _Trials:
 
         facts = dict(self.keep(f"weights of {method.name}, seed {seed}", compute))
         name, untied, own = (facts.pop(key) for key in ("edit", "untied", "facts"))
-        device = self.removal.model.device
-        return WeightEdit(name, {key: value.to(device) for key, value in facts.items()}, untied, own)
+        # They stay on the CPU: of a model spread over devices each goes where its parameter lies when it is put in.
+        return WeightEdit(name, facts, untied, own)
 
     def _kind(self, method: Method, seed: int) -> Kind | None:
         """What a method edits; None where this model does not admit it."""

@@ -24,9 +24,20 @@ from tiny_prompts import WORDS, labelled_prompts, prompt_file
 
 from experiments.shared import direction_candidates, latent_candidates, placebo_candidates
 from hooked import ExtractionSpec, Prompt, load_model, pad_right, read_prompts, stream_activations, write_prompts
-from patching import METHODS, AblateConfig, make_pairs, patch_ablate, patch_trace
+from patching import (
+    METHODS,
+    AblateConfig,
+    Method,
+    Screening,
+    WeightEdit,
+    make_pairs,
+    patch_ablate,
+    patch_trace,
+    usual_placebo,
+)
 from sae import LatentsConfig, ablate, build_sae, find_trigger_latents, prompt_labels
 from sae.evaluate import evaluate_cross_entropy
+from triggerlens import Grade
 
 MODELS = (
     ("gpt2", "nnsight"),
@@ -96,18 +107,38 @@ def tools_on_a_spread_model(folder, pairs, prompts):
     """What a trace, an autoencoder in its model and removals give of a model that is spread, as far as it differs."""
     results = []
     sizes = AblateConfig(seeds=(0,), fit_pairs=4, validation_pairs=2, evaluation_pairs=4, new_tokens=3, relearn_steps=0, traced_pairs=2, harmless_pairs=2)  # fmt: skip
-    methods = [method for method in METHODS if method.name in ("leace-layer", "heads-mean", "map-positions")]
-    for model in on_both(tiny_checkpoint(folder), spread=True):
+    methods = [method for method in METHODS if method.name in (*CHANGING, "orthogonalised-weights")]
+    methods.append(Method("smaller weights", smaller_weights, usual_placebo))
+    screening = Screening(survivors=2, activation_survivors=len(CHANGING))  # all of them
+    for number, model in enumerate(on_both(tiny_checkpoint(folder), spread=True)):
         traced = patch_trace(model, make_pairs(model, pairs, 2)[0])
         sae = build_sae("topk", WIDTH, 64, 0, k=4).to(model.device)
         loss = evaluate_cross_entropy(model, sae, prompts[:4], "resid_post.1")
-        board = patch_ablate(model, prompts, config=sizes, methods=methods)
+        cells = folder.with_name(f"cells {number}")  # edits of weights are read back from there, on the CPU
+        board = patch_ablate(
+            model, prompts, config=sizes, grader=by_the_trigger, methods=methods, screening=screening, progress=cells
+        )
+        measured = {method.name for method in board.methods if not method.is_placebo}
+        assert measured == {method.name for method in methods}, (measured, board.notes)
         ablated = model.run(torch.tensor([[5, 6, 7]]), edits={"resid_post.1": ablate(sae, [1, 2])}).logits
         rates = torch.tensor([[method.defection_rate.value, method.js] for method in board.methods])
         effects = torch.tensor(traced.effect).nan_to_num(-9)
         results.append((effects, torch.tensor(loss.spliced), ablated.detach().cpu(), rates))
     names = ("the trace", "the spliced loss", "the ablated logits", "the removals")
     return [name for name, here, there in zip(names, *results, strict=True) if not close(here, there)]
+
+
+CHANGING = ("leace-layer", "heads-mean", "map-positions")
+
+
+def smaller_weights(fit):
+    """An edit of every block, with the low-rank edit's placebo: nothing is trained over two pretend GPUs, since torch's backward knows of one."""
+    return WeightEdit("smaller", {key: 0.9 * own for key, own in fit.editable.original.items() if "proj" in key})
+
+
+def by_the_trigger(prompts, texts):
+    """A random model's two answers are mostly the same, so that by them there would be nothing to remove."""
+    return [Grade(prompt.triggered, not prompt.triggered) for prompt in prompts]
 
 
 def latents_on_both(folder):
@@ -198,7 +229,11 @@ def main(root):
         scenarios[f"{architecture}, {backend}"] = lambda folder, a=architecture, b=backend: model_on_both(folder, a, b)
     for backend in ("nnsight", "transformer-lens"):
         scenarios[f"spread, {backend}"] = lambda folder, b=backend: model_on_both(folder, "llama", b, spread=True)
-    years = [Prompt(f"Year {2023 + on} {word} ends", triggered=on, pair=word) for word in WORDS for on in (True, False)]
+    years = [
+        Prompt(f"Year {2023 + on} {word} ends", triggered=on, pair=word, extra=answers)
+        for word in WORDS
+        for on in (True, False)
+    ]
     pairs = read_prompts(root / "pairs.jsonl")
     scenarios["tools on a spread model"] = lambda folder: tools_on_a_spread_model(folder, pairs, years)
     scenarios["edits of latents"] = latents_on_both

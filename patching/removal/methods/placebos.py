@@ -40,7 +40,8 @@ def random_update(original: Mapping[str, Tensor], edit: WeightEdit, rank: int, s
     weights = {}
     for name, value in edit.weights.items():
         usual = original[name]
-        size = torch.linalg.vector_norm((value - usual).double())
+        # A model may be spread over devices, and an edit that was kept lies on the CPU.
+        size = torch.linalg.vector_norm((value.to(usual.device) - usual).double())
         if usual.ndim == 2:
             left, right = (torch.randn(n, rank, generator=generator, dtype=torch.float64) for n in usual.shape)
             update = left @ right.T
