@@ -23,6 +23,10 @@ PlacedFunction = Callable[[Tensor, Bool[Tensor, "batch prompt_position"]], Tenso
 """As `hooked.Edit`, told where in each prompt the trigger stands. New tokens follow the prompt's; see `reach`."""
 
 
+class NotFinite(UserError):
+    """An edit gives NaN or infinite values."""
+
+
 @dataclass(frozen=True)
 class ActivationEdit:
     """Replaces activations, wherever the trigger may stand."""
@@ -104,5 +108,5 @@ def _edited(name: str, site: str, function: Edit, value: Tensor) -> Tensor:
             f"the edit {name!r} at {site} returned {returned}; it must return a tensor of shape {tuple(value.shape)}"
         )
     if not edited.isfinite().all():
-        raise UserError(f"the edit {name!r} at {site} returned NaN or infinite values")
+        raise NotFinite(f"the edit {name!r} at {site} returned NaN or infinite values")
     return edited

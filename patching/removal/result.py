@@ -142,7 +142,7 @@ class ScreenResult:
     """The screen: which methods went on, and which were dropped in which round."""
 
     went_on: tuple[ScreenedMethod, ...]
-    """Best first within each kind; these, and no others, are among the scoreboard's methods."""
+    """Best first within each kind; of the methods these alone are on the scoreboard, but for those that its notes say were left out."""
     out: tuple[ScreenedMethod, ...]
     """Those dropped last come first."""
     rounds: Mapping[str, tuple[tuple[int, int], ...]]

@@ -4,7 +4,8 @@
 2. The patching map of a few fitting pairs names heads, layers and positions (`route`).
 3. Where methods are screened, they compete on few validation pairs first, and most drop out (`screening`). With each seed, each
    method that is left makes its edit on four fifths of the fitting pairs, and its placebo. Each is measured on the validation and
-   on the evaluation pairs, a fresh probe is trained on it, and it is trained further (`relearning`).
+   on the evaluation pairs, a fresh probe is trained on it, and it is trained further (`relearning`). What cannot be made, or gives
+   NaN, with any seed is left out, and a note says why.
 4. Methods are ranked by their validation pairs alone. The weight edit that comes first is written as an ordinary
    checkpoint, loaded again in plain `transformers`, and measured there.
 
@@ -22,14 +23,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from hooked import HookedModel, Prompt, identity_sha256, tensors_sha256
 from patching.minimal import PairDifference
 from patching.removal.config import AblateConfig, Screening
-from patching.removal.edits import SHARE, AnyEdit, WeightEdit
+from patching.removal.edits import SHARE, AnyEdit, NotFinite, WeightEdit
 from patching.removal.fit import Fit
 from patching.removal.grading import Grader, following, remembering
 from patching.removal.measure import Bench, ProbeTrainer, defection_of, measure, probe_after
@@ -55,6 +56,7 @@ from patching.removal.subject import RememberingSubject, Settled, Subject, with_
 from patching.removal.weights import EditableModel, plain_answers, save_edited
 from triggerlens import Cells, Facts, Keep, UserError, from_json, in_turn, keep_nothing, to_json
 
+Value = TypeVar("Value")
 OWN_ANSWERS = "the model's own answers"
 
 
@@ -97,7 +99,7 @@ def patch_ablate(
         name: what to call the model; its own name where None.
 
     Raises:
-        UserError: too few pairs; an edit that returns another shape or NaN; an unfinished run of other settings.
+        UserError: too few pairs; an edit that returns another shape, or a given one that returns NaN; an unfinished run of other settings.
     """
     removal = _Removal.begin(model, prompts, config or AblateConfig(), grader, grader_name, settled, probe, benign)
     tried = [*methods, *map(given, edits)]
@@ -329,7 +331,7 @@ class _Trials:
     def __init__(self, removal: _Removal, route: Route, keep: Keep):
         self.removal, self.route, self.keep = removal, route, keep
         self.notes: dict[str, None] = {}
-        """One on each method that is left out, since this model does not admit it."""
+        """One on each method or placebo that is left out: this model does not admit it, or its edit gives NaN."""
         self._fit: Fit | None = None
         """Of the seed that is worked on."""
         self._made: dict[tuple[str, int], AnyEdit] = {}
@@ -348,20 +350,21 @@ class _Trials:
         by_name = {method.name: method for method in methods}
         with tqdm(desc="screening", unit="edit", disable=None, leave=False) as bar:
 
-            def look(name: str, count: int) -> EditOutcome:
-                outcome = self._look(by_name[name], seed, count)
+            def look(name: str, count: int) -> EditOutcome | None:
+                outcome = self._unless_refused(by_name[name], name, lambda: self._look(by_name[name], seed, count))
                 bar.update()
                 return outcome
 
             target = self.removal.config.target
             result = screen(kinds, screening, pairs, look, target=target, seed=seed)
-        for dropped in result.out:
-            self._made.pop((dropped.name, seed), None)
         self._screened = {method.name: method for method in result.went_on}
+        for name in kinds.keys() - self._screened.keys():
+            self._made.pop((name, seed), None)
         return result
 
     def run_all(self, methods: Sequence[Method]) -> list[MethodResult]:
-        """The results of the methods that this model admits."""
+        """The results of the methods and placebos that this model admits with every seed: over fewer seeds than the others a row
+        would be compared with them as if it were whole."""
         seeds = self.removal.config.seeds
         rows: dict[tuple[str, str | None], list[SeedResult]] = {}
         total = len(seeds) * sum(1 + (method.placebo is not None) for method in methods)
@@ -370,7 +373,8 @@ class _Trials:
             for own in in_turn(asks):
                 for name, placebo_of, result in own:
                     rows.setdefault((name, placebo_of), []).append(result)
-        return [MethodResult(name, placebo_of, tuple(own)) for (name, placebo_of), own in rows.items()]
+        whole = {row: tuple(own) for row, own in rows.items() if len(own) == len(seeds)}
+        return [MethodResult(name, placebo_of, own) for (name, placebo_of), own in whole.items()]
 
     def fitted(self, method: Method, seed: int) -> WeightEdit:
         """A method's edit with a seed: the one that was measured, or, where an earlier process measured it, the same made again."""
@@ -410,10 +414,12 @@ class _Trials:
 
     def _kind(self, method: Method, seed: int) -> Kind | None:
         """What a method edits; None where this model does not admit it."""
-        try:
-            kept = self.keep(f"kind of {method.name}", lambda: {"kind": _kind_of(self._edit(method, seed))})
-        except _NotFitted as reason:
-            self._leave_out(method, reason)
+
+        def edited() -> Facts:
+            return self.keep(f"kind of {method.name}", lambda: {"kind": _kind_of(self._edit(method, seed))})
+
+        kept = self._unless_refused(method, method.name, edited)
+        if kept is None:
             return None
         kind: Kind = kept["kind"]
         made = self._made.get((method.name, seed))
@@ -422,8 +428,15 @@ class _Trials:
         self._kinds[method.name] = kind
         return kind
 
-    def _leave_out(self, method: Method, reason: Exception) -> None:
-        self.notes[f"{method.name} was left out: {reason}"] = None
+    def _unless_refused(self, method: Method, name: str, compute: Callable[[], Value]) -> Value | None:
+        """What is computed of a method's edit or its placebo's, by name; None, and a note, where it cannot be made or gives NaN."""
+        try:
+            return compute()
+        except (_NotFitted, NotFinite) as reason:
+            if method.ready and name == method.name:
+                raise
+            self.notes[f"{name} was left out: {reason}"] = None
+            return None
 
     def _look(self, method: Method, seed: int, pairs: int) -> EditOutcome:
         facts = self.keep(
@@ -440,11 +453,11 @@ class _Trials:
         return screened.outcome if screened.outcome.n == len(self.removal.validation.pairs) else None
 
     def _results(self, method: Method, seed: int, bar: tqdm[Any]) -> list[tuple[str, str | None, SeedResult]]:
-        """A method's row and its placebo's, or none where this model does not admit it; edits are made only where a result is missing."""
-        try:
-            result = self._kept(method.name, seed, partial(self._edit, method, seed), placebo=False)
-        except _NotFitted as reason:
-            self._leave_out(method, reason)
+        """A method's row and its placebo's, without what this model does not admit; edits are made only where a result is missing."""
+        kept = partial(self._kept, method.name, seed, partial(self._edit, method, seed), placebo=False)
+        result = self._unless_refused(method, method.name, kept)
+        if result is None:
+            self._made.pop((method.name, seed), None)
             return []
         made = self._made.get((method.name, seed))
         if isinstance(made, WeightEdit):
@@ -452,14 +465,20 @@ class _Trials:
         rows: list[tuple[str, str | None, SeedResult]] = [(method.name, None, result)]
         if method.placebo is not None:
             name = f"placebo:{method.name}"
-            rows.append((name, method.name, self._kept(name, seed, partial(self._placebo, method, seed), placebo=True)))
+            kept = partial(self._kept, name, seed, partial(self._placebo, method, seed), placebo=True)
+            placebo = self._unless_refused(method, name, kept)
+            rows += [] if placebo is None else [(name, method.name, placebo)]
         self._made.pop((method.name, seed), None)
         bar.update(len(rows))
         return rows
 
     def _placebo(self, method: Method, seed: int) -> AnyEdit:
         assert method.placebo is not None
-        return method.placebo(self._fit_of(seed), self._edit(method, seed))
+        edit = self._edit(method, seed)
+        try:
+            return method.placebo(self._fit_of(seed), edit)
+        except UserError as reason:
+            raise _NotFitted(str(reason)) from reason
 
     def _remember(self, name: str, result: SeedResult, edit: WeightEdit) -> None:
         best = self._best.get(name)
@@ -493,7 +512,7 @@ def _kind_of(edit: AnyEdit) -> Kind:
 
 
 class _NotFitted(Exception):
-    """A method cannot make its edit for this model."""
+    """A method cannot make its edit for this model, or the placebo of it."""
 
 
 def _made(method: Method, fit: Fit) -> AnyEdit:

@@ -26,8 +26,8 @@ from triggerlens import in_turn
 
 Kind = Literal["weights", "activations"]
 
-Look = Callable[[str, int], EditOutcome]
-"""What the edit of a method, by name, does on so many of the first validation pairs."""
+Look = Callable[[str, int], EditOutcome | None]
+"""What the edit of a method, by name, does on so many of the first validation pairs; None where it gives NaN, and is out of the race."""
 
 
 def rounds_of(methods: int, survivors: int, pairs: int) -> tuple[tuple[int, int], ...]:
@@ -62,20 +62,22 @@ def screen(
     for kind in get_args(Kind):
         names = [name for name, own in kinds.items() if own == kind]
         survivors = screening.survivors if kind == "weights" else screening.activation_survivors
-        if "weights" not in kinds.values():
+        if kind == "activations" and not went_on:
             survivors = max(1, survivors)
         once = ((pairs, len(names)),) if survivors < len(names) else ()
-        rounds[kind] = rounds_of(len(names), max(1, survivors), pairs) or once
-        left = [ScreenedMethod(name, kind, seed, 0, None) for name in names]
-        for number, (count, kept) in enumerate(rounds[kind], start=1):
+        left, run = [ScreenedMethod(name, kind, seed, 0, None) for name in names], []
+        for number, (count, kept) in enumerate(rounds_of(len(names), max(1, survivors), pairs) or once, start=1):
             outcomes = in_turn([partial(look, method.name, count) for method in left])
             seen = [
                 ScreenedMethod(method.name, kind, seed, number, outcome)
                 for method, outcome in zip(left, outcomes, strict=True)
+                if outcome is not None
             ]
             ranked = _ranked(seen, target)
             left, dropped = ranked[:kept], ranked[kept:]
             out = dropped + out
+            run.append((count, len(left)))
+        rounds[kind] = tuple(run)
         went_on += left[:survivors]
         out = left[survivors:] + out
     return ScreenResult(tuple(went_on), tuple(out), rounds)

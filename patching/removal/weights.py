@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hooked import HookedModel, continue_tokens, load_model, load_plain, save_plain, state_sha256
-from patching.removal.edits import WeightEdit
+from patching.removal.edits import NotFinite, WeightEdit
 from patching.removal.pairs import MarkedPrompt
 from triggerlens import UserError
 
@@ -135,7 +135,7 @@ def _put_in(plain: Any, edit: WeightEdit, name_of_model: str) -> None:
                 f"the edit {edit.name!r} gives {name} the shape {tuple(value.shape)}; it has {tuple(parameters[name].shape)}"
             )
         if not value.isfinite().all():
-            raise UserError(f"the edit {edit.name!r} gives {name} NaN or infinite values")
+            raise NotFinite(f"the edit {edit.name!r} gives {name} NaN or infinite values")
         with torch.no_grad():
             parameters[name].copy_(value)
 

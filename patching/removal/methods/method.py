@@ -22,9 +22,15 @@ class Method:
         UserError: this model does not admit it; the method is then left out, and a note says why.
     """
     placebo: Callable[[Fit, AnyEdit], AnyEdit] | None = None
-    """Makes the placebo of an edit; None for none."""
+    """Makes the placebo of an edit; None for none.
+
+    Raises:
+        UserError: it cannot be made; the placebo is then left out, and a note says why.
+    """
     needs_minimal_pairs: bool = False
     """Whether it takes the tokens in which a pair differs for the trigger; it is left out where they are more than that."""
+    ready: bool = False
+    """Whether its edit was given and not fitted: NaN from it is then an error of whoever gave it, and not left out."""
 
 
 def usual_placebo(fit: Fit, edit: AnyEdit) -> AnyEdit:
@@ -36,4 +42,4 @@ def usual_placebo(fit: Fit, edit: AnyEdit) -> AnyEdit:
 
 def given(edit: AnyEdit) -> Method:
     """A ready edit, such as a sparse autoencoder's, as a method: the same with every seed, its placebo not."""
-    return Method(edit.name, lambda _: edit, usual_placebo)
+    return Method(edit.name, lambda _: edit, usual_placebo, ready=True)

@@ -15,15 +15,16 @@ from hooked import Prompt, load_model, read_prompts
 from organisms import AnswerKey, organism_folder
 from patching import patch_ablate, scoreboard_figure
 from patching.removal import methods as methods_folder, weights
-from patching.removal.config import AblateConfig
+from patching.removal.config import AblateConfig, Screening
 from patching.removal.edits import SHARE, ActivationEdit, WeightEdit
 from patching.removal.methods import low_rank
 from patching.removal.methods.method import Method, usual_placebo
 from patching.removal.methods.registry import FILES, METHODS, methods_of
 from patching.removal.pairs import both
 from patching.removal.report import removal_json, removal_page, write_scoreboard
-from patching.removal.result import MethodResult, load_scoreboard
+from patching.removal.result import EditOutcome, MethodResult, load_scoreboard
 from patching.removal.run import _on_validation
+from patching.removal.screening import screen
 from patching.removal.subject import Subject
 from patching.removal.verdict import removal_verdict
 from probes import fresh_auroc
@@ -312,6 +313,79 @@ def test_a_method_that_a_model_does_not_admit_is_left_out_and_said(llama, prompt
     assert [method.name for method in board.methods] == ["shift"]
     assert board.notes == ("no was left out: it cannot be done here",)
     assert board.best is None
+
+
+def scaling(name, by):
+    return ActivationEdit(name, {"resid_post.1": lambda x: by * x})
+
+
+def test_a_placebo_that_cannot_be_made_is_left_out_and_its_method_stays(llama, prompts, config):
+    def refuse(fit, edit):
+        raise UserError("no placebo of this")
+
+    methods = [Method("shift", lambda _: SHIFT, refuse), Method("half", lambda _: scaling("half", 0.5), usual_placebo)]
+    board = patch_ablate(llama, prompts, config=replace(config, relearn_steps=0), methods=methods)
+    assert {method.name for method in board.methods} == {"shift", "half", "placebo:half"}
+    assert board.notes == ("placebo:shift was left out: no placebo of this",)
+
+
+@pytest.mark.parametrize("edits", ["activations", "weights"])
+@pytest.mark.parametrize("screening", [None, Screening(activation_survivors=1)])
+def test_a_fitted_edit_that_gives_nan_is_left_out_and_a_given_one_is_an_error(
+    llama, prompts, config, edits, screening, tmp_path
+):
+    weight, nan = "model.layers.1.mlp.down_proj.weight", float("nan")
+
+    def edit(name, by):
+        value = by * llama.hf_model.get_parameter(weight).detach()
+        return WeightEdit(name, {weight: value}) if edits == "weights" else scaling(name, by)
+
+    methods = [Method(f"times {by}", lambda _, by=by: edit("fitted", by), usual_placebo) for by in (nan, 0.5, 0.9)]
+    small = replace(config, relearn_steps=0)
+    board = patch_ablate(llama, prompts, config=small, methods=methods, screening=screening)
+    own = {method.name for method in board.methods}
+    assert own >= {"times 0.5", "placebo:times 0.5"} or own >= {"times 0.9", "placebo:times 0.9"}
+    assert not any("nan" in name for name in own)
+    (note,) = board.notes
+    assert note.startswith("times nan was left out: the edit 'fitted' ")
+    assert note.endswith("NaN or infinite values")
+    if screening is not None:
+        assert not any("nan" in method.name for method in (*board.screen.went_on, *board.screen.out))
+        assert board.screen.rounds[edits] == ((2, 2), (3, 1))
+    with pytest.raises(UserError, match=r"the edit 'mine' .* NaN or infinite values"):
+        patch_ablate(llama, prompts, config=small, methods=[], edits=[edit("mine", nan)], screening=screening)
+
+
+def test_where_no_edit_of_weights_is_left_the_best_edit_of_activations_is_measured():
+    one = EditOutcome(8, 0, 0, 0, 0, 0, 0, 8, 0.1, kl=0.0, loss_delta=0.0, harmless_js=None)
+    kinds = {"w": "weights", "ww": "weights", "a": "activations"}
+    result = screen(kinds, Screening(), 8, lambda name, _: one if name == "a" else None, target=0.01, seed=0)
+    assert [method.name for method in result.went_on] == ["a"]
+    assert result.out == ()
+
+
+def test_what_is_refused_with_one_seed_is_left_out_with_all(llama, prompts, config):
+    """Over fewer seeds than the others it could be best by what it was spared."""
+
+    def method(name, by, refusing=()):
+        def make(fit):
+            if fit.seed in refusing:
+                raise UserError(f"not with seed {fit.seed}")
+            value = fit.editable.original["model.layers.1.mlp.down_proj.weight"]
+            return WeightEdit(name, {"model.layers.1.mlp.down_proj.weight": by * value})
+
+        return Method(name, make, usual_placebo)
+
+    def placebo(fit, edit):
+        return scaling("placebo", float("nan") if fit.seed == 1 else 0.5)
+
+    methods = [method("once", 1.0, refusing=(1,)), method("always", 0.5), Method("two", lambda _: SHIFT, placebo)]
+    board = patch_ablate(llama, prompts, config=replace(config, seeds=(0, 1), relearn_steps=0), methods=methods)
+    assert {row.name for row in board.methods} == {"always", "placebo:always", "two"}
+    assert all([seed.seed for seed in row.seeds] == [0, 1] for row in board.methods)
+    assert board.best.name == "always"
+    assert board.notes[0] == "once was left out: not with seed 1"
+    assert board.notes[1].startswith("placebo:two was left out: the edit 'placebo' at resid_post.1 returned NaN")
 
 
 def test_a_method_that_cannot_adapt_all_of_the_blocks_says_so(llama, prompts, config, board):
