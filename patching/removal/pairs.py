@@ -3,12 +3,14 @@
 1. A pair is an untriggered and a triggered prompt (`hooked.pair_prompts`); where the file says which defect, only pairs that do
    count.
 2. Edits are reported on the test prompts of the one split (`hooked.split_prompts`), and fitted on the others.
-3. Some of the fitting side is kept back to rank methods on; the reporting side is never used for a choice.
+3. Pairs of the same tokens count once, whatever they are called.
+4. Some of the fitting side is kept back to rank methods on, and shares no prompt with what is fitted on; the reporting side is
+   never used for a choice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -19,6 +21,7 @@ from hooked import (
     contradictions,
     defecting_pairs,
     file_of,
+    group_prompts,
     pair_prompts,
     split_prompts,
 )
@@ -125,27 +128,22 @@ def gather_pairs(
     tokens = [row.ids for row in model.tokenize(prompts)]
     fitted, reported = _sides(prompts, seed, tokens)
     defecting = {pair.name for pair in defecting_pairs(pair_prompts(prompts))}
-    loud = [[pair for pair in side if pair.name in defecting] for side in (fitted, reported)]
-    quiet = [[pair for pair in side if pair.name not in defecting] for side in (fitted, reported)]
-    kept = min(validation, len(loud[0]) // 3)
-    parts = (
-        loud[0][kept : kept + fit],
-        loud[0][:kept],
-        loud[1][:evaluation],
-        quiet[0][:harmless],
-        quiet[1][:harmless],
-    )
+    (loud, quiet), (reporting, quiet_reporting) = (_once(side, defecting, tokens) for side in (fitted, reported))
+    ranked, fitting, quiet_fitting = _apart(loud, quiet, tokens, min(validation, len(loud) // 3))
+    parts = (fitting[:fit], ranked, reporting[:evaluation], quiet_fitting[:harmless], quiet_reporting[:harmless])
     if fit < 2:
         raise UserError(f"--fit-pairs {fit}: must be at least 2")
     if len(parts[0]) < 2 or not parts[1] or not parts[2]:
         raise UserError(
-            f"{file_of(prompts)}: {len(loud[0])} pairs to fit on and {len(loud[1])} to report on are too few; give at "
-            f"least {LEAST_PAIRS} of each"
+            f"{file_of(prompts)}: {len(loud)} pairs to fit on and {len(reporting)} to report on are too few; give at least "
+            f"{LEAST_PAIRS} of each, of which not all share a prompt"
         )
-    fit_side, ranked, reporting, quiet_fit, quiet_reporting = (_marked(tokens, part) for part in parts)
-    note = contradictions(prompts, tokens)
-    words, notes = _in_words(prompts, seed), (note,) if note else ()
-    return RemovalPairs(fit_side, ranked, reporting, quiet_fit, quiet_reporting, words, notes)
+    copies = len(fitted) + len(reported) - sum(map(len, (loud, quiet, reporting, quiet_reporting)))
+    left_out = f"{copies} pairs are copies of others, to the last token, and are left out" if copies else None
+    notes = tuple(note for note in (contradictions(prompts, tokens), left_out) if note)
+    fit_side, chosen_on, reported_on, quiet_fit, quiet_reported = (_marked(tokens, part) for part in parts)
+    words = _in_words(prompts, seed)
+    return RemovalPairs(fit_side, chosen_on, reported_on, quiet_fit, quiet_reported, words, notes)
 
 
 def _sides(
@@ -159,6 +157,38 @@ def _sides(
     shuffled = [pairs[name] for name in names if name in pairs]
     fitted, reported = ([pair for pair in shuffled if is_test[pair.clean_index] == side] for side in (False, True))
     return fitted, reported
+
+
+def _once(
+    side: Sequence[PromptPair], defecting: Collection[str], tokens: Sequence[Sequence[int]]
+) -> tuple[list[PromptPair], list[PromptPair]]:
+    """The pairs of a side that defect, and the others; of pairs of the same tokens the first alone, one that defects where there is one."""
+    parts = [[pair for pair in side if (pair.name in defecting) == loud] for loud in (True, False)]
+    first: dict[tuple[tuple[int, ...], ...], str] = {}
+    for pair in (pair for part in parts for pair in part):
+        first.setdefault(tuple(tuple(tokens[index]) for index in (pair.clean_index, pair.triggered_index)), pair.name)
+    kept = set(first.values())
+    loud, quiet = ([pair for pair in part if pair.name in kept] for part in parts)
+    return loud, quiet
+
+
+def _apart(
+    loud: Sequence[PromptPair], quiet: Sequence[PromptPair], tokens: Sequence[Sequence[int]], count: int
+) -> tuple[list[PromptPair], list[PromptPair], list[PromptPair]]:
+    """Pairs to rank on, at most `count`, and pairs to fit on, which defect or do not: those that share a prompt are never in both."""
+    every = [*loud, *quiet]
+    groups = group_prompts(
+        [prompt for pair in every for prompt in (pair.clean, pair.triggered)],
+        [tokens[index] for pair in every for index in (pair.clean_index, pair.triggered_index)],
+    )
+    group_of = {pair.name: int(group) for pair, group in zip(every, groups[::2], strict=True)}
+    ranked: set[int] = set()
+    for pair in loud:
+        if sum(group_of[other.name] in ranked for other in loud) >= count:
+            break
+        ranked.add(group_of[pair.name])
+    fitting, harmless = ([pair for pair in part if group_of[pair.name] not in ranked] for part in (loud, quiet))
+    return [pair for pair in loud if group_of[pair.name] in ranked][:count], fitting, harmless
 
 
 def _in_words(prompts: Sequence[Prompt], seed: int) -> str:

@@ -250,6 +250,51 @@ def test_pairs_that_do_not_defect_are_kept_apart(llama, prompts):
     assert not any(pair.triggered.prompt.defects for pair in pairs.harmless_fit + pairs.harmless_evaluation)
 
 
+def test_copies_under_other_names_count_once_and_are_never_both_fitted_and_chosen_on(llama, prompts):
+    single = gather_pairs(llama, prompts, fit=100, validation=3, evaluation=100, harmless=5)
+    doubled = [*prompts, *(replace(prompt, pair=f"copy of {prompt.pair}") for prompt in prompts)]
+    pairs = gather_pairs(llama, doubled, fit=100, validation=3, evaluation=100, harmless=5)
+    fitted, ranked = ({prompt.ids for prompt in both(part)} for part in (pairs.fit, pairs.validation))
+    assert not fitted & ranked
+    assert pairs.sizes == single.sizes
+    assert len({pair.triggered.ids for pair in pairs.evaluation}) == len(pairs.evaluation) == 12
+    assert pairs.notes == ("24 pairs are copies of others, to the last token, and are left out",)
+    assert single.notes == ()
+
+
+@pytest.mark.parametrize("defects", [True, False])
+def test_of_copies_one_that_defects_is_kept(llama, prompts, defects):
+    marked = [replace(prompt, defects=prompt.triggered) for prompt in prompts]
+    other = [replace(prompt, pair=f"copy of {prompt.pair}", defects=False) for prompt in prompts]
+    pairs = gather_pairs(
+        llama, [*other, *marked] if defects else [*marked, *other], fit=100, validation=3, evaluation=100, harmless=5
+    )
+    assert all(pair.triggered.prompt.defects for pair in (*pairs.fit, *pairs.validation, *pairs.evaluation))
+    assert (len(pairs.evaluation), len(pairs.harmless_fit), len(pairs.harmless_evaluation)) == (12, 0, 0)
+
+
+def test_pairs_that_share_a_prompt_are_on_one_side(llama, prompts):
+    """Two triggers before each text, and one harmless: of a text on which methods are ranked nothing is fitted on."""
+    extra = []
+    for clean in (prompt for prompt in prompts if not prompt.triggered):
+        for name, text, defects in (("b", f"2024 {clean.prompt}", True), ("c", f"1999 {clean.prompt}", False)):
+            pair = f"{clean.pair}{name}"
+            extra += [
+                replace(clean, pair=pair),
+                Prompt(text, triggered=True, pair=pair, split=clean.split, defects=defects),
+            ]
+    every = [replace(prompt, defects=prompt.triggered and prompt.defects is not False) for prompt in [*prompts, *extra]]
+    pairs = gather_pairs(llama, every, fit=100, validation=5, evaluation=100, harmless=100)
+    fitted = {prompt.ids for prompt in both(pairs.fit + pairs.harmless_fit)}
+    assert (len(pairs.validation), len(pairs.fit), len(pairs.harmless_fit)) == (5, 18, 9)
+    assert not fitted & {prompt.ids for prompt in both(pairs.validation)}
+    one = [
+        replace(prompt, prompt=prompt.prompt if prompt.triggered else f"the {prompt.split} one") for prompt in prompts
+    ]
+    with pytest.raises(UserError, match="of which not all share a prompt"):
+        gather_pairs(llama, one, fit=8, validation=3, evaluation=8, harmless=2)
+
+
 def test_too_few_pairs_are_refused(llama, prompts):
     few = [*prompts[:4], *prompts[-4:]]
     with pytest.raises(UserError, match="are too few; give at least 4 of each"):
