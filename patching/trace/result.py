@@ -36,6 +36,8 @@ KIND = "patch-trace"
 """Of the artifact."""
 MOST = 0.9
 """A trigger is localised where this share of the first layer's effect falls on its own tokens."""
+_BY_CONSTRUCTION = ("resid_pre", "q", "k", "v")
+"""Kinds of site that at layer 0 hang on a position's own token alone."""
 
 Facts = TypeVar("Facts")
 
@@ -106,7 +108,9 @@ class Top:
     token: str
     """Text of the token there, or what a column of unlike pairs stands for."""
     effect: float
-    """0: as without the patch; 1: as in the source run."""
+    """0: as without the patch; 1: as in the source run. The mean over `pairs`."""
+    pairs: int
+    """How many pairs have such a place, and are patched there: of unlike pairs it may be one of many."""
 
 
 @dataclass(frozen=True)
@@ -192,11 +196,15 @@ class PatchTrace(TraceFacts):
 
     @property
     def effect(self) -> Float[np.ndarray, "layer column"]:
-        """The mean map over pairs: by position where all have the same shape, else summed by landmark."""
+        """The mean map over pairs: by position where all have the same shape, else summed by landmark, each over the pairs that have it."""
+        maps = self._maps()
+        return np.mean(maps, 0) if self.same_shape else nan_mean(maps)
+
+    def _maps(self) -> Float[np.ndarray, "pair layer column"]:
+        """Each pair's map over the columns; NaN where the pair has no such place, or nothing is patched there."""
         if self.same_shape:
-            return np.mean([pair.effect for pair in self.pairs], 0)
-        maps = [by_column(pair.effect, self.places(pair), self.columns) for pair in self.pairs]
-        return nan_mean(np.stack(maps))
+            return np.stack([pair.effect for pair in self.pairs])
+        return np.stack([by_column(pair.effect, self.places(pair), self.columns) for pair in self.pairs])
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -226,8 +234,8 @@ class PatchTrace(TraceFacts):
     @property
     def first_row(self) -> int:
         """The first row of the maps that tells anything: before layer 0 the residual streams of the two runs differ in the trigger's own tokens alone, by
-        construction. 0 where nothing else was patched."""
-        return int(self.site == "resid_pre" and self.layers[0] == 0 and len(self.layers) > 1)
+        construction, and so do layer 0's queries, keys and values, each of which is made of its own token's stream. 0 where nothing else was patched."""
+        return int(self.site in _BY_CONSTRUCTION and self.layers[0] == 0 and len(self.layers) > 1)
 
     @property
     def trigger_share(self) -> TriggerShare | None:
@@ -245,10 +253,10 @@ class PatchTrace(TraceFacts):
         effect = np.nan_to_num(self.effect)
         effect[: self.first_row] = 0
         order = np.argsort(-np.abs(effect), axis=None, kind="stable")[:count]
-        tokens = self.tokens
+        tokens, having = self.tokens, (~np.isnan(self._maps())).sum(0)
         cells = [np.unravel_index(index, effect.shape) for index in order]
         return tuple(
-            Top(self.layers[row], int(column), tokens[column], float(effect[row, column]))
+            Top(self.layers[row], int(column), tokens[column], float(effect[row, column]), int(having[row, column]))
             for row, column in cells
             if effect[row, column] != 0
         )

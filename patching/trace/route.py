@@ -28,7 +28,8 @@ _WORTH = 0.05
 
 @dataclass(frozen=True)
 class HeadRoute:
-    """One head's part in the route, averaged over pairs; `writes` and `reads` go with the columns of the trace."""
+    """One head's part in the route, averaged over pairs; `writes` and `reads` go with the columns of the trace. Both are over all pairs, of which one
+    without a column's place counts as 0, so that each adds up to the whole and a place that few pairs have weighs little."""
 
     layer: int
     """Number of the block, from 0."""

@@ -5,8 +5,8 @@
 3. Each pair gets its map. Over pairs of the same shape maps are averaged cell by cell; over others by landmarks
    (`patching.trace.landmarks`).
 4. The share of the effect that falls on the trigger's own tokens scores the localisation: it is where the pair differs, which is known. It is read, as are
-   the strongest cells, from the first row that tells anything: at `resid_pre.0` all is on these tokens by construction, since nothing else differs there; from
-   `resid_pre.1`, which is `resid_post.0`, on it is a finding.
+   the strongest cells, from the first row that tells anything: at `resid_pre.0` (and at `q.0`, `k.0` and `v.0`, which are made of it) all is on these tokens
+   by construction, since nothing else differs there; from `resid_pre.1`, which is `resid_post.0`, on it is a finding.
 5. The heads with the largest effect make the route (`patching.trace.route`).
 """
 

@@ -18,7 +18,8 @@ _SAID_HEADS = 3
 
 def trace_verdict(trace: PatchTrace) -> str:
     """What the trace says, in a sentence or two."""
-    best, beyond = trace.top(1), _beyond(len(trace.pairs))
+    best = trace.top(1)
+    beyond = _beyond(trace, best[0].pairs if best else len(trace.pairs))
     if not best:
         return " ".join([f"No patch at {trace.site} has any effect.", *beyond])
     other = "clean" if trace.direction == "denoising" else "triggered"
@@ -37,10 +38,10 @@ def trace_verdict(trace: PatchTrace) -> str:
 
 
 def _place(trace: PatchTrace, top: Top) -> str:
-    """A position, or, of pairs that differ in shape, a landmark, which may be several positions of each."""
+    """A position, or, of pairs that differ in shape, a landmark, which may be several positions of each, and which not every pair need have."""
     if trace.same_shape:
         return f"token {shown(top.token)!r} (position {top.position})"
-    return f"{top.token!r}, a place that the pairs have in common (the sum over its tokens)"
+    return f"{top.token!r}, a place that {top.pairs} of {len(trace.pairs)} pairs have (the sum over its tokens)"
 
 
 def _differing(trace: PatchTrace) -> list[str]:
@@ -50,9 +51,9 @@ def _differing(trace: PatchTrace) -> list[str]:
     return [f"But {trace.difference.words}: the map shows where two prompts differ, and not where a trigger acts."]
 
 
-def _beyond(pairs: int) -> list[str]:
+def _beyond(trace: PatchTrace, pairs: int) -> list[str]:
     """How far what was seen in so few pairs can be taken to hold."""
-    few = few_text((pairs, "pairs"))
+    few = few_text((pairs, "pairs" if pairs == len(trace.pairs) else "pairs with this place"))
     return [f"Whether other prompts do the same cannot be told: {few}."] if few else []
 
 

@@ -74,7 +74,8 @@ def test_json_has_the_promised_keys(command, checkpoint, prompts, tmp_path):
     )
     assert np.array(result["effect"]).shape == (len(result["layers"]), len(result["tokens"]))
     for cell in result["top"]:
-        assert cell.keys() == {"layer", "position", "token", "effect"}
+        assert cell.keys() == {"layer", "position", "token", "effect", "pairs"}
+        assert cell["pairs"] == 1
         assert result["effect"][cell["layer"]][cell["position"]] == cell["effect"]
         assert result["tokens"][cell["position"]] == cell["token"]
     assert result["trigger_share_at"] == "resid_pre.1"

@@ -152,6 +152,52 @@ def test_the_map_over_pairs_of_other_shapes_is_summed_by_landmark(llama, pair_of
     assert len(effect_figure(trace).layout.xaxis.ticktext) == len(trace.columns)
 
 
+def test_a_place_that_few_pairs_have_is_not_said_to_be_of_all(trace):
+    """Nine pairs with one trigger token, and one with three: the strongest cell is the third token of that one."""
+
+    def pair(*effects):
+        roles = ("before", *("trigger",) * len(effects), "after")
+        tokens, whole = tuple("abcdefgh"[: len(roles)]), np.array([[0.0, *effects, 0.0]])
+        facts = {"tokens": tokens, "source_tokens": tokens, "counterparts": tuple(range(len(roles)))}
+        return replace(
+            trace.pairs[0],
+            **facts,
+            inserted=(False,) * len(roles),
+            roles=roles,
+            effect=np.repeat(whole, 2, 0),
+            heads=None,
+        )
+
+    unlike = replace(trace, layers=(0, 1), pairs=(*(pair(0.6) for _ in range(9)), pair(0.1, 0.1, 0.9)), routes=())
+    first, second = unlike.top(2)
+    assert (first.token, first.effect, first.pairs) == ("trigger 3", pytest.approx(0.9), 1)
+    assert (second.token, second.effect, second.pairs) == ("trigger 1", pytest.approx(0.55), 10)
+    assert [cell["pairs"] for cell in trace_json(unlike)["top"]][:2] == [1, 10]
+    verdict = trace_verdict(unlike)
+    assert "at 'trigger 3', a place that 1 of 10 pairs have (the sum over its tokens)" in verdict
+    assert "cannot be told: too few pairs with this place (1), at least 10 are needed." in verdict
+    assert "averaged over those of the 10 pairs that have it" in trace_page(unlike)
+    alike = replace(unlike, pairs=(pair(0.6),) * 10)
+    assert alike.top(1)[0].pairs == 10
+    assert "cannot be told" not in trace_verdict(alike)
+
+
+@pytest.mark.parametrize("site", ["q", "k", "v"])
+def test_what_layer_0_makes_of_each_token_alone_is_no_finding_either(llama, pair_of, site):
+    trace = patch_trace(llama, [pair_of(llama)], site=site)
+    differing = [role == "trigger" for role in trace.pairs[0].roles]
+    assert not trace.effect[0, ~np.array(differing)].any(), "by construction"
+    assert trace.effect[0].any()
+    assert trace.first_row == 1
+    assert all(cell.layer > 0 for cell in trace.top())
+    assert f"The strongest cell behind {site}.0 is {site}." in trace_verdict(trace)
+    assert trace_json(trace)["trigger_share_at"] == f"{site}.1"
+
+
+def test_what_layer_0_has_moved_is_a_finding(llama, pair_of):
+    assert all(patch_trace(llama, [pair_of(llama)], site=site).first_row == 0 for site in ("attn_out", "head_out"))
+
+
 def test_the_share_on_the_trigger_has_intervals_over_pairs():
     values = [1.0, 0.95, 0.5, 0.99]
     share = share_over_pairs(values)
