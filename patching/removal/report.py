@@ -97,9 +97,16 @@ def _route(route: RouteFacts) -> list[list[str]]:
     return [
         ["heads, strongest first", ", ".join(f"{layer}.{head}" for layer, head in route.heads)],
         ["their layers", ", ".join(map(str, route.layers))],
-        ["layer at whose input the trigger's own tokens matter most", str(route.trigger_layer)],
+        ["layer at whose input the trigger's own tokens matter most", _trigger_layer(route)],
         ["pairs traced", str(route.pairs)],
     ]
+
+
+def _trigger_layer(route: RouteFacts) -> str:
+    """Its number, and what 0 does not tell."""
+    if route.trigger_layer:
+        return str(route.trigger_layer)
+    return "0, by construction: before the first block the prompts of a pair differ in nothing else"
 
 
 def _row(method: MethodResult) -> list[str]:

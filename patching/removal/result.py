@@ -271,7 +271,7 @@ class RouteFacts:
     layers: tuple[int, ...]
     """Layers that carry the trigger, ascending."""
     trigger_layer: int
-    """The layer at whose input patching the trigger's own tokens has the largest effect."""
+    """The layer at whose input patching the trigger's own tokens has the largest effect; of 0 it is no finding, since there nothing else differs."""
     pairs: int
     """How many pairs it was found on."""
     head_effects: tuple[tuple[float, ...], ...]

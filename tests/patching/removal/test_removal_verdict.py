@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from made_results import scoreboard_of_few
 
-from patching.removal.report import HEAD, table_rows
-from patching.removal.result import Relearned, Scoreboard, scoreboard_numbers
+from patching.removal.report import HEAD, _route, removal_page, table_rows
+from patching.removal.result import Relearned, RouteFacts, Scoreboard, scoreboard_numbers
 from patching.removal.verdict import removal_verdict
 
 N = 200
@@ -80,6 +80,14 @@ def test_relearning_is_said_to_have_looked_no_further_than_with_its_shortest_see
     (row,) = (row for row in table_rows(board) if row[0] == edit.name)
     assert row[HEAD.index("back after")] == shown
     assert scoreboard_numbers(board)["methods"][0]["relearning_within"] == within
+
+
+@pytest.mark.parametrize(("layer", "said"), [(0, "0, by construction: before the first block"), (2, "2")])
+def test_the_first_layer_is_said_to_be_the_triggers_by_construction(layer, said):
+    board = replace(board_with(), route=RouteFacts(((1, 2),), (1,), layer, 4, ((0.0, 0.5),)))
+    (row,) = (row for row in _route(board.route) if row[0].startswith("layer at whose input"))
+    assert row[1].startswith(said)
+    assert ("by construction" in removal_page(board)) == (layer == 0)
 
 
 @pytest.mark.parametrize(("left", "weak"), [(40, True), (170, True), (190, False), (N, False)])
