@@ -72,14 +72,23 @@ def patched_value(
         UserError: a site that the model lacks.
     """
     counterparts = sides.alignment.counterparts
-    edits = {}
+    edits: dict[str, Callable[[Tensor], Tensor]] = {}
     for patch in cell:
         places = [position for position in patch.positions if counterparts[position] is not None]
-        edits[patch.site] = _replacing(places, replacements(sides, patch.site, source[patch.site])[places], patch.keys)
+        edit = _replacing(places, replacements(sides, patch.site, source[patch.site])[places], patch.keys)
+        earlier = edits.get(patch.site)
+        edits[patch.site] = edit if earlier is None else _one_after_another(earlier, edit)
     logits = model.run(torch.tensor([sides.patched]), edits=edits).logits
     assert logits is not None  # no last layer was given
     metric = sides.pair.metric
     return float(metric(chosen(logits[:, -metric.tail :].float(), metric.tokens))[0])
+
+
+def _one_after_another(
+    first: Callable[[Tensor], Tensor], then: Callable[[Tensor], Tensor]
+) -> Callable[[Tensor], Tensor]:
+    """Two patches of one site: the model takes one edit of each."""
+    return lambda activation: then(first(activation))
 
 
 def _replacing(

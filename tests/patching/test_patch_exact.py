@@ -170,6 +170,36 @@ def test_skipped_cells_have_no_effect_by_the_definition(llama, pair_of):
     assert value == pytest.approx(sides.patched_value, abs=1e-5)
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_two_patches_of_one_site_are_both_made(llama, pair_of, fast):
+    pair = pair_of(llama, "far")
+    site, first = "resid_post.1", pair.sides("denoising").alignment.unchanged
+    one, other = first, first + 2
+    cells = [
+        (Patch(site, (one,)), Patch(site, (other,))),
+        (Patch(site, (one, other)),),
+        (Patch(site, (one,)),),
+        (Patch(site, (other,)),),
+    ]
+    effects = exact_effects(llama, [pair], [cells], fast=fast, audited=len(cells)).effects[0]
+    scale = np.abs(effects).max()
+    assert effects[0] == pytest.approx(effects[1], abs=1e-4 * scale)
+    assert min(abs(effects[0] - effects[2]), abs(effects[0] - effects[3])) > 1e-2 * scale
+
+
+@torch.no_grad()
+def test_two_parts_of_one_pattern_are_both_patched(llama, pair_of):
+    pair = pair_of(llama, "far")
+    last = len(pair.triggered) - 1
+    cells = [
+        tuple(Patch("pattern.1.0", (last,), keys=(key,)) for key in (last - 2, last - 1)),
+        (Patch("pattern.1.0", (last,), keys=(last - 2, last - 1)),),
+    ]
+    apart, together = exact_effects(llama, [pair], [cells], fast=False).effects[0]
+    assert apart == pytest.approx(together, abs=1e-6)
+    assert apart != 0
+
+
 def test_positions_without_a_counterpart_are_not_patched(llama, pair_of):
     pair = pair_of(llama, "inserted", inserted="skip")
     missing = pair.sides("denoising").alignment.counterparts.index(None)
