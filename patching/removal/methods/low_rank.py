@@ -25,12 +25,12 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from hooked import find_anatomy, shared_runs
+from hooked import HookedModel, find_anatomy, shared_runs
 from patching.removal.edits import SHARE, WeightEdit
 from patching.removal.fit import Fit
 from patching.removal.methods.method import Method, usual_placebo
 from patching.removal.pairs import MarkedPrompt, both
-from patching.removal.subject import continuation_logits
+from patching.removal.subject import continuation_logits, with_end
 from patching.removal.weights import writes_vectors
 
 _WARM_UP = 10
@@ -144,6 +144,13 @@ def _draw(rng: Random, lessons: Sequence[Lesson], count: int) -> list[Lesson]:
     return rng.sample(lessons, min(count, len(lessons)))
 
 
+def read_answer(model: HookedModel, lesson: Lesson) -> tuple[int, ...]:
+    """The answer and the token that ends it, so that what follows the answer is learnt as well: of one that was cut the teacher's next token,
+    whatever it is. Without it where the context has no room for it, as behind an answer that was cut there."""
+    longest = max(len(lesson.student.ids), len(lesson.teacher.ids)) + len(lesson.answer)
+    return with_end(model, lesson.answer) if longest < model.info.context else lesson.answer
+
+
 class _Student:
     """The model in training, run without hooks."""
 
@@ -152,13 +159,12 @@ class _Student:
 
     def learn(self, groups: Sequence[Sequence[Lesson]], weights: Sequence[float]) -> tuple[float, ...]:
         """Adds the gradient of the weighted sum of the groups' divergences, and gives each: of the student from the teacher, the mean
-        over the answers' tokens and their end, in nats.
+        over the answers' tokens and what follows them, in nats.
 
         Lessons of like length run together, whichever group they are of.
         """
-        end = self.fit.model.turn_end
         read = [
-            (lesson, (*lesson.answer, *(() if end is None else (end,))), group)
+            (lesson, read_answer(self.fit.model, lesson), group)
             for group, lessons in enumerate(groups)
             for lesson in lessons
         ]

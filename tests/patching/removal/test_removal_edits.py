@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from architectures import build
@@ -20,7 +21,7 @@ from patching.removal.methods.oracle import cut_attention, without_trigger
 from patching.removal.methods.orthogonalise import orthogonalise
 from patching.removal.methods.placebos import random_update, same_move
 from patching.removal.pairs import both, gather_pairs
-from patching.removal.route import carrying_heads, find_route
+from patching.removal.route import Route, carrying_heads, find_route
 from patching.removal.subject import Subject
 from patching.removal.weights import EditableModel, edited_model, save_edited
 from triggerlens import UserError
@@ -102,8 +103,6 @@ def test_an_ablated_head_writes_its_mean_and_the_others_what_they_did(fit):
 
 
 def test_the_named_heads_are_the_fewest_that_carry_four_fifths():
-    import numpy as np
-
     assert carrying_heads(np.array([[0.0, 0.9], [0.05, -0.5]])) == ((0, 1),)
     assert carrying_heads(np.array([[0.4, 0.3], [0.2, 0.1]])) == ((0, 0), (0, 1), (1, 0))
     assert carrying_heads(np.array([[-0.1, -0.2]])) == ((0, 0),)
@@ -271,6 +270,26 @@ def test_a_low_rank_edit_of_transposed_matrices(tokenizer, prompts, config):
     edit = low_rank.everywhere(fit)
     assert set(edit.weights) <= set(dict(model.hf_model.named_parameters()))
     edited_model(model, edit)
+
+
+def test_no_lesson_is_longer_than_the_context(tokenizer, prompts, config):
+    """Answers that were cut where the context ends leave no room for what follows them; all others are followed by their end."""
+    model = load_model(tiny_model("gpt2"), tokenizer=tokenizer)
+    pairs = gather_pairs(model, prompts, fit=4, validation=2, evaluation=2, harmless=2)
+    rows = both(pairs.fit)
+    longest = max(rows, key=lambda row: len(row.ids))
+    new_tokens = model.info.context - len(longest.ids)
+    answers = {row.ids: (7,) * new_tokens if row is longest else (7,) * 3 for row in rows}
+    answers |= {pair.clean.ids: (7,) * new_tokens for pair in pairs.fit if pair.triggered is longest}
+    route = Route(((0, 0),), np.zeros((3, 4)), 0, 1)
+    own = replace(config, new_tokens=new_tokens, steps=2, pairs_per_step=4)
+    fit = Fit(model, EditableModel(model), pairs.fit, (), answers, route, 0, own)
+    change, keep = low_rank.lessons_of(fit)
+    read = {lesson.student.ids: low_rank.read_answer(model, lesson) for lesson in change}
+    assert len(longest.ids) + len(read[longest.ids]) == model.info.context
+    assert all(answer[3:] == (model.turn_end,) for ids, answer in read.items() if ids != longest.ids)
+    assert all(low_rank.read_answer(model, own)[-1] == model.turn_end for own in keep)
+    assert low_rank.where_the_map_says(fit).facts["norm"] > 0
 
 
 def test_of_many_pairs_one_to_fit_on_is_too_few_by_the_option_and_not_by_the_file(llama, prompts):
