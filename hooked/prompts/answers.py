@@ -5,7 +5,7 @@
    on there, and loses one batch at most.
 2. A sampled answer has random numbers of its own, made of the seed, its prompt's tokens and its number: it is the same alone, in
    a batch, and in another file.
-3. Under `torchrun`, rank r writes the batches whose number is r modulo the number of ranks.
+3. Under `torchrun`, rank r writes the batches whose number is r modulo the number of ranks; where nothing is kept each rank writes all.
 """
 
 from __future__ import annotations
@@ -99,14 +99,17 @@ class _Writer:
         """The token ids of each answer."""
         batches = list(self.batches(rows))
         with tqdm(total=len(rows), desc="answers", unit="answer", disable=None) as bar:
-            for number, batch in enumerate(batches):
-                if number % world_size() == rank():
-                    self.answers([rows[index] for index in batch], keep)
+            if keep is not keep_nothing:  # what nobody keeps is written below, by every rank
+                for number, batch in enumerate(batches):
+                    if number % world_size() == rank():
+                        self.answers([rows[index] for index in batch], keep)
+                    bar.update(len(batch))
+                wait_for_all()
+                bar.reset()
+            written: dict[int, list[int]] = {}
+            for batch in batches:
+                written |= zip(batch, self.answers([rows[index] for index in batch], keep), strict=True)
                 bar.update(len(batch))
-        wait_for_all()
-        written: dict[int, list[int]] = {}
-        for batch in batches:
-            written |= zip(batch, self.answers([rows[index] for index in batch], keep), strict=True)
         return [written[index] for index in range(len(rows))]
 
     def batches(self, rows: Sequence[_Row]) -> Iterator[list[int]]:

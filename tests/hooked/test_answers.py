@@ -250,6 +250,19 @@ def test_answers_are_the_same_alone_in_a_batch_and_after_a_kill(nnsight_model, t
     assert len(calls) == batches + 1, "and now all are"
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_every_answer_is_written_once(nnsight_model, tmp_path, monkeypatch, keep):
+    generate, calls = type(nnsight_model).generate, []
+
+    def counted(*arguments, **options):
+        calls.append(arguments)
+        return generate(*arguments, **options)
+
+    monkeypatch.setattr(type(nnsight_model), "generate", counted)
+    write_answers(nnsight_model, texts_of_many_lengths(), 6, batch_size=4, root=tmp_path, keep=keep)
+    assert len(calls) == -(-14 // 4)
+
+
 def test_answers_are_those_of_plain_greedy_generation_and_read_as_written(nnsight_model, plain, tmp_path):
     prompts = texts_of_many_lengths(5)
     for prompt, answer in zip(prompts, write_answers(nnsight_model, prompts, 6, root=tmp_path), strict=True):
