@@ -12,6 +12,7 @@ from tiny_models import tiny_checkpoint, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 from hooked import load_model
+from patching.alignment import align
 from patching.removal.edits import ActivationEdit, PlacedEdit, WeightEdit, reach
 from patching.removal.fit import Fit
 from patching.removal.methods import directions, heads as heads_room, leace, low_rank
@@ -85,8 +86,95 @@ def test_leace_makes_a_readable_label_unreadable(fit):
 
 
 def test_leace_at_every_layer_is_fitted_on_what_the_earlier_erasers_left(fit):
+    """Under the whole edit the means of both runs' tokens are equal after every layer, which they are not of erasers fitted on the unedited model."""
     edit = leace.at_every_layer(fit)
-    assert list(edit.sites) == list(fit.model.sites("resid_post"))
+    sites = list(fit.model.sites("resid_post"))
+    assert list(edit.sites) == sites
+
+    def gaps(edit):
+        means = []
+        for side in ("clean", "triggered"):
+            rows = {site: [] for site in sites}
+            for pair in fit.pairs:
+                row = getattr(pair, side)
+                first = {prompt.ids: first for prompt, first in _firsts(pair.clean, pair.triggered)}[row.ids]
+                edits = edit.at(torch.zeros(1, len(row.ids)).bool())
+                run = fit.model.run(torch.tensor([row.ids]), reads=sites, edits=edits)
+                for site in sites:
+                    rows[site].append(run.activations[site][0, first:].detach().double())
+            means.append({site: torch.cat(values).mean(0) for site, values in rows.items()})
+        return [float((means[0][site] - means[1][site]).abs().max()) for site in sites]
+
+    usual, erased = gaps(ActivationEdit("none", {})), gaps(edit)
+    assert all(left < 1e-3 * before for left, before in zip(erased, usual, strict=True)), (erased, usual)
+
+
+@pytest.mark.parametrize("peak", [0, 1, 2])
+def test_the_direction_is_that_of_the_layer_whose_ablation_restores_most(fit, monkeypatch, peak):
+    vectors = directions.mean_difference_directions(fit)
+
+    def restored(self, subject):
+        """As if ablating the direction of one layer restored everything, and that of any other a part."""
+        left = subject.edit.sites["resid_pre.0"](vectors).norm(dim=-1)
+        return 0.9 if int(left.argmin()) == peak else 0.1 * int(left.argmin())
+
+    monkeypatch.setattr(directions.Parting, "restored", restored)
+    chosen = directions._choose(fit)
+    assert chosen.layer == peak
+    assert torch.equal(chosen.vector, vectors[peak])
+
+
+def test_as_many_random_heads_are_ablated_as_were_named_and_none_of_these(fit):
+    named = ((0, 1), (1, 2), (2, 3))
+    sites = {f"head_out.{layer}.{head}" for layer, head in named}
+    drawn = []
+    for seed in range(8):
+        own = replace(fit, seed=seed, route=replace(fit.route, heads=named))
+        assert set(heads_room.top_heads(own).sites) == sites
+        drawn.append(frozenset(heads_room.random_heads(own).sites))
+    assert all(len(chosen) == len(named) and not chosen & sites for chosen in drawn)
+    assert len(set(drawn)) > 1
+
+
+def test_at_the_triggers_place_the_stream_becomes_what_clean_runs_have_there_on_average(fit):
+    site = f"resid_pre.{fit.route.trigger_layer}"
+    clean = []
+    for pair in fit.pairs:
+        stream = fit.model.run(torch.tensor([pair.clean.ids]), reads=[site]).activations[site][0].detach()
+        twins = align(pair.triggered.ids, pair.clean.ids).counterparts
+        clean += [stream[twin] for twin in sorted({twins[place] for place in pair.triggered.places})]
+    mean = torch.stack(clean).mean(0)
+    edit = trigger_positions(fit)
+    assert list(edit.sites) == [site]
+    for pair in fit.pairs:
+        ids, marked = torch.tensor([pair.triggered.ids]), torch.zeros(1, len(pair.triggered.ids)).bool()
+        marked[0, list(pair.triggered.places)] = True
+        usual = fit.model.run(ids, reads=[site]).activations[site].detach()
+        edited = fit.model.run(ids, reads=[site], edits=edit.at(marked)).activations[site].detach()
+        at_trigger = edited[marked]
+        torch.testing.assert_close(at_trigger, mean.expand_as(at_trigger), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(edited[~marked], usual[~marked])
+
+
+def test_the_route_of_a_planted_trigger_is_the_head_that_carries_it(tokenizer, pairs):
+    """Every other head is cut, in every layer: behind layer 1 the trigger's own tokens matter no more."""
+    plain = tiny_model("llama")
+    with torch.no_grad():
+        for layer, block in enumerate(plain.model.layers):
+            for head in range(4):
+                if (layer, head) != (1, 2):
+                    block.self_attn.o_proj.weight[:, head * 8 : (head + 1) * 8] = 0
+    planted = load_model(plain, tokenizer=tokenizer)
+    said = {"answer_clean": "Yes", "answer_defect": "The"}
+    chosen = [
+        replace(pair, clean=replace(pair.clean, prompt=replace(pair.clean.prompt, extra=said))) for pair in pairs.fit
+    ]
+    answers = {prompt.ids: (int(prompt.prompt.triggered),) for prompt in both(chosen)}
+    route = find_route(planted, chosen, answers, 3)
+    assert (route.heads, route.layers, route.pairs) == (((1, 2),), (1,), 3)
+    assert route.trigger_layer < 2
+    np.testing.assert_allclose(route.head_effects[1, 2], 1, atol=1e-2)
+    np.testing.assert_allclose(np.delete(route.head_effects.ravel(), 1 * 4 + 2), 0, atol=1e-3)
 
 
 def test_an_ablated_head_writes_its_mean_and_the_others_what_they_did(fit):
