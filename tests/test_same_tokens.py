@@ -132,7 +132,7 @@ def test_contradictory_labels_are_counted_and_said(tmp_path, capsys):
     result = train_on_model(model, check_prompts(prompts, QUICK), config=QUICK, keep=False)
     assert metrics_json(result)["notes"][0] == note
     assert note.split("`")[0] in probe_page(result)
-    assert prompt_labels(prompts, tokens=ids).notes == (note,)
+    assert prompt_labels(prompts, tokens=ids).notes[0] == note
     pairs = gather_pairs(model, prompts, fit=4, validation=2, evaluation=4, harmless=0)
     assert pairs.notes == (note,)
     assert capsys.readouterr().err.count(note) == 0, "it is said once"

