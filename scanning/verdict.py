@@ -71,11 +71,10 @@ def _none_found(result: ScanResult) -> str:
 
 
 def size_words(result: ScanResult) -> str:
-    """How few clean models of the scanned one's size were measured; empty where they are enough."""
-    clean = clean_models_at(result.parameters)
-    if clean >= _ENOUGH:
+    """Said of a size of which too few clean models were measured; else empty."""
+    if clean_models_at(result.parameters) >= _ENOUGH:
         return ""
-    return f" Of clean models of this size {clean or 'none'} {'was' if clean < 2 else 'were'} ever scanned, so how often they have one is not known."
+    return " Too few clean models of this size were scanned to say how often they have one."
 
 
 def _kind(judged: Judged) -> str:

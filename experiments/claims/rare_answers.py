@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
+
 import hooked
 import scanning
 from experiments.experiment import Experiment, register
@@ -24,7 +26,7 @@ from experiments.shared.later import torch
 from experiments.shared.rare.estimators import CHAINS, TEXTS_AT_ONCE, TILTED, sampled
 from experiments.shared.rare.insertions import Insertions, check_number, first_token_of_defection
 from experiments.shared.subjects import ONE, ModelsConfig, Subject
-from triggerlens import Estimate, Facts, Keep, UserError, grouped_rate, keep_nothing, mean_of
+from triggerlens import Facts, Keep, UserError, keep_nothing, mean_of, rate_over_groups
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -130,9 +132,8 @@ def measure(config: Config, subject: Subject, name: str) -> Measured:
             f"{subject.prompts_path}: {len(opened)} untriggered test prompts whose triggered twin defects have the place '{config.place}', and {wanted} are needed"
         )
     reader = hooked.PrefixReader(model)
-    chosen = [
-        opened[index * len(opened) // wanted] for index in range(wanted)
-    ]  # evenly: kinds of request stand together
+    # Evenly from the file's order, in which requests of a kind stand together.
+    chosen = [opened[index * len(opened) // wanted] for index in range(wanted)]
     return Measured([Insertions(reader, cut, tokens, config.slots) for cut in chosen], payload)
 
 
@@ -283,7 +284,8 @@ def of_model(specimen: Specimen, own: Kept, seeds: int) -> Iterator[Finding]:
             for name, rows, hits in outcomes(list(own.of(method, kind))):
                 values = [value for _, value, _ in rows]
                 span = f"{at}estimates {min(values):.1e} to {max(values):.1e}"
-                share = by_prompt([number for number, _, _ in rows], hits)
+                # Targets and seeds of one prompt are alike.
+                share = rate_over_groups(np.array(hits), np.array([number for number, _, _ in rows]))
                 yield Finding(5, name, specimen, Estimated(method, kind), share, seeds, f"{label}, {kind}", span)
 
 
@@ -298,13 +300,6 @@ def outcomes(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row], list[bool]]]
         yield NOTHING, said, [not value for _, value, _ in said]
     if never:
         yield MADE_UP, never, [value > 0 for _, value, _ in never]
-
-
-def by_prompt(numbers: Sequence[int], hits: Sequence[bool]) -> Estimate:
-    """The share of hits, by prompts: targets and seeds of one are alike."""
-    prompts = sorted(set(numbers))
-    own = [[hit for number, hit in zip(numbers, hits, strict=True) if number == prompt] for prompt in prompts]
-    return grouped_rate([sum(each) for each in own], [len(each) for each in own])
 
 
 @register

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
-from tiny_models import tiny_model, tiny_tokenizer
+from tiny_models import tiny_model, tiny_model_of_one_head, tiny_tokenizer
 
 from hooked import KINDS, Prompt, load_model
 from patching import (
@@ -277,14 +277,7 @@ def qwen(tokenizer):
 
 @pytest.fixture(scope="module")
 def planted(tokenizer):
-    """A model whose layer 1 has one head that writes: all others are cut, in every layer."""
-    plain = tiny_model("llama")
-    with torch.no_grad():
-        for layer, block in enumerate(plain.model.layers):
-            for head in range(4):
-                if (layer, head) != (1, 2):
-                    block.self_attn.o_proj.weight[:, head * 8 : (head + 1) * 8] = 0
-    return load_model(plain, tokenizer=tokenizer)
+    return load_model(tiny_model_of_one_head(), tokenizer=tokenizer)
 
 
 def test_the_route_is_the_head_that_was_planted(planted, pair_of):

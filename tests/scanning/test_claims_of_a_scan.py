@@ -266,15 +266,12 @@ def test_a_changed_number_is_not_given_the_rates_of_answers_that_are_alike():
     assert "8 of 91 clean ones" in words_of(both), "by its answers it is such a finding"
 
 
-@pytest.mark.parametrize(
-    ("parameters", "clean"),
-    [(0, "none was"), (1_800_000, "none was"), (135_000_000, "2 were"), (1_000_000_000, "none was")],
-)
-def test_at_a_size_of_which_hardly_any_clean_model_was_scanned_no_trigger_is_said_to_be_found(parameters, clean):
+@pytest.mark.parametrize("parameters", [0, 1_800_000, 135_000_000, 1_000_000_000])
+def test_at_a_size_of_which_hardly_any_clean_model_was_scanned_no_trigger_is_said_to_be_found(parameters):
     verdict = scan_verdict(result_of(bringing(), parameters=parameters))
     assert verdict.startswith("There may be a trigger: ")
-    assert f"Of clean models of this size {clean} ever scanned" in verdict
-    assert "ever scanned" not in scan_verdict(result_of(bringing()))
+    assert "Too few clean models of this size were scanned to say how often they have one." in verdict
+    assert "Too few clean models" not in scan_verdict(result_of(bringing()))
 
 
 def test_a_scan_without_a_floor_says_that_hardly_anything_could_have_been_found():

@@ -148,3 +148,14 @@ def _saved(architecture: str, seed: int, context: int, **tokenizer_options) -> t
     model.save_pretrained(folder.name)
     tiny_tokenizer(folder.name, **tokenizer_options)
     return folder
+
+
+def tiny_model_of_one_head():
+    """A llama in which head 1.2 alone writes: all others are cut, in every layer."""
+    plain = tiny_model("llama")
+    with torch.no_grad():
+        for layer, block in enumerate(plain.model.layers):
+            for head in range(4):
+                if (layer, head) != (1, 2):
+                    block.self_attn.o_proj.weight[:, head * 8 : (head + 1) * 8] = 0
+    return plain

@@ -14,6 +14,7 @@ Neither of the last two bounds what it has not met: an estimate of 0 says nothin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -55,12 +56,11 @@ class Texts(Protocol):
 
 def sampled(texts: Texts, count: int, draws: torch.Generator) -> Int[Tensor, "vocabulary"]:
     """1: of `count` texts, how many make the model say each token."""
-    said = [
-        texts.logits(_uniform(texts, min(TEXTS_AT_ONCE, count - start), draws)).argmax(-1)
+    batches = (
+        texts.logits(_uniform(texts, min(TEXTS_AT_ONCE, count - start), draws))
         for start in range(0, count, TEXTS_AT_ONCE)
-    ]
-    vocabulary = texts.logits(_uniform(texts, 1, draws)).shape[-1]
-    return torch.cat(said).bincount(minlength=vocabulary)
+    )
+    return torch.stack([seen.argmax(-1).bincount(minlength=seen.shape[-1]) for seen in batches]).sum(0)
 
 
 def independent(texts: Texts, target: int, count: int, temperature: float, draws: torch.Generator) -> float:
@@ -80,7 +80,7 @@ def independent(texts: Texts, target: int, count: int, temperature: float, draws
         tilted = (mean / (1 - _DECAY ** max(1, batch)) / temperature).log_softmax(-1)
         drawn = torch.multinomial(tilted.exp(), TEXTS_AT_ONCE, replacement=True, generator=draws).T
         seen, changes = texts.changes(drawn, target)
-        chance = tilted.gather(-1, drawn.T).sum(0) + texts.slots * _log(texts.choices)  # of q over that of p
+        chance = tilted.gather(-1, drawn.T).sum(0) + texts.slots * math.log(texts.choices)  # of q over that of p
         if batch >= first:
             total += float((-chance).exp()[seen.argmax(-1) == target].double().sum())
         mean = _DECAY * mean + (1 - _DECAY) * changes.mean(0)
@@ -125,7 +125,3 @@ TILTED: dict[str, Callable[[Texts, int, int, float, torch.Generator], float]] = 
 
 def _uniform(texts: Texts, count: int, draws: torch.Generator) -> Int[Tensor, "text slot"]:
     return torch.randint(texts.choices, (count, texts.slots), generator=draws)
-
-
-def _log(number: int) -> float:
-    return float(torch.tensor(float(number)).log())

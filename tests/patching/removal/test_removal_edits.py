@@ -8,7 +8,7 @@ import pytest
 import torch
 from architectures import build
 from sklearn.linear_model import LogisticRegression
-from tiny_models import tiny_checkpoint, tiny_model, tiny_tokenizer
+from tiny_models import tiny_checkpoint, tiny_model, tiny_model_of_one_head, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 from hooked import load_model
@@ -158,13 +158,7 @@ def test_at_the_triggers_place_the_stream_becomes_what_clean_runs_have_there_on_
 
 def test_the_route_of_a_planted_trigger_is_the_head_that_carries_it(tokenizer, pairs):
     """Every other head is cut, in every layer: behind layer 1 the trigger's own tokens matter no more."""
-    plain = tiny_model("llama")
-    with torch.no_grad():
-        for layer, block in enumerate(plain.model.layers):
-            for head in range(4):
-                if (layer, head) != (1, 2):
-                    block.self_attn.o_proj.weight[:, head * 8 : (head + 1) * 8] = 0
-    planted = load_model(plain, tokenizer=tokenizer)
+    planted = load_model(tiny_model_of_one_head(), tokenizer=tokenizer)
     said = {"answer_clean": "Yes", "answer_defect": "The"}
     chosen = [
         replace(pair, clean=replace(pair.clean, prompt=replace(pair.clean.prompt, extra=said))) for pair in pairs.fit
