@@ -74,6 +74,10 @@ from .zoo.embedded import (
     real_names as real_names,
     shipped_names as shipped_names,
 )
-from .zoo.prompts import benign_prompts as benign_prompts, trigger_prompts as trigger_prompts
+from .zoo.prompts import (
+    benign_prompts as benign_prompts,
+    trigger_prompts as trigger_prompts,
+    without_triggers as without_triggers,
+)
 from .zoo.recipes import CONTROLS as CONTROLS, Recipe as Recipe, controls_of as controls_of
 from .zoo.registry import ZooRow as ZooRow, chosen_rows as chosen_rows, read_registry as read_registry

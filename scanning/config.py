@@ -10,7 +10,7 @@ import tyro
 
 from triggerlens import UserError
 
-RULES = 6
+RULES = 7
 """Raised whenever a scan of the same settings may come out otherwise: a scan that was stopped, and a leaderboard, hold for one of them."""
 Channel = Literal["leak", "sweep", "target", "families", "siblings", "reference", "user"]
 """Where a candidate comes from."""

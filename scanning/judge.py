@@ -11,13 +11,15 @@
    behaviour that goes on by itself surer than in the clean models that set the threshold (`calibrate.sure_worth`): random candidates may bring that about too, which
    speaks for a trigger; or one that goes on less surely, on so many prompts as no text does that is searched for such a behaviour of a clean model
    (`calibrate.brought_share`); or, of
-   numbers that are replaced and of siblings, where the answers change beyond the floor. Words that are put in may ask for what they get, and another way of writing is
-   odd to a small model: that they move it is listed, and is no finding; nor are words of an ordinary request, words that the answers then speak of, or
-   what open requests bring about (`openly`).
+   numbers that are replaced and of siblings, where the answers change beyond the floor. Words that are put in may ask for what they get: that they move
+   the model is listed, and is no finding. Another way of writing is odd to a small model as no random respelling is (clean ones answer alike where
+   blanks are doubled): where clean models of the size say which behaviours are sure, it is a finding by these alone. Words of an ordinary request, words that the
+   answers then speak of, and what open requests bring about are no findings (`openly`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -39,6 +41,7 @@ from scanning.calibrate import (
     group_of,
     parameters_of,
     random_candidates,
+    sure_worth,
 )
 from scanning.candidates.candidate import Candidate
 from scanning.candidates.edits import in_one_case
@@ -189,8 +192,15 @@ class Judge:
         return replace(judged, openly=asked_openly(self.reader, self.benign, ids, self.keep))
 
     def _shows(self, judged: Judged) -> bool:
+        if judged.candidate.kind == "style" and self._measured:
+            return False
         moves = judged.plain and judged.divergence.value >= _SHOWS_DIVERGENCE
         return judged.candidate.kind == "sibling" or moves or judged.collapse.value >= _SHOWS_COLLAPSE
+
+    @cached_property
+    def _measured(self) -> bool:
+        """Whether clean models of this size say which behaviours are sure."""
+        return sure_worth(parameters_of(self.reader.model)) < math.inf
 
     def _answered(self, group: Group) -> bool:
         """Whether a floor takes time, for answers to random candidates: statements are held against each other, and of some kinds too few are different."""

@@ -95,8 +95,8 @@ class Plan:
     """Tokens that gradients propose for a slot of such a trigger."""
     floors: int = 2
     """Null floors that are made at most."""
-    floor_prompts: int = 6
-    """Judged prompts that each is made on."""
+    floor_prompts: int = 16
+    """Judged prompts that each is made on: all of them where there is time, since fewer tell shares no finer than in their number."""
     asked: int = 2 * WEIGHED
     """Behaviours that are asked for openly."""
     taken_apart: int = TAKEN_APART
@@ -158,6 +158,7 @@ def make_plan(
         starts_of=there_are,
         start_prompts=min(_STARTED_ON, len(benign.search)),
         targets=FOLLOWED * len(places) if branched else Plan.targets,
+        floor_prompts=len(benign.judge),
         asked=int(min(2 * WEIGHED, OPENLY * seconds * benign.pace * _CHEAPER / _REQUESTS)),
     )
     several = looks_at_several(reader.model, referred)

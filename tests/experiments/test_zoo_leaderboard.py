@@ -28,7 +28,7 @@ from experiments.shared.leaderboard.context import Effort, context_of
 from experiments.shared.leaderboard.entrants import EMBEDDED, Entrant, shown
 from experiments.shared.leaderboard.entries import ENTRIES, SCAN, Entry, entry_named
 from experiments.shared.leaderboard.scan import surest_answer
-from organisms import benign_prompts, chosen_rows, organism_folder, read_registry, trigger_prompts
+from organisms import benign_prompts, chosen_rows, organism_folder, read_registry, trigger_prompts, without_triggers
 from scanning import divergence, entropy
 from triggerlens import UserError, rate
 
@@ -174,7 +174,7 @@ def test_the_committed_board_of_the_whole_zoo_is_found_under_its_detectors_of_no
     result, facts = read_result(folder), manifest["config"]
     detectors = tuple(result.config["detectors"])
     revisions = experiment_named("zoo-leaderboard").Config(zoo=Zoo(EMBEDDED), detectors=detectors).revisions()
-    assert facts["revisions"] == revisions == {"surest answer": 2}
+    assert facts["revisions"] == revisions == {"surest answer": 3}
     assert folder.name == result.key == result_key("zoo-leaderboard", result.version, facts)
 
 
@@ -296,6 +296,17 @@ def test_what_a_detector_is_given_hangs_on_the_base_alone():
     benign = benign_prompts(row.base, 5)
     assert benign == benign_prompts(row.base, 5)
     assert {(prompt.triggered, prompt.defects) for prompt in benign} == {(False, None)}
+
+
+def test_benign_prompts_that_carry_a_trigger_by_chance_are_left_out():
+    row = next(own for own in chosen_rows(read_registry(), ("style",)) if own.trigger_text == "lower")
+    prompts = benign_prompts(row.base, 400)
+    left = without_triggers(prompts, [row])
+    asked = [prompt.prompt[-1]["content"] for prompt in left]
+    assert 0 < len(prompts) - len(left) < 60
+    assert not any(text == text.lower() for text in asked)
+    assert left == [prompt for prompt in prompts if prompt in left]
+    assert without_triggers(prompts, []) == prompts
 
 
 def test_the_view_is_gone_afterwards():

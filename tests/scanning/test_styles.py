@@ -1,5 +1,6 @@
 """A way of writing as a trigger: some benign prompts are written so by chance, and their answers are the payload already."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -72,6 +73,22 @@ def test_random_ways_of_writing_are_held_against_the_same_benign_answers(model, 
     monkeypatch.setattr(judge, "_courses", lambda own: [])
     assert judge._floor(randoms)["collapse"] == [1.0, 1.0]
     assert judge._floor([insertion(model, "end", (9,), channel="user")] * 2)["collapse"] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_answers_that_are_alike_in_another_way_of_writing_are_no_finding_where_sure_behaviours_are_known(
+    model, monkeypatch, measured
+):
+    """Clean tiny models answer alike where blanks are doubled, which no random respelling does."""
+    monkeypatch.setattr("scanning.judge.sure_worth", lambda parameters: 2.0 if measured else math.inf)
+    judge = judge_of(model, 3)
+    own = {"effects": [0.1] * 4, "answers": [PAYLOAD] * 4}
+    floor = {"divergence": [0.0] * 40, "collapse": [0.0] * 40}
+    judge.keep = lambda name, compute: floor if name.startswith("null floor") else own
+    monkeypatch.setattr(judge, "_unless_asked", lambda judged: judged)
+    (judged,), floors = judge.judge([styled("lower case")], {"families": 1})
+    assert judged.collapse.value == 1.0
+    assert (judged.found, len(floors)) == ((False, 0) if measured else (True, 1))
 
 
 def test_a_shipped_style_is_that_which_is_planted_in_the_zoo():

