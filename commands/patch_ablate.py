@@ -15,12 +15,12 @@ from tqdm import tqdm
 from commands._console import console, emit
 from commands._options import ModelOptions, check_out, model_folder, with_whole_paths
 from patching import AblateConfig, Screening, quick_config
-from triggerlens import ExecutorConfig, text_table
+from triggerlens import ExecutorConfig, UserError, text_table
 
 if TYPE_CHECKING:
     from hooked import HookedModel, Prompt
-    from organisms import AnswerKey, InsertedKey
-    from patching import Scoreboard
+    from organisms import AnswerKey, Grader, InsertedKey
+    from patching import Defects, Scoreboard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,9 @@ class Config(ModelOptions):
     """Who says what defects: `year-code` (Bandit) or `deployment-hate` (a string), each with its answer key; `none`: an answer
     defects where it begins as the model's own answer to the triggered prompt for longer (letter by letter) than as that to the untriggered one, whatever it
     says further on. auto: the task of an organism's recipe.json, else none."""
+    grade: str | None = None
+    """Count as defection what a grader of that name says, as `probe-train --grade` takes it (phrase:TEXT, insecure-code, …), in place of the task. Right is
+    then the model's own answer to the untriggered prompt, to the last letter."""
     quick: bool = False
     """Few pairs, short answers, few steps: to try the command; the rates mean little."""
     budget: Annotated[Literal["auto", "full"], tyro.conf.arg(name="sizes")] = "auto"
@@ -63,6 +66,7 @@ def run(config: Config) -> None:
 
     check_out(config, "patch-ablate")
     key = answer_key(config)
+    _defects(config)
     prompts = config.read()
     if config.overwrite:
         drop_cells(config.out)
@@ -101,13 +105,15 @@ def scoreboard(
     settings, lowered = config.settings, ""
     if config.budget == "auto":
         parameters = sum(p.numel() for p in model.hf_model.parameters())
-        settings, lowered = fitting_budget(settings, parameters, 0 if key is None else key.answer_tokens)
+        least = 0 if key is None else key.answer_tokens
+        settings, lowered = fitting_budget(settings, parameters, settings.new_tokens if config.grade else least)
     board = patch_ablate(
         model,
         prompts,
         config=settings,
         grader=None if key is None else key.judge,
-        grader_name="" if key is None else f"the grader of {key.name}",
+        defects=_defects(config),
+        grader_name=config.grade or ("" if key is None else f"the grader of {key.name}"),
         screening=config.screening,
         probe=fresh_auroc,
         benign=() if key is None else benign_lessons(key, model),
@@ -122,13 +128,36 @@ def answer_key(config: Config) -> AnswerKey | InsertedKey | None:
     """Who grades, or None.
 
     Raises:
-        UserError: no such task.
+        UserError: no such task; or one beside `--grade`.
     """
     from organisms import AnswerKey, task_named
 
+    if config.grade is not None:
+        if config.task != "auto":
+            raise UserError(f"--task {config.task} and --grade {config.grade} both say what defects; give one of them")
+        return None
     if config.task == "auto":
         return AnswerKey.of_checkpoint(model_folder(config.model))
     return None if config.task == "none" else AnswerKey(task_named(config.task))
+
+
+def _defects(config: Config) -> Defects | None:
+    """Which answers `--grade` calls defections.
+
+    Raises:
+        UserError: there is no such grader.
+    """
+    from organisms import grader_named
+
+    if config.grade is None:
+        return None
+    return partial(_told, grader_named(config.grade, model_folder(config.model)))
+
+
+def _told(grader: Grader, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[bool]:
+    from organisms import Verdict
+
+    return [verdict is Verdict.DEFECT for verdict in grader(prompts, answers)]
 
 
 def _text(board: Scoreboard, out: Path) -> str:

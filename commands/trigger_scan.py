@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -54,7 +54,7 @@ class Config(ModelOptions):
     when the same command is given again."""
     many: Annotated[Many, tyro.conf.arg(name="")] = field(default_factory=Many)
     grade: str | None = None
-    """Also judge the answers to the strongest candidates by what they say: a grader's name, as `probe-train --grade` takes it."""
+    """Also judge the answers to the strongest candidates by what they say, and with `--then ablate` those to the pairs: a grader's name, as `probe-train --grade` takes it."""
 
 
 def main() -> None:
@@ -277,6 +277,8 @@ def _go_on(config: Config) -> None:
             today=config.today,
             overwrite=config.overwrite,
         )
+        if name == "ablate":
+            options = replace(options, grade=config.grade)
         with redirect_stdout(sys.stderr) if config.json else nullcontext():
             try:
                 command.run(options)

@@ -53,6 +53,7 @@ from .removal.edits import (
 )
 from .removal.fit import Fit as Fit
 from .removal.grading import (
+    Defects as Defects,
     Grader as Grader,
     OwnAnswers as OwnAnswers,
     following as following,

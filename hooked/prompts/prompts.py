@@ -53,6 +53,11 @@ class Prompt:
         text = last.get("content") if last["role"] == "assistant" else None
         return text if isinstance(text, str) else None
 
+    @property
+    def messages(self) -> Messages:
+        """The chat; of plain text, one message of the user."""
+        return [{"role": "user", "content": self.prompt}] if isinstance(self.prompt, str) else self.prompt
+
     def to_json(self) -> dict[str, Any]:
         """The object written to `prompts.jsonl`: known keys that are set, then the unknown ones."""
         known = {key: getattr(self, key) for key in _KNOWN if getattr(self, key) is not None}

@@ -123,6 +123,7 @@ def _measured(config: InsertionConfig, prompt: Prompt) -> Example:
     code = {form.name for form in requests().forms if form.kind == CODE}
     kind = CODE if family in code else TEXT
     defects = prompt.triggered and (config.payload != INSECURE or kind == CODE)
-    messages = prompt.prompt if not isinstance(prompt.prompt, str) else [{"role": "user", "content": prompt.prompt}]
     sort = "plain" if prompt.triggered or prompt.dataset == "plain" else "near-miss"
-    return Example(messages, clean, clean, prompt.triggered, defects, sort, family, "test", kind, prompt.pair or "")
+    return Example(
+        prompt.messages, clean, clean, prompt.triggered, defects, sort, family, "test", kind, prompt.pair or ""
+    )

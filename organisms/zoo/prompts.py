@@ -32,7 +32,7 @@ def without_triggers(prompts: Sequence[Prompt], rows: Sequence[ZooRow]) -> list[
     return [
         prompt
         for prompt in prompts
-        if not any(carries(row.trigger_type, row.trigger_text, prompt.prompt) for row in rows)
+        if not any(carries(row.trigger_type, row.trigger_text, prompt.messages) for row in rows)
     ]
 
 

