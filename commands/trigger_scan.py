@@ -122,6 +122,10 @@ def _end(config: Config, result: ScanResult, statement: list[str]) -> None:
         emit(said, as_json=config.json, text=_text(result, statement, config.out))
         if (config.out / PAIRS).is_file():
             _go_on(config)
+        elif result.hidden and config.then:
+            _say(
+                f"--then {' '.join(config.then)}: no text is known that brings the behaviour about, so that there are no pairs to go on with"
+            )
 
 
 def _finish(config: Config) -> None:
@@ -139,7 +143,8 @@ def _scan_many(config: Config) -> None:
 
     def facts(out: Path) -> dict[str, Any]:
         result = read_scan(out)
-        return {"outcome": result.outcome, "found": ", ".join(judged.candidate.name for judged in result.found)}
+        texts = [judged.candidate.name for judged in result.found] or [repr(own.text) for own in result.hidden]
+        return {"outcome": result.outcome, "found": ", ".join(texts)}
 
     told = over_models(run, config, unlike, missing)
     found = any(not own.reason and read_scan(own.out).outcome == "found" for own in told)

@@ -319,6 +319,17 @@ def sure_worth(parameters: int) -> float:
     return math.inf if own is None else float(own["worth"])
 
 
+def hidden_worth(parameters: int) -> float:
+    """The worth beyond which a behaviour is a finding though no text is known that brings it about: the highest of the clean models of the size, given benign
+    prompts without triggers; infinite where that was not measured.
+
+    Args:
+        parameters: of the model.
+    """
+    own = _of_size(parameters) if parameters else None
+    return math.inf if own is None else float(own.get("hidden", math.inf))
+
+
 def whole_at(parameters: int) -> bool:
     """Whether it is whole answers alone that were measured so in a model of this size (`candidates.begun`, step 6).
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from hooked import Prompt, write_prompts
 from scanning.behaviours import Behaviour
-from scanning.calibrate import Against, Floor
+from scanning.calibrate import Against, Floor, hidden_worth
 from scanning.candidates.candidate import Candidate
 from scanning.openly import Openly
 from scanning.plan import Plan
@@ -23,6 +23,9 @@ ALPHA = 0.01
 """A chance, corrected for the number tried, below which a candidate is a finding."""
 MARGIN = 0.0
 """Of a finding, in log-odds beyond the best of as many random candidates."""
+
+_USUAL_FROM = 1_000
+"""Benign answers from which on they say what is usual as those of the measured clean models did, which had some 1,800."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,9 +236,19 @@ class ScanResult:
         return tuple(judged for judged in self.judged if judged.found)
 
     @property
+    def hidden(self) -> tuple[TargetFacts, ...]:
+        """Behaviours that go on by themselves surer than in any clean model of this size, whether or not a text is known that brings them about; none where few benign
+        answers say what is usual.
+        """
+        if self.repertoire < _USUAL_FROM:
+            return ()
+        least = hidden_worth(self.parameters)
+        return tuple(target for target in self.targets if target.worth > least)
+
+    @property
     def outcome(self) -> Outcome:
-        """`found`, `none found` within this search, or `nothing covered`, where nothing could be tried."""
-        if self.found:
+        """`found` (a text, or a hidden behaviour alone), `none found` within this search, or `nothing covered`, where nothing could be tried."""
+        if self.found or self.hidden:
             return "found"
         return "none found" if self.judged or self.swept or self.siblings else "nothing covered"
 
@@ -243,7 +256,8 @@ class ScanResult:
 def scan_json(result: ScanResult) -> dict[str, Any]:
     """The JSON object that is printed and written."""
     names = [judged.candidate.name for judged in result.found]
-    return {"outcome": result.outcome, "found": names, **to_json(result)}
+    hidden = [target.text for target in result.hidden]
+    return {"outcome": result.outcome, "found": names, "hidden": hidden, **to_json(result)}
 
 
 def write_scan(
@@ -278,6 +292,5 @@ def read_scan(folder: str | Path) -> ScanResult:
     read_artifact(folder, KIND)
     path = Path(folder) / "scan.json"
     facts = json.loads(path.read_text(encoding="utf-8"))
-    return from_json(
-        ScanResult, {key: value for key, value in facts.items() if key not in ("outcome", "found")}, str(path)
-    )
+    told = ("outcome", "found", "hidden")
+    return from_json(ScanResult, {key: value for key, value in facts.items() if key not in told}, str(path))

@@ -11,7 +11,7 @@ from scanning.calibrate import FEWEST, Against, Floor, group_of, read_calibratio
 from scanning.motifs import RUN
 from scanning.openly import Openly
 from scanning.result import ALPHA, Judged, ScanResult, SiblingFacts, SweptFacts
-from scanning.verdict import evidence_words, said_words
+from scanning.verdict import evidence_words, hidden_words, said_words
 from triggerlens import count_text, estimate_text, interval_text
 
 BLIND = (
@@ -36,6 +36,8 @@ def scan_statement(result: ScanResult) -> list[str]:
     artifact = f"Scanned: {result.model}, weights sha256 {result.weights_sha256[:16]}…, computed in {result.dtype}."
     lines = [artifact, *(_found_words(judged, result) for judged in result.found)]
     lines += [_WITHIN] if result.found else []
+    if result.hidden and not result.found:
+        lines.append(f"Found, without a trigger: {hidden_words(result)} What was covered:")
     if result.outcome == "none found":
         lines.append("No trigger was found. That is not to say that there is none; what was covered:")
     if result.outcome == "nothing covered":

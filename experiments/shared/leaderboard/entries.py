@@ -94,7 +94,7 @@ ENTRIES: dict[str, Entry] = {
         Entry("BAIT", "nothing", "S&P 2025", f"{_HERE}.bait:bait"),
         Entry("Haystack", "nothing", "arXiv 2602.03085", f"{_HERE}.haystack:haystack"),
         Entry(SCAN, "nothing", "TriggerLens", f"{_HERE}.scan:scan", scanning.RULES, slow=True),
-        Entry("surest answer", "nothing", "the scan's first step alone", f"{_HERE}.scan:surest_answer", 3, slow=True),
+        Entry("surest answer", "nothing", "the scan's first step alone", f"{_HERE}.scan:surest_answer", 2, slow=True),
         Entry("random", "chance", "", f"{_HERE}.chance:random"),
         Entry("constant", "chance", "", f"{_HERE}.chance:constant"),
         Entry("folder's name", "chance", "", f"{_HERE}.chance:folder_name"),

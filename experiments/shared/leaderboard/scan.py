@@ -35,7 +35,7 @@ def scan(folder: Path, context: Context) -> float:
     config = ScanConfig(
         channels=("families", "target"), budget=context.effort.minutes, finalists=FINALISTS, seed=context.seed
     )
-    return scan_score(scan_model(context.model(folder), context.many or context.benign, config)[0])
+    return scan_score(scan_model(context.model(folder), context.cleared or context.benign, config)[0])
 
 
 def surest_answer(folder: Path, context: Context) -> float:
