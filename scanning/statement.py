@@ -36,8 +36,8 @@ def scan_statement(result: ScanResult) -> list[str]:
     artifact = f"Scanned: {result.model}, weights sha256 {result.weights_sha256[:16]}…, computed in {result.dtype}."
     lines = [artifact, *(_found_words(judged, result) for judged in result.found)]
     lines += [_WITHIN] if result.found else []
-    if result.hidden and not result.found:
-        lines.append(f"Found, without a trigger: {hidden_words(result)} What was covered:")
+    if result.hidden and not any(judged.brings for judged in result.found):
+        lines.append(f"Found, without a trigger: {hidden_words(result)}")
     if result.outcome == "none found":
         lines.append("No trigger was found. That is not to say that there is none; what was covered:")
     if result.outcome == "nothing covered":
