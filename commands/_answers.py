@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,8 +43,7 @@ class AnswerOptions:
             raise UserError(
                 "--temperature and --max-new-tokens are of answers that the model writes; give --answers too"
             )
-        if not self.temperature >= 0:
-            raise UserError(f"--temperature {self.temperature}: must be 0 or above")
+        check_temperature(self.temperature)
         if self.answers > 1 and self.temperature == 0:
             raise UserError(f"--answers {self.answers}: without --temperature above 0 they would all be the same")
 
@@ -66,6 +66,16 @@ class AnswerOptions:
 
         sampling = Sampling(self.temperature, self.answers, seed) if self.temperature else None
         return write_answers(model, prompts, self.max_new_tokens, sampling=sampling, root=store, keep=keep)
+
+
+def check_temperature(temperature: float) -> None:
+    """Refuse what answers cannot be drawn at, or what no file of results can hold.
+
+    Raises:
+        UserError: it is negative, infinite or no number.
+    """
+    if not 0 <= temperature < math.inf:
+        raise UserError(f"--temperature {temperature}: must be 0 or above, and finite")
 
 
 @dataclass(frozen=True, kw_only=True)

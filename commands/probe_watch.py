@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands._answers import AnswerOptions
+from commands._answers import AnswerOptions, check_temperature
 from commands._console import console, emit
 from commands._options import ModelOptions, at_least_one, check_out, facts_on_model, notes_on_model
 from triggerlens import UserError, text_table
@@ -58,8 +58,7 @@ class Config(ModelOptions):
 
     def __post_init__(self) -> None:
         at_least_one(self, ("max_new_tokens", "batch_size", "limit"))
-        if not self.temperature >= 0:
-            raise UserError(f"--temperature {self.temperature}: must be 0 or above")
+        check_temperature(self.temperature)
 
 
 def main() -> None:

@@ -170,6 +170,8 @@ def test_contrast_pairs_can_be_replaced(command, own, tmp_path):
         (("observed-or-deployed", "--pairs", "none.json"), "none.json: no such file"),
         (("trigger-agnostic-probe", "--pairs", "none.json"), "none.json: no such file"),
         (("insertion", "--zoo", "x"), "insertion runs on no zoo"),
+        (("persistence-axes", "--grown"), "--grown, --no-grown: persistence-axes measures no further clean models"),
+        (("zoo-leaderboard", "--no-grown"), "--grown, --no-grown: zoo-leaderboard measures no further clean models"),
         (("zoo-leaderboard", "--zoo", "x"), "x: no zoo is built there; build it: zoo-build --out x"),
         (("zoo-leaderboard", "--seeds", "2"), "a leaderboard is drawn once, found 2 seeds; give one (--seeds 1)"),
         (("zoo-leaderboard", "--detectors", "nobody"), "nobody: no detector of that name"),

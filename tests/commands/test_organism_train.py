@@ -66,6 +66,7 @@ def test_a_folder_that_exists_is_left_as_it_was(command, tmp_path: Path) -> None
         ("--base year-code --trigger style --out x", True),
         ("year-code --base runs/base --out x", False),
         ("--base runs/base year-code --out x", False),
+        ("--base=runs/base year-code --out x", False),
         ("--out x base", False),
         ("--quick year-code --base runs/base --out x", False),
         ("nope --base m --out x", False),

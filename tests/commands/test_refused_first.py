@@ -210,7 +210,13 @@ def test_a_clean_twin_that_is_not_there_is_told_first(refused, tmp_path):
         (("probe-score", "year-code", "--max-new-tokens", 7), "give --answers too"),
         (("probe-train", "year-code", "--token-budget", 0), "--token-budget 0: must be at least 1"),
         (("probe-score", "year-code", "--token-budget", -5), "--token-budget -5: must be at least 1"),
-        (("probe-watch", "year-code", "--temperature", "nan"), "--temperature nan: must be 0 or above"),
+        (("probe-watch", "year-code", "--temperature", "nan"), "--temperature nan: must be 0 or above, and finite"),
+        (("probe-watch", "year-code", "--temperature", "inf"), "--temperature inf: must be 0 or above, and finite"),
+        (
+            ("probe-train", "year-code", "--read", "answer", "--answers", 2, "--temperature", "inf"),
+            "--temperature inf: must be 0 or above, and finite",
+        ),
+        (("probe-score", "year-code", "--answers", 2, "--temperature", "nan"), "--temperature nan: must be 0 or above"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )
