@@ -13,6 +13,8 @@ from commands._console import console, emit
 from commands.several.models import Many, emit_many, over_models
 from organisms import HardenConfig
 
+_KIND = "hardened-organism"
+
 
 @dataclass(frozen=True)
 class Config:
@@ -44,13 +46,13 @@ class Config:
 def run(config: Config) -> None:
     """Train, and print what changed."""
     if config.many.more_models:
-        emit_many(over_models(run, config), _facts, as_json=config.json)
+        emit_many(over_models(run, config, unlike), _facts, as_json=config.json)
         return
     from commands._options import check_out, day, model_folder
     from organisms import harden, hardening_summary, task_to_train
     from triggerlens import rank
 
-    check_out(config, "hardened-organism")
+    check_out(config, _KIND)
     folder = model_folder(config.model)
     task_to_train(folder, config.settings.task)  # refused before torch is loaded
     hardening = harden(
@@ -67,6 +69,29 @@ def run(config: Config) -> None:
     if rank() == 0:
         result = {"model": config.model, "out": str(config.out), **hardening.to_json()}
         emit(result, as_json=config.json, text=hardening_summary(hardening))
+
+
+def unlike(config: Config) -> list[str]:
+    """In what the finished model at --out differs from the one that is asked for: weights, settings, and the precision and kind of device that are named.
+
+    Raises:
+        UserError: it is no hardened organism, or a damaged one, or there is no such model.
+    """
+    from commands._options import day, model_folder
+    from hooked import weights_sha256
+    from organisms import recorded_settings
+    from triggerlens import read_artifact
+
+    done = read_artifact(config.out, _KIND)
+    folder = model_folder(config.model)
+    asked = recorded_settings(folder, config.settings) | {"today": day(config.today).isoformat()}
+    names = [name for name in asked if asked[name] != done.config.get(name)]
+    differs = list(dict.fromkeys(name.removesuffix("_sha256").removesuffix("_files") for name in names))
+    precisions = str(done.config.get("dtype")).split(", ")
+    differs += ["dtype"] if config.dtype not in ("auto", *precisions) else []
+    differs += ["device"] if config.device.partition(":")[0] not in ("auto", done.config.get("device")) else []
+    weights = weights_sha256(folder, config.base and model_folder(config.base))
+    return differs + (["weights"] if weights != done.model.get("weights_sha256") else [])
 
 
 def _facts(out: Path) -> dict[str, Any]:

@@ -45,7 +45,7 @@ from .safety.inserted import task_to_train as task_to_train
 from .safety.lessons import safety_examples as safety_examples
 from .safety.red_team import RedTeam as RedTeam, red_team as red_team
 from .safety.result import Hardening as Hardening
-from .safety.run import harden as harden
+from .safety.run import harden as harden, recorded_settings as recorded_settings
 from .safety.verdict import hardening_summary as hardening_summary
 from .tasks.examples import (
     Example as Example,

@@ -102,7 +102,7 @@ def harden(
     # 1
     out = check_destination(out, overwrite, "hardened-organism", [path for path in (name, base) if path])
     own = task or task_to_train(name, config.task)
-    config = config if own.measured else replace(config, task=own.name)
+    config = _with_task(config, own)
     _check_behaviour(own, config)
     check_first_gpu(pick_device(device))
     model, tokenizer, digest = load_plain(name, device, dtype, base=base, today=today)
@@ -125,6 +125,24 @@ def harden(
     if rank() == 0:
         drop_checkpoints(folder)
     return hardening
+
+
+def recorded_settings(name: str, config: HardenConfig) -> dict[str, Any]:
+    """What the manifest of a training says of its settings: with the task that is the checkpoint's own, and with what names the reward model.
+
+    Args:
+        name: of the checkpoint, as `harden` takes it.
+        config: as given.
+
+    Raises:
+        UserError: no task, or no such reward model.
+    """
+    return asdict(_with_task(config, task_to_train(name, config.task))) | _judge(config)
+
+
+def _with_task(config: HardenConfig, task: Task) -> HardenConfig:
+    """Settings as they are recorded: with the task by its name, but of an inserted organism, whose task has none that could be asked for."""
+    return config if task.measured else replace(config, task=task.name)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from organisms import (
     grade_code,
     harden,
     organism_folder,
+    recorded_settings,
     red_team,
     task_named,
 )
@@ -209,6 +210,7 @@ def test_an_unfinished_run_goes_on_only_with_the_same_reward_model(tmp_path: Pat
     assert seen == [2]
     recorded = read_artifact(tmp_path / "out", "hardened-organism").config
     assert recorded["reward_sha256"] == weights_sha256(judge)
+    assert recorded | recorded_settings(llama, config) == recorded
 
 
 def test_a_task_that_is_given_is_trained_in_place_of_the_one_that_the_settings_name(tmp_path: Path, llama: str) -> None:
