@@ -49,12 +49,12 @@ def console(
         default: where given, what options have that are not asked for.
     """
     defaults: dict[str, Any] = {} if default is None else {"default": default}
-    with _interrupts() as interrupted:
+    with _interrupts():
         try:
             run(tyro.cli(config_class, args=arguments, description=inspect.getdoc(config_class), **defaults))
         except (Exception, KeyboardInterrupt) as error:
             # A library that is being imported may make another exception of an interrupt.
-            if interrupted or isinstance(error, KeyboardInterrupt):
+            if interrupted() or isinstance(error, KeyboardInterrupt):
                 _end(130, INTERRUPTED)
             if isinstance(error, UserError):
                 _end(2, f"error: {' '.join(str(error).split())}")
@@ -68,24 +68,42 @@ def _end(status: int, line: str) -> NoReturn:
     sys.exit(status)
 
 
+_noted: list[int] = []
+"""Interrupts of the command that runs."""
+
+
+def interrupted() -> bool:
+    """Whether Ctrl-C was pressed since the command began: what fails then is taken to fail of that, whatever a library has made of it."""
+    return bool(_noted)
+
+
 @contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Within, Ctrl-C raises KeyboardInterrupt and is noted in the list; a second one, while the command tidies up, does nothing."""
-    noted: list[int] = []
+def _interrupts() -> Iterator[None]:
+    """Within, Ctrl-C raises KeyboardInterrupt and is noted. Another one does nothing while the command tidies up, and ends it where the first was swallowed: by
+    a finaliser, in which Python drops every exception, or by a library.
+    """
 
     def note(number: int, frame: Any) -> None:
-        if not noted:
-            noted.append(number)
+        _noted.append(number)
+        if not _of_interrupt(sys.exception()):
             raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
-        yield noted
+        yield
         return
     before = signal.signal(signal.SIGINT, note)
     try:
-        yield noted
+        yield
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN if noted else before)
+        signal.signal(signal.SIGINT, signal.SIG_IGN if _noted else before)
+        _noted.clear()
+
+
+def _of_interrupt(error: BaseException | None) -> bool:
+    """Whether what is being handled is an interrupt, or was raised while one was."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _full_disk(error: BaseException) -> str | None:

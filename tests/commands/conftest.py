@@ -1,8 +1,17 @@
 import importlib
+import signal
 import sys
 
 import pytest
 from calling import Outcome
+
+
+@pytest.fixture
+def interruptible():
+    """Ctrl-C does afterwards what it did before: a command that was interrupted leaves it ignored, since it is about to end."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What all commands share: a refusal while options are read is one line, and a manifest names every option once."""
 
+import contextlib
 import errno
 import json
 import os
@@ -102,20 +103,65 @@ def test_an_interrupted_run_says_how_to_go_on(capsys):
     assert capsys.readouterr().err.startswith("interrupted: run the same command again")
 
 
-def test_an_interrupt_that_a_library_makes_another_error_of_is_still_one_line(capsys):
-    def importing(config):
-        try:
-            os.kill(os.getpid(), signal.SIGINT)
-        except KeyboardInterrupt:
-            raise RuntimeError("Failed to import a library because of the following error") from None
-
-    before = signal.getsignal(signal.SIGINT)
+def import_a_library():
     try:
-        with pytest.raises(SystemExit, match="130"):
-            console(Command, importing, [])
-    finally:
-        signal.signal(signal.SIGINT, before)
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ImportError("Failed to import a library because of the following error") from None
+
+
+def test_an_interrupt_that_a_library_makes_another_error_of_is_still_one_line(capsys, interruptible):
+    with pytest.raises(SystemExit, match="130"):
+        console(Command, lambda config: import_a_library(), [])
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+class Finalised:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+def in_a_finaliser():
+    Finalised()
+
+
+def by_a_library():
+    with contextlib.suppress(ImportError):
+        import_a_library()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("swallowed", [in_a_finaliser, by_a_library])
+def test_an_interrupt_that_was_swallowed_leaves_the_next_one_to_end_the_command(interruptible, swallowed):
+    went_on = []
+
+    def running(config):
+        swallowed()
+        went_on.append(1)
+        signal.raise_signal(signal.SIGINT)
+        went_on.append(2)
+
+    with pytest.raises(SystemExit, match="130"):
+        console(Command, running, [])
+    assert went_on == [1]
+
+
+def test_while_a_command_tidies_up_another_interrupt_does_nothing(interruptible):
+    tidied = []
+
+    def running(config):
+        try:
+            import_a_library()
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            with contextlib.suppress(ValueError):
+                raise ValueError
+            signal.raise_signal(signal.SIGINT)
+            tidied.append(True)
+
+    with pytest.raises(SystemExit, match="130"):
+        console(Command, running, [])
+    assert tidied
 
 
 @pytest.mark.parametrize("moment", ["import commands", "import commands._console, commands.probe_train"])
