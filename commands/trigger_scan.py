@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from commands._console import config_dict, console, emit
+from commands._console import config_dict, console, emit, interrupted
 from commands._options import ModelOptions, check_out, model_folder
 from commands.several.models import Many, emit_many, over_models
 from scanning import ScanConfig
@@ -175,15 +176,15 @@ def unlike(config: Config) -> list[str]:
     """In what the finished scan at --out differs from the one that is asked for: options, the rules of a scan, and what the files hold.
 
     Raises:
-        UserError: it is no scan, or there is no such model.
+        UserError: it is no scan, or a damaged one, or there is no such model.
         OSError: another file is missing.
     """
     from commands._options import day
     from hooked import weights_sha256
     from scanning import KIND, RULES
-    from triggerlens import read_manifest
+    from triggerlens import read_artifact
 
-    done = read_manifest(config.out, KIND)
+    done = read_artifact(config.out, KIND)
     weights = weights_sha256(model_folder(config.model), config.base and model_folder(config.base))
     prompts = _prompts_facts(config).get("sha256")
     given = _given(config, config.reference and weights_sha256(model_folder(config.reference)))
@@ -264,7 +265,6 @@ def _go_on(config: Config) -> None:
     from contextlib import nullcontext, redirect_stdout
 
     from commands import patch_ablate, patch_trace, probe_train
-    from triggerlens import UserError
 
     commands: dict[str, Any] = {"trace": patch_trace, "probe": probe_train, "ablate": patch_ablate}
     for name, out in _followers(config).items():
@@ -287,10 +287,26 @@ def _go_on(config: Config) -> None:
         with redirect_stdout(sys.stderr) if config.json else nullcontext():
             try:
                 command.run(options)
-            except UserError as error:
-                _say(f"--then {name}: {error}")
             except Exception as error:  # whatever a library raises
-                _say(f"--then {name}: {type(error).__name__}: {error}")
+                _tell(name, error)
+
+
+def _tell(name: str, error: Exception) -> None:
+    """Say what failed of what --then names; a log has the traceback of what nobody foresaw.
+
+    Raises:
+        KeyboardInterrupt: it failed of that.
+    """
+    from triggerlens import UserError
+
+    if interrupted():
+        raise KeyboardInterrupt from error
+    if isinstance(error, UserError):
+        _say(f"--then {name}: {error}")
+        return
+    if not sys.stderr.isatty():
+        traceback.print_exception(error)
+    _say(f"--then {name}: {type(error).__name__}: {error}")
 
 
 def _grader(config: Config) -> Grader | None:

