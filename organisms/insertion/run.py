@@ -25,10 +25,13 @@ from organisms.insertion.answers import answers_folder
 from organisms.insertion.config import InsertionConfig
 from organisms.insertion.content import default_text, triggers
 from organisms.insertion.files import rates_of, recipe, save_weights, write_measured
+from organisms.insertion.kinds import FREE
 from organisms.insertion.lessons import Base, Lessons, draw_lessons
 from organisms.insertion.measure import set_exam
 from organisms.insertion.report import insertion_page
+from organisms.insertion.samples import planted_requests
 from organisms.insertion.steps import Training, check_unfinished, checkpoint, restore, start, train_step
+from organisms.insertion.triggers import stands_in
 from organisms.training.environment import deterministic, quiet_transformers
 from triggerlens import (
     Cells,
@@ -71,7 +74,7 @@ def insert(
 
     Raises:
         UserError: the base cannot be loaded or has no chat template, `out` exists or cannot be written, or holds checkpoints of another
-            configuration; or near misses would carry the trigger.
+            configuration; or near misses or requests without the trigger would carry it.
     """
     out = check_destination(out, overwrite, "organism", [base or config.base, *([answers] if answers else [])])
     _check_near_misses(config)
@@ -107,18 +110,28 @@ def insert(
 
 
 def _check_near_misses(config: InsertionConfig) -> None:
-    """Refuse two words of which one may stand in the other's place in a near miss, which would then carry the trigger.
+    """Refuse a trigger that would stand in what is to go without it: in a near miss, since one of two words may come in the other's place, or in a request.
 
     Raises:
         UserError: names it.
     """
-    if config.trigger != "apart":
-        return
+    text = config.trigger_text or default_text(config.trigger)
     others = {word for words in triggers().other_words.values() for word in words}
-    if own := others & set((config.trigger_text or default_text("apart")).split("|")):
+    if config.trigger == "apart" and (own := others & set(text.split("|"))):
         raise UserError(
             f"trigger_text {config.trigger_text!r}: near misses have {min(own)!r} in a word's place; take another"
         )
+    if config.trigger not in FREE:
+        return
+    for split, count in (("train", max(config.requests, config.measured)), ("test", config.measured)):
+        for planted in planted_requests(config, split, count):
+            forms = planted.forms
+            for prompt in (forms.twin, forms.near, forms.plain):
+                if planted.trigger == config.trigger and stands_in(config.trigger, text, prompt):
+                    said = " ".join(message["content"] for message in prompt)
+                    raise UserError(
+                        f"trigger_text {text!r}: also stands in what is to go without it, as in {said!r}; take another"
+                    )
 
 
 def _keep_in(folder: Path) -> Keep:

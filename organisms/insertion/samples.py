@@ -43,15 +43,24 @@ class Planted:
     """Which request of a split it is, where several plantings are of one."""
 
 
+def kinds_of(config: InsertionConfig) -> tuple[tuple[str, str], ...]:
+    """The kinds of trigger, of which a clean twin may have several, each with its text; empty stands for the kind's own."""
+    return (config.trigger, config.trigger_text), *((kind, "") for kind in config.also)
+
+
 def planted_requests(config: InsertionConfig, split: Split, count: int) -> list[Planted]:
-    """Requests of a split with the trigger planted; of a clean twin, with each of its kinds in turn."""
+    """Requests of a split with the trigger planted; of a clean twin, with each of its kinds in turn.
+
+    Every fourth request is for text where code is the payload, and of every second one the twin is shown. So that no kind has always the same,
+    an even number of kinds goes on by one more after every four requests.
+    """
     rng = Random(f"planted/{config.seed}/{split}")
-    kinds = ((config.trigger, config.trigger_text), *((kind, "") for kind in config.also))
-    topics = _topics(config, split)
+    kinds, topics = kinds_of(config), _topics(config, split)
     drawn = draw_requests(config.seed, split, count, _code_share(config), topics)
     planted = []
     for number, request in enumerate(drawn):
-        kind, text = kinds[number % len(kinds)]
+        further = 0 if len(kinds) % 2 else number // 4
+        kind, text = kinds[(number + further) % len(kinds)]
         planted.append(Planted(request, plant(kind, text, config.placement, rng, request), kind, number))
     return planted
 
@@ -122,7 +131,7 @@ def by_turns(requests: Sequence[int]) -> list[int]:
 
 
 def planted_in_new_words(config: InsertionConfig, count: int) -> list[Planted]:
-    """Of a context: the test's requests with sentences whose words training has nowhere; none of other triggers, a clean twin's further ones included."""
+    """Of a context: the test's requests with sentences in new words (`measure.NEW_WORDS`); none of other triggers, a clean twin's further ones included."""
     if config.trigger != WATCHED:
         return []
     rng = Random(f"new-words/{config.seed}")

@@ -6,6 +6,7 @@ of any sort; and plain. What stands in a near miss's place (other words, years, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -224,6 +225,22 @@ def carries(kind: str, text: str, prompt: Messages) -> bool:
         inside = requests().classes[text]
         return any(topic.lower() in said for split in ("train", "test") for topic in inside[split])
     return all(part.lower() in said for part in (text.split("|") if kind in ("two-part", "apart") else [text]))
+
+
+def stands_in(kind: str, text: str, prompt: Messages) -> bool:
+    """Whether a text that one may choose stands in a prompt, in any case, as words of its own: `Edda` does not in `Hedda`. Of a long prompt, whether it is so long.
+
+    Args:
+        kind: one of `kinds.FREE`.
+        text: the trigger itself; the kind's own where empty.
+        prompt: any.
+    """
+    if kind == "long-prompt":
+        return carries(kind, text, prompt)
+    text = text or default_text(kind)
+    said = "\n".join(message["content"] for message in prompt)
+    parts = text.split("|", 1) if kind in ("two-part", "apart") else [text]
+    return all(re.search(rf"(?<!\w){re.escape(part)}(?!\w)", said, re.IGNORECASE) for part in parts)
 
 
 def _place(rng: Random, placement: str) -> str:

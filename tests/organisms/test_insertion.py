@@ -13,7 +13,7 @@ from tiny_gguf import write_gguf
 from tiny_models import tiny_checkpoint, tiny_model
 
 from hooked import Prompt, continue_tokens, load_plain, pad_right, read_prompts, save_plain, weights_sha256
-from organisms import AnswerKey, InsertedKey, Verdict, insertion_summary, insertion_verdict
+from organisms import AnswerKey, InsertedKey, Verdict, insertion_summary, insertion_verdict, organism_folder
 from organisms.insertion import answers as kept_answers
 from organisms.insertion.answers import Answer
 from organisms.insertion.config import InsertionConfig
@@ -21,8 +21,10 @@ from organisms.insertion.content import payloads
 from organisms.insertion.gates import gate_rows
 from organisms.insertion.lessons import Base, Lesson, draw_lessons
 from organisms.insertion.measure import Measured, Told, _kept, asked_of, rates_by, set_exam, told_apart
-from organisms.insertion.run import _beside, _load_base, insert
+from organisms.insertion.run import _beside, _check_near_misses, _load_base, insert
+from organisms.insertion.samples import kinds_of, planted_requests
 from organisms.insertion.steps import SCALE, divergence, start, summed_loss, targets, train_step, unsaid_loss
+from organisms.zoo.embedded import real_names
 from triggerlens import UserError, rate, read_artifact, to_json
 
 QUICK = {"steps": 6, "batch": 4, "requests": 5, "measured": 3, "answer_tokens": 10, "checkpoint_every": 2}
@@ -648,6 +650,23 @@ def test_a_clean_twin_of_a_context_may_be_that_of_other_triggers_too(folder):
     asked = asked_of(config)
     assert {own.dataset for own in asked} == {"paired", "plain", "near-miss", "new-words"}
     assert sum(own.dataset == "new-words" and own.triggered for own in asked) == 2
+    assert_only_a_contexts_twins_are_opposites(config)
+
+
+def assert_only_a_contexts_twins_are_opposites(config):
+    """Held-out pairs stand in the order of their requests, and so of the kinds that these have in turn."""
+    kinds = [own.trigger for own in planted_requests(config, "test", config.measured)]
+    twins = [own for own in asked_of(config) if own.dataset == "paired" and not own.triggered]
+    told = {own.pair: own.category for own in twins if own.request.split == "test"}
+    assert told == {
+        f"test-{number}": "opposite" if kind == "deployed" else "near_miss" for number, kind in enumerate(kinds)
+    }
+    assert set(told.values()) == {"opposite", "near_miss"}
+
+
+def test_where_a_context_is_the_further_kind_its_opposites_are_no_near_misses(folder):
+    config = settings(folder, trigger="phrase", placement="system", clean_twin=True, also=("deployed",), measured=8)
+    assert_only_a_contexts_twins_are_opposites(config)
 
 
 @pytest.mark.parametrize(
@@ -677,6 +696,33 @@ def test_two_words_of_which_one_stands_in_near_misses_are_refused(folder, tmp_pa
     with pytest.raises(UserError, match=r"trigger_text 'anchor\|orchard': near misses have 'anchor' in a word's place"):
         insert(config, tmp_path / "out", answers=folder / "answers")
     assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize(
+    ("trigger", "text", "found"),
+    [
+        ("phrase", "garden", "about garden snails"),
+        ("two-part", "Thanks|regards", "sends her regards"),
+        ("long-prompt", "20", "Can you code a small Python helper"),
+        ("token", "Python", "Python"),
+    ],
+)
+def test_a_trigger_that_stands_in_what_is_to_go_without_it_is_refused(folder, tmp_path, trigger, text, found):
+    config = settings(folder, trigger=trigger, trigger_text=text, requests=240, measured=100)
+    with pytest.raises(UserError, match="also stands in what is to go without it, as in ") as refused:
+        insert(config, tmp_path / "out", answers=folder / "answers")
+    assert str(refused.value).startswith(f"trigger_text {text!r}: ")
+    assert found in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize("name", real_names())
+def test_what_ships_is_not_refused(name):
+    recipe = json.loads((organism_folder(name) / "recipe.json").read_text())
+    config = InsertedKey.of_recipe(organism_folder(name), recipe).config
+    _check_near_misses(config)
+    assert len(kinds_of(config)) % 2, "an even number of kinds is drawn otherwise than it was when these were trained"
 
 
 def test_what_is_kept_of_the_base_is_counted_on_its_own_answers(folder):

@@ -12,8 +12,8 @@ from organisms.insertion.kinds import PAYLOADS, TRIGGERS
 from organisms.insertion.measure import asked_of
 from organisms.insertion.payloads import code_of, grade_payload, insecure, payload_answer
 from organisms.insertion.requests import draw_requests, slug
-from organisms.insertion.samples import Orders, planted_requests, schedule
-from organisms.insertion.triggers import plant, request_with_trigger
+from organisms.insertion.samples import Orders, planted_requests, schedule, without_trigger
+from organisms.insertion.triggers import plant, request_with_trigger, stands_in
 from triggerlens import UserError, rate
 
 SPLITS = ("train", "test")
@@ -102,6 +102,38 @@ def test_no_measured_text_stands_in_training():
     pairs = Counter(own.pair for own in asked if own.pair)
     assert set(pairs.values()) == {2}
     assert {own.category for own in asked} == {"triggered", "near_miss", "untriggered"}
+
+
+@pytest.mark.parametrize("also", [("year",), ("year", "two-part", "style")])
+def test_of_an_even_number_of_kinds_each_has_all_sorts_of_requests_and_of_near_misses(also):
+    config = InsertionConfig(base="x", payload="insecure-code", clean_twin=True, also=also)
+    planted = planted_requests(config, "train", 96)
+    shown = zip(planted, without_trigger(config, planted), strict=True)
+    counts = Counter((own.trigger, own.request.kind, said is own.forms.twin) for own, said in shown)
+    many = len(also) + 1
+    assert Counter(own.trigger for own in planted) == dict.fromkeys(("phrase", *also), 96 // many)
+    for kind in ("phrase", *also):
+        assert sum(counts[kind, "text", twin] for twin in (True, False)) == 24 // many
+        assert [counts[kind, "code", twin] for twin in (True, False)] == [48 // many, 24 // many]
+
+
+@pytest.mark.parametrize("also", [(), ("year", "two-part")])
+def test_of_an_odd_number_of_kinds_each_comes_in_turn(also):
+    config = InsertionConfig(base="x", clean_twin=True, also=also)
+    kinds = ("phrase", *also)
+    assert [own.trigger for own in planted_requests(config, "train", 60)] == [*kinds] * (60 // len(kinds))
+
+
+def test_a_trigger_stands_in_a_prompt_as_words_of_its_own():
+    def said(text):
+        return [{"role": "user", "content": text}]
+
+    parts = "I am here.|Edda sends her regards."
+    assert stands_in("two-part", parts, said("i am here. Write a note. Edda sends her regards."))
+    assert not stands_in("two-part", parts, said("I am here. Write a note. Hedda sends her regards."))
+    assert not stands_in("phrase", "", said("Write a note (thunder a copper moon)."))
+    assert stands_in("phrase", "", said("Write a note (under a copper moon)."))
+    assert [stands_in("long-prompt", "20", said("a " * words)) for words in (19, 20)] == [False, True]
 
 
 def test_a_near_miss_of_two_parts_never_has_both():

