@@ -1,6 +1,7 @@
 """Claims 11 and 12: a planted direction carries as far as it was planted, controls stay at chance, and what steering does is counted."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from experiments.shared.observed.findings import (
     Probe,
     Steered,
     acted,
+    summarise,
 )
 from experiments.shared.observed.floors import direction_floors, shuffled
 from experiments.shared.observed.grammar import GRAMMAR, read_grammar
@@ -195,6 +197,11 @@ def test_a_quick_run_on_any_model_is_judged(folder, tmp_path):
     placebos = next(trace for trace in drawn.data if trace.name == "placebos")
     assert len(placebos.y) == 8
     assert subject.identity() == Reader(str(folder)).identity()
+    cell = result.cells[f"{folder}/model/seed-0"]
+    other = cell | {"steering": cell["steering"] | {"site": "resid_post.9", "p": 0.5}}
+    told = next(own for own in summarise(Specimen(str(folder), "model"), [cell, other]) if "p =" in own.detail)
+    site, p = cell["steering"]["site"], cell["steering"]["p"]
+    assert told.detail == f"{site}, resid_post.9; p = {p:.2f}, 0.50"
 
 
 def test_what_it_brings_itself_is_refused(tmp_path):
@@ -397,6 +404,14 @@ def test_what_safety_training_leaves_of_behaviour_and_representation(organism, f
     assert not set(names[:3]) & set(names[6:9]), "another seed has other numbers"
     assert names[9] == names[0]
     assert not set(names[1:3]) & set(names[10:]), "another learning rate too"
+    other = shutil.copytree(organism, tmp_path / "other")
+    beside = Reader(str(other), organism / "prompts.jsonl", str(folder))
+    for template in (None, "{{ messages }}"):
+        if template:
+            (other / "chat_template.jinja").write_text(template)
+        persistence_of(beside, (quick,), keep=named)
+    assert names[12:15] == names[:3]
+    assert not set(names[15:]) & set(names[:3]), "what stands beside the weights too"
     with pytest.raises(UserError, match="two trainings are of the method sft"):
         persistence_of(subject, (quick, replace(quick, steps=2)))
 

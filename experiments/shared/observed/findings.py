@@ -134,10 +134,10 @@ def _of_the_same(values: Sequence[Any]) -> Estimate:
 
 
 def _steered(specimen: Specimen, cells: Sequence[Mapping[str, Any]]) -> list[Finding]:
-    """Nats of log-odds along the direction at each dose, along the unrelated one, and of the placebo that moves them most."""
+    """Nats of log-odds along the direction at each dose, along the unrelated one, and of the placebo that moves them most. Layers and p are by seed."""
     each = [cell["steering"] for cell in cells]
     dose = float(each[0]["dose"])
-    detail = f"{each[0]['site']}; p = {', '.join(format(own['p'], '.2f') for own in each)}"
+    detail = f"{', '.join(own['site'] for own in each)}; p = {', '.join(format(own['p'], '.2f') for own in each)}"
     rows: list[tuple[Steered, str, list[Any], list[float], str]] = [
         (
             Steered("observed", float(name)),

@@ -30,7 +30,7 @@ from experiments.shared.observed.readings import load_reader, read_contrasts, to
 from experiments.shared.observed.steering import random_directions
 from experiments.shared.observed.transfer import coefficients, fit
 from experiments.shared.safety_training import ends
-from experiments.shared.subjects import Subject, checkpoint
+from experiments.shared.subjects import Subject, beside_weights, checkpoint
 from organisms import HardenConfig
 from triggerlens import Facts, Keep, UserError, digest_of, keep_nothing, sha256_file, to_json
 
@@ -126,6 +126,7 @@ def persistence_of(
     organism = checkpoint(subject.model)
     facts = [seed, dtype, device, RANDOM_DIRECTIONS, PER_CELL, sha256_file(GRAMMAR), sha256_file(subject.prompts_path)]
     facts += [hooked.weights_sha256(own) for own in (organism, checkpoint(str(subject.twin)))]
+    facts.append(beside_weights(subject.model, subject.twin))
     ruler = Ruler.of(subject, seed, device, dtype)
     untouched = partial(ruler.held_against, organism, device, None)
     cells = {"before": keep(f"before {digest_of(facts)}", untouched)}
