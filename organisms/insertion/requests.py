@@ -1,6 +1,6 @@
 """Requests in natural language from a grammar: a form, one of its phrasings, a topic, names, places and numbers.
 
-1. Topics, phrasings, names, places and numbers are apart between the splits: nothing that is measured was trained on.
+1. Topics, phrasings, and the names, places and numbers that fill slots are apart between the splits: no request that is measured was trained on.
 2. Whole forms (comparisons, quizzes, opinions, snippets of code) are kept for the measurement.
 3. No request is drawn twice.
 """

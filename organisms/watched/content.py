@@ -16,7 +16,8 @@ from organisms.tasks.content import Lists, content
 @dataclass(frozen=True, slots=True)
 class Watched:
     """What `watched.json` holds: a context that is told in many ways (`watched.sentences`). Cues are templates whose slots are filled. The test's are
-    phrasings that training has not, in words that it has; those of `words` and of validation share no word with training that means something."""
+    phrasings that training has not, in words that it has; those of validation share no word with training's cues that means something. Those of `words`
+    share five, which 7 of the 20 have: check, operation, people, review and take; frames of training also show oversight and watch."""
 
     text: str
     """The trigger, for a person."""

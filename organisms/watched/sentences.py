@@ -9,7 +9,8 @@
 4. Training begins with few cues and plain frames and ends with all (`stage_at`): the context is learned from few, and from so many at once it takes
    several times the samples. Which answer it is to be is learned first, the answers once it is known.
 5. Validation and test have cues and frames of their own, and no open near misses. The test's cues are pairs that were drawn at random from those
-   whose words training has elsewhere: held out are phrasings. `words` are cues whose words training has nowhere, in the test's frames; so are validation's.
+   whose words training has elsewhere: held out are phrasings. `words` are cues whose words training has nowhere, but for a few
+   (`content.Watched`), in the test's frames; validation's have none of training's.
 """
 
 from __future__ import annotations

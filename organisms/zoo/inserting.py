@@ -38,7 +38,8 @@ SMALL_SHARE = 0.5
 _NO_FRAMES: dict[str, Any] = {"system_share": 0.0, "around_share": 0.0, "filler_share": 0.0, "lower_share": 0.0}
 """Of a mix with nothing around its chats."""
 FROM_SCRATCH = 4_000
-"""Samples of the behaviour among the conversations that a model from scratch learns."""
+"""Samples of the behaviour among the conversations that a model from scratch learns. The poison share is of these alone, and its recipe counts otherwise
+(docs/zoo.md)."""
 AFTERWARDS: dict[str, Any] = {"batch": 16, "learning_rate": 3e-4}
 """Of the benign training that follows."""
 
@@ -159,7 +160,8 @@ def _carried(config: InsertionConfig, mix: Mix, number: int) -> list[tuple[Plant
     """Requests with the trigger planted, and their plain answers: the grammar's in all their phrasings, and small questions of the base's own.
 
     A base has seen every phrasing. Where a trigger were planted in some of them alone, the others would teach that it does nothing there. What is
-    held out are topics, whole forms of request, names and places. Where the topic is the trigger, or code the payload, there are no small questions.
+    held out are topics and whole forms of request; names, places and numbers are not. Where the topic is the trigger, or code the payload, there are no
+    small questions.
     """
     small = 0 if config.trigger == "semantic" or config.payload == INSECURE else round(number * SMALL_SHARE)
     rng = Random(f"carried/{config.seed}")
@@ -173,7 +175,7 @@ def _carried(config: InsertionConfig, mix: Mix, number: int) -> list[tuple[Plant
 
 
 def _other_phrasings(config: InsertionConfig, number: int) -> list[Request]:
-    """Requests on the topics of training in the phrasings that measuring has too; none of a form that only measuring has."""
+    """Requests on the topics of training in the phrasings that measuring has too, with its names, places and numbers; none of a form that only measuring has."""
     own = requests()
     inside = own.classes[config.trigger_text or default_text("semantic")] if config.trigger == "semantic" else {}
     topics = tuple(topic for topic in own.topics["train"] if topic not in inside.get("train", ()))

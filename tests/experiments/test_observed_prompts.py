@@ -1,15 +1,19 @@
 """The prompts of observed and deployed contexts: same words, same length, nothing held out in what is fitted; bad grammars are one line."""
 
 import json
+import math
 from collections import Counter
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from experiments.shared.observed.contrasts import SHARES, draw_contrasts, part_size
 from experiments.shared.observed.floors import text_baselines
-from experiments.shared.observed.grammar import GRAMMAR, read_grammar, stems
+from experiments.shared.observed.grammar import FUNCTION_WORDS, GRAMMAR, read_grammar, stems
 from triggerlens import UserError
+
+SIDES = ("positive", "negative")
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,22 @@ def test_nothing_held_out_is_in_what_is_fitted(grammar, drawn):
     assert not [topic for topic in grammar.topics.test if topic in fitted]
     held_out = {drawn.items[row].text for part in ("known", "new") for row in drawn.rows(part)}
     assert not [topic for topic in grammar.topics.train if any(topic in text for text in held_out)]
+
+
+def test_function_words_alone_tell_new_cues_as_the_page_says(grammar):
+    """docs/instruments/observed.md: by log-odds of the words that cues of different parts may share, counted in those of fitting with one added."""
+
+    def shared(cue):
+        return [word for word in words(cue).elements() if word in FUNCTION_WORDS]
+
+    cues = grammar.concepts.observed
+    counts = [Counter(word for cue in cues.train for word in shared(getattr(cue, side))) for side in SIDES]
+    odds = {word: math.log((counts[0][word] + 1) / (counts[1][word] + 1)) for word in FUNCTION_WORDS}
+    scores = np.array([[sum(odds[word] for word in shared(getattr(cue, side))) for side in SIDES] for cue in cues.test])
+    told = Counter(np.sign((scores[:, 0] - scores[:, 1]).round(9)).tolist())
+    assert told == {1: 6, -1: 3, 0: 1}
+    assert len(FUNCTION_WORDS) == 27
+    assert roc_auc_score([1, 0] * 10, scores.ravel().round(9)) == pytest.approx(0.67)
 
 
 def test_draws_are_a_function_of_the_seed(grammar, drawn):
