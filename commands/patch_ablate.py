@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -76,9 +77,15 @@ def run(config: Config) -> None:
             share_cells(partial(compute_shared, with_whole_paths(config)), cells, config.where, bar)
     model = config.load_for(prompts)
     manifest = config.manifest("patch-ablate", "patch-ablate", model)
-    with writing_artifact(config.out, manifest, overwrite=config.overwrite) as folder:
-        board = scoreboard(config, key, prompts, model, folder / "checkpoint")
-        write_scoreboard(board, folder)
+    with ExitStack() as writing:
+
+        @cache
+        def folder() -> Path:
+            """Begun once there is something to write, as other drivers wait until it is whole."""
+            return writing.enter_context(writing_artifact(config.out, manifest, overwrite=config.overwrite))
+
+        board = scoreboard(config, key, prompts, model, lambda: folder() / "checkpoint")
+        write_scoreboard(board, folder())
     drop_cells(config.out)
     emit(removal_json(board), as_json=config.json, text=_text(board, config.out))
 
@@ -94,7 +101,7 @@ def scoreboard(
     key: AnswerKey | InsertedKey | None,
     prompts: Sequence[Prompt],
     model: HookedModel,
-    checkpoint: Path | None,
+    checkpoint: Callable[[], Path] | None,
 ) -> Scoreboard:
     """Every method, as the command line says; finished ones are read where they are kept."""
     from experiments import benign_lessons

@@ -24,6 +24,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from triggerlens.errors import UserError
+from triggerlens.locks import locked
 
 _NO_KIND = "something else"
 """What a manifest of none of our kinds is called."""
@@ -172,28 +173,74 @@ def writing_artifact(out: str | Path, manifest: Manifest, *, overwrite: bool = F
 
     An exception inside the block removes the temporary folder and leaves `out` as it was. With `overwrite` the old
     folder is removed only once the new one is whole. Where `out` is a link, the folder that it names is written, and the link stays.
+    Of two that write to one `out` the second waits until the first is done; so compute first, and enter the block to write.
 
     Raises:
-        UserError: as `check_destination`, or the folder cannot be written (no space, no permission).
+        UserError: as `check_destination`, also where another process has written `out` meanwhile; or the folder cannot be written (no space, no
+            permission). Other errors of the block go through.
     """
     out = Path(os.path.realpath(check_destination(out, overwrite, manifest.kind)))
     draft = out.with_name(f".{out.name}.partial")
+    with _told(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(draft):
+        check_destination(out, overwrite, manifest.kind)
+        try:
+            with _told(out):
+                shutil.rmtree(draft, ignore_errors=True)
+                draft.mkdir()
+            with _told(out, filled=draft):
+                yield draft
+            with _told(out):
+                _finish(draft, manifest)
+                _swap_in(draft, check_destination(out, overwrite, manifest.kind))
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def _alone(draft: Path) -> Iterator[None]:
+    """Hold a draft's lock, whose file goes with it: who waited for that file takes the next one."""
+    lock = draft.with_name(f"{draft.name}.lock")
+    with locked(lock):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told(out: Path, filled: Path | None = None) -> Iterator[None]:
+    """Say of `out` that it cannot be written; of a block that fills a draft only where that is why it failed."""
     try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        yield draft
-        files = sorted(path for path in draft.rglob("*") if path.is_file())
-        for path in files:  # safetensors makes files that only their owner can read
-            path.chmod(0o666 & ~_umask())
-        manifest.files = {path.relative_to(draft).as_posix(): sha256_file(path) for path in files}
-        write_json(draft / MANIFEST, manifest.__dict__)
-        _sync(draft / MANIFEST)
-        _swap_in(draft, check_destination(out, overwrite, manifest.kind))
+        yield
     except (OSError, SafetensorError) as error:  # safetensors has an exception of its own for a full disk
+        if filled is not None and not _is_unwritable(error, filled):
+            raise
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{out}: could not be written: {reason}; free space or give another --out") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+
+
+def _is_unwritable(error: Exception, draft: Path) -> bool:
+    """Whether the disk is why a draft could not be filled, and not, for instance, a file elsewhere that may not be read."""
+    if not isinstance(error, OSError):
+        return True
+    named = error.filename
+    elsewhere = isinstance(named, str | Path) and not Path(named).is_relative_to(draft)
+    return error.errno in _UNWRITABLE and not elsewhere
+
+
+def _finish(draft: Path, manifest: Manifest) -> None:
+    """Write the manifest of what the draft holds."""
+    files = sorted(path for path in draft.rglob("*") if path.is_file())
+    for path in files:  # safetensors makes files that only their owner can read
+        path.chmod(0o666 & ~_umask())
+    manifest.files = {path.relative_to(draft).as_posix(): sha256_file(path) for path in files}
+    write_json(draft / MANIFEST, manifest.__dict__)
+    _sync(draft / MANIFEST)
 
 
 def _swap_in(draft: Path, out: Path) -> None:

@@ -74,7 +74,7 @@ def patch_ablate(
     benign: Sequence[tuple[Prompt, str]] = (),
     edits: Sequence[AnyEdit] = (),
     methods: Sequence[Method] = METHODS,
-    checkpoint: Path | None = None,
+    checkpoint: Path | Callable[[], Path] | None = None,
     progress: Path | None = None,
     name: str | None = None,
 ) -> Scoreboard:
@@ -95,7 +95,7 @@ def patch_ablate(
             with the model's own answers.
         edits: ready edits that join the methods.
         methods: what is tried.
-        checkpoint: folder to write the best weight edit to; not written where None.
+        checkpoint: folder to write the best weight edit to, or what gives it once there is one to write; not written where None.
         progress: folder of `triggerlens.Cells` that keeps each result as it comes, so that the same call goes on where it
             stopped, and calls in several processes share the work; yours to remove once the scoreboard is saved (`triggerlens.drop_cells`).
         name: what to call the model; its own name where None.
@@ -212,7 +212,7 @@ class _Removal:
         board: Scoreboard,
         methods: Sequence[Method],
         keep: Keep,
-        checkpoint: Path | None,
+        checkpoint: Path | Callable[[], Path] | None,
         screening: Screening | None,
     ) -> Scoreboard:
         """Steps 2 to 4."""
@@ -232,7 +232,8 @@ class _Removal:
         board = replace(board, methods=tuple(ranked), oracle=oracle, route=route, notes=notes, screen=screened)
         if checkpoint is not None and board.best is not None:
             made = next(method for method in left if method.name == board.best.name)
-            board = replace(board, checkpoint=self.save(board.best, partial(trials.fitted, made), checkpoint))
+            folder = checkpoint() if callable(checkpoint) else checkpoint
+            board = replace(board, checkpoint=self.save(board.best, partial(trials.fitted, made), folder))
         return board
 
     def route(self) -> RouteFacts:

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from hooked import Prompt, write_prompts
 from patching import load_scoreboard, removal_json
-from triggerlens import cells_folder, read_artifact
+from triggerlens import Cells, cells_folder, read_artifact
 
 SMALL = (
     "--quick",
@@ -158,6 +158,28 @@ def test_a_finished_run_is_kept(command, checkpoint, prompts, finished):
     assert outcome.code == 2
     assert "already exists" in outcome.err
     assert (out / "scoreboard.json").read_bytes() == before
+
+
+@pytest.fixture
+def stopped(monkeypatch, tmp_path):
+    """A run is interrupted once it has a cell; what the cells had to be computed for, and what lay beside them meanwhile."""
+    computed, beside = [], []
+
+    def stop(*_, progress, config, **__):
+        Cells(progress, {"steps": config.steps}).keep("one", lambda: computed.append(config.steps) or {})
+        beside.extend(path.name for path in tmp_path.iterdir())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("patching.patch_ablate", stop)
+    return computed, beside
+
+
+def test_nothing_is_held_that_another_driver_waits_for_while_methods_are_tried(
+    command, checkpoint, prompts, stopped, tmp_path
+):
+    _, beside = stopped
+    assert command("patch-ablate", checkpoint, prompts, "--out", tmp_path / "out", "--quick").code == 130
+    assert beside == [".out.cells"]
 
 
 def test_a_clean_twin_has_nothing_to_remove(command, tmp_path):

@@ -1,8 +1,12 @@
 """Artifact folders appear whole or not at all, and damage is found and named."""
 
+import errno
 import json
 import resource
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -96,6 +100,35 @@ def test_a_failed_overwrite_keeps_the_old_folder(tmp_path):
     assert (tmp_path / "x" / "a.json").read_text() == "old"
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_of_two_that_write_to_one_folder_the_second_waits_and_neither_loses_a_file(tmp_path, overwrite):
+    """Each with files of its own, so that a mixture would show."""
+    with ThreadPoolExecutor() as threads:
+        with writing_artifact(tmp_path / "x", Manifest(kind="thing"), overwrite=overwrite) as folder:
+            (folder / "weights.txt").write_text("first")
+            second = threads.submit(write, tmp_path / "x", overwrite=overwrite)
+            time.sleep(0.3)
+            assert not second.done()
+            (folder / "report.txt").write_text("first")
+        refused = second.exception()
+    files = set(read_artifact(tmp_path / "x", "thing").files)
+    if overwrite:
+        assert (refused, files) == (None, {"a.json", "sub/b.txt"})
+    else:
+        assert "already exists" in str(refused)
+        assert files == {"weights.txt", "report.txt"}
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_what_a_kill_has_left_is_in_nobody_s_way(tmp_path):
+    (tmp_path / ".x.partial").mkdir()
+    (tmp_path / ".x.partial" / "half.json").write_text("{")
+    (tmp_path / ".x.partial.lock").touch()
+    write(tmp_path / "x")
+    assert set(read_artifact(tmp_path / "x", "thing").files) == {"a.json", "sub/b.txt"}
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
 @pytest.mark.parametrize("damage", ["change", "remove"])
 def test_a_damaged_file_is_named(tmp_path, damage):
     write(tmp_path / "x")
@@ -142,3 +175,27 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path, tensors):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("elsewhere", ["/nonexistent/model.bin", "unreadable"])
+def test_what_fails_in_the_block_for_another_reason_is_not_told_as_a_full_disk(tmp_path, elsewhere):
+    """A file that is read while the folder is filled may be missing, or another user's."""
+
+    def read():
+        with writing_artifact(tmp_path / "x", Manifest(kind="thing")):
+            if elsewhere == "unreadable":
+                raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "elsewhere"))
+            Path(elsewhere).read_bytes()
+
+    with pytest.raises(OSError, match=r"No such file|Permission denied"):
+        read()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_a_folder_that_cannot_be_written_is_said(tmp_path, reason):
+    with (
+        pytest.raises(UserError, match="x: could not be written: no; free space or give another --out"),
+        writing_artifact(tmp_path / "x", Manifest(kind="thing")) as folder,
+    ):
+        raise OSError(reason, "no", str(folder / "a.txt"))
