@@ -39,6 +39,7 @@ def console(
     run: Callable[[Config], None],
     arguments: Sequence[str] | None = None,
     default: Config | None = None,
+    interrupted_line: Callable[[Config], str] = lambda config: INTERRUPTED,
 ) -> None:
     """Parse the command line into `config_class`, whose fields and docstrings are the options, and run.
 
@@ -47,15 +48,18 @@ def console(
         run: the command.
         arguments: words of the command line; those of this process where None.
         default: where given, what options have that are not asked for.
+        interrupted_line: what to say of a run that Ctrl-C ended.
     """
+    config: Config | None = None
     defaults: dict[str, Any] = {} if default is None else {"default": default}
     with _interrupts():
         try:
-            run(tyro.cli(config_class, args=arguments, description=inspect.getdoc(config_class), **defaults))
+            config = tyro.cli(config_class, args=arguments, description=inspect.getdoc(config_class), **defaults)
+            run(config)
         except (Exception, KeyboardInterrupt) as error:
             # A library that is being imported may make another exception of an interrupt.
             if interrupted() or isinstance(error, KeyboardInterrupt):
-                _end(130, INTERRUPTED)
+                _end(130, INTERRUPTED if config is None else interrupted_line(config))
             if isinstance(error, UserError):
                 _end(2, f"error: {' '.join(str(error).split())}")
             if (told := _full_disk(error) or _no_memory(error) or _unreadable(error)) is not None:

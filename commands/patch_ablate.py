@@ -63,14 +63,14 @@ def main() -> None:
 def run(config: Config) -> None:
     """Check the input, try every method, write and print."""
     from patching import removal_json, write_scoreboard
-    from triggerlens import cells_folder, drop_cells, share_cells, writing_artifact
+    from triggerlens import cells_folder, drop_cells, release_cells, share_cells, writing_artifact
 
     check_out(config, "patch-ablate")
     key = answer_key(config)
     _defects(config)
     prompts = config.read()
     if config.overwrite:
-        drop_cells(config.out)
+        release_cells(config.out)
     if config.where.name != "serial":
         cells = cells_folder(config.out).resolve()
         with tqdm(desc="patch-ablate", unit="result", disable=None) as bar:

@@ -113,7 +113,7 @@ def _watched(
 def _keep(config: Config, model: HookedModel) -> Keep:
     """Keeps finished batches beside --out."""
     from hooked import identity_sha256, tokenizer_sha256
-    from triggerlens import Cells, cells_folder, drop_cells, keep_nothing, sha256_folder
+    from triggerlens import Cells, cells_folder, keep_nothing, release_cells, sha256_folder
 
     if config.out is None:
         return keep_nothing
@@ -122,15 +122,9 @@ def _keep(config: Config, model: HookedModel) -> Keep:
     settings["model"] = identity_sha256(model.identity())
     settings |= {"tokenizer": tokenizer_sha256(model.tokenizer), "ends": sorted(model.end_ids)}
     own = {name: settings[name] for name in settings if name != "most"}
-    try:
-        if config.overwrite and config.out.exists():
-            drop_cells(config.out)
-        return Cells(cells_folder(config.out), own).keep
-    except UserError:  # an unfinished run with other settings
-        if not config.overwrite:
-            raise
-        drop_cells(config.out)
-        return Cells(cells_folder(config.out), own).keep
+    if config.overwrite:
+        release_cells(config.out)
+    return Cells(cells_folder(config.out), own).keep
 
 
 def _batch(

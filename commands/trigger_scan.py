@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from commands import INTERRUPTED
 from commands._console import config_dict, console, emit, interrupted
 from commands._options import ModelOptions, check_out, model_folder
 from commands.several.models import Many, emit_many, over_models
@@ -28,6 +29,8 @@ _GRADED = 5
 """Candidates whose answers a grader judges."""
 FOUND = 3
 """Exit status where something was found."""
+ANEW = "interrupted: with --overwrite the same command begins anew"
+"""What an interrupt is told as there."""
 PAIRS = "prompts.jsonl"
 """What a scan that found something leaves for --then."""
 
@@ -60,7 +63,7 @@ class Config(ModelOptions):
 
 def main() -> None:
     """Entry point of the console script."""
-    console(Config, run)
+    console(Config, run, interrupted_line=lambda config: ANEW if config.overwrite else INTERRUPTED)
 
 
 def run(config: Config) -> None:

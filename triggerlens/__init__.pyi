@@ -22,6 +22,7 @@ from .cells import (
     drop_cells as drop_cells,
     in_turn as in_turn,
     keep_nothing as keep_nothing,
+    release_cells as release_cells,
     share_cells as share_cells,
     tensors_of as tensors_of,
     without_tensors as without_tensors,

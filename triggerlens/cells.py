@@ -16,7 +16,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -46,6 +46,8 @@ Keep = Callable[[str, Callable[[], Facts]], Facts]
 
 Value = TypeVar("Value")
 _RUN = "run.json"
+_BEFORE = "before.json"
+"""Settings of a run whose cells the next one may drop."""
 _CELL = re.compile(r"\.*[0-9a-f]{16}(\.partial|\.old)*")
 """Name of a cell's folder, whole or half written."""
 _PAUSE = 0.2
@@ -96,13 +98,15 @@ class Cells:
         with locked(self.folder / "run.lock"):
             theirs = _read_json(self.folder / _RUN)
             if theirs is None:
-                _drop_unclaimed(self.folder)
+                if _read_json(self.folder / _BEFORE) != ours:
+                    _drop_unclaimed(self.folder)
             elif theirs != ours:
                 changed = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
                 raise UserError(
                     f"{self.folder}: an unfinished run with other settings ({', '.join(changed)}); finish it, or --overwrite to drop it"
                 )
             self._claim()
+            (self.folder / _BEFORE).unlink(missing_ok=True)
 
     def keep(self, name: str, compute: Callable[[], Facts]) -> Facts:
         """The facts of a cell: those kept, or those that `compute` gives now.
@@ -253,6 +257,13 @@ def cells_folder(out: str | Path) -> Path:
     """Where the unfinished run towards `out` keeps its cells: hidden, beside its destination."""
     out = Path(out)
     return out.with_name(f".{out.name}.cells")
+
+
+def release_cells(out: str | Path) -> None:
+    """Let a run of any settings begin towards `out`: where they are those of the unfinished run there it goes on with its cells, else these are dropped."""
+    folder = cells_folder(out)
+    with suppress(FileNotFoundError):
+        (folder / _RUN).replace(folder / _BEFORE)
 
 
 def drop_cells(out: str | Path) -> None:

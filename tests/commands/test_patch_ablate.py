@@ -174,6 +174,17 @@ def stopped(monkeypatch, tmp_path):
     return computed, beside
 
 
+def test_an_interrupted_run_that_replaces_another_goes_on_too(command, checkpoint, prompts, stopped, tmp_path):
+    computed, _ = stopped
+    options = ("patch-ablate", checkpoint, prompts, "--out", tmp_path / "out", "--quick", "--overwrite")
+    for steps in (3, 3, 4):
+        outcome = command(*options, "--steps", steps)
+        assert outcome.code == 130
+        assert "run the same command again to go on" in outcome.err
+    assert computed == [3, 4], "other settings begin anew"
+    assert "other settings (steps)" in command(*options[:-1], "--steps", 5).err
+
+
 def test_nothing_is_held_that_another_driver_waits_for_while_methods_are_tried(
     command, checkpoint, prompts, stopped, tmp_path
 ):

@@ -132,6 +132,10 @@ def test_an_interrupted_run_goes_on_where_it_stopped(command, checkpoint, prompt
     kept = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
     assert [{"event": "answer", **row} for row in kept] == whole[:-1]
     assert command("probe-watch", *options, *out).code == 2, "a finished run is not overwritten"
+    calls.clear()
+    assert command("probe-watch", *options, *out, "--overwrite").code == 130
+    assert lines(command("probe-watch", *options, *out, "--overwrite"))[:-1] == whole[:-1]
+    assert len(calls) == 3, "nor what an interrupted run that replaces it has answered"
 
 
 def test_another_probe_in_the_same_folder_does_not_go_on_with_what_one_has_watched(

@@ -199,8 +199,10 @@ def test_a_stopped_scan_goes_on_with_the_same_files_alone(mine, stopped, tmp_pat
     assert "interrupted" in errors()
     (mine / "mine.txt").write_text("another\nlist\n")
     assert "other settings (candidates_sha256); finish it, or --overwrite to drop it" in errors()
-    assert "interrupted" in errors("--overwrite"), "which drops it, as is said"
-    assert "interrupted" in errors()
+    assert errors("--overwrite").endswith("interrupted: with --overwrite the same command begins anew\n"), (
+        "which drops it"
+    )
+    assert errors().endswith("interrupted: run the same command again to go on where it stopped\n")
     other_weights(tmp_path / "base")
     assert "other settings (reference_sha256)" in errors()
     assert "other settings (budget, reference_sha256)" in errors("--budget", 7)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from triggerlens import Busy, Cells, ExecutorConfig, UserError, in_turn, share_cells
+from triggerlens import Busy, Cells, ExecutorConfig, UserError, cells_folder, in_turn, release_cells, share_cells
 
 
 def test_a_cell_is_computed_once_and_read_back(tmp_path):
@@ -142,6 +142,20 @@ def test_a_refusal_before_the_first_cell_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="too few pairs"), tqdm(disable=True) as bar:
         share_cells(refused, folder, ExecutorConfig(), bar)
     assert Cells(folder).keep("first", dict) == {"rate": 0.5}
+
+
+@pytest.mark.parametrize(("seed", "computed"), [(0, []), (1, [1])])
+def test_cells_that_are_released_serve_the_same_settings_and_are_dropped_by_others(tmp_path, seed, computed):
+    out, anew = tmp_path / "out", []
+    Cells(cells_folder(out), {"seed": 0}).keep("one", lambda: {"seed": 0})
+    release_cells(out)
+    cells = Cells(cells_folder(out), {"seed": seed})
+    assert cells.keep("one", lambda: anew.append(seed) or {"seed": seed}) == {"seed": seed}
+    assert anew == computed
+    with pytest.raises(UserError, match=r"other settings \(seed\)"):
+        Cells(cells_folder(out), {"seed": 1 - seed})
+    release_cells(tmp_path / "none")
+    assert not cells_folder(tmp_path / "none").exists()
 
 
 def test_cells_that_are_made_after_another_process_has_dropped_the_run_say_whose_they_are(tmp_path):
