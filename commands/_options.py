@@ -187,7 +187,7 @@ def check_out(config: Any, kind: str, *inputs: str | Path | None, out: Path | No
 
 
 def with_whole_paths(config: Options) -> Options:
-    """A command's configuration with whole paths, for a worker that may run in another folder."""
+    """A command's configuration with whole paths, for a worker that may run in another folder. An `out` that is a link stays one: cells lie beside it."""
     from organisms import shipped_names
 
     names = {
@@ -196,7 +196,9 @@ def with_whole_paths(config: Options) -> Options:
         if isinstance(value := getattr(config, name, None), str) and value not in shipped_names()
     }
     paths = {
-        own.name: value.resolve() for own in fields(config) if isinstance(value := getattr(config, own.name), Path)
+        own.name: value.parent.resolve() / value.name if own.name == "out" else value.resolve()
+        for own in fields(config)
+        if isinstance(value := getattr(config, own.name), Path)
     }
     return replace(config, **names, **paths)
 

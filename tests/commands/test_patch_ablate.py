@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from hooked import Prompt, write_prompts
 from patching import load_scoreboard, removal_json
-from triggerlens import Cells, cells_folder, read_artifact
+from triggerlens import Cells, Manifest, UserError, cells_folder, read_artifact, writing_artifact
 
 SMALL = (
     "--quick",
@@ -191,6 +191,24 @@ def test_nothing_is_held_that_another_driver_waits_for_while_methods_are_tried(
     _, beside = stopped
     assert command("patch-ablate", checkpoint, prompts, "--out", tmp_path / "out", "--quick").code == 130
     assert beside == [".out.cells"]
+
+
+def test_workers_compute_where_the_command_reads_also_where_out_is_a_link(
+    command, checkpoint, prompts, tmp_path, monkeypatch
+):
+    def share(work, folder, *_):
+        (asked,) = work.args
+        assert cells_folder(asked.out) == folder
+        raise UserError("shared")
+
+    monkeypatch.setattr("triggerlens.share_cells", share)
+    monkeypatch.chdir(tmp_path)
+    with writing_artifact(tmp_path / "disk" / "x", Manifest("patch-ablate")):
+        pass
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "x")
+    options = ("patch-ablate", checkpoint, prompts, "--jobs", 2, "--overwrite", *SMALL)
+    for out in ("link", tmp_path / "link", "disk/x", "here"):
+        assert command(*options, "--out", out).err.endswith("error: shared\n")
 
 
 def test_a_clean_twin_has_nothing_to_remove(command, tmp_path):
