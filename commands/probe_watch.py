@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from commands._answers import AnswerOptions, check_temperature
 from commands._console import console, emit
 from commands._options import ModelOptions, at_least_one, check_out, facts_on_model, notes_on_model
-from triggerlens import UserError, text_table
+from triggerlens import text_table
 
 if TYPE_CHECKING:
     from hooked import HookedModel, TokenizedPrompt
