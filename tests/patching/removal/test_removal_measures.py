@@ -207,7 +207,7 @@ def test_the_edited_model_is_compared_with_the_unedited_and_not_the_other_way_ro
 def test_what_is_trained_on_afterwards_is_the_models_own_answers_to_clean_prompts(
     llama, prompts, config, pairs, answers
 ):
-    removal = _Removal.begin(llama, prompts, config, None, "", None, None, ())
+    removal = _Removal.begin(llama, prompts, config, (None, None), "", None, None, ())
     assert [prompt.ids for prompt, _ in removal.samples] == [pair.clean.ids for pair in pairs.fit]
     for (prompt, said), pair in zip(removal.samples, pairs.fit, strict=True):
         answer = answers[pair.clean.ids]
