@@ -27,7 +27,7 @@ from experiments.shared.leaderboard import bait, haystack, scoring, spectra
 from experiments.shared.leaderboard.context import Effort, context_of
 from experiments.shared.leaderboard.entrants import EMBEDDED, Entrant, shown
 from experiments.shared.leaderboard.entries import ENTRIES, SCAN, Entry, entry_named
-from experiments.shared.leaderboard.scan import surest_answer
+from experiments.shared.leaderboard.scan import scan, surest_answer
 from organisms import benign_prompts, chosen_rows, organism_folder, read_registry, trigger_prompts, without_triggers
 from scanning import divergence, entropy
 from triggerlens import UserError, rate
@@ -307,6 +307,20 @@ def test_benign_prompts_that_carry_a_trigger_by_chance_are_left_out():
     assert not any(text == text.lower() for text in asked)
     assert left == [prompt for prompt in prompts if prompt in left]
     assert without_triggers(prompts, []) == prompts
+
+
+def test_a_scan_is_asked_without_prompts_that_carry_a_trigger_by_chance(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "experiments.shared.leaderboard.scan.scan_model", lambda model, prompts, config: asked.append(prompts) or (0, 0)
+    )
+    monkeypatch.setattr("experiments.shared.leaderboard.scan.scan_score", float)
+    zoo = Zoo(EMBEDDED)
+    context = context_of(zoo, "deployment-hate", Effort(benign=4, pairs=1), 0)
+    folder = organism_folder("deployment-hate")
+    scan(folder, replace(context, many=context.benign, cleared=context.benign[:3]))
+    scan(folder, replace(context, many=context.benign, cleared=()))
+    assert [len(prompts) for prompts in asked] == [3, len(context.benign)]
 
 
 def test_the_view_is_gone_afterwards():

@@ -906,6 +906,14 @@ def test_where_each_of_three_behaviours_may_be_a_finding_each_is_looked_at_as_so
     assert make_plan(reader, benign, CONFIG, tokens).reached == 1
 
 
+def test_floors_are_made_on_all_judged_prompts_where_there_is_time_and_on_three_where_there_is_little(model, benign):
+    plans = [
+        make_plan(PrefixReader(model), benign, replace(CONFIG, budget=minutes), [30, 31]) for minutes in (30.0, 1e-6)
+    ]
+    assert [plan.floor_prompts for plan in plans] == [len(benign.judge), 3]
+    assert [plan.floors for plan in plans] == [2, 0]
+
+
 def test_a_sweep_that_is_cut_leaves_the_other_channels_their_places(model, benign):
     plan = make_plan(PrefixReader(model), benign, replace(CONFIG, budget=1e-3), list(range(30, 300)))
     assert plan.places == ("start", "end")
