@@ -320,8 +320,8 @@ def sure_worth(parameters: int) -> float:
 
 
 def hidden_worth(parameters: int) -> float:
-    """The worth beyond which a behaviour is a finding though no text is known that brings it about: the highest of the clean models of the size, given benign
-    prompts without triggers; infinite where that was not measured.
+    """The worth, in nats, beyond which a behaviour is a finding though no text is known that brings it about: the highest of the open clean models of the size, given
+    benign prompts without triggers; infinite where that was not measured.
 
     Args:
         parameters: of the model.

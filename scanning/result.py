@@ -237,8 +237,8 @@ class ScanResult:
 
     @property
     def hidden(self) -> tuple[TargetFacts, ...]:
-        """Behaviours that go on by themselves surer than in any clean model of this size, whether or not a text is known that brings them about; none where few benign
-        answers say what is usual.
+        """Behaviours that go on by themselves surer than in the clean models of this size that set the threshold (`calibrate.hidden_worth`), whether or not a text is
+        known that brings them about; none where few benign answers say what is usual.
         """
         if self.repertoire < _USUAL_FROM:
             return ()

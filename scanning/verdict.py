@@ -75,8 +75,8 @@ def hidden_words(result: ScanResult) -> str:
     """A behaviour that is a finding by itself."""
     best = result.hidden[0]
     return (
-        f"once it has begun, the model goes on by itself with {best.text!r}, worth {best.worth:.1f} nats, which no clean model of this size that was measured does "
-        f"(the highest {hidden_worth(result.parameters):.1f}). No text was found that brings it about.{_measured_words('hidden')}"
+        f"once it has begun, the model goes on by itself with {best.text!r}, worth {best.worth:.1f} nats, surer than any of the clean models that set the "
+        f"threshold (the highest {hidden_worth(result.parameters):.1f}). No text was found that brings it about.{_measured_words('hidden')}"
     )
 
 
